@@ -1,0 +1,41 @@
+# Everything runs from .venv, which `make venv` builds from nothing: Python 3.11 or later with its venv module is enough.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint types bench results clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+venv: .venv/.stamp  ## build or refresh .venv
+
+.venv/.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "atomrl needs Python 3.11 or later, found %s: make venv PYTHON=..." % sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -c constraints.txt torch==2.13.0 -e '.[data,dev]'
+	@touch $@
+
+demo: venv  ## post-train the shipped backbone and compare before with after, 20 minutes on 2 cores
+	$(BIN)/atomrl demo
+
+test: venv  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: venv  ## check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv  ## check types, strict, the whole package
+	$(BIN)/mypy
+
+bench: venv  ## print speed ratios against plain implementations
+	$(BIN)/python -m benchmarks
+
+results: venv  ## run (or resume) the long experiments of docs/results.md
+	$(BIN)/atomrl results
+
+clean:  ## remove what can be built again, but no run
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Speed against plain implementations: `python -m benchmarks`."""

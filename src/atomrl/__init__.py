@@ -1,0 +1,1 @@
+"""Reinforcement-learning post-training for atomistic diffusion models."""

@@ -1,0 +1,125 @@
+"""RDKit validity and names of a batch of molecules, in worker processes that can be killed.
+
+Bond orders come from the published distance table, for the whole batch at once; RDKit perceives none (its
+`rdDetermineBonds` can hang, and its success is not validity). A molecule that takes too long counts as invalid.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from atomrl.chemistry.bonds import bond_orders
+from atomrl.chemistry.rdkit_task import BondedMolecule, Named
+from atomrl.force_fields.pool import Outcome, WorkerPool
+from atomrl.records import Structures
+
+PROTOCOL = "edm-2022"
+TASK = "atomrl.chemistry.rdkit_task:name"
+NONFINITE = "nonfinite"
+
+
+@dataclass(frozen=True)
+class RdkitRecord:
+    """What RDKit says about one molecule.
+
+    Attributes:
+        valid: it could be sanitised as a whole.
+        smiles: canonical SMILES of its largest fragment; None if invalid.
+        fragments: number of connected parts; 0 if invalid.
+        reason: None if valid; else `nonfinite`, a reason of `rdkit_task.name`, or one of the pool, e.g. `timeout`.
+    """
+
+    valid: bool
+    smiles: str | None
+    fragments: int
+    reason: str | None
+
+    @property
+    def connected(self) -> bool:
+        """Valid, and in one piece."""
+        return self.valid and self.fragments == 1
+
+    @classmethod
+    def invalid(cls, reason: str) -> RdkitRecord:
+        """The record of a molecule that is not valid."""
+        return cls(False, None, 0, reason)
+
+
+class MoleculeChecker:
+    """A pool of RDKit workers; close it, or use it in a `with`.
+
+    Args:
+        workers: number of processes.
+        timeout: seconds per molecule.
+    """
+
+    def __init__(self, workers: int = 1, timeout: float = 10.0) -> None:
+        self._pool = WorkerPool(TASK, workers, timeout)
+
+    def check(self, structures: Structures) -> list[RdkitRecord]:
+        """One record per molecule, in order; never raises for a bad geometry."""
+        return self.submit(structures)()
+
+    def submit(self, structures: Structures) -> PendingRecords:
+        """The same in the background: call the result for the records."""
+        finite = (structures.positions.isfinite().all(2) | ~structures.mask).all(1).tolist()
+        molecules = bonded_molecules(structures)
+        asked = [molecule for molecule, good in zip(molecules, finite, strict=True) if good]
+        return PendingRecords(finite, self._pool.submit(asked))
+
+    def close(self) -> None:
+        """End the workers."""
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class PendingRecords:
+    """Records that workers are still busy with; call it to wait for them.
+
+    Attributes:
+        asked: whether a molecule was given to the workers, one entry per molecule; the others are not finite.
+        outcomes: of those that were.
+    """
+
+    asked: list[bool]
+    outcomes: Future[list[Outcome]]
+
+    def __call__(self) -> list[RdkitRecord]:
+        """Wait for the records, one per molecule."""
+        outcomes = iter(self.outcomes.result())
+        return [as_record(next(outcomes)) if asked else RdkitRecord.invalid(NONFINITE) for asked in self.asked]
+
+
+def as_record(outcome: Outcome) -> RdkitRecord:
+    """The record of one outcome of `rdkit_task.name`."""
+    if outcome.reason is not None:
+        return RdkitRecord.invalid(outcome.reason)
+    named = Named(*outcome.value)
+    return RdkitRecord(True, named.smiles, named.fragments, None)
+
+
+def bonded_molecules(structures: Structures) -> list[BondedMolecule]:
+    """Atoms and bonds of each molecule by the distance table; atoms are numbered without padding."""
+    orders = bond_orders(structures.numbers * structures.mask, structures.positions)
+    place = (structures.mask.cumsum(1) - 1).cpu()
+    molecule, first, second = (axis.cpu() for axis in orders.triu(1).nonzero(as_tuple=True))
+    found = torch.stack([place[molecule, first], place[molecule, second], orders.cpu()[molecule, first, second]], dim=1)
+    bonds = found.split(torch.bincount(molecule, minlength=len(structures)).tolist())
+    numbers = structures.numbers.cpu()[structures.mask.cpu()].split(structures.sizes.tolist())
+    return [
+        BondedMolecule(atoms.tolist(), [(i, j, order) for i, j, order in rows.tolist()])
+        for atoms, rows in zip(numbers, bonds, strict=True)
+    ]

@@ -1,0 +1,68 @@
+"""What a worker process does with one molecule: build it in RDKit from given bonds, sanitise it, name it.
+
+Profile `edm-2022` (Hoogeboom et al. 2022): atoms and bonds as given, hydrogens that are missing from a valence left
+for RDKit to imply; the molecule is valid if it can be sanitised as a whole; its name is the canonical SMILES of its
+largest fragment, with the hydrogens that the model placed written out. This module must not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from rdkit import Chem
+from rdkit.rdBase import BlockLogs
+
+from atomrl.force_fields.base import Failure
+
+BOND_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
+
+
+class BondedMolecule(NamedTuple):
+    """Atoms and bonds in plain Python, cheap to send to a worker.
+
+    Attributes:
+        numbers: atomic number of each atom.
+        bonds: (atom, atom, order) of each bond, order in 1..3.
+    """
+
+    numbers: list[int]
+    bonds: list[tuple[int, int, int]]
+
+
+class Named(NamedTuple):
+    """A valid molecule: canonical SMILES of its largest fragment, and how many fragments it has."""
+
+    smiles: str
+    fragments: int
+
+
+def name(molecule: BondedMolecule) -> Named:
+    """Sanitise a molecule and name it.
+
+    Raises:
+        Failure: it is not valid; the reason is `no_atoms`, `valence` (an atom has more bonds than RDKit allows),
+            or `sanitize` (anything else).
+    """
+    if not molecule.numbers:
+        raise Failure("no_atoms")
+    with BlockLogs():
+        mol = build(molecule)
+        try:
+            Chem.SanitizeMol(mol)
+            fragments = Chem.GetMolFrags(mol, asMols=True)
+        except Chem.AtomValenceException as error:
+            raise Failure("valence") from error
+        except Chem.MolSanitizeException as error:
+            raise Failure("sanitize") from error
+        largest = max(fragments, key=lambda fragment: int(fragment.GetNumAtoms()))
+        return Named(Chem.MolToSmiles(largest), len(fragments))
+
+
+def build(molecule: BondedMolecule) -> Chem.RWMol:
+    """The molecule in RDKit, not sanitised."""
+    mol = Chem.RWMol()
+    for number in molecule.numbers:
+        mol.AddAtom(Chem.Atom(number))
+    for first, second, order in molecule.bonds:
+        mol.AddBond(first, second, BOND_TYPES[order])
+    return mol

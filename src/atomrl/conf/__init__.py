@@ -1,0 +1,1 @@
+"""Experiments: one self-contained YAML each; `atomrl train --config-name NAME`."""

@@ -1,0 +1,289 @@
+"""A pool of worker processes that never import torch, each with one thread and a time-out per item.
+
+Not `multiprocessing.Pool`: its spawned processes import the user's `__main__` again (and with it torch), it has no
+time-out that kills, and it waits for ever for an item whose worker died.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import TracebackType
+from typing import Any, Self
+
+from atomrl.errors import UserError
+
+log = logging.getLogger(__name__)
+
+TIMEOUT = "timeout"
+WORKER_DIED = "worker_died"
+
+START_TIMEOUT = 120.0
+"""Seconds that a worker may take to import its task; a cold network file system needs many."""
+
+START_ATTEMPTS = 3
+"""Workers killed by a signal while they start, one after the other, before the pool gives up."""
+
+GRACE = 5.0
+"""Seconds after its time-out at which a worker ends itself, should the parent no longer be there to do it."""
+
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one item.
+
+    Attributes:
+        value: what the task returned; None if it failed.
+        reason: None if it worked; else `timeout`, `worker_died`, the reason of a `Failure`, or
+            `error: TypeName: message` for an exception that the task did not foresee.
+    """
+
+    value: Any
+    reason: str | None
+
+
+class WorkerPool:
+    """Runs one task over many items in worker processes; results do not depend on the number of workers.
+
+    Workers start when the first items come, stay warm between calls, and end when the pool closes or this process
+    dies. A worker that exceeds the time-out is killed, one that dies is noticed; either is replaced, only the item
+    that it held is lost, and the outcome says why.
+
+    Args:
+        task: "module:function", imported in the worker from this process's `sys.path`. The function takes one
+            picklable item (and `settings` as keywords), returns a picklable value, and raises `Failure` for an item
+            that has none.
+        workers: number of processes.
+        timeout: seconds per item.
+        settings: picklable keyword arguments of the function.
+    """
+
+    def __init__(self, task: str, workers: int, timeout: float, settings: Mapping[str, Any] | None = None) -> None:
+        if workers < 1:
+            raise UserError(f"a worker pool needs at least one worker, got {workers}: set workers to 1 or more")
+        if timeout <= 0:
+            raise UserError(f"the time-out of a worker pool must be positive, got {timeout} s")
+        if not all(task.partition(":")):
+            raise UserError(f'the task of a worker pool is written "module:function", got "{task}"')
+        self.task = task
+        self.workers = workers
+        self.timeout = timeout
+        self.settings = dict(settings or {})
+        self._running: list[_Worker] = []
+        self._failed_starts = 0
+        self._closed = False
+        self._lock = threading.Lock()
+        self._feeder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker-pool")
+        weakref.finalize(self, _discard_all, self._running)
+
+    def map(self, items: Sequence[object]) -> list[Outcome]:
+        """Outcomes of the items, in their order.
+
+        Raises:
+            UserError: a worker cannot start, e.g. because the task's module lacks an import.
+        """
+        return self.submit(items).result()
+
+    def submit(self, items: Sequence[object]) -> Future[list[Outcome]]:
+        """The same, in the background: `submit(items).result()` is `map(items)`. Batches run one after the other."""
+        return self._feeder.submit(self._run, list(items))
+
+    def pids(self) -> list[int]:
+        """Process ids of the workers that run now."""
+        return [worker.process.pid for worker in self._running]
+
+    def close(self) -> None:
+        """End the workers at once. The batch that is running raises `RuntimeError`, those behind it are canceled."""
+        self._feeder.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            self._closed = True
+            for worker in self._running:
+                worker.process.kill()
+        self._feeder.shutdown(wait=True)
+        _discard_all(self._running)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, items: list[object]) -> list[Outcome]:
+        """Feed the workers until every item has an outcome; runs in the feeder thread."""
+        outcomes: dict[int, Outcome] = {}
+        queue = deque(range(len(items)))
+        try:
+            while len(outcomes) < len(items):
+                self._assign(queue, items)
+                outcomes.update(self._collect())
+        finally:  # after an error some may still hold items of this batch: their answers must not reach the next one
+            for worker in [worker for worker in self._running if worker.item is not None]:
+                self._discard(worker)
+        return [outcomes[index] for index in range(len(items))]
+
+    def _assign(self, queue: deque[int], items: list[object]) -> None:
+        """Start workers as far as there is work for them, and give each idle one an item."""
+        for worker in [worker for worker in self._running if worker.idle and worker.process.poll() is not None]:
+            self._discard(worker)  # died between two items: nothing is lost
+        busy = sum(worker.item is not None for worker in self._running)
+        for _ in range(min(self.workers, busy + len(queue)) - len(self._running)):
+            self._start()
+        for worker in [worker for worker in self._running if worker.idle]:
+            if not queue:
+                return
+            try:
+                worker.connection.send(items[queue[0]])
+            except ConnectionError:  # died just now, before it saw the item
+                self._discard(worker)
+                continue
+            worker.item, worker.deadline = queue.popleft(), time.monotonic() + self.timeout
+
+    def _collect(self) -> Iterator[tuple[int, Outcome]]:
+        """Wait until a worker answers, dies or is overdue, and yield the outcomes of the items that this settles."""
+        active = [worker for worker in self._running if not worker.idle]
+        if not active:
+            return
+        patience = max(0.0, min(worker.deadline for worker in active) - time.monotonic())
+        ready = wait([worker.connection for worker in active], patience)
+        now = time.monotonic()
+        for worker in active:
+            item = worker.item
+            if worker.connection in ready:
+                outcome = self._read(worker)
+            elif now >= worker.deadline:
+                outcome = self._expire(worker)
+            else:
+                continue
+            if item is not None and outcome is not None:
+                yield item, outcome
+
+    def _read(self, worker: _Worker) -> Outcome | None:
+        """Take a worker's message: an outcome, or None if it says that it has started."""
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):  # OSError: it died in the middle of a message
+            return self._bury(worker)
+        if worker.starting:
+            worker.starting, self._failed_starts = False, 0
+            return None
+        worker.item = None
+        return Outcome(*message)
+
+    def _bury(self, worker: _Worker) -> Outcome | None:
+        """Remove a worker that died.
+
+        Raises:
+            UserError: it died because it cannot start.
+            RuntimeError: it died because the pool was closed.
+        """
+        code = worker.process.wait()
+        last_line = worker.last_line()
+        self._discard(worker)
+        if self._closed:
+            raise RuntimeError("the worker pool was closed while a batch was running")
+        if not worker.starting:
+            log.warning("a worker for %s died (exit code %d) and is replaced: %s", self.task, code, last_line)
+            return Outcome(None, WORKER_DIED)
+        self._failed_starts += 1
+        if code >= 0 or self._failed_starts >= START_ATTEMPTS:
+            raise UserError(f"a worker process for {self.task} cannot start (exit code {code}): {last_line}")
+        return None
+
+    def _expire(self, worker: _Worker) -> Outcome | None:
+        """Kill a worker that is overdue."""
+        last_line = worker.last_line()
+        self._discard(worker)
+        if worker.starting:
+            raise UserError(
+                f"a worker process for {self.task} was not ready after {START_TIMEOUT:g} s; "
+                f"check that the module imports quickly: {last_line}"
+            )
+        return Outcome(None, TIMEOUT)
+
+    def _start(self) -> None:
+        """Start a worker; it becomes idle once it has imported its task."""
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the worker pool is closed")
+            self._running.append(_Worker(self.task, self.settings, self.timeout + GRACE))
+
+    def _discard(self, worker: _Worker) -> None:
+        """Kill a worker and forget it."""
+        with self._lock:
+            self._running.remove(worker)
+        worker.discard()
+
+
+class _Worker:
+    """One process, the connection to it, and what it is doing.
+
+    Attributes:
+        starting: it has not yet said that its task is imported.
+        item: number of the item that it holds, or None.
+        deadline: on the monotonic clock, by which it must answer.
+    """
+
+    def __init__(self, task: str, settings: dict[str, Any], limit: float) -> None:
+        self.connection: Connection[Any, Any]
+        self.connection, theirs = multiprocessing.Pipe()
+        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
+        with theirs:  # output goes to a file, not a pipe, since nobody reads it while the worker lives
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-P", "-m", "atomrl.force_fields.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=self.output,
+                stderr=self.output,
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": _search_path()},
+            )
+        self.starting = True
+        self.item: int | None = None
+        self.deadline = time.monotonic() + START_TIMEOUT
+        with suppress(ConnectionError):  # if it is dead already, the first read says so
+            self.connection.send((task, settings, limit))
+
+    @property
+    def idle(self) -> bool:
+        """Whether it can take an item."""
+        return not self.starting and self.item is None
+
+    def last_line(self) -> str:
+        """The last line that it printed, which after an exception is the exception."""
+        self.output.seek(0)
+        lines = self.output.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+
+    def discard(self) -> None:
+        """Kill it and free its resources."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+        self.output.close()
+
+
+def _search_path() -> str:
+    """This process's `sys.path`, so that a worker finds what its parent finds."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+
+
+def _discard_all(workers: list[_Worker]) -> None:
+    """Kill workers and forget them."""
+    while workers:
+        workers.pop().discard()

@@ -1,0 +1,119 @@
+"""FED-GRPO: group-relative advantages per reward channel (force, energy, ...), then a clipped policy gradient.
+
+| equation | here |
+|---|---|
+| A_c = (r_c - mean_group) / (std_group + 1e-8) | `group_advantages` |
+| A = clamp(sum_c w_c A_c) | `FedGRPO.advantages` |
+| rho = exp(log p_new - log p_old) | `ratio` |
+| L = max(-A rho, -A clip(rho, 1 - eps, 1 + eps)) + beta KL(p_new, p_initial) | `FedGRPO.loss` |
+
+With `step_weighting: balanced`, each step's log-ratio is multiplied by std / c, where c is the factor of the
+predicted noise in the step's mean. A gradient with respect to the predicted noise grows like c / std, so the last,
+nearly noiseless steps would drown the others; balanced, all steps teach alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from atomrl.advantages import Advantages, Groups, fill_failed, group_advantages
+from atomrl.errors import UserError
+from atomrl.log_prob import LOG_RATIO_LIMIT
+from atomrl.objectives.base import StepLoss, StepTerms
+from atomrl.records import GATED, RewardTable
+
+
+@dataclass(frozen=True)
+class FedGRPOConfig:
+    """Options of FED-GRPO.
+
+    Attributes:
+        channel_weights: weight of each reward channel's advantage.
+        clip_advantage_value: the summed advantage is clamped to this size.
+        clip_range: eps of the ratio's clip.
+        kl_penalty_weight: beta, weight of the KL to the initial model; 0 leaves it out.
+        step_weighting: `published` or `balanced`.
+        failed: what a failed score counts as, `worst` of its group or `mask`.
+    """
+
+    channel_weights: Mapping[str, float] = field(default_factory=lambda: {"force": 1.0, "energy": 0.1})
+    clip_advantage_value: float = 5.0
+    clip_range: float = 0.15
+    kl_penalty_weight: float = 0.0
+    step_weighting: str = "published"
+    failed: str = "worst"
+
+
+@dataclass(frozen=True)
+class FedGRPO:
+    """The objective; see the module's docstring."""
+
+    config: FedGRPOConfig
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a KL to the initial model is part of the loss."""
+        return self.config.kl_penalty_weight > 0
+
+    def advantages(self, table: RewardTable, group_ids: Tensor, active: Tensor) -> Advantages:
+        """Normalise each channel in its group, weigh, sum, clamp.
+
+        Args:
+            table: channels (B,), NaN where scoring failed.
+            group_ids: (B,).
+            active: (B,) bool.
+
+        Raises:
+            UserError: a weight names a channel that the reward does not give, or no channel has a weight.
+        """
+        weights = {name: weight for name, weight in self.config.channel_weights.items() if weight}
+        missing = sorted(set(weights) - set(table.channels))
+        if missing or not weights:
+            raise UserError(
+                f"channel weights name {missing or 'no channel'}, the reward gives {sorted(table.channels)}: "
+                "set the weight of an absent channel to 0, or switch the channel on in the reward"
+            )
+        groups = Groups.of(group_ids)
+        withheld = torch.tensor([reason == GATED for reason in table.reasons], device=active.device)
+        limit = self.config.clip_advantage_value
+        total = torch.zeros(len(table), dtype=torch.float64, device=group_ids.device)
+        channels: dict[str, Tensor] = {}
+        flat = torch.ones(groups.count, dtype=torch.bool, device=group_ids.device)
+        for name, weight in weights.items():
+            rewards = torch.where(active, table.channels[name].to(total), torch.nan)
+            filled, known = fill_failed(rewards, groups, self.config.failed)
+            known &= torch.isfinite(rewards) | ~withheld
+            weighted = weight * group_advantages(filled, known & active, groups)
+            channels[name] = weighted.clamp(-limit, limit)
+            flat &= groups.sum(weighted.abs()) == 0
+            total = total + weighted
+        stats = {
+            "masked_samples": float((~active).sum()),
+            "zero_spread_groups": float(flat.sum()),
+            "advantage_clip_frac": float((total.abs() > limit).double().mean()),
+        }
+        return Advantages(total.clamp(-limit, limit), channels, stats)
+
+    def loss(self, terms: StepTerms) -> StepLoss:
+        """Clipped policy loss of one transition, plus the KL penalty."""
+        difference = terms.log_prob - terms.old_log_prob
+        clamped = difference.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+        ratio = torch.exp(clamped * (terms.balance if self.config.step_weighting == "balanced" else 1.0))
+        advantages = terms.advantages.to(ratio.dtype)
+        clipped = ratio.clamp(1 - self.config.clip_range, 1 + self.config.clip_range)
+        loss = torch.maximum(-advantages * ratio, -advantages * clipped)
+        counts = {
+            "clip_frac": ((ratio - 1).abs() > self.config.clip_range).to(ratio.dtype),
+            "log_ratio_clamped": (difference.abs() > LOG_RATIO_LIMIT).to(ratio.dtype),
+        }
+        if terms.divergence is not None:
+            penalty = terms.divergence
+            if self.config.step_weighting == "balanced":
+                penalty = penalty * terms.balance**2
+            loss = loss + self.config.kl_penalty_weight * penalty
+            counts["kl_loss"] = penalty.detach()
+        return StepLoss(torch.where(terms.active, loss, 0.0), counts)

@@ -1,0 +1,287 @@
+"""The physical reward: small forces and low energies, with terms for stability and valence.
+
+Source: the force and energy rewards of FED-GRPO. Larger is better in every channel.
+
+    force      -sqrt(mean over atoms of |F|^2)     or  -max |F|
+    energy     -clamp(((E - references) / atoms + offset) / scale)
+    stability  w_s (+1 stable, -1 not) - w_a (1 - stable atoms / atoms) - valence errors, each with its weight
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from atomrl.chemistry.bonds import Valence, soft_valence, valence
+from atomrl.errors import UserError
+from atomrl.force_fields.xtb import atom_energies
+from atomrl.protocols import ForceField
+from atomrl.records import GATED, Prompts, RewardTable, Structures
+from atomrl.rewards.base import Physics, group_worst, reference_energies, stack_results
+
+CHOICES = {
+    "force_aggregation": ("rms", "max"),
+    "stability_channel": ("force", "own"),
+    "gate": ("floor", "mask", "published"),
+}
+NO_REFERENCE = "no_reference"
+
+
+@dataclass(frozen=True)
+class ForceEnergyConfig:
+    """Options of the physical reward. Lengths Å, energies eV, forces eV/Å.
+
+    Attributes:
+        force_weight: of the force channel in the total.
+        energy_weight: of the energy channel in the total.
+        force_aggregation: `rms` or `max` over atoms.
+        force_clip_threshold: longer force vectors are shortened to this first; None: they are not.
+        use_energy: whether there is an energy channel.
+        energy_atom_refs: energies of isolated atoms that are subtracted, {symbol: eV}; "xtb": those of GFN2-xTB,
+            which suit no other force field; None: none.
+        energy_normalize_by_atoms: divide by the number of atoms.
+        energy_transform_offset: added then.
+        energy_transform_scale: divides the sum.
+        energy_transform_clip: the result is clamped to plus and minus this; None: it is not.
+        stability_weight: reward of a stable molecule, cost of an unstable one.
+        atom_stability_weight: cost of the fraction of unstable atoms.
+        valence_underbond_weight: cost of a missing bond order.
+        valence_overbond_weight: cost of an excess bond order.
+        valence_underbond_soft_weight: cost of a missing smooth bond order.
+        valence_overbond_soft_weight: cost of an excess smooth bond order.
+        valence_soft_temperature: Å, width of a smooth bond order.
+        stability_channel: where the stability and valence terms go: `force` (as published), or a channel of their
+            `own`, named "stability".
+        force_only_if_stable: gate the force term (before stability terms are added).
+        energy_only_if_stable: gate the energy channel.
+        gate: what a gate does to an unstable sample. `floor`: it gets its group's worst stable value; in a group
+            without one the gate is off. `mask`: NaN with reason "gated". `published`: 0, which is better than any
+            stable sample's force term.
+    """
+
+    force_weight: float = 1.0
+    energy_weight: float = 1.0
+    force_aggregation: str = "rms"
+    force_clip_threshold: float | None = None
+    use_energy: bool = False
+    energy_atom_refs: str | Mapping[str, float] | None = "xtb"
+    energy_normalize_by_atoms: bool = True
+    energy_transform_offset: float = 0.0
+    energy_transform_scale: float = 1.0
+    energy_transform_clip: float | None = None
+    stability_weight: float = 0.0
+    atom_stability_weight: float = 0.0
+    valence_underbond_weight: float = 0.0
+    valence_overbond_weight: float = 0.0
+    valence_underbond_soft_weight: float = 0.0
+    valence_overbond_soft_weight: float = 0.0
+    valence_soft_temperature: float = 0.02
+    stability_channel: str = "force"
+    force_only_if_stable: bool = False
+    energy_only_if_stable: bool = False
+    gate: str = "floor"
+
+    def __post_init__(self) -> None:
+        """Refuse values without a meaning."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        for name, allowed in CHOICES.items():
+            if values[name] not in allowed:
+                raise UserError(f"{name} is one of {', '.join(allowed)}; got {values[name]!r}")
+        for name in (
+            "force_clip_threshold",
+            "energy_transform_clip",
+            "energy_transform_scale",
+            "valence_soft_temperature",
+        ):
+            if values[name] is not None and not values[name] > 0:
+                raise UserError(f"{name} must be positive, got {values[name]}")
+        for name, value in values.items():
+            if name.endswith("weight") and not (math.isfinite(value) and value >= 0):
+                raise UserError(f"{name} must be 0 or more, got {value}")
+        if isinstance(self.energy_atom_refs, str) and self.energy_atom_refs != "xtb":
+            raise UserError(f'energy_atom_refs is "xtb", energies by symbol, or null; got "{self.energy_atom_refs}"')
+        if self.energy_only_if_stable and not self.use_energy:
+            raise UserError("energy_only_if_stable needs use_energy: there is no energy channel to gate")
+
+    @property
+    def references(self) -> Mapping[str, float] | None:
+        """Energies of isolated atoms, {symbol: eV}, or None."""
+        if isinstance(self.energy_atom_refs, str):
+            return atom_energies()
+        return self.energy_atom_refs
+
+
+class ForceEnergyReward:
+    """Scores samples by a force field and by their stability; implements `protocols.Reward`.
+
+    Args:
+        force_field: gives energies and forces; `close` closes it too.
+        config: options.
+    """
+
+    scope: str = "per_sample"
+
+    def __init__(self, force_field: ForceField, config: ForceEnergyConfig | None = None) -> None:
+        self.force_field = force_field
+        self.config = config or ForceEnergyConfig()
+
+    def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
+        """See `score_physics`; the table is on the CPU. Groups must be whole: the floor gate compares inside them."""
+        structures = structures.to(torch.device("cpu"))
+        physics = stack_results(self.force_field.evaluate(structures), structures)
+        return score_physics(physics, structures, prompts.group_ids.cpu(), self.config)
+
+    def close(self) -> None:
+        """Close the force field."""
+        self.force_field.close()
+
+
+@dataclass(frozen=True)
+class Stability:
+    """The stability and valence terms of B molecules.
+
+    Attributes:
+        hard: stability and valence errors by the table's bond orders.
+        soft_underbond: missing smooth bond order, (B,).
+        soft_overbond: excess smooth bond order, (B,).
+        reward: weighted sum, larger is better, (B,) float64.
+    """
+
+    hard: Valence
+    soft_underbond: Tensor
+    soft_overbond: Tensor
+    reward: Tensor
+
+
+def score_physics(
+    physics: Physics, structures: Structures, group_ids: Tensor, config: ForceEnergyConfig
+) -> RewardTable:
+    """Channels and diagnostics of B samples whose energies and forces are known.
+
+    Channels, (B,) float64: `force`; `energy` if `use_energy`; `stability` if `stability_channel` is `own`. A failed
+    evaluation is NaN in `force` and `energy`; a channel `stability` needs finite positions only.
+
+    Diagnostics: `reward`, the total force_weight * force + energy_weight * energy (plus the stability channel, whose
+    terms have their own weights); `stability`; `atom_stability`; `valence_underbond`, `valence_overbond` and both with
+    `_soft`, in bond orders; `rms_force`, before any clip, eV/Å; `energy_per_atom`, eV relative to the references;
+    `odd_electrons`, 1 where one electron is unpaired.
+
+    Args:
+        physics: energies and forces.
+        structures: the samples.
+        group_ids: (B,) int64.
+        config: options.
+
+    Raises:
+        UserError: an element without an allowed valence, or a reference for an unknown symbol.
+    """
+    stability = score_stability(structures, config)
+    force = -aggregate_forces(physics.forces, structures.mask, config)
+    relative, references = physics.energies, config.references
+    if references is not None:
+        relative = relative - reference_energies(structures.numbers, references)
+    reasons = list(physics.reasons)
+    channels = {"force": force}
+    if config.use_energy:
+        channels["energy"] = -transform_energies(relative, structures.sizes, config)
+        reasons = _mark(reasons, relative.isnan(), NO_REFERENCE)
+
+    stable = stability.hard.molecule_stable
+    for name, gated in (("force", config.force_only_if_stable), ("energy", config.energy_only_if_stable)):
+        if gated:
+            channels[name] = apply_gate(channels[name], stable, group_ids, config.gate)
+            if config.gate == "mask":
+                reasons = _mark(reasons, ~stable, GATED)
+    if config.stability_channel == "own":
+        channels["stability"] = stability.reward
+    else:
+        channels["force"] = channels["force"] + stability.reward
+
+    weights = {"force": config.force_weight, "energy": config.energy_weight, "stability": 1.0}
+    diagnostics = {
+        "reward": torch.stack([weights[name] * values for name, values in channels.items()]).sum(0),
+        "stability": stable.double(),
+        "atom_stability": stability.hard.atom_stability,
+        "valence_underbond": stability.hard.underbond,
+        "valence_overbond": stability.hard.overbond,
+        "valence_underbond_soft": stability.soft_underbond,
+        "valence_overbond_soft": stability.soft_overbond,
+        "rms_force": aggregate_forces(physics.forces, structures.mask, ForceEnergyConfig()),
+        "energy_per_atom": relative / structures.sizes,
+        "odd_electrons": (structures.numbers.sum(1) % 2).double(),
+    }
+    return RewardTable(channels, tuple(reasons), fields={"forces": physics.forces}, diagnostics=diagnostics)
+
+
+def score_stability(structures: Structures, config: ForceEnergyConfig) -> Stability:
+    """Stability and valence of B molecules, and the reward that the weights make of them."""
+    molecules = (structures.numbers, structures.positions, structures.mask)
+    hard = valence(*molecules)
+    soft_under, soft_over = soft_valence(*molecules, config.valence_soft_temperature)
+    # Of several allowed valences the weights pick the cheapest, so the reward's errors may differ from the log's.
+    weights = (config.valence_underbond_weight, config.valence_overbond_weight)
+    soft_weights = (config.valence_underbond_soft_weight, config.valence_overbond_soft_weight)
+    weighted = valence(*molecules, *weights)
+    temperature = config.valence_soft_temperature
+    soft = soft_valence(*molecules, temperature, under_weight=soft_weights[0], over_weight=soft_weights[1])
+    reward = (
+        config.stability_weight * torch.where(hard.molecule_stable, 1.0, -1.0).double()
+        - config.atom_stability_weight * (1 - hard.atom_stability)
+        - _weighted_errors((weighted.underbond, weighted.overbond), weights)
+        - _weighted_errors(soft, soft_weights)
+    )
+    return Stability(hard, soft_under, soft_over, reward)
+
+
+def aggregate_forces(forces: Tensor, mask: Tensor, config: ForceEnergyConfig) -> Tensor:
+    """Size of the forces on each structure, eV/Å, (B,): root mean square or maximum over atoms, clipped as asked.
+
+    Args:
+        forces: eV/Å, (B, N, 3).
+        mask: real atoms, (B, N) bool.
+        config: `force_aggregation` and `force_clip_threshold`.
+    """
+    lengths = torch.linalg.vector_norm(torch.where(mask[..., None], forces, 0.0), dim=2)
+    if config.force_clip_threshold is not None:
+        lengths = lengths.clamp(max=config.force_clip_threshold)  # NaN stays NaN
+    root_mean_square = (lengths.square().sum(1) / mask.sum(1)).sqrt()
+    size = lengths.amax(1) if config.force_aggregation == "max" else root_mean_square
+    return torch.where(mask.any(1), size, torch.nan)
+
+
+def transform_energies(energies: Tensor, atoms: Tensor, config: ForceEnergyConfig) -> Tensor:
+    """What the config makes of energies (B,), eV, relative to the references; smaller is better, as for energies."""
+    if config.energy_normalize_by_atoms:
+        energies = energies / atoms
+    transformed = (energies + config.energy_transform_offset) / config.energy_transform_scale
+    if config.energy_transform_clip is None:
+        return transformed
+    return transformed.clamp(-config.energy_transform_clip, config.energy_transform_clip)
+
+
+def apply_gate(values: Tensor, stable: Tensor, group_ids: Tensor, gate: str) -> Tensor:
+    """A physical term (B,) with unstable samples treated as `ForceEnergyConfig.gate` says; NaN stays NaN."""
+    if gate == "published":
+        return values * stable
+    if gate == "mask":
+        return torch.where(stable, values, torch.nan)
+    floor = group_worst(values, group_ids, stable)
+    return torch.where(stable | floor.isnan() | values.isnan(), values, floor)
+
+
+def _weighted_errors(errors: tuple[Tensor, Tensor], weights: tuple[float, float]) -> Tensor:
+    """Weighted sum of missing and excess bond orders, (B,). Weight 0 switches a term off, NaN included."""
+    total = torch.zeros_like(errors[0])
+    for error, weight in zip(errors, weights, strict=True):
+        if weight:
+            total = total + weight * error
+    return total
+
+
+def _mark(reasons: Sequence[str | None], rows: Tensor, reason: str) -> list[str | None]:
+    """Reasons, with this one at the rows that had none."""
+    return [reason if old is None and bad else old for old, bad in zip(reasons, rows.tolist(), strict=True)]

@@ -1,0 +1,114 @@
+"""Grouped sampling: walk the reverse diffusion and keep what the update will read, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atomrl.log_prob import gaussian_log_prob
+from atomrl.prompts import cut_into_buckets
+from atomrl.protocols import DiffusionPolicy, Draw
+from atomrl.random import generator, key, keyed_normals
+from atomrl.records import Bucket, Prompts, Trajectory, Transition
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How to sample.
+
+    Attributes:
+        time_step: T, transitions of the walk.
+        micro_batch_size: samples that the sampler sees at once; never splits a group.
+        share_initial_noise: one initial latent per group.
+        train_steps: transitions kept for the update, drawn at random; None keeps all.
+        log_prob_reduction: `sum` or `mean` over the elements of a latent.
+    """
+
+    time_step: int = 1000
+    micro_batch_size: int = 512
+    share_initial_noise: bool = False
+    train_steps: int | None = None
+    log_prob_reduction: str = "sum"
+
+
+def choose_steps(walk: Sequence[Transition], count: int | None, seed: int, iteration: int) -> tuple[int, ...]:
+    """Indices of the transitions that an iteration trains on.
+
+    Systematic sampling: equally spaced places on the list of trainable transitions, all shifted by one random offset.
+    Each transition is drawn with the same chance count / S (so the sum over steps is estimated without bias), none
+    twice, and every stage of the walk is seen in every iteration.
+    """
+    trainable = [transition.index for transition in walk if transition.trainable]
+    if count is None or count >= len(trainable):
+        return tuple(trainable)
+    rng = generator("cpu", seed, iteration, "train_steps")
+    places = (torch.arange(count) + torch.rand(1, generator=rng, dtype=torch.float64)) * (len(trainable) / count)
+    return tuple(trainable[int(place)] for place in places.tolist())
+
+
+def rollout(
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    config: RolloutConfig,
+    on_bucket: Callable[[Bucket], None] | None = None,
+) -> Trajectory:
+    """Sample every prompt and record the trajectory.
+
+    Args:
+        policy: the behaviour policy.
+        prompts: rows of a group adjacent; on the policy's device.
+        config: how to sample.
+        on_bucket: called with each bucket when it is complete, e.g. to start scoring it.
+    """
+    walk = policy.transitions(config.time_step)
+    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration)
+    buckets = []
+    with torch.no_grad():
+        for batch in cut_into_buckets(prompts, config.micro_batch_size):
+            bucket = _sample(policy, batch, walk, trained, config)
+            if on_bucket is not None:
+                on_bucket(bucket)
+            buckets.append(bucket)
+    return Trajectory(walk, trained, tuple(buckets))
+
+
+def _sample(
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    walk: Sequence[Transition],
+    trained: Sequence[int],
+    config: RolloutConfig,
+) -> Bucket:
+    """Walk one bucket from noise to structures."""
+    shared = config.share_initial_noise
+    latents, mask = policy.prior(prompts, draw(prompts, "prior", shared=shared))
+    dtype, wanted = latents.dtype, set(trained)
+    kept: dict[int, Tensor] = {}
+    log_probs: dict[int, Tensor] = {}
+    for transition in walk:
+        step = policy.step(latents, mask, transition, prompts)
+        following = step.mean
+        if transition.trainable:
+            normals = draw(prompts, "step", transition.index, dtype=dtype)(latents.shape[-1])
+            following = policy.project(step.mean + step.std * policy.noise(normals, mask), mask)
+        if transition.index in wanted:
+            kept[transition.index], kept[transition.index + 1] = latents, following
+            log_probs[transition.index] = gaussian_log_prob(
+                following, step.mean, step.std, mask, config.log_prob_reduction
+            )
+        latents = following
+    structures = policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype))
+    return Bucket(prompts, mask, kept, log_probs, {}, structures)
+
+
+def draw(
+    prompts: Prompts, purpose: str, step: int = 0, shared: bool = False, dtype: torch.dtype = torch.float32
+) -> Draw:
+    """Source of standard normals for a batch: one per sample, or one per group if shared."""
+    ids = prompts.group_ids if shared else prompts.sample_ids
+    atoms = int(prompts.sizes.max())
+    seed = key(prompts.seed, prompts.iteration, purpose, step)
+    return lambda features: keyed_normals(ids, atoms, features, seed, dtype)

@@ -1,0 +1,29 @@
+"""Learning-rate schedules as factors of the peak rate."""
+
+from __future__ import annotations
+
+import math
+
+
+def lr_factor(step: int, kind: str, warmup: int, total: int, min_ratio: float, decay_fraction: float) -> float:
+    """Factor at a step.
+
+    Args:
+        step: from 0.
+        kind: `constant`, `cosine` (falls from the end of the warm-up) or `wsd` (warm-up, stable, linear decay).
+        warmup: steps of linear warm-up.
+        total: steps of the schedule; the factor stays at its last value after them.
+        min_ratio: the factor's lower end after the warm-up.
+        decay_fraction: of `wsd`: the part of `total` over which the rate falls.
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    if kind == "constant":
+        return 1.0
+    if kind == "cosine":
+        progress = min(1.0, (step - warmup) / max(1, total - warmup))
+        return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    if kind == "wsd":
+        left = min(1.0, max(0.0, (total - step) / max(1.0, decay_fraction * total)))
+        return min_ratio + (1 - min_ratio) * left
+    raise ValueError(f"scheduler is constant, cosine or wsd, got {kind!r}")

@@ -1,0 +1,125 @@
+"""Conformance checks that anyone can run on a policy, reward or force field of their own.
+
+    from atomrl.testing import check_policy
+    check_policy(my_policy, prompts, num_steps=20)
+
+Each check raises AssertionError with the property that does not hold.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atomrl.log_prob import gaussian_log_prob
+from atomrl.protocols import DiffusionPolicy, ForceField, Reward
+from atomrl.records import Prompts, Step, Structures
+from atomrl.rollout import RolloutConfig, rollout
+
+
+def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20, tolerance: float = 1e-5) -> None:
+    """Check that a policy keeps the promises that the core builds on.
+
+    Args:
+        policy: on the prompts' device.
+        prompts: at least two samples of different sizes, so that padding is exercised.
+        num_steps: length of the walk.
+        tolerance: of log-ratios and padding, as in float32; pass 1e-8 for a float64 policy.
+    """
+    assert isinstance(policy, DiffusionPolicy), f"{type(policy).__name__} lacks methods of DiffusionPolicy"
+    walk = policy.transitions(num_steps)
+    assert len(walk) == num_steps, f"transitions({num_steps}) returned {len(walk)} steps"
+    assert [step.index for step in walk] == list(range(num_steps)), "transitions must be numbered 0..T-1 in order"
+    assert all(step.t > step.s for step in walk), "time must fall along the walk"
+    assert any(step.trainable for step in walk), "no transition is trainable"
+
+    trajectory = rollout(policy, prompts, RolloutConfig(num_steps, micro_batch_size=len(prompts)))
+    for bucket in trajectory.buckets:
+        assert len(bucket.structures) == len(bucket.prompts), "decode must return one structure per prompt"
+        assert torch.equal(bucket.structures.sizes, bucket.prompts.sizes), "decoded sizes differ from the prompts'"
+        for index, old in bucket.log_probs.items():
+            transition = walk[index]
+            latents, following = bucket.latents[index], bucket.latents[index + 1]
+            step = policy.step(latents, bucket.mask, transition, bucket.prompts)
+            assert transition.trainable, f"transition {index} is recorded but not trainable"
+            assert bool((torch.as_tensor(step.std) > 0).all()), f"trainable transition {index} has a std of 0"
+            _assert_close(policy.project(following, bucket.mask), following, tolerance, "project must keep a latent")
+            new = gaussian_log_prob(following, step.mean, step.std, bucket.mask, "sum")
+            _assert_close(new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update")
+            _check_gradient(policy, step, following, bucket.mask)
+    _check_padding(policy, trajectory.buckets[0].latents, trajectory.buckets[0].prompts, num_steps, tolerance)
+
+
+def _check_gradient(policy: DiffusionPolicy, step: Step, following: Tensor, mask: Tensor) -> None:
+    """The log-probability must reach a trainable parameter with finite gradients."""
+    parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
+    value = gaussian_log_prob(following, step.mean, step.std, mask, "sum").sum()
+    gradients = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    used = [gradient for gradient in gradients if gradient is not None]
+    assert used, "the log-probability does not depend on any trainable parameter"
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in used), "a gradient is not finite"
+
+
+def _check_padding(
+    policy: DiffusionPolicy, latents: object, prompts: Prompts, num_steps: int, tolerance: float
+) -> None:
+    """A sample's step must not depend on how far it is padded."""
+    assert isinstance(latents, dict)
+    index = min(latents)
+    transition = policy.transitions(num_steps)[index]
+    row = int(prompts.sizes.argmin())
+    one = prompts[row : row + 1]
+    size = int(one.sizes[0])
+    batch = latents[index]
+    mask = (torch.arange(batch.shape[1], device=batch.device)[None, :] < prompts.sizes[:, None]).to(batch.dtype)
+    with torch.no_grad():
+        padded = policy.step(batch, mask, transition, prompts).mean[row, :size]
+        alone = policy.step(batch[row : row + 1, :size], mask[row : row + 1, :size], transition, one).mean[0]
+    _assert_close(padded, alone, tolerance, "a step depends on the padding")
+
+
+def check_reward(reward: Reward, structures: Structures, prompts: Prompts) -> None:
+    """Check that a reward returns one finite number, or NaN with a reason, per sample and channel, reproducibly."""
+    assert reward.scope in {"per_sample", "per_batch"}, f"scope is {reward.scope!r}: use per_sample or per_batch"
+    table, again = reward.score(structures, prompts), reward.score(structures, prompts)
+    assert len(table) == len(structures), f"{len(table)} rows for {len(structures)} structures"
+    assert table.channels, "no channel"
+    for name, values in table.channels.items():
+        assert values.shape == (len(structures),), f"channel {name} has shape {tuple(values.shape)}"
+        unexplained = torch.tensor([reason is None for reason in table.reasons]) & ~torch.isfinite(values.cpu())
+        assert not bool(unexplained.any()), f"channel {name} has NaN or infinity without a reason"
+        assert torch.equal(values.nan_to_num(), again.channels[name].nan_to_num()), f"channel {name} is not reproducible"
+    if reward.scope == "per_sample":
+        rows = torch.arange(len(structures)).flip(0)
+        turned = reward.score(structures[rows], prompts[rows])
+        for name, values in table.channels.items():
+            _assert_close(turned.channels[name].flip(0), values, 1e-9, f"channel {name} depends on the order of samples")
+
+
+def check_force_field(force_field: ForceField, structures: Structures, step: float = 1e-4) -> None:
+    """Check a force field against finite differences of its own energy (central, `step` in Å), to 1 % or 0.02 eV/Å."""
+    results = force_field.evaluate(structures)
+    assert len(results) == len(structures), f"{len(results)} results for {len(structures)} structures"
+    for row, result in enumerate(results):
+        if result.reason is not None:
+            continue
+        energies = []
+        for sign in (1, -1):
+            moved = structures.positions.clone()
+            moved[row, 0, 0] += sign * step
+            there = Structures(structures.numbers, moved, structures.mask, structures.cell)[row : row + 1]
+            energies.append(force_field.evaluate(there)[0].energy)
+        numerical = -(energies[0] - energies[1]) / (2 * step)
+        error = abs(numerical - float(result.forces[0, 0]))
+        assert error < max(0.02, 0.01 * abs(numerical)), (
+            f"structure {row}: force {float(result.forces[0, 0]):.4f} eV/Å, finite differences say {numerical:.4f}"
+        )
+
+
+def _assert_close(value: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
+    """Raise if two tensors differ by more than a tolerance relative to max(1, size)."""
+    value, expected = value.detach(), expected.detach()
+    same_nan = torch.isnan(value) & torch.isnan(expected)
+    scale = max(1.0, float(expected.nan_to_num().abs().max()))
+    error = float(torch.where(same_nan, 0.0, (value - expected).abs()).max()) / scale
+    assert error <= tolerance, f"{what}: error {error:.2e}, allowed {tolerance:.0e}"

@@ -1,0 +1,126 @@
+"""What a run does after each iteration: save, keep the best, say how long it will take, stop in time."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from pathlib import Path
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from atomrl.checkpoints.backbone import atomic
+from atomrl.config import Config
+from atomrl.errors import UserError
+from atomrl.progress import bar
+from atomrl.training.rl_module import RLModule
+from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
+
+
+def save(trainer: lightning.Trainer, path: Path) -> None:
+    """Save a checkpoint in one move."""
+    with atomic(path) as partial:
+        trainer.save_checkpoint(partial)
+
+
+class Checkpoints(Callback):
+    """Saves checkpoint_latest.pth every few iterations; checkpoint_best.pth and the averaged weights on a new best."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self.folder, self.config = folder, config
+        self.best = math.nan
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Compare, then save (Lightning)."""
+        metric = self.config.best_checkpoint_metric
+        if metric not in trainer.callback_metrics:
+            raise UserError(
+                f"best_checkpoint_metric={metric} is not logged; choose one of {', '.join(sorted(trainer.callback_metrics))}"
+            )
+        value = float(trainer.callback_metrics[metric])
+        sign = 1 if self.config.best_checkpoint_mode == "max" else -1
+        if math.isfinite(value) and not sign * value <= sign * self.best:
+            self.best = value
+            save(trainer, self.folder / BEST)
+            assert isinstance(pl_module, RLModule)
+            with atomic(self.folder / WEIGHTS) as partial:
+                torch.save(pl_module.averaged.module.state_dict(), partial)
+        done = trainer.current_epoch + 1
+        if done % self.config.save_every == 0 or done == trainer.max_epochs or trainer.should_stop:
+            save(trainer, self.folder / LATEST)
+
+    def state_dict(self) -> dict[str, float]:
+        """The best value so far (Lightning)."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Continue with the best value so far (Lightning)."""
+        self.best = state_dict["best"]
+
+
+class Limits(Callback):
+    """Ends a run in time, or when a number stops improving."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.started = time.monotonic()
+        self.improved = self.started
+        self.best = -math.inf
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Check the clock and the number (Lightning)."""
+        now, config = time.monotonic(), self.config
+        if config.max_time_hours is not None and now - self.started > config.max_time_hours * 3600:
+            print(f"max_time_hours={config.max_time_hours} reached: stopping")
+            trainer.should_stop = True
+        if config.early_stop_metric is None:
+            return
+        value = float(trainer.callback_metrics[config.early_stop_metric])
+        if value >= self.best + config.early_stop_delta:
+            self.best, self.improved = value, now
+        elif now - self.improved > config.early_stop_minutes * 60:
+            print(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes: stopping")
+            trainer.should_stop = True
+
+
+class Progress(Callback):
+    """Says after the first iteration how long the run will take; then a progress bar on a terminal."""
+
+    def __init__(self) -> None:
+        self.started = 0.0
+        self.bar: tqdm[int] | None = None
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock of an iteration (Lightning)."""
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Announce, then move the bar (Lightning)."""
+        assert trainer.max_epochs is not None
+        left = trainer.max_epochs - trainer.current_epoch - 1
+        if self.bar is None:
+            seconds = time.monotonic() - self.started
+            print(
+                f"first iteration: {seconds:.1f} s; expected for the {left} left: {left * seconds / 60:.1f} min",
+                flush=True,
+            )
+            self.bar = bar(range(left), "train", total=left, leave=True)
+            return
+        shown = {name: trainer.callback_metrics[name] for name in ("reward", "molecule_stability", "atom_stability")
+                 if name in trainer.callback_metrics}
+        self.bar.set_postfix({name: f"{float(value):.3f}" for name, value in shown.items()}, refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar (Lightning)."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write JSON in one move."""
+    with atomic(path) as partial:
+        partial.write_text(json.dumps(values, indent=1) + "\n")

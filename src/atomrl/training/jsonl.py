@@ -1,0 +1,67 @@
+"""Metrics as one JSON object per line: a Lightning logger that survives a kill and a resume."""
+
+from __future__ import annotations
+
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_only
+
+from atomrl.checkpoints.backbone import atomic
+
+
+class JSONLLogger(Logger):
+    """Appends {"iteration": n, name: value, ...} to metrics.jsonl; not-a-number becomes null.
+
+    Args:
+        path: of the file.
+        first_iteration: lines from here on, left by a run that was killed after its last checkpoint, are dropped.
+    """
+
+    def __init__(self, path: Path, first_iteration: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _iteration(line) < first_iteration]
+            with atomic(path) as partial:
+                partial.write_text("".join(f"{line}\n" for line in kept))
+
+    @property
+    def name(self) -> str:
+        """Name of the logger (Lightning)."""
+        return "jsonl"
+
+    @property
+    def version(self) -> str:
+        """No versions: a run has one file (Lightning)."""
+        return ""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Path:
+        """The file (Lightning)."""
+        return self.path
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a line (Lightning)."""
+        values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        values.pop("epoch", None)
+        with self.path.open("a") as file:
+            file.write(json.dumps({"iteration": step, **values}) + "\n")
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The configuration is in config.yaml (Lightning)."""
+
+
+def _iteration(line: str) -> float:
+    """Iteration of a line; infinite for a line that a kill cut short."""
+    try:
+        return float(json.loads(line)["iteration"])
+    except (json.JSONDecodeError, KeyError):
+        return math.inf

@@ -1,0 +1,179 @@
+"""The Lightning shell around an iteration: rollout, score, advantages, update.
+
+One Lightning epoch is one iteration with one batch of prompts, so Lightning's own epoch checkpoints resume exactly.
+The algorithm is in `rollout`, `objectives` and `update`, which import no Lightning.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Protocol
+
+import lightning
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader
+
+from atomrl.advantages import Advantages
+from atomrl.config import TrainSection
+from atomrl.objectives.base import Objective
+from atomrl.policies.molecule import MoleculePolicy
+from atomrl.prompts import PromptPlan
+from atomrl.protocols import Reward
+from atomrl.records import Bucket, Prompts, RewardTable, Stats, Structures, Trajectory
+from atomrl.rollout import RolloutConfig, rollout
+from atomrl.schedules import lr_factor
+from atomrl.training.pretrain_edm import move_average
+from atomrl.update import update, usable
+
+
+class Monitor(Protocol):
+    """Measures an iteration's samples for the log, e.g. RDKit validity."""
+
+    def measure(self, structures: Structures) -> Stats:
+        """Named numbers."""
+
+    def close(self) -> None:
+        """Give back workers."""
+
+
+class RLModule(lightning.LightningModule):
+    """Trains a policy by reinforcement learning.
+
+    Args:
+        policy: moves in place; its reference model is kept if the objective asks for it.
+        plan: prompts of each iteration.
+        reward: scores the samples.
+        objective: FED-GRPO or another.
+        sampling: how to sample.
+        config: optimizer and update.
+        monitor: measures samples for the log, or None.
+        card: what a checkpoint says about the backbone, so that it can be loaded alone.
+    """
+
+    def __init__(
+        self,
+        policy: MoleculePolicy,
+        plan: PromptPlan,
+        reward: Reward,
+        objective: Objective,
+        sampling: RolloutConfig,
+        config: TrainSection,
+        total_steps: int,
+        monitor: Monitor | None = None,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.policy, self.plan, self.reward, self.objective = policy, plan, reward, objective
+        self.sampling, self.config, self.total_steps = sampling, config, total_steps
+        self.monitor, self.card = monitor, dict(card or {})
+        if objective.needs_reference:
+            policy.keep_reference()
+        self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, config.ema_decay))
+        self._scorer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
+
+    def train_dataloader(self) -> DataLoader[Prompts]:
+        """The prompts of the current iteration, as the only batch (Lightning)."""
+        prompts = self.plan.prompts(self.trainer.current_epoch)
+        return DataLoader([self.plan.share(prompts, self.global_rank, self.trainer.world_size)], batch_size=None)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW over the trained module, with its schedule (Lightning)."""
+        config = self.config
+        parameters = [p for p in self.policy.trainable().parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(
+            parameters, lr=config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
+        )
+        factor = partial(
+            lr_factor,
+            kind=config.scheduler,
+            warmup=config.warmup_steps,
+            total=self.total_steps,
+            min_ratio=config.min_lr_ratio,
+            decay_fraction=config.decay_fraction,
+        )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def rollout(self, batch: Prompts) -> tuple[Trajectory, RewardTable]:
+        """Sample every prompt; each bucket is scored in a thread while the next one is sampled."""
+        pending: list[Future[RewardTable]] = []
+
+        def score(bucket: Bucket) -> None:
+            pending.append(self._scorer.submit(self.reward.score, bucket.structures, bucket.prompts))
+
+        trajectory = rollout(self.policy, batch, self.sampling, on_bucket=score)
+        return trajectory, RewardTable.concatenate([future.result() for future in pending])
+
+    def compute_rewards(self, trajectory: Trajectory, table: RewardTable) -> Advantages:
+        """Advantages of a scored rollout."""
+        active = usable(trajectory, self.config.exploded_above)
+        return self.objective.advantages(table.to(self.device), trajectory.group_ids, active)
+
+    def training_step(self, batch: Prompts, batch_idx: int) -> None:
+        """One iteration (Lightning)."""
+        started = time.monotonic()
+        trajectory, table = self.rollout(batch)
+        sampled = time.monotonic()
+        advantages = self.compute_rewards(trajectory, table)
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        stats = update(self.policy, trajectory, advantages, self.objective, optimizer, self.config)
+        self.averaged.update_parameters(self.policy.trainable())
+        schedule = self.lr_schedulers()
+        assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
+        rate = schedule.get_last_lr()[0]
+        schedule.step()
+        times = {"seconds_rollout": sampled - started, "seconds_update": time.monotonic() - sampled}
+        measured = {} if self.monitor is None else self.monitor.measure(trajectory.structures)
+        log = {**summarise(table), **advantages.stats, **stats, **measured, **times, "lr": rate}
+        self.log_dict(log, on_step=False, on_epoch=True, batch_size=len(batch))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what the weights are, so that they can be loaded without the run (Lightning)."""
+        checkpoint["atomrl"] = {**self.card, "iteration": self.trainer.current_epoch, "train": asdict(self.config)}
+
+    def close(self) -> None:
+        """Give back workers and threads."""
+        self._scorer.shutdown(wait=True, cancel_futures=True)
+        self.reward.close()
+        if self.monitor is not None:
+            self.monitor.close()
+
+
+def summarise(table: RewardTable) -> dict[str, float]:
+    """Means and spreads of a table's channels and diagnostics over finite values, and failures by reason."""
+    log: dict[str, float] = {}
+    for name, values in table.channels.items():
+        known = values[torch.isfinite(values)]
+        log |= {f"{name}_reward_{kind}": number for kind, number in _moments(known).items()}
+    for name, values in table.diagnostics.items():
+        known = values[torch.isfinite(values)]
+        log[name] = float(known.mean()) if len(known) else math.nan
+    if "reward" not in log:
+        total = torch.stack(list(table.channels.values())).sum(0)
+        log["reward"] = float(total[torch.isfinite(total)].mean()) if bool(torch.isfinite(total).any()) else math.nan
+    log["failed"] = float(sum(reason is not None for reason in table.reasons))
+    for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
+        log[f"failed_{reason.partition(':')[0]}"] = float(count)
+    return log
+
+
+def _moments(values: Tensor) -> dict[str, float]:
+    """Mean, population standard deviation, smallest and largest; NaN of nothing."""
+    if not len(values):
+        return dict.fromkeys(("mean", "std", "min", "max"), math.nan)
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std(correction=0)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }

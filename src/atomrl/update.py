@@ -1,0 +1,313 @@
+"""The policy update: log-probabilities of the recorded transitions, objective, one gradient, one guarded step.
+
+Nothing in here knows Lightning, a domain, or how many processes there are (see `protocols.Collective`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from atomrl.advantages import Advantages
+from atomrl.errors import NonFiniteLossError
+from atomrl.log_prob import gaussian_kl, gaussian_log_prob
+from atomrl.objectives.base import Objective, StepTerms
+from atomrl.protocols import Collective, DiffusionPolicy
+from atomrl.records import Bucket, Stats, Trajectory, Transition
+
+BINS = 4
+"""The walk is cut into this many stages for the log."""
+
+MAX_HALVINGS = 8
+"""An optimizer step is halved at most this often."""
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """How to update.
+
+    Attributes:
+        epoch_per_rollout: passes over a rollout.
+        train_micro_batch_size: samples per backward pass; may cut a group. None: a whole bucket.
+        gradient_accumulation_steps: transitions per optimizer step; None: all of them, one step per pass.
+        max_grad_norm: the gradient is clipped to this norm.
+        log_prob_reduction: as in the rollout.
+        max_behaviour_kl: a step that moves the policy further than this from the behaviour policy (KL per transition,
+            mean over probed ones) is halved until it does not; None: no guard.
+        exploded_above: a sample whose latents exceed this size, or are not finite, takes no part.
+    """
+
+    epoch_per_rollout: int = 1
+    train_micro_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    max_grad_norm: float = 1.0
+    log_prob_reduction: str = "sum"
+    max_behaviour_kl: float | None = None
+    exploded_above: float = 30.0
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The collective of a single process."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
+        return tensor
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensor itself."""
+        return tensor
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some rows of a bucket, and their advantages."""
+
+    bucket: Bucket
+    rows: slice
+    advantages: Tensor
+    active: Tensor
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A transition whose mean is remembered, to see how far an optimizer step moved the policy."""
+
+    part: Slice
+    transition: Transition
+    mean: Tensor
+    std: Tensor | float
+
+
+def usable(trajectory: Trajectory, exploded_above: float) -> Tensor:
+    """Samples whose recorded latents and log-probs are finite and whose latents did not run away, (B,) bool."""
+    rows = []
+    for bucket in trajectory.buckets:
+        good = torch.ones(len(bucket.prompts), dtype=torch.bool, device=bucket.mask.device)
+        for latents in bucket.latents.values():
+            good &= (latents.abs() <= exploded_above).all(-1).all(-1)  # False for NaN
+        for log_prob in bucket.log_probs.values():
+            good &= torch.isfinite(log_prob)
+        rows.append(good)
+    return torch.cat(rows)
+
+
+def update(
+    policy: DiffusionPolicy,
+    trajectory: Trajectory,
+    advantages: Advantages,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    config: UpdateConfig,
+    collective: Collective | None = None,
+) -> Stats:
+    """Train the policy on a rollout.
+
+    The loss is the mean over all ranks' samples and over the trained transitions. Gradients are accumulated locally,
+    reduced once per optimizer step, clipped, then stepped.
+
+    Args:
+        policy: moves in place.
+        trajectory: from `rollout`.
+        advantages: of the trajectory's samples, in its order.
+        objective: loss of a transition.
+        optimizer: over the policy's trainable parameters.
+        config: how to update.
+        collective: sums over ranks; alone if None.
+
+    Raises:
+        NonFiniteLossError: a loss is not finite; nothing has been stepped since the last good step.
+    """
+    collective = collective or Alone()
+    active = usable(trajectory, config.exploded_above)
+    samples = collective.sum(torch.tensor(float(len(trajectory)), device=active.device))
+    parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
+    log = _Log(len(trajectory.walk))
+    for _ in range(config.epoch_per_rollout):
+        for block in _blocks(trajectory.trained, config.gradient_accumulation_steps):
+            optimizer.zero_grad(set_to_none=True)
+            probes = []
+            scale = 1 / (float(samples) * len(block))
+            for part in _slices(trajectory, advantages.total, active, config.train_micro_batch_size):
+                for index in block:
+                    probe = _backward(policy, part, trajectory.walk[index], objective, config, scale, log)
+                    if config.max_behaviour_kl is not None and index in _probed(block):
+                        probes.append(probe)
+            _reduce_gradients(parameters, collective)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            if not torch.isfinite(norm):
+                raise NonFiniteLossError(f"the gradient's norm is {float(norm)}", {})
+            log.add("grad_norm", norm[None])
+            _guarded_step(policy, optimizer, parameters, probes, config, collective, log)
+    return log.means(collective)
+
+
+def _backward(
+    policy: DiffusionPolicy,
+    part: Slice,
+    transition: Transition,
+    objective: Objective,
+    config: UpdateConfig,
+    scale: float,
+    log: _Log,
+) -> Probe:
+    """Accumulate the gradient of one transition of some samples."""
+    latents, following = _latents(part, transition.index), _latents(part, transition.index + 1)
+    mask, prompts = part.bucket.mask[part.rows], part.bucket.prompts[part.rows]
+    old = part.bucket.log_probs[transition.index][part.rows]
+    reduction = config.log_prob_reduction
+    step = policy.step(latents, mask, transition, prompts)
+    divergence = None
+    if objective.needs_reference:
+        with torch.no_grad(), policy.reference():
+            initial = policy.step(latents, mask, transition, prompts)
+        divergence = gaussian_kl(step.mean, step.std, initial.mean, initial.std, mask, reduction)
+    log_prob = gaussian_log_prob(following, step.mean, step.std, mask, reduction)
+    terms = StepTerms(log_prob, old, part.advantages, part.active, transition.balance, divergence)
+    answer = objective.loss(terms)
+    _require_finite(answer.loss, part, transition)
+    (answer.loss.sum() * scale).backward()
+    log.step(transition, answer.loss.detach(), (log_prob - old).detach()[part.active], answer.counts)
+    std = step.std.detach() if isinstance(step.std, Tensor) else step.std
+    return Probe(part, transition, step.mean.detach(), std)
+
+
+def _slices(trajectory: Trajectory, advantages: Tensor, active: Tensor, size: int | None) -> Iterator[Slice]:
+    """Cut a rollout into the pieces that one backward pass sees."""
+    start = 0
+    for bucket in trajectory.buckets:
+        count = len(bucket.prompts)
+        for first in range(0, count, size or count):
+            rows = slice(first, min(first + (size or count), count))
+            places = slice(start + rows.start, start + rows.stop)
+            yield Slice(bucket, rows, advantages[places], active[places])
+        start += count
+
+
+def _blocks(trained: tuple[int, ...], size: int | None) -> list[tuple[int, ...]]:
+    """The trained transitions, cut into those of one optimizer step."""
+    size = size or len(trained)
+    return [trained[start : start + size] for start in range(0, len(trained), size)]
+
+
+def _probed(block: tuple[int, ...]) -> tuple[int, ...]:
+    """Two transitions of a block, at a quarter and three quarters of it, that the guard looks at."""
+    return block[len(block) // 4], block[3 * len(block) // 4]
+
+
+def _latents(part: Slice, index: int) -> Tensor:
+    """Latents (B, N, D) of a slice at a place of the walk; zeros for samples that take no part.
+
+    An infinite latent times a gradient of zero would be NaN, so masking the loss is not enough.
+    """
+    return torch.where(part.active[:, None, None], part.bucket.latents[index][part.rows], 0.0)
+
+
+def _require_finite(loss: Tensor, part: Slice, transition: Transition) -> None:
+    """Stop at the first loss that is not finite, naming the transition and the sample."""
+    if bool(torch.isfinite(loss).all()):
+        return
+    row = int((~torch.isfinite(loss)).nonzero()[0])
+    prompts = part.bucket.prompts[part.rows]
+    sample = int(prompts.sample_ids[row])
+    raise NonFiniteLossError(
+        f"the loss of sample {sample} at transition {transition.index} is {float(loss[row])}",
+        {
+            "iteration": prompts.iteration,
+            "sample_id": sample,
+            "transition": transition.index,
+            "latents": part.bucket.latents[transition.index][part.rows][row].cpu(),
+            "following": part.bucket.latents[transition.index + 1][part.rows][row].cpu(),
+            "advantage": float(part.advantages[row]),
+        },
+    )
+
+
+def _reduce_gradients(parameters: list[Parameter], collective: Collective) -> None:
+    """Sum the accumulated gradients over ranks, all in one call."""
+    for parameter in parameters:
+        if parameter.grad is None:  # the same buffer on every rank, also where a rank had nothing to add
+            parameter.grad = torch.zeros_like(parameter)
+    flat = collective.sum(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def _guarded_step(
+    policy: DiffusionPolicy,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[Parameter],
+    probes: list[Probe],
+    config: UpdateConfig,
+    collective: Collective,
+    log: _Log,
+) -> None:
+    """Step, then halve the step until the policy is near enough to the behaviour policy."""
+    if config.max_behaviour_kl is None:
+        optimizer.step()
+        return
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer.step()
+    halvings = 0
+    moved = _behaviour_kl(policy, probes, config.log_prob_reduction, collective)
+    while not moved <= config.max_behaviour_kl and halvings < MAX_HALVINGS:
+        with torch.no_grad():
+            for parameter, old in zip(parameters, before, strict=True):
+                parameter.lerp_(old, 0.5)
+        halvings += 1
+        moved = _behaviour_kl(policy, probes, config.log_prob_reduction, collective)
+    log.add("behaviour_kl", torch.tensor([moved]))
+    log.add("step_halvings", torch.tensor([float(halvings)]))
+
+
+def _behaviour_kl(policy: DiffusionPolicy, probes: list[Probe], reduction: str, collective: Collective) -> float:
+    """Mean over samples and probed transitions of balance^2 KL(old || new).
+
+    The factor makes all stages of the walk count alike: for a fixed std it leaves half the squared change of the
+    predicted noise.
+    """
+    total = torch.zeros(2, dtype=torch.float64, device=probes[0].mean.device)
+    with torch.no_grad():
+        for probe in probes:
+            part, transition = probe.part, probe.transition
+            mask = part.bucket.mask[part.rows]
+            step = policy.step(_latents(part, transition.index), mask, transition, part.bucket.prompts[part.rows])
+            moved = gaussian_kl(probe.mean, probe.std, step.mean, step.std, mask, reduction)[part.active]
+            total += torch.stack([moved.double().sum() * transition.balance**2, part.active.sum().double()])
+    total = collective.sum(total)
+    return float(total[0] / total[1].clamp(min=1))
+
+
+class _Log:
+    """Running sums of per-sample quantities; no synchronisation with the device until the end."""
+
+    def __init__(self, transitions: int) -> None:
+        self.transitions = transitions
+        self.sums: dict[str, Tensor] = {}
+        self.largest = torch.zeros(())
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add (n,) values to the mean that the log will show."""
+        values = values.detach().double()
+        entry = torch.stack([values.sum(), torch.tensor(float(len(values)), device=values.device).double()])
+        self.sums[name] = self.sums[name] + entry if name in self.sums else entry
+
+    def step(self, transition: Transition, loss: Tensor, log_ratio: Tensor, counts: Mapping[str, Tensor]) -> None:
+        """Add one transition's losses, log-ratios and the objective's counts."""
+        self.add("loss", loss)
+        stage = transition.index * BINS // self.transitions
+        self.add(f"abs_log_ratio_stage{stage}", log_ratio.abs())
+        if len(log_ratio):
+            self.largest = torch.maximum(self.largest.to(log_ratio.device), log_ratio.abs().max())
+        for name, values in counts.items():
+            self.add(name, values)
+
+    def means(self, collective: Collective) -> Stats:
+        """Means over all ranks, and the largest absolute log-ratio of this rank."""
+        totals = {name: collective.sum(entry) for name, entry in sorted(self.sums.items())}
+        means = {name: float(total[0] / total[1].clamp(min=1)) for name, total in totals.items()}
+        return {**means, "max_abs_log_ratio": float(self.largest)}

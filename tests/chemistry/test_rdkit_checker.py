@@ -1,0 +1,76 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord, as_record, bonded_molecules
+from atomrl.chemistry.rdkit_task import BondedMolecule, name
+from atomrl.force_fields.base import Failure
+from atomrl.force_fields.pool import Outcome
+from atomrl.records import Structures
+
+
+@pytest.fixture(scope="module")
+def checker():
+    with MoleculeChecker(workers=1, timeout=30) as pool:
+        yield pool
+
+
+def test_worker_side_imports_no_torch():
+    code = "import sys, atomrl.chemistry.rdkit_task; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_real_molecules(checker, qm9_test):
+    records = checker.check(qm9_test)
+    valid = [record for record in records if record.valid]
+    assert 0.94 < len(valid) / len(records) < 1
+    assert {record.reason for record in records if not record.valid} == {"valence"}
+    assert all(record.connected for record in valid)
+    assert len({record.smiles for record in valid}) == len(valid)
+
+
+def test_same_as_without_a_pool(checker, qm9_test, records_of):
+    assert checker.check(qm9_test[:40]) == records_of(qm9_test[:40])
+
+
+def test_bad_geometries(checker):
+    numbers = torch.tensor([[6, 8, 1, 1], [6, 6, 0, 0], [0, 0, 0, 0], [6, 1, 0, 0], [8, 8, 8, 8]])
+    positions = torch.zeros(5, 4, 3)
+    positions[0] = torch.tensor([[0, 0, 0], [1.21, 0, 0], [-0.6, 0.93, 0], [-0.6, -0.93, 0]])
+    positions[1, 1, 0] = 30.0
+    positions[3, 1, 0] = float("nan")
+    records = checker.check(Structures(numbers, positions, numbers > 0))
+    assert records[0] == RdkitRecord(True, "[H]C([H])=O", 1, None)
+    assert records[1] == RdkitRecord(True, "C", 2, None)  # RDKit implies the hydrogens: valid, not connected
+    assert not records[1].connected
+    assert [record.reason for record in records[2:]] == ["no_atoms", "nonfinite", "valence"]
+    assert all(record.fragments == 0 and record.smiles is None for record in records[2:])
+
+
+def test_largest_fragment_names_the_molecule():
+    assert name(BondedMolecule([6, 6, 8, 8], [(0, 1, 1), (1, 2, 2)])) == ("CC=O", 2)
+
+
+def test_too_many_bonds():
+    with pytest.raises(Failure, match="valence"):
+        name(BondedMolecule([6, 8], [(0, 1, 3)]))
+    with pytest.raises(Failure, match="valence"):
+        name(BondedMolecule([6, 1, 1, 1, 1, 1], [(0, k, 1) for k in range(1, 6)]))
+
+
+def test_time_out_is_invalid():
+    assert as_record(Outcome(None, "timeout")) == RdkitRecord.invalid("timeout")
+
+
+def test_bonds_skip_padding_in_the_middle():
+    numbers = torch.tensor([[8, 0, 1, 1]])
+    positions = torch.tensor([[[0, 0, 0], [0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]]])
+    (water,) = bonded_molecules(Structures(numbers, positions, numbers > 0))
+    assert water == ([8, 1, 1], [(0, 1, 1), (0, 2, 1)])
+
+
+def test_a_molecule_that_takes_too_long(qm9_test):
+    with MoleculeChecker(workers=1, timeout=1e-6) as hurried:
+        assert hurried.check(qm9_test[:1]) == [RdkitRecord.invalid("timeout")]

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
+from atomrl.chemistry.rdkit_task import name
+from atomrl.data.batches import pad
+from atomrl.data.qm9 import MoleculeSet
+from atomrl.force_fields.base import Failure
+from atomrl.records import Structures
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def qm9_set() -> MoleculeSet:
+    """300 molecules of QM9's test split."""
+    arrays = load_file(DATA / "qm9_test_300.safetensors")
+    return MoleculeSet(arrays["numbers"], arrays["positions"], arrays["offsets"], arrays["ids"])
+
+
+@pytest.fixture(scope="session")
+def qm9_test(qm9_set) -> Structures:
+    """The same, padded."""
+    batch = pad(qm9_set)
+    return Structures(batch.numbers, batch.positions, batch.mask.bool())
+
+
+def record_here(molecule) -> RdkitRecord:
+    """What a worker says about a bonded molecule, without one."""
+    try:
+        return RdkitRecord(True, *name(molecule), None)
+    except Failure as failure:
+        return RdkitRecord.invalid(failure.reason)
+
+
+@pytest.fixture(scope="session")
+def records_of():
+    """Function: structures -> RDKit records, in this process."""
+    return lambda structures: [record_here(molecule) for molecule in bonded_molecules(structures)]

@@ -1,0 +1,41 @@
+"""Tasks that the pool's tests run in workers."""
+
+import os
+import signal
+import sys
+import time
+
+from atomrl.force_fields.base import Failure
+
+
+def double(item, factor=2):
+    return factor * item
+
+
+def misbehave(item):
+    """Do what the item says."""
+    match item:
+        case "sleep":
+            time.sleep(60)
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            os._exit(3)
+        case "fail":
+            raise Failure("foreseen")
+        case "raise":
+            raise ZeroDivisionError("a bug\nin two lines")
+        case "unpicklable":
+            return lambda: None
+        case "chatter":
+            sys.stdout.write("x" * 1_000_000)
+    return item
+
+
+def nap(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def surroundings(_):
+    return "torch" in sys.modules, os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"], os.getpid()

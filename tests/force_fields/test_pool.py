@@ -1,0 +1,206 @@
+"""The pool of worker processes: order, independence of the number of workers, and everything that goes wrong."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from atomrl.errors import UserError
+from atomrl.force_fields.pool import Outcome, WorkerPool
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _tasks_importable(monkeypatch):
+    monkeypatch.syspath_prepend(HERE)
+
+
+@pytest.fixture(scope="module")
+def misbehaving():
+    sys.path.insert(0, str(HERE))
+    with WorkerPool("pool_tasks:misbehave", workers=2, timeout=1.0) as pool:
+        yield pool
+    sys.path.remove(str(HERE))
+
+
+def is_alive(pid):
+    try:
+        return "zombie" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds=10.0):
+    limit = time.monotonic() + seconds
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_outcomes_come_in_order(workers):
+    with WorkerPool("pool_tasks:double", workers, timeout=10, settings={"factor": 3}) as pool:
+        assert pool.pids() == []  # started when needed
+        assert pool.map(range(50)) == [Outcome(3 * item, None) for item in range(50)]
+        assert len(pool.pids()) <= workers
+        assert pool.map([]) == []
+        assert pool.map([7]) == [Outcome(21, None)]
+
+
+def test_batches_in_the_background_do_not_mix():
+    with WorkerPool("pool_tasks:double", 2, timeout=10) as pool:
+        first, second = pool.submit(range(20)), pool.submit(range(100, 120))
+        assert [outcome.value for outcome in second.result()] == list(range(200, 240, 2))
+        assert [outcome.value for outcome in first.result()] == list(range(0, 40, 2))
+
+
+def test_workers_have_one_thread_and_no_torch():
+    assert "torch" in sys.modules
+    torch.ones(1)
+    with WorkerPool("pool_tasks:surroundings", 1, timeout=10) as pool:
+        has_torch, omp, mkl, pid = pool.map([None])[0].value
+    assert (has_torch, omp, mkl) == (False, "1", "1")
+    assert pid != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [("die", "worker_died"), ("exit", "worker_died"), ("sleep", "timeout"), ("fail", "foreseen")],
+)
+def test_only_the_bad_item_is_lost(misbehaving, item, reason):
+    items = ["a", "b", item, "c", "d", "chatter", "e"]
+    expected = [Outcome(None, reason) if entry == item else Outcome(entry, None) for entry in items]
+    assert misbehaving.map(items) == expected
+
+
+def test_unforeseen_exception_is_reported_in_one_line(misbehaving):
+    raised, fine, unpicklable = misbehaving.map(["raise", "a", "unpicklable"])
+    assert raised == Outcome(None, "error: ZeroDivisionError: a bug in two lines")
+    assert fine == Outcome("a", None)
+    assert unpicklable.reason.startswith("error: ")
+
+
+def test_many_bad_items_in_a_row(misbehaving):
+    items = ["die", "fail", "sleep", "die", "raise", "sleep", "a"]
+    reasons = [outcome.reason for outcome in misbehaving.map(items)]
+    error = "error: ZeroDivisionError: a bug in two lines"
+    assert reasons == ["worker_died", "foreseen", "timeout", "worker_died", error, "timeout", None]
+
+
+def test_worker_killed_between_batches_costs_nothing():
+    with WorkerPool("pool_tasks:double", 2, timeout=10) as pool:
+        pool.map(range(20))
+        before = pool.pids()
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        assert wait_until(lambda: not any(is_alive(pid) for pid in before))
+        assert pool.map(range(20)) == [Outcome(2 * item, None) for item in range(20)]
+        assert not set(before) & set(pool.pids())
+
+
+def test_worker_killed_by_hand_while_it_works():
+    with WorkerPool("pool_tasks:nap", 1, timeout=20) as pool:
+        victim = pool.map([0])[0].value
+        pending = pool.submit([5, 0])
+        time.sleep(0.3)
+        os.kill(victim, signal.SIGKILL)
+        lost, fine = pending.result()
+    assert lost == Outcome(None, "worker_died")
+    assert fine.reason is None
+    assert fine.value != victim
+
+
+def test_unpicklable_item_does_not_spoil_the_next_batch():
+    with WorkerPool("pool_tasks:double", 2, timeout=10) as pool:
+        with pytest.raises((AttributeError, TypeError, pickle.PicklingError), match=r"pickle|local object"):
+            pool.map([1, 2, lambda: None])
+        assert [outcome.value for outcome in pool.map([5, 6])] == [10, 12]
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("no_such_module_at_all:f", "No module named 'no_such_module_at_all'"), ("pool_tasks:missing", "missing")],
+)
+def test_worker_that_cannot_start(task, words):
+    with WorkerPool(task, 2, timeout=10) as pool, pytest.raises(UserError, match=words):
+        pool.map([1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(("a:b", 0, 1.0), "at least one"), (("a:b", 1, 0.0), "positive"), (("ab", 1, 1.0), "module:function")],
+)
+def test_wrong_settings(arguments, words):
+    with pytest.raises(UserError, match=words):
+        WorkerPool(*arguments)
+
+
+def test_close_while_a_batch_runs():
+    pool = WorkerPool("pool_tasks:nap", 2, timeout=60)
+    pool.map([0, 0])
+    pending, queued = pool.submit([50, 50, 50]), pool.submit([0])
+    time.sleep(0.2)
+    pids = pool.pids()
+    begin = time.monotonic()
+    pool.close()
+    assert time.monotonic() - begin < 5
+    assert not any(is_alive(pid) for pid in pids)
+    with pytest.raises(RuntimeError, match="closed"):
+        pending.result()
+    assert queued.cancelled()
+    pool.close()  # once more does nothing
+
+
+SCRIPT = """
+{first}
+from atomrl.force_fields import pool
+pool.GRACE = 0.2
+with pool.WorkerPool("pool_tasks:nap", 2, timeout={timeout}) as workers:
+    workers.map([0.1, 0.1])
+    print(*workers.pids(), flush=True)
+    {then}
+"""
+
+
+@contextmanager
+def running_script(tmp_path, **parts):
+    """A script without a `__main__` guard that has two workers, in its own process group, and the workers' ids."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(**parts))
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(HERE)},
+    ) as parent:
+        pids = [int(word) for word in parent.stdout.readline().split()]
+        assert len(pids) == 2
+        time.sleep(0.3)
+        yield parent, pids
+
+
+def test_ctrl_c_ends_workers_quietly(tmp_path):
+    threads = "import torch; torch.set_num_threads(2); torch.randn(64, 64) @ torch.randn(64, 64)"
+    with running_script(tmp_path, first=threads, timeout=60, then="workers.map([30, 30])") as (parent, pids):
+        os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
+        _, errors = parent.communicate(timeout=30)
+    assert not any(is_alive(pid) for pid in pids)
+    assert errors.count("Traceback") == 1  # the parent's own
+
+
+@pytest.mark.parametrize("then", ["import time; time.sleep(60)", "workers.map([30, 30])"], ids=["idle", "busy"])
+def test_workers_end_when_the_parent_is_killed(tmp_path, then):
+    with running_script(tmp_path, first="", timeout=1.0, then=then) as (parent, pids):
+        parent.kill()
+        parent.communicate(timeout=30)
+        assert wait_until(lambda: not any(is_alive(pid) for pid in pids))
