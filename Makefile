@@ -18,7 +18,7 @@ venv: .venv/.stamp  ## build or refresh .venv
 	@touch $@
 
 demo: venv  ## post-train the shipped backbone and compare before with after, 20 minutes on 2 cores
-	$(BIN)/atomrl demo
+	$(BIN)/atomrl train
 
 test: venv  ## run the tests
 	$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
 """EDM in the plain form of the published code: what `atomrl.networks` is compared with.
 
-One list of edges over the real pairs of a batch, the concatenated features [h_i, h_j, e_ij] through whole linear layers,
-sums by `index_add`, every sample padded to the largest molecule, ordinary autograd over one step at a time. Vectorised,
-with the weights of an `EDMNetwork` under the same names, and the same numbers.
+One list of edges over the real pairs of a batch, the concatenated features [h_i, h_j, e_ij] through whole linear
+layers, sums by `index_add`, every sample padded to the largest molecule, ordinary autograd over one step at a time.
+Vectorised, with the weights of an `EDMNetwork` under the same names, and the same numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COORDS_RANGE = 15.0
 
 def edges_of(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Receivers and senders, (E,) each: rows of the flattened (B * N) atoms; pairs of different real atoms."""
-    batch, atoms = mask.shape
+    atoms = mask.shape[1]
     real = mask.bool()
     pairs = real[:, :, None] & real[:, None, :] & ~torch.eye(atoms, dtype=torch.bool, device=mask.device)
     molecule, receiver, sender = pairs.nonzero(as_tuple=True)
@@ -47,7 +47,7 @@ class PlainEDM(nn.Module):
     def linear(self, name: str, inputs: Tensor) -> Tensor:
         """A linear layer by its published name."""
         key = name.replace(".", "/")
-        bias = self.weights[f"{key}/bias"] if f"{key}/bias" in self.weights else None
+        bias = self.weights.get(f"{key}/bias")
         return functional.linear(inputs, self.weights[f"{key}/weight"], bias)
 
     def two_layers(self, name: str, inputs: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ class PlainEDM(nn.Module):
 
 def rollout(
     network: nn.Module, kernels: Sequence[ReverseKernel], noise: Tensor, mask: Tensor
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Latents before each step and after the last, and the steps' log-probabilities (B,).
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Latents before each step and after the last, the steps' log-probabilities (B,), and eps(z_0, 0) of the decoder.
 
     Args:
         network: predicts the noise.
@@ -129,7 +129,8 @@ def rollout(
             mean = plain_mean(network, kernel, latents[-1], (len(kernels) - place) / len(kernels), mask)
             latents.append(project(mean + kernel.std * noise[place + 1], mask))
             log_probs.append(plain_log_prob(latents[-1], mean, kernel.std, mask))
-    return latents, log_probs
+        decoded: Tensor = network(latents[-1], mask.new_zeros(len(mask)), mask)
+    return latents, log_probs, decoded
 
 
 def update(

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
@@ -11,6 +12,9 @@ from atomrl.force_fields.base import Failure
 from atomrl.records import Structures
 
 DATA = Path(__file__).parent / "data"
+
+# Tensors here are small, and threads that wait for each other on a busy machine are slower than one.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The command line: train, pretrain, sample, evaluate. A user's mistake is one line and exit code 2."""
+"""The command line. A user's mistake is one line and exit code 2."""
 
 from __future__ import annotations
 
@@ -9,35 +9,93 @@ from pathlib import Path
 
 from atomrl.errors import NonFiniteLossError, UserError
 
+DEFAULT_BACKBONE = "edm_qm9_small"
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `atomrl`."""
-    parser = argparse.ArgumentParser(prog="atomrl", description=__doc__)
+    options = _parser().parse_args(arguments)
+    try:
+        _COMMANDS[options.command](options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except NonFiniteLossError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def train_main() -> None:
+    """`python run_elign.py ...` is `atomrl train ...`."""
+    main(["train", *sys.argv[1:]])
+
+
+def _parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(prog="atomrl", description="RL post-training of atomistic diffusion models")
     commands = parser.add_subparsers(dest="command", required=True)
+
     train = commands.add_parser("train", help="post-train a backbone (default: the demo's experiment)")
     train.add_argument("--config-name", default="demo", help="a YAML of the package's conf/, without its ending")
     train.add_argument("--config-dir", type=Path, help="take the YAML from this folder instead")
     train.add_argument("overrides", nargs="*", metavar="key=value", help="override the YAML, as Hydra writes it")
-    sys.exit(run(parser.parse_args(arguments)))
+
+    sample = commands.add_parser("sample", help="draw molecules from a model")
+    _sampling(sample, count=10)
+    sample.add_argument("--backbone", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
+    sample.add_argument("--output", type=Path, default=Path("samples.extxyz"), help="an .extxyz or .sdf file")
+
+    evaluate = commands.add_parser("evaluate", help="judge a base and a trained model on fresh samples")
+    _sampling(evaluate, count=1000)
+    evaluate.add_argument("--base", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
+    evaluate.add_argument("--trained", type=Path, help="run directory or checkpoint; leave out to judge the base alone")
+    evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
+    evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and molecules")
+
+    pretrain = commands.add_parser("pretrain", help="pre-train a backbone")
+    pretrain.add_argument("what", choices=["edm"])
+    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of PretrainConfig and EDMConfig")
+    return parser
 
 
-def run(options: argparse.Namespace) -> int:
-    """Carry out a command; the exit code."""
-    try:
-        _train(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except NonFiniteLossError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
+    """Options of commands that sample."""
+    parser.add_argument("--num-molecules", type=int, default=count)
+    parser.add_argument("--time-step", type=int, default=100, help="T, transitions of the reverse walk")
+    parser.add_argument("--seed", type=int, default=1_000_003)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+
+
+# Imports stand inside the commands, so that `atomrl --help` and a mistyped option answer at once.
 
 
 def _train(options: argparse.Namespace) -> None:
-    """`atomrl train`."""
-    from atomrl.config import load_config
-    from atomrl.training.run import train
+    from atomrl.config import load_config  # noqa: PLC0415
+    from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
 
     config = load_config(options.config_name, options.overrides, options.config_dir)
-    train(config, options.config_name)
+    train_and_evaluate(config, options.config_name)
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from atomrl.commands import sample_command  # noqa: PLC0415
+
+    sample_command(options)
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from atomrl.commands import evaluate_command  # noqa: PLC0415
+
+    evaluate_command(options)
+
+
+def _pretrain(options: argparse.Namespace) -> None:
+    from atomrl.training.pretrain_run import pretrain_edm  # noqa: PLC0415
+
+    pretrain_edm(options.overrides)
+
+
+_COMMANDS = {"train": _train, "sample": _sample, "evaluate": _evaluate, "pretrain": _pretrain}

@@ -10,7 +10,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.errors import UserError
@@ -218,11 +218,23 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
     try:
         # `++`: a key that the YAML leaves at its default can be overridden too; unknown keys were refused above.
         composed = _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
-        for key in _leaves(OmegaConf.to_container(composed, resolve=False)):
-            _known_key(key)
-        typed = OmegaConf.to_object(OmegaConf.merge(_schema(), composed))
-    except (HydraException, OmegaConfBaseException) as error:
+    except HydraException as error:
         raise UserError(f"configuration {name}: {str(error).strip().splitlines()[0]}") from error
+    return from_yaml(composed)
+
+
+def from_yaml(composed: DictConfig | ListConfig) -> Config:
+    """Typed and validated configuration out of a loaded YAML, e.g. the config.yaml of a run.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    for key in _leaves(OmegaConf.to_container(composed, resolve=False)):
+        _known_key(key)
+    try:
+        typed = OmegaConf.to_object(OmegaConf.merge(_schema(), composed))
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: {str(error).strip().splitlines()[0]}") from error
     assert isinstance(typed, Config)
     check(typed)
     return typed
@@ -305,7 +317,9 @@ def _known_key(key: str) -> None:
             if section is Any:
                 return  # below a free-form value
             near = difflib.get_close_matches(part, names, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}" if names else "it has no parts"
+            hint = (
+                f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}" if names else "it has no parts"
+            )
             raise UserError(f"unknown configuration key {key}: {hint}")
         factory = names[part].default_factory
         section = factory if is_dataclass(factory) else Any if names[part].type == "Any" else None

@@ -9,8 +9,8 @@ import torch
 
 from atomrl.checkpoints.backbone import Backbone, load_backbone
 from atomrl.config import Config, RewardSection
-from atomrl.force_fields.xtb import XTBForceField
 from atomrl.errors import UserError
+from atomrl.force_fields.xtb import XTBForceField
 from atomrl.metrics.monitor import MoleculeMonitor
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.molecule import MoleculePolicy, element_numbers
@@ -29,9 +29,11 @@ def build_module(config: Config) -> tuple[RLModule, Backbone]:
         UserError: the backbone cannot be loaded, or the reward does not know one of its elements.
     """
     backbone = load_backbone(config.model.backbone)
+    policy = MoleculePolicy(backbone.network)
+    policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
     reward = build_reward(config.reward, backbone)
     module = RLModule(
-        policy=MoleculePolicy(backbone.network),
+        policy=policy,
         plan=build_plan(config, backbone),
         reward=reward,
         objective=build_objective(config),

@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from atomrl.errors import UserError
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name beside `path`, then rename it; folders are made as needed.
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file under the temporary name that this yields; at the end it is moved into place.
+
+    Folders are made as needed. If the body raises, nothing half-written stays behind.
 
     Raises:
-        UserError: it cannot be written (full disk, no permission); nothing half-written stays behind.
+        UserError: the file cannot be written (full disk, no permission).
     """
-    data = content.encode() if isinstance(content, str) else content
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with partial.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            yield partial
+            partial.chmod(0o644)  # some writers make files that only their owner can read
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"cannot write {path}: {error.strerror}; choose a folder that is writable and has room"
+            f"cannot write {path}: {error.strerror or error}; choose a folder that is writable and has room"
         ) from error
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write text or bytes as a whole.
+
+    Raises:
+        UserError: as `whole`.
+    """
+    with whole(path) as partial, partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write JSON as a whole.
+
+    Raises:
+        UserError: as `whole`.
+    """
+    write_whole(path, json.dumps(values, indent=1) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -96,7 +97,7 @@ def cut_into_buckets(prompts: Prompts, micro_batch_size: int, max_waste: float =
     """
     changes = (prompts.group_ids.diff() != 0).nonzero().squeeze(1) + 1
     edges = [0, *changes.tolist(), len(prompts)]
-    groups = [torch.arange(start, end) for start, end in zip(edges, edges[1:], strict=False)]
+    groups = [torch.arange(start, end) for start, end in pairwise(edges)]
     sizes = [int(prompts.sizes[rows].max()) for rows in groups]
     largest = max(len(rows) for rows in groups)
     if largest > micro_batch_size:

@@ -107,9 +107,7 @@ class Structures:
             return torch.cat([pad_atoms(tensor, widest) for tensor in tensors])
 
         cells = [part.cell for part in parts if part.cell is not None]
-        return Structures(
-            joined("numbers"), joined("positions"), joined("mask"), torch.cat(cells) if cells else None
-        )
+        return Structures(joined("numbers"), joined("positions"), joined("mask"), torch.cat(cells) if cells else None)
 
 
 @dataclass(frozen=True)
@@ -258,7 +256,7 @@ def pad_atoms(tensor: Tensor, atoms: int) -> Tensor:
 def _moved(record: R, device: torch.device, non_blocking: bool) -> R:
     """A record with its tensors on a device."""
     values: dict[str, Any] = {entry.name: getattr(record, entry.name) for entry in fields(record)}
-    moved = {
+    moved: dict[str, Any] = {
         name: value.to(device, non_blocking=non_blocking) for name, value in values.items() if isinstance(value, Tensor)
     }
     return replace(record, **moved)

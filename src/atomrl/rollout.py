@@ -23,7 +23,7 @@ class RolloutConfig:
         time_step: T, transitions of the walk.
         micro_batch_size: samples that the sampler sees at once; never splits a group.
         share_initial_noise: one initial latent per group.
-        train_steps: transitions kept for the update, drawn at random; None keeps all.
+        train_steps: transitions kept for the update, drawn at random; None keeps all, 0 none.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
     """
 
@@ -44,6 +44,8 @@ def choose_steps(walk: Sequence[Transition], count: int | None, seed: int, itera
     trainable = [transition.index for transition in walk if transition.trainable]
     if count is None or count >= len(trainable):
         return tuple(trainable)
+    if count == 0:
+        return ()
     rng = generator("cpu", seed, iteration, "train_steps")
     places = (torch.arange(count) + torch.rand(1, generator=rng, dtype=torch.float64)) * (len(trainable) / count)
     return tuple(trainable[int(place)] for place in places.tolist())

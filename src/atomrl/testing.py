@@ -45,7 +45,9 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
             assert bool((torch.as_tensor(step.std) > 0).all()), f"trainable transition {index} has a std of 0"
             _assert_close(policy.project(following, bucket.mask), following, tolerance, "project must keep a latent")
             new = gaussian_log_prob(following, step.mean, step.std, bucket.mask, "sum")
-            _assert_close(new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update")
+            _assert_close(
+                new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update"
+            )
             _check_gradient(policy, step, following, bucket.mask)
     _check_padding(policy, trajectory.buckets[0].latents, trajectory.buckets[0].prompts, num_steps, tolerance)
 
@@ -88,12 +90,16 @@ def check_reward(reward: Reward, structures: Structures, prompts: Prompts) -> No
         assert values.shape == (len(structures),), f"channel {name} has shape {tuple(values.shape)}"
         unexplained = torch.tensor([reason is None for reason in table.reasons]) & ~torch.isfinite(values.cpu())
         assert not bool(unexplained.any()), f"channel {name} has NaN or infinity without a reason"
-        assert torch.equal(values.nan_to_num(), again.channels[name].nan_to_num()), f"channel {name} is not reproducible"
+        assert torch.equal(values.nan_to_num(), again.channels[name].nan_to_num()), (
+            f"channel {name} is not reproducible"
+        )
     if reward.scope == "per_sample":
         rows = torch.arange(len(structures)).flip(0)
         turned = reward.score(structures[rows], prompts[rows])
         for name, values in table.channels.items():
-            _assert_close(turned.channels[name].flip(0), values, 1e-9, f"channel {name} depends on the order of samples")
+            _assert_close(
+                turned.channels[name].flip(0), values, 1e-9, f"channel {name} depends on the order of samples"
+            )
 
 
 def check_force_field(force_field: ForceField, structures: Structures, step: float = 1e-4) -> None:

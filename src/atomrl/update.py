@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ BINS = 4
 """The walk is cut into this many stages for the log."""
 
 MAX_HALVINGS = 8
-"""An optimizer step is halved at most this often."""
+"""An optimizer step is halved less often than this; then it is taken back."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ class UpdateConfig:
     log_prob_reduction: str = "sum"
     max_behaviour_kl: float | None = None
     exploded_above: float = 30.0
+
+
+class Steps(Protocol):
+    """What an update needs of an optimizer, or of Lightning's wrapper around one."""
+
+    def step(self) -> object:
+        """Move the parameters along their gradients."""
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +112,7 @@ def update(
     trajectory: Trajectory,
     advantages: Advantages,
     objective: Objective,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Steps,
     config: UpdateConfig,
     collective: Collective | None = None,
 ) -> Stats:
@@ -129,7 +140,7 @@ def update(
     log = _Log(len(trajectory.walk))
     for _ in range(config.epoch_per_rollout):
         for block in _blocks(trajectory.trained, config.gradient_accumulation_steps):
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             probes = []
             scale = 1 / (float(samples) * len(block))
             for part in _slices(trajectory, advantages.total, active, config.train_micro_batch_size):
@@ -209,6 +220,7 @@ def _latents(part: Slice, index: int) -> Tensor:
 
 def _require_finite(loss: Tensor, part: Slice, transition: Transition) -> None:
     """Stop at the first loss that is not finite, naming the transition and the sample."""
+    loss = loss.detach()
     if bool(torch.isfinite(loss).all()):
         return
     row = int((~torch.isfinite(loss)).nonzero()[0])
@@ -239,14 +251,14 @@ def _reduce_gradients(parameters: list[Parameter], collective: Collective) -> No
 
 def _guarded_step(
     policy: DiffusionPolicy,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Steps,
     parameters: list[Parameter],
     probes: list[Probe],
     config: UpdateConfig,
     collective: Collective,
     log: _Log,
 ) -> None:
-    """Step, then halve the step until the policy is near enough to the behaviour policy."""
+    """Step, then halve the step until the policy is near enough to the behaviour policy; at last take it back."""
     if config.max_behaviour_kl is None:
         optimizer.step()
         return
@@ -255,10 +267,10 @@ def _guarded_step(
     halvings = 0
     moved = _behaviour_kl(policy, probes, config.log_prob_reduction, collective)
     while not moved <= config.max_behaviour_kl and halvings < MAX_HALVINGS:
+        halvings += 1
         with torch.no_grad():
             for parameter, old in zip(parameters, before, strict=True):
-                parameter.lerp_(old, 0.5)
-        halvings += 1
+                parameter.lerp_(old, 0.5 if halvings < MAX_HALVINGS else 1.0)
         moved = _behaviour_kl(policy, probes, config.log_prob_reduction, collective)
     log.add("behaviour_kl", torch.tensor([moved]))
     log.add("step_halvings", torch.tensor([float(halvings)]))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from atomrl.errors import UserError
+from atomrl.files import write_json, write_whole
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 
 SHIPPED = ("edm_qm9_small",)
@@ -70,13 +71,10 @@ def load_backbone(where: str) -> Backbone:
 
 def save_backbone(folder: Path, network: EDMNetwork, sizes: Mapping[int, int], card: Mapping[str, Any]) -> None:
     """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     entries = {"backbone": asdict(network.config), "sizes": {str(size): n for size, n in sizes.items()}, **card}
-    with atomic(folder / WEIGHTS) as partial:
-        safetensors.torch.save_file(weights, partial)
-    with atomic(folder / CARD) as partial:
-        partial.write_text(json.dumps(entries, indent=1) + "\n")
+    write_whole(folder / WEIGHTS, safetensors.torch.save(weights))
+    write_json(folder / CARD, entries)
 
 
 def network_from(entries: Mapping[str, Any], weights: Mapping[str, Tensor], origin: str) -> EDMNetwork:
@@ -88,7 +86,9 @@ def network_from(entries: Mapping[str, Any], weights: Mapping[str, Tensor], orig
     known = {entry.name for entry in fields(EDMConfig)}
     if unknown := sorted(set(entries) - known):
         raise UserError(f"{origin}: unknown backbone entries {unknown}; it was written by another version")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()
+    }
     network = EDMNetwork(EDMConfig(**values))
     expected = network.state_dict()
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
@@ -111,35 +111,15 @@ def read_torch(path: Path) -> Any:
     """
     _refuse_pointer(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # other errors say it better
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and plain values; it was not loaded, since that could run code from it"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({_first_line(error)}): is it truncated? copy it again") from error
-
-
-class atomic:  # noqa: N801 - used like a function
-    """Write a file under another name and move it into place at the end, so that a half-written one never stands there.
-
-    Raises:
-        UserError: the file cannot be written (permissions, full disk).
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.partial = path, path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        return self.partial
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None:
-            self.partial.replace(self.path)
-            return
-        self.partial.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def _load_folder(folder: Path) -> Backbone:
@@ -152,7 +132,9 @@ def _load_folder(folder: Path) -> Backbone:
         card = json.loads((folder / CARD).read_text())
         weights = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder} cannot be read ({_first_line(error)}): is a file truncated? copy it again") from error
+        raise UserError(
+            f"{folder} cannot be read ({_first_line(error)}): is a file truncated? copy it again"
+        ) from error
     if not isinstance(card, dict) or "backbone" not in card:
         raise UserError(f"{folder / CARD} lacks the entry 'backbone'")
     return Backbone(network_from(card["backbone"], weights, str(folder)), _sizes(card, str(folder)), str(folder))

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from atomrl.data.qm9 import MoleculeSet
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,19 @@ def pad(molecules: MoleculeSet, step: int = 0) -> MoleculeBatch:
     return MoleculeBatch(
         torch.from_numpy(numbers), torch.from_numpy(positions), torch.from_numpy(mask.astype(np.float32)), step
     )
+
+
+class Listed(Dataset[T]):
+    """A list as a data set."""
+
+    def __init__(self, items: Sequence[T]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, row: int) -> T:
+        return self.items[row]
 
 
 class SizedBatches(IterableDataset[MoleculeBatch]):

@@ -11,12 +11,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from atomrl.errors import UserError
+from atomrl.files import write_whole
 
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 PARTS = ("qm9_part1.csv", "qm9_part2.csv", "qm9_part3.csv")
@@ -96,7 +98,7 @@ def size_histogram(molecules: MoleculeSet) -> dict[int, int]:
 
 
 def _build(path: Path) -> None:
-    """Read the CSV files and write the tensor file in one move, so that a half-written one never stands there."""
+    """Read the CSV files and write the tensor file as a whole."""
     numbers: list[NDArray[np.uint8]] = []
     positions: list[NDArray[np.float32]] = []
     ids: list[int] = []
@@ -106,16 +108,13 @@ def _build(path: Path) -> None:
         ids.append(identifier)
     if len(ids) != MOLECULES:
         raise UserError(f"qm9pack holds {len(ids)} molecules, expected {MOLECULES}: reinstall qm9pack==1.0.3")
-    arrays = {
+    arrays: dict[str, NDArray[Any]] = {
         "numbers": np.concatenate(numbers),
         "positions": np.concatenate(positions),
         "offsets": np.concatenate([[0], np.cumsum([len(n) for n in numbers])]).astype(np.int64),
         "ids": np.array(ids, dtype=np.int32),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(arrays, partial)
-    partial.replace(path)
+    write_whole(path, save(arrays))
 
 
 def _rows() -> Iterator[tuple[int, list[str], NDArray[np.float32]]]:

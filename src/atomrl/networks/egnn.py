@@ -147,12 +147,16 @@ class MessageLayer(nn.Module):
     def forward(self, nodes: Tensor, edges: Tensor, pairs: Pairs) -> Tensor:
         """Node features (B, N, H) and pair features (B, N, N, E) -> new node features (B, N, H)."""
         inputs = pair_inputs(self.edge_mlp, nodes, edges)
-        dtype, gate, bias = inputs.received.dtype, None, None
+        dtype = inputs.received.dtype
+        gate, bias = None, None
         if self.att_mlp is not None:
-            gate, bias = self.att_mlp[0].weight[0].to(dtype), self.att_mlp[0].bias.to(dtype)
+            linear = self.att_mlp[0]
+            assert isinstance(linear, nn.Linear)
+            gate, bias = linear.weight[0].to(dtype), linear.bias.to(dtype)
         with torch.autocast(nodes.device.type, enabled=False):
             gathered = message_sum(inputs, pairs.mask.to(dtype), gate, bias) * pairs.scale
-        return nodes + self.node_mlp(torch.cat([nodes, gathered], dim=-1))
+        update: Tensor = self.node_mlp(torch.cat([nodes, gathered], dim=-1))
+        return nodes + update
 
 
 class CoordinateLayer(nn.Module):
@@ -168,8 +172,10 @@ class CoordinateLayer(nn.Module):
     def forward(self, nodes: Tensor, positions: Tensor, edges: Tensor, pairs: Pairs, apart: Differences) -> Tensor:
         """Node features (B, N, H), positions (B, N, 3) in Å, pair features -> new positions (B, N, 3)."""
         inputs = pair_inputs(self.coord_mlp, nodes, edges)
+        last = self.coord_mlp[4]
+        assert isinstance(last, nn.Linear)
         with torch.autocast(nodes.device.type, enabled=False):
-            push = pair_scalar(inputs, self.coord_mlp[4].weight[0].to(inputs.received.dtype)).to(positions.dtype)
+            push = pair_scalar(inputs, last.weight[0].to(inputs.received.dtype)).to(positions.dtype)
         if self.config.tanh:
             push = torch.tanh(push) * self.config.coords_range
         push = push * pairs.mask / (torch.sqrt(apart.squared + 1e-8) + self.config.norm_constant)

@@ -58,16 +58,16 @@ def message_sum(pairs: PairInputs, mask: Tensor, gate: Tensor | None, gate_bias:
         gate_bias: (1,), None if `gate` is.
     """
     if torch.is_grad_enabled():
-        summed: Tensor = _MessageSum.apply(*pairs.tensors(), mask, gate, gate_bias)
+        summed: Tensor = _MessageSum.apply(*pairs.tensors(), mask, gate, gate_bias)  # type: ignore[no-untyped-call]
         return summed
     messages = _inference(pairs)
     return _gated_sum(messages, _gates(messages, mask, gate, gate_bias))
 
 
 def pair_scalar(pairs: PairInputs, head: Tensor) -> Tensor:
-    """head . m_ij of every pair, (B, N, N); head (C,)."""
+    """Scalar product head . m_ij of every pair, (B, N, N); head (C,)."""
     if torch.is_grad_enabled():
-        scalar: Tensor = _PairScalar.apply(*pairs.tensors(), head)
+        scalar: Tensor = _PairScalar.apply(*pairs.tensors(), head)  # type: ignore[no-untyped-call]
         return scalar
     return _inference(pairs) @ head
 
@@ -76,12 +76,23 @@ class _MessageSum(torch.autograd.Function):
     """`message_sum`, differentiable once."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        pairs, (mask, gate, gate_bias) = PairInputs(*inputs[:6]), inputs[6:]
+    def forward(
+        ctx: Any,
+        received: Tensor,
+        sent: Tensor,
+        edges: Tensor,
+        geometry: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mask: Tensor,
+        gate: Tensor | None,
+        gate_bias: Tensor | None,
+    ) -> Tensor:
+        pairs = PairInputs(received, sent, edges, geometry, weight, bias)
         first, second = _pre_activations(pairs)
         messages = functional.silu(second)
         gates = _gates(messages, mask, gate, gate_bias)
-        ctx.save_for_backward(first, second, gates, gate, pairs.edges, pairs.geometry, pairs.weight)
+        ctx.save_for_backward(first, second, gates, gate, edges, geometry, weight)
         return _gated_sum(messages, gates)
 
     @staticmethod
@@ -104,10 +115,19 @@ class _PairScalar(torch.autograd.Function):
     """`pair_scalar`, differentiable once."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Tensor:
-        pairs, head = PairInputs(*inputs[:6]), inputs[6]
+    def forward(
+        ctx: Any,
+        received: Tensor,
+        sent: Tensor,
+        edges: Tensor,
+        geometry: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        head: Tensor,
+    ) -> Tensor:
+        pairs = PairInputs(received, sent, edges, geometry, weight, bias)
         first, second = _pre_activations(pairs)
-        ctx.save_for_backward(first, second, head, pairs.edges, pairs.geometry, pairs.weight)
+        ctx.save_for_backward(first, second, head, edges, geometry, weight)
         return functional.silu(second) @ head
 
     @staticmethod
@@ -141,7 +161,9 @@ def _inference(pairs: PairInputs) -> Tensor:
 
 def _gates(messages: Tensor, mask: Tensor, gate: Tensor | None, gate_bias: Tensor | None) -> Tensor:
     """Weight of each message, (B, N, N)."""
-    return mask if gate is None else torch.sigmoid(messages @ gate + gate_bias).mul_(mask)
+    if gate is None or gate_bias is None:
+        return mask
+    return torch.sigmoid(messages @ gate + gate_bias).mul_(mask)
 
 
 def _gated_sum(messages: Tensor, gates: Tensor) -> Tensor:
@@ -164,7 +186,7 @@ def _gradients(
 
 
 def _times_silu_slope(grad: Tensor, inputs: Tensor) -> Tensor:
-    """grad * SiLU'(inputs), written over `grad`."""
+    """Gradient times SiLU'(inputs), written over `grad`."""
     torch.ops.aten.silu_backward.grad_input(grad, inputs, grad_input=grad)
     return grad
 

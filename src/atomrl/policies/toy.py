@@ -104,9 +104,7 @@ class SubspaceGaussian(WithReference[GaussianScore]):
         return alpha(gamma) * clean + sigma(gamma) * noise, noise
 
     def _kernel(self, s: float, t: float) -> ReverseKernel:
-        return ReverseKernel.between(
-            self.gamma[round(s * SCHEDULE_STEPS)], self.gamma[round(t * SCHEDULE_STEPS)]
-        )
+        return ReverseKernel.between(self.gamma[round(s * SCHEDULE_STEPS)], self.gamma[round(t * SCHEDULE_STEPS)])
 
 
 class LearnedStdGaussian(SubspaceGaussian):

@@ -15,6 +15,7 @@ from atomrl.errors import UserError
 from atomrl.protocols import Result
 from atomrl.records import Structures
 
+
 @dataclass(frozen=True)
 class Physics:
     """What a force field said about B structures.

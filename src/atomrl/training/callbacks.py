@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from pathlib import Path
@@ -12,9 +11,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from atomrl.checkpoints.backbone import atomic
 from atomrl.config import Config
 from atomrl.errors import UserError
+from atomrl.files import whole
 from atomrl.progress import bar
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
@@ -22,7 +21,7 @@ from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
 
 def save(trainer: lightning.Trainer, path: Path) -> None:
     """Save a checkpoint in one move."""
-    with atomic(path) as partial:
+    with whole(path) as partial:
         trainer.save_checkpoint(partial)
 
 
@@ -37,16 +36,15 @@ class Checkpoints(Callback):
         """Compare, then save (Lightning)."""
         metric = self.config.best_checkpoint_metric
         if metric not in trainer.callback_metrics:
-            raise UserError(
-                f"best_checkpoint_metric={metric} is not logged; choose one of {', '.join(sorted(trainer.callback_metrics))}"
-            )
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise UserError(f"best_checkpoint_metric={metric} is not logged; choose one of {known}")
         value = float(trainer.callback_metrics[metric])
         sign = 1 if self.config.best_checkpoint_mode == "max" else -1
         if math.isfinite(value) and not sign * value <= sign * self.best:
             self.best = value
             save(trainer, self.folder / BEST)
             assert isinstance(pl_module, RLModule)
-            with atomic(self.folder / WEIGHTS) as partial:
+            with whole(self.folder / WEIGHTS) as partial:
                 torch.save(pl_module.averaged.module.state_dict(), partial)
         done = trainer.current_epoch + 1
         if done % self.config.save_every == 0 or done == trainer.max_epochs or trainer.should_stop:
@@ -109,8 +107,11 @@ class Progress(Callback):
             )
             self.bar = bar(range(left), "train", total=left, leave=True)
             return
-        shown = {name: trainer.callback_metrics[name] for name in ("reward", "molecule_stability", "atom_stability")
-                 if name in trainer.callback_metrics}
+        shown = {
+            name: trainer.callback_metrics[name]
+            for name in ("reward", "molecule_stability", "atom_stability")
+            if name in trainer.callback_metrics
+        }
         self.bar.set_postfix({name: f"{float(value):.3f}" for name, value in shown.items()}, refresh=False)
         self.bar.update()
 
@@ -118,9 +119,3 @@ class Progress(Callback):
         """Close the bar (Lightning)."""
         if self.bar is not None:
             self.bar.close()
-
-
-def write_json(path: Path, values: object) -> None:
-    """Write JSON in one move."""
-    with atomic(path) as partial:
-        partial.write_text(json.dumps(values, indent=1) + "\n")

@@ -8,10 +8,10 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from atomrl.checkpoints.backbone import atomic
+from atomrl.files import write_whole
 
 
 class JSONLLogger(Logger):
@@ -27,8 +27,7 @@ class JSONLLogger(Logger):
         self.path = path
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _iteration(line) < first_iteration]
-            with atomic(path) as partial:
-                partial.write_text("".join(f"{line}\n" for line in kept))
+            write_whole(path, "".join(f"{line}\n" for line in kept))
 
     @property
     def name(self) -> str:
@@ -41,7 +40,6 @@ class JSONLLogger(Logger):
         return ""
 
     @property
-    @rank_zero_experiment
     def experiment(self) -> Path:
         """The file (Lightning)."""
         return self.path
@@ -55,7 +53,7 @@ class JSONLLogger(Logger):
             file.write(json.dumps({"iteration": step, **values}) + "\n")
 
     @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         """The configuration is in config.yaml (Lightning)."""
 
 

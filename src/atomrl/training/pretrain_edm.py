@@ -8,11 +8,12 @@ from functools import partial
 
 import lightning
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from atomrl.data.batches import MoleculeBatch, SizedBatches
+from atomrl.data.batches import Listed, MoleculeBatch, SizedBatches
 from atomrl.data.qm9 import MoleculeSet
 from atomrl.diffusion.edm import alpha, project, sigma
 from atomrl.networks.edm import EDMConfig, EDMNetwork
@@ -62,7 +63,7 @@ def denoising_loss(network: EDMNetwork, latents: Tensor, mask: Tensor, steps: Te
     gamma = network.gamma.gamma[steps][:, None, None]
     noisy = alpha(gamma) * latents + sigma(gamma) * noise
     predicted = network(noisy, steps / network.config.diffusion_steps, mask)
-    error = ((predicted - noise).square() * mask[..., None]).sum((1, 2))
+    error: Tensor = ((predicted - noise).square() * mask[..., None]).sum((1, 2))
     return error / (mask.sum(1) * latents.shape[-1])
 
 
@@ -104,10 +105,11 @@ class PretrainEDM(lightning.LightningModule):
 
     def validation_step(self, batch: MoleculeBatch, batch_idx: int) -> None:
         """Loss of the averaged weights on one batch, with noise fixed for all time (Lightning)."""
+        assert isinstance(self.averaged.module, EDMNetwork)
         loss = self.loss(self.averaged.module, batch, "validation")
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch.mask))
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; linear warm-up, constant, then cosine to 0 (Lightning)."""
         config = self.config
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
@@ -136,4 +138,4 @@ class MoleculeData(lightning.LightningDataModule):
     def val_dataloader(self) -> DataLoader[MoleculeBatch]:
         """The same batches at each call (Lightning)."""
         stream = iter(SizedBatches(self.validation, self.config.batch_size, self.config.seed))
-        return DataLoader([next(stream) for _ in range(self.val_batches)], batch_size=None)
+        return DataLoader(Listed([next(stream) for _ in range(self.val_batches)]), batch_size=None)

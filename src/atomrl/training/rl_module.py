@@ -17,12 +17,15 @@ from typing import Any, Protocol
 
 import lightning
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from atomrl.advantages import Advantages
 from atomrl.config import TrainSection
+from atomrl.data.batches import Listed
 from atomrl.objectives.base import Objective
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.prompts import PromptPlan
@@ -83,9 +86,10 @@ class RLModule(lightning.LightningModule):
     def train_dataloader(self) -> DataLoader[Prompts]:
         """The prompts of the current iteration, as the only batch (Lightning)."""
         prompts = self.plan.prompts(self.trainer.current_epoch)
-        return DataLoader([self.plan.share(prompts, self.global_rank, self.trainer.world_size)], batch_size=None)
+        share = self.plan.share(prompts, self.global_rank, self.trainer.world_size)
+        return DataLoader(Listed([share]), batch_size=None)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over the trained module, with its schedule (Lightning)."""
         config = self.config
         parameters = [p for p in self.policy.trainable().parameters() if p.requires_grad]
@@ -101,7 +105,7 @@ class RLModule(lightning.LightningModule):
             decay_fraction=config.decay_fraction,
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
 
     def rollout(self, batch: Prompts) -> tuple[Trajectory, RewardTable]:
         """Sample every prompt; each bucket is scored in a thread while the next one is sampled."""
@@ -125,7 +129,8 @@ class RLModule(lightning.LightningModule):
         sampled = time.monotonic()
         advantages = self.compute_rewards(trajectory, table)
         optimizer = self.optimizers()
-        assert not isinstance(optimizer, list)
+        # Lightning's wrapper passes everything on, and counts the steps.
+        assert isinstance(optimizer, LightningOptimizer)
         stats = update(self.policy, trajectory, advantages, self.objective, optimizer, self.config)
         self.averaged.update_parameters(self.policy.trainable())
         schedule = self.lr_schedulers()

@@ -10,11 +10,14 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerStatus
 
-from atomrl.checkpoints.backbone import read_torch
+from atomrl.checkpoints.backbone import load_backbone, read_torch
 from atomrl.config import Config, to_yaml
 from atomrl.errors import NonFiniteLossError, UserError
-from atomrl.experiment import build_module, choose_device
+from atomrl.evaluation import SamplePlan, compare, judges, rewarded_metrics, sample
+from atomrl.experiment import build_module, build_objective, choose_device
+from atomrl.metrics.table import Column
 from atomrl.training.callbacks import Checkpoints, Limits, Progress
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.run_directory import LATEST, METRICS, fresh_path, open_run
@@ -43,7 +46,10 @@ def train(config: Config, name: str) -> Path:
     try:
         weights = sum(p.numel() * p.element_size() for p in backbone.network.parameters())
         folder = open_run(
-            Path(config.save_path) if config.save_path else fresh_path(name), to_yaml(config), config.resume, COPIES * weights
+            Path(config.save_path) if config.save_path else fresh_path(name),
+            to_yaml(config),
+            config.resume,
+            COPIES * weights,
         )
         checkpoint = folder / LATEST if config.resume else None
         first = 0 if checkpoint is None else int(read_torch(checkpoint)["atomrl"]["iteration"]) + 1
@@ -51,6 +57,31 @@ def train(config: Config, name: str) -> Path:
         _fit(module, config, folder, checkpoint, first, device)
     finally:
         module.close()
+    return folder
+
+
+def train_and_evaluate(config: Config, name: str) -> Path:
+    """Train, then print and save the before/after table, if evaluation.samples asks for one."""
+    folder = train(config, name)
+    if not config.evaluation.samples:
+        return folder
+    device = choose_device(config.device)
+    plan = SamplePlan(
+        config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
+    )
+    models = {"base": config.model.backbone, "trained": str(folder / LATEST)}
+    judged = {}
+    with judges(config.reward.workers) as panel:
+        for label, where in models.items():
+            judged[label] = panel.judge(sample(load_backbone(where), plan, device, label))
+    command = f"atomrl train --config-name {name}"
+    columns = [Column(label, verdict.metrics, (plan.seed,), command) for label, verdict in judged.items()]
+    weights = dict(build_objective(config).config.channel_weights)
+    comparison = compare(
+        columns, list(judged.values()), rewarded_metrics(config.reward, weights), folder / "evaluation"
+    )
+    print(comparison.markdown())
+    print(f"table and molecules -> {folder / 'evaluation'}")
     return folder
 
 
@@ -79,9 +110,17 @@ def _fit(
             enable_progress_bar=False,
             enable_model_summary=False,
             log_every_n_steps=1,
+            reload_dataloaders_every_n_epochs=1,  # the prompts of each iteration are their own
         )
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
+        except (SystemExit, RuntimeError):
+            # Lightning turns Ctrl-C into an exit with code 1, or, between two iterations, into an error of its own
+            # tear-down; either way its status says what happened.
+            if trainer.state.status != TrainerStatus.INTERRUPTED:
+                raise
+            print(f"\nstopped; continue with: save_path={folder} resume=true", flush=True)
+            raise KeyboardInterrupt from None
         except NonFiniteLossError as error:
             path = folder / "nonfinite_loss.pt"
             torch.save(dict(error.reproducer), path)

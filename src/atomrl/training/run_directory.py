@@ -7,8 +7,8 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from atomrl.checkpoints.backbone import atomic
 from atomrl.errors import UserError
+from atomrl.files import write_whole
 
 LATEST, BEST, WEIGHTS = "checkpoint_latest.pth", "checkpoint_best.pth", "generative_model_ema.npy"
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
@@ -49,8 +49,7 @@ def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> P
     try:
         if free < needed_bytes:
             raise UserError(f"{path}: the run needs {needed_bytes >> 20} MiB, {free >> 20} MiB are free on that disk")
-        with atomic(path / CONFIG) as partial:
-            partial.write_text(config_yaml)
+        write_whole(path / CONFIG, config_yaml)
     except UserError:
         if created:
             shutil.rmtree(path)

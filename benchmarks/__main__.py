@@ -1,0 +1,57 @@
+"""Print speed ratios against plain implementations: `make bench`, or `python -m benchmarks --help`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+
+import torch
+
+from atomrl.checkpoints.backbone import load_backbone
+from atomrl.networks.edm import EDMConfig
+from benchmarks import chemistry, edm
+from benchmarks.timing import CLOCKS, HEADER, Ratio
+
+PARTS = ("edm", "wide", "stability", "xtb")
+
+
+def main() -> None:
+    """Run the chosen parts and print one line for each ratio."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument("--quick", action="store_true", help="short walks and few samples: does it run at all?")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
+    parser.add_argument("--turns", type=int, default=3, help="of each side; the fastest counts")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu on a busy machine, with --threads 1")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(
+        f"{options.threads} thread(s), {options.clock} clock, least of {options.turns} interleaved turns, "
+        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    )
+    print(HEADER)
+    for part in options.parts or PARTS:
+        for row in rows(part, options):
+            print(row.line(), flush=True)
+
+
+def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio]:
+    """The ratios of one part."""
+    quick, turns, clock = options.quick, options.turns, options.clock
+    samples = 2 if quick else edm.SAMPLES
+    if part == "edm":
+        network = load_backbone("edm_qm9_small").network
+        name = f"shipped {network.config.hidden} x {network.config.layers}"
+        yield from edm.compare(edm.Case(name, network, 10 if quick else 100, samples), turns, clock, (3.0, 2.0))
+    elif part == "wide":
+        case = edm.Case.random("256 x 9", EDMConfig(hidden=256, layers=9), 2 if quick else 5, samples)
+        yield from edm.compare(case, turns, clock, (None, None))
+    elif part == "stability":
+        yield chemistry.stability(100 if quick else 1000)
+    elif part == "xtb":
+        yield chemistry.xtb_pool(8 if quick else 128, turns)
+
+
+if __name__ == "__main__":
+    main()

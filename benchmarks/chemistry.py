@@ -1,0 +1,44 @@
+"""Stability against a Python double loop, and the xTB pool with two workers against one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from atomrl.data.batches import MoleculeBatch, pad
+from atomrl.data.qm9 import load_qm9, split
+from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.xtb import XTBForceField
+from atomrl.records import Structures
+from benchmarks import plain_stability
+from benchmarks.timing import Ratio, interleaved
+
+
+def stability(molecules: int) -> Ratio:
+    """Stability and valence errors of QM9 test molecules; raises ValueError if the two ways disagree."""
+    found = plain_stability.compare(_molecules(molecules))
+    name = f"stability and valence, {molecules} molecules"
+    return Ratio(name, found["plain_s"], found["vectorised_s"], 100.0, "nothing")
+
+
+def xtb_pool(molecules: int, turns: int) -> Ratio:
+    """Forces of QM9 test molecules by one worker (in the place of the plain way) and by two."""
+    batch = _molecules(molecules)
+    structures = Structures(batch.numbers, batch.positions, batch.mask.bool())
+    one, two = XTBForceField(workers=1), XTBForceField(workers=2)
+    try:
+        difference = _largest_difference(one.evaluate(structures), two.evaluate(structures))  # also starts the workers
+        seconds = interleaved(lambda: one.evaluate(structures), lambda: two.evaluate(structures), turns)
+    finally:
+        one.close()
+        two.close()
+    return Ratio(f"xTB, {molecules} molecules, 1 / 2 workers", *seconds, 1.8, f"{difference:.0e} eV/Å")
+
+
+def _molecules(count: int) -> MoleculeBatch:
+    """The first molecules of QM9's test split."""
+    return pad(split(load_qm9())["test"].select(np.arange(count)))
+
+
+def _largest_difference(first: list[Evaluation], second: list[Evaluation]) -> float:
+    """Of the forces, eV/Å."""
+    return max(float(np.abs(a.forces - b.forces).max()) for a, b in zip(first, second, strict=True))

@@ -1,0 +1,5 @@
+"""`python -m atomrl` is `atomrl`."""
+
+from atomrl.cli import main
+
+main()

@@ -1,0 +1,165 @@
+"""What a user gets wrong ends in one clear line and exit code 2, with nothing half-written."""
+
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from atomrl.cli import main
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from small_backbone import TINY, write
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Path:
+    return write(tmp_path / "backbone")
+
+
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str) -> str:
+    """The one line of a refused `atomrl train` into tmp_path/run, which must not come into being."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *TINY, f"save_path={tmp_path / 'run'}", *arguments])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1, error
+    assert error.startswith("error: ")
+    assert not (tmp_path / "run").exists()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("reward.tpye=dummy", "did you mean type"),
+        ("nonsense=1", "unknown configuration key nonsense"),
+        ("train.learning_rate=fast", "fast"),
+        ("dataloader.micro_batch_size=2", "never split"),
+        ("train.train_steps=1000", "exceeds model.time_step"),
+        ("train.step_weighting=sideways", "published, balanced"),
+        ("model.time_step=0", "at least 1"),
+        ("model.time_step=2000", "between 1 and 1000"),
+        ("reward.gate=open", "gate"),
+        ("resume=true", "nothing to resume"),
+        ("wandb.enabled=true", "atomrl[wandb]"),
+        ("train.step_weighting", "key=value"),
+    ],
+)
+def test_configuration(
+    override: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path
+) -> None:
+    assert message in refused(capsys, tmp_path, f"model.backbone={backbone}", override)
+
+
+def test_configuration_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "nope" in refused(capsys, tmp_path, "--config-name", "nope")
+    assert "no such folder" in refused(capsys, tmp_path, "--config-dir", str(tmp_path / "absent"))
+    (tmp_path / "mine.yaml").write_text("reward:\n  tpye: dummy\n")
+    message = refused(capsys, tmp_path, "--config-dir", str(tmp_path), "--config-name", "mine")
+    assert "reward.tpye" in message
+
+
+def test_missing_and_damaged_backbones(capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path) -> None:
+    def message(where: Path) -> str:
+        return refused(capsys, tmp_path, f"model.backbone={where}")
+
+    assert "no backbone" in message(tmp_path / "absent")
+    weights = backbone / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in message(backbone)
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "git lfs pull" in message(backbone)
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    tensors["dynamics.egnn.embedding.weight"] = torch.zeros(3, 3)
+    save_file(tensors, weights)
+    assert "dynamics.egnn.embedding.weight has shape (3, 3)" in message(backbone)
+    del tensors["dynamics.egnn.embedding.weight"]
+    save_file(tensors, weights)
+    assert "missing ['dynamics.egnn.embedding.weight']" in message(backbone)
+    weights.unlink()
+    assert "lacks model.safetensors" in message(backbone)
+
+
+class Malicious:
+    """A pickle that would write a file when it is loaded."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_a_malicious_checkpoint_is_not_executed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    trap = tmp_path / "executed"
+    for number, write_file in enumerate(
+        (lambda p: torch.save({"atomrl": Malicious(trap)}, p), lambda p: p.write_bytes(pickle.dumps(Malicious(trap))))
+    ):
+        path = tmp_path / f"evil{number}.pth"
+        write_file(path)
+        assert "was not loaded" in refused(capsys, tmp_path, f"model.backbone={path}")
+    assert not trap.exists()
+
+
+def test_truncated_and_foreign_checkpoints(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"state_dict": {"a": torch.zeros(1000)}}, path)
+    assert "not a checkpoint of this package" in refused(capsys, tmp_path, f"model.backbone={path}")
+    path.write_bytes(path.read_bytes()[:500])
+    assert str(path) in refused(capsys, tmp_path, f"model.backbone={path}")
+
+
+def test_an_element_that_the_force_field_does_not_know(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path
+) -> None:
+    card = backbone / "model.json"
+    card.write_text(card.read_text().replace('"F"', '"Og"'))
+    message = refused(capsys, tmp_path, f"model.backbone={backbone}", "reward.type=xtb")
+    assert "Og" in message
+
+
+def test_an_existing_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path) -> None:
+    run = tmp_path / "kept"
+    run.mkdir()
+    (run / "config.yaml").write_text("mine\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *TINY, f"model.backbone={backbone}", f"save_path={run}"])
+    assert caught.value.code == 2
+    assert "resume=true" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in run.iterdir()] == [("config.yaml", "mine\n")]
+
+
+def test_a_run_directory_that_cannot_be_made(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *TINY, f"model.backbone={backbone}", f"save_path={tmp_path / 'file' / 'run'}"])
+    assert caught.value.code == 2
+    assert "cannot create the run directory" in capsys.readouterr().err
+
+
+def test_a_full_disk(tmp_path: Path, backbone: Path) -> None:
+    # A limit on file sizes makes the write of a checkpoint fail like a full disk does: halfway, by an OSError.
+    run = tmp_path / "run"
+    result = subprocess.run(
+        [sys.executable, "-m", "atomrl", "train", *TINY, f"model.backbone={backbone}", f"save_path={run}"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("error: cannot write")
+    assert not list(run.glob(".*"))
+    assert not list(run.glob("checkpoint*"))

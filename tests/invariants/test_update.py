@@ -1,0 +1,202 @@
+"""Invariants of the update: ratio 1, any way of cutting the work, two processes, bad samples, the guard."""
+
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from atomrl.errors import NonFiniteLossError
+from atomrl.networks.edm import EDMConfig, EDMNetwork
+from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.policies.molecule import MoleculePolicy
+from atomrl.prompts import PromptPlan, SizeDistribution
+from atomrl.records import RewardTable, Trajectory
+from atomrl.rewards.dummy import DummyReward
+from atomrl.rollout import RolloutConfig, rollout
+from atomrl.update import UpdateConfig, update, usable
+
+STEPS = 20
+LIMIT = 1e5  # an untrained network lets latents grow to about 100
+OBJECTIVE = FedGRPO(FedGRPOConfig(kl_penalty_weight=0.1, step_weighting="balanced"))
+
+
+def policy(dtype: torch.dtype = torch.float64) -> MoleculePolicy:
+    torch.manual_seed(0)
+    made = MoleculePolicy(EDMNetwork(EDMConfig(hidden=16, edge_hidden=8, layers=2))).to(dtype)
+    made.keep_reference()
+    return made
+
+
+def plan(groups: int = 4) -> PromptPlan:
+    return PromptPlan(SizeDistribution({4: 1, 5: 1, 8: 2}), groups, samples_per_group=3, seed=2)
+
+
+def roll(model: MoleculePolicy, micro_batch_size: int = 12, train_steps: int | None = None) -> Trajectory:
+    return rollout(model, plan().prompts(0), RolloutConfig(STEPS, micro_batch_size, train_steps=train_steps))
+
+
+def score(trajectory: Trajectory) -> RewardTable:
+    reward = DummyReward()
+    return RewardTable.concatenate([reward.score(b.structures, b.prompts) for b in trajectory.buckets])
+
+
+def gradients(model: MoleculePolicy, trajectory: Trajectory, config: UpdateConfig) -> dict[str, torch.Tensor]:
+    """Gradient of an update, by name, from a step of plain SGD."""
+    before = {name: value.detach().clone() for name, value in model.current.named_parameters()}
+    optimizer = torch.optim.SGD(model.current.parameters(), lr=1.0)
+    config = replace(config, max_grad_norm=1e9, exploded_above=LIMIT)
+    update(
+        model,
+        trajectory,
+        OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT)),
+        OBJECTIVE,
+        optimizer,
+        config,
+    )
+    return {name: before[name] - value.detach() for name, value in model.current.named_parameters()}
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float) -> None:
+    scale = max(float(value.abs().max()) for value in left.values())
+    assert scale > 0
+    for name, value in left.items():
+        assert float((value - right[name]).abs().max()) <= tolerance * scale, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_ratio_is_one_before_the_first_update(dtype: torch.dtype) -> None:
+    model = policy(dtype)
+    trajectory = roll(model)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    optimizer = torch.optim.SGD(model.current.parameters(), lr=0.0)
+    config = UpdateConfig(train_micro_batch_size=2, exploded_above=LIMIT)
+    stats = update(model, trajectory, advantages, OBJECTIVE, optimizer, config)
+    assert stats["max_abs_log_ratio"] <= (1e-4 if dtype is torch.float32 else 1e-8)
+    assert stats["kl_loss"] <= 1e-6
+    assert stats["clip_frac"] == 0
+
+
+def test_sampling_does_not_depend_on_the_micro_batch() -> None:
+    model = policy()
+    whole, cut = roll(model, 12), roll(model, 3)
+    assert len(cut.buckets) > len(whole.buckets)
+    order = torch.argsort(whole.sample_ids), torch.argsort(cut.sample_ids)
+    a, b = whole.structures[order[0]], cut.structures[order[1]]
+    assert torch.equal(a.numbers, b.numbers)
+    assert float((a.positions - b.positions).abs().max()) < 1e-8
+
+
+@pytest.mark.parametrize(("rollout_size", "train_size"), [(3, None), (12, 2), (6, 5)])
+def test_the_gradient_does_not_depend_on_micro_batches(rollout_size: int, train_size: int | None) -> None:
+    one, other = policy(), policy()
+    expected = gradients(one, roll(one, 12), UpdateConfig())
+    found = gradients(other, roll(other, rollout_size), UpdateConfig(train_micro_batch_size=train_size))
+    assert_same(expected, found, 1e-8)
+
+
+def test_a_subset_of_steps_is_an_unbiased_estimate() -> None:
+    model = policy()
+    full = roll(model)
+    partial = roll(model, train_steps=5)
+    assert len(partial.trained) == 5
+    for bucket, other in zip(full.buckets, partial.buckets, strict=True):
+        assert set(other.latents) <= set(bucket.latents)
+        for index, value in other.log_probs.items():
+            assert torch.equal(value, bucket.log_probs[index])
+
+
+def test_three_steps_on_two_processes_equal_one(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("two_ranks.py")
+    port = 29500 + os.getpid() % 2000
+    outputs = []
+    for ranks in (1, 2):
+        output = tmp_path / f"{ranks}.pt"
+        processes = [
+            subprocess.Popen(
+                [sys.executable, str(script), str(output)],
+                env={
+                    **os.environ,
+                    "RANK": str(rank),
+                    "WORLD_SIZE": str(ranks),
+                    "MASTER_ADDR": "127.0.0.1",
+                    "MASTER_PORT": str(port + ranks),
+                    "OMP_NUM_THREADS": "1",
+                },
+            )
+            for rank in range(ranks)
+        ]
+        assert [process.wait(timeout=120) for process in processes] == [0] * ranks
+        outputs.append(torch.load(output, weights_only=True))
+    assert_same(outputs[0], outputs[1], 1e-8)
+
+
+def test_exploded_samples_take_no_part() -> None:
+    model, other = policy(), policy()
+    trajectory = roll(model)
+    bucket = trajectory.buckets[0]
+    last = max(bucket.latents)
+    for bad in (math.inf, math.nan, 1e7):
+        broken = bucket.latents[last].clone()
+        broken[0] = bad
+        latents = {**bucket.latents, last: broken}
+        poisoned = replace(trajectory, buckets=(replace(bucket, latents=latents), *trajectory.buckets[1:]))
+        assert (~usable(poisoned, LIMIT)).sum() == 1
+        found = gradients(other, poisoned, UpdateConfig())
+        assert all(bool(torch.isfinite(value).all()) for value in found.values())
+        other = policy()
+
+
+def test_a_nan_in_the_loss_stops_and_names_step_and_sample() -> None:
+    model = policy()
+    trajectory = roll(model)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    advantages.total[1] = math.nan
+    optimizer = torch.optim.SGD(model.current.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in model.current.parameters()]
+    with pytest.raises(NonFiniteLossError, match="transition 0") as caught:
+        update(model, trajectory, advantages, OBJECTIVE, optimizer, UpdateConfig(exploded_above=LIMIT))
+    assert caught.value.reproducer["sample_id"] == int(trajectory.sample_ids[1])
+    assert all(torch.equal(a, b) for a, b in zip(before, model.current.parameters(), strict=True))
+
+
+def test_the_guard_shrinks_a_step_that_is_too_large() -> None:
+    def moved(rate: float, limit: float) -> tuple[dict[str, float], float]:
+        """Log of an update, and the largest change of a parameter."""
+        model = policy()
+        trajectory = roll(model)
+        advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+        before = [p.detach().clone() for p in model.current.parameters()]
+        optimizer = torch.optim.SGD(model.current.parameters(), lr=rate)
+        config = UpdateConfig(max_behaviour_kl=limit, exploded_above=LIMIT)
+        stats = update(model, trajectory, advantages, OBJECTIVE, optimizer, config)
+        after = model.current.parameters()
+        return stats, max(float((a - b.detach()).abs().max()) for a, b in zip(before, after, strict=True))
+
+    free, full = moved(1e-3, 1e30)
+    assert free["step_halvings"] == 0
+    limit = free["behaviour_kl"] / 10  # the KL grows like the square of the step: about two halvings
+    guarded, part = moved(1e-3, limit)
+    assert 1 <= guarded["step_halvings"] < 8
+    assert guarded["behaviour_kl"] <= limit
+    assert part == pytest.approx(full / 2 ** guarded["step_halvings"])
+    back, nothing = moved(1e9, limit)
+    assert back["step_halvings"] == 8
+    assert nothing == back["behaviour_kl"] == 0
+
+
+def test_the_reference_is_the_initial_model() -> None:
+    model = policy()
+    trajectory = roll(model)
+    gradients(model, trajectory, UpdateConfig())
+    bucket, fresh = trajectory.buckets[0], policy()
+    index = min(bucket.latents)
+    arguments = (bucket.latents[index], bucket.mask, trajectory.walk[index], bucket.prompts)
+    with model.reference():
+        initial = model.step(*arguments).mean
+    assert torch.equal(initial, fresh.step(*arguments).mean)
+    assert not torch.equal(initial, model.step(*arguments).mean)

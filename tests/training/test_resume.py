@@ -1,0 +1,79 @@
+"""A run that is killed and resumed equals one that was never interrupted, bit for bit on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from atomrl.config import load_config
+from atomrl.training.run import train
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_backbone import TINY, write
+
+
+def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
+    return [*TINY, f"model.backbone={tmp_path / 'backbone'}", f"save_path={tmp_path / name}", *more]
+
+
+def command(arguments: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "atomrl", "train", *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+
+
+def wait_for(lines: int, path: Path, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() or path.read_text().count("\n") < lines:
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    write(tmp_path / "backbone")
+    whole = train(load_config("demo", overrides(tmp_path, "whole")), "demo")
+
+    long = overrides(tmp_path, "killed", "dataloader.epoches=1000", "train.total_steps=4")
+    process = command(long)
+    wait_for(2, tmp_path / "killed" / "metrics.jsonl", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = torch.load(tmp_path / "killed" / "checkpoint_latest.pth", weights_only=True)["atomrl"]["iteration"]
+    last = max(4, done + 2)
+
+    resumed = train(
+        load_config(
+            "demo", overrides(tmp_path, "killed", "resume=true", f"dataloader.epoches={last}", "train.total_steps=4")
+        ),
+        "demo",
+    )
+    if last != 4:
+        whole = train(
+            load_config("demo", overrides(tmp_path, "longer", f"dataloader.epoches={last}", "train.total_steps=4")),
+            "demo",
+        )
+    one, other = (torch.load(run / "checkpoint_latest.pth", weights_only=True) for run in (whole, resumed))
+    assert one["atomrl"]["iteration"] == other["atomrl"]["iteration"] == last - 1
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+    logs = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, resumed)]
+    assert [row["iteration"] for row in logs[1]] == list(range(last))
+    for a, b in zip(*logs, strict=True):
+        assert {k: v for k, v in a.items() if "seconds" not in k} == {k: v for k, v in b.items() if "seconds" not in k}
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
+    write(tmp_path / "backbone")
+    process = command(overrides(tmp_path, "run", "dataloader.epoches=1000"))
+    wait_for(2, tmp_path / "run" / "metrics.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert not list((tmp_path / "run").glob(".*"))  # nothing half-written
+    done = torch.load(tmp_path / "run" / "checkpoint_latest.pth", weights_only=True)["atomrl"]["iteration"]
+    train(load_config("demo", overrides(tmp_path, "run", "resume=true", f"dataloader.epoches={done + 2}")), "demo")
