@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types bench results clean
+.PHONY: help venv demo test lint types bench clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -32,9 +32,6 @@ types: venv  ## check types, strict, the whole package
 
 bench: venv  ## print speed ratios against plain implementations
 	$(BIN)/python -m benchmarks
-
-results: venv  ## run (or resume) the long experiments of docs/results.md
-	$(BIN)/atomrl results
 
 clean:  ## remove what can be built again, but no run
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ DEFAULT_BACKBONE = "edm_qm9_small"
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `atomrl`."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words, argparse.Namespace(words=words))
     try:
         _COMMANDS[options.command](options)
     except UserError as error:
@@ -77,7 +79,7 @@ def _train(options: argparse.Namespace) -> None:
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
 
     config = load_config(options.config_name, options.overrides, options.config_dir)
-    train_and_evaluate(config, options.config_name)
+    train_and_evaluate(config, options.config_name, shlex.join(["atomrl", *options.words]))
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import shlex
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -40,7 +40,7 @@ def sample_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Judge a base and a trained model on fresh samples with the same seed."""
     device, plan = choose_device(options.device), _plan(options)
-    command = f"atomrl {' '.join(sys.argv[1:])}"
+    command = shlex.join(["atomrl", *options.words])
     base = load_backbone(options.base)
     config, checkpoint = _run_of(options.trained)
     trained = None if checkpoint is None else load_backbone(str(checkpoint))

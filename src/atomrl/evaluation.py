@@ -153,7 +153,14 @@ def rewarded_metrics(reward: RewardSection, weights: dict[str, float]) -> set[st
     if reward.type == "dummy":
         return set()
     paid = {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}
-    terms = (reward.stability_weight, reward.atom_stability_weight, reward.valence_underbond_weight)
+    terms = (
+        reward.stability_weight,
+        reward.atom_stability_weight,
+        reward.valence_underbond_weight,
+        reward.valence_overbond_weight,
+        reward.valence_underbond_soft_weight,
+        reward.valence_overbond_soft_weight,
+    )
     if any(terms) and reward.stability_channel == "force":
         paid |= set(REWARDED["stability"])
     return paid

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from torch.optim.lr_scheduler import LambdaLR
+
 
 def lr_factor(step: int, kind: str, warmup: int, total: int, min_ratio: float, decay_fraction: float) -> float:
     """Factor at a step.
@@ -27,3 +29,15 @@ def lr_factor(step: int, kind: str, warmup: int, total: int, min_ratio: float, d
         left = min(1.0, max(0.0, (total - step) / max(1.0, decay_fraction * total)))
         return min_ratio + (1 - min_ratio) * left
     raise ValueError(f"scheduler is constant, cosine or wsd, got {kind!r}")
+
+
+def follow(scheduler: LambdaLR) -> None:
+    """Set the learning rates to what the schedule says now.
+
+    A checkpoint holds the rate that its own schedule gave; a run that is continued with a longer schedule must not
+    start with it (at the end of a schedule it is 0).
+    """
+    for group, peak, factor in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = peak * factor(scheduler.last_epoch)

@@ -182,7 +182,8 @@ def _backward(
     answer = objective.loss(terms)
     _require_finite(answer.loss, part, transition)
     (answer.loss.sum() * scale).backward()
-    log.step(transition, answer.loss.detach(), (log_prob - old).detach()[part.active], answer.counts)
+    counts = {name: values[part.active] for name, values in answer.counts.items()}
+    log.step(transition, answer.loss.detach(), (log_prob - old).detach()[part.active], counts)
     std = step.std.detach() if isinstance(step.std, Tensor) else step.std
     return Probe(part, transition, step.mean.detach(), std)
 

@@ -21,6 +21,7 @@ from atomrl.files import write_json, write_whole
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 
 SHIPPED = ("edm_qm9_small",)
+AVERAGED = "averaged.module."  # as torch's AveragedModel names what it holds
 WEIGHTS, CARD = "model.safetensors", "model.json"
 LFS_POINTER = b"version https://git-lfs"
 
@@ -62,9 +63,9 @@ def load_backbone(where: str) -> Backbone:
         raise UserError(f"{where} is not a checkpoint of this package: it lacks the entry 'atomrl'")
     card = checkpoint["atomrl"]
     weights = {
-        name.removeprefix("averaged."): tensor
+        name.removeprefix(AVERAGED): tensor
         for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("averaged.")
+        if name.startswith(AVERAGED)
     }
     return Backbone(network_from(card["backbone"], weights, where), _sizes(card, where), where)
 

@@ -19,6 +19,7 @@ from atomrl.diffusion.edm import alpha, project, sigma
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import encode
 from atomrl.random import generator
+from atomrl.schedules import follow
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ class PretrainEDM(lightning.LightningModule):
         )
         noise = project(torch.randn(latents.shape, generator=rng, device=self.device), batch.mask)
         return denoising_loss(network, latents, batch.mask, steps, noise).mean()
+
+    def on_train_start(self) -> None:
+        """Follow this run's schedule, not that of the checkpoint it continues (Lightning)."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+        follow(scheduler)
 
     def training_step(self, batch: MoleculeBatch, batch_idx: int) -> Tensor:
         """Loss of one batch (Lightning)."""

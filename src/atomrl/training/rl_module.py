@@ -32,7 +32,7 @@ from atomrl.prompts import PromptPlan
 from atomrl.protocols import Reward
 from atomrl.records import Bucket, Prompts, RewardTable, Stats, Structures, Trajectory
 from atomrl.rollout import RolloutConfig, rollout
-from atomrl.schedules import lr_factor
+from atomrl.schedules import follow, lr_factor
 from atomrl.training.pretrain_edm import move_average
 from atomrl.update import update, usable
 
@@ -106,6 +106,12 @@ class RLModule(lightning.LightningModule):
         )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    def on_train_start(self) -> None:
+        """Follow this run's schedule, not that of the checkpoint it continues (Lightning)."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+        follow(scheduler)
 
     def rollout(self, batch: Prompts) -> tuple[Trajectory, RewardTable]:
         """Sample every prompt; each bucket is scored in a thread while the next one is sampled."""

@@ -60,8 +60,11 @@ def train(config: Config, name: str) -> Path:
     return folder
 
 
-def train_and_evaluate(config: Config, name: str) -> Path:
-    """Train, then print and save the before/after table, if evaluation.samples asks for one."""
+def train_and_evaluate(config: Config, name: str, command: str) -> Path:
+    """Train, then print and save the before/after table, if evaluation.samples asks for one.
+
+    `command` is what a reader would type to get the same table.
+    """
     folder = train(config, name)
     if not config.evaluation.samples:
         return folder
@@ -74,7 +77,6 @@ def train_and_evaluate(config: Config, name: str) -> Path:
     with judges(config.reward.workers) as panel:
         for label, where in models.items():
             judged[label] = panel.judge(sample(load_backbone(where), plan, device, label))
-    command = f"atomrl train --config-name {name}"
     columns = [Column(label, verdict.metrics, (plan.seed,), command) for label, verdict in judged.items()]
     weights = dict(build_objective(config).config.channel_weights)
     comparison = compare(

@@ -1,0 +1,53 @@
+"""Pre-training on real QM9: the loss falls, a resumed run equals an uninterrupted one, batches are near in size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from atomrl.checkpoints.backbone import load_backbone
+from atomrl.data.batches import SizedBatches
+from atomrl.data.qm9 import load_qm9, split
+from atomrl.errors import UserError
+from atomrl.training.pretrain_run import pretrain_edm
+
+SMALL = [
+    "model.hidden=16",
+    "model.edge_hidden=8",
+    "model.layers=2",
+    "train.batch_size=8",
+    "train.warmup=2",
+    "threads=1",
+    "val_every=6",
+    "val_batches=1",
+    "quality_every=0",
+]
+
+
+def test_a_resumed_pretraining_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    def run(name: str, steps: int) -> dict[str, torch.Tensor]:
+        # A constant rate up to the last steps, so that a shorter run is the beginning of a longer one.
+        options = [*SMALL, f"save_path={tmp_path / name}", f"train.steps={steps}", "train.decay_steps=1"]
+        return load_backbone(str(pretrain_edm(options))).network.state_dict()
+
+    run("cut", 4)
+    resumed, straight = run("cut", 9), run("straight", 9)
+    assert all(torch.equal(value, straight[name]) for name, value in resumed.items())
+    assert {p.name for p in (tmp_path / "cut").iterdir()} >= {"last.ckpt", "model.safetensors", "model.json"}
+
+
+def test_batches_hold_molecules_of_near_size_and_continue_at_any_step() -> None:
+    molecules = split(load_qm9())["validation"]
+    stream = iter(SizedBatches(molecules, 64, seed=0))
+    batches = [next(stream) for _ in range(40)]
+    padding = 1 - np.mean([float(batch.mask.mean()) for batch in batches])
+    assert padding < 0.02
+    later = next(iter(SizedBatches(molecules, 64, seed=0, first_step=30)))
+    assert torch.equal(later.positions, batches[30].positions)
+    assert later.step == batches[30].step == 30
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(UserError, match="stepps"):
+        pretrain_edm(["train.stepps=3"])
