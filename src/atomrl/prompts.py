@@ -84,7 +84,7 @@ class PromptPlan:
         return prompts[(group % ranks == rank).nonzero().squeeze(1)]
 
 
-def cut_into_buckets(prompts: Prompts, micro_batch_size: int, max_waste: float = 0.15) -> list[Prompts]:
+def cut_into_buckets(prompts: Prompts, micro_batch_size: int, max_waste: float = 0.05) -> list[Prompts]:
     """Cut prompts into batches of whole groups and nearly equal size.
 
     Args:
