@@ -18,8 +18,6 @@ from atomrl.experiment import build_objective, choose_device
 from atomrl.metrics.table import Column
 from atomrl.training.run_directory import CONFIG, LATEST
 
-MOST_BEST_OF = 64
-
 
 def sample_command(options: argparse.Namespace) -> None:
     """Draw molecules and write them to a file."""

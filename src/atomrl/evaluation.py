@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
@@ -25,7 +24,7 @@ from atomrl.metrics.table import Column, Comparison
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.progress import bar
 from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Bucket, Structures
+from atomrl.records import Bucket, Structures, Trajectory
 from atomrl.rewards.base import stack_results
 from atomrl.rewards.force_energy import score_physics
 from atomrl.rollout import RolloutConfig, rollout
@@ -112,16 +111,7 @@ def judges(workers: int | None = None) -> Iterator[Judges]:
 
 def sample(backbone: Backbone, plan: SamplePlan, device: torch.device, description: str = "sample") -> Structures:
     """Draw molecules; sizes from the backbone's histogram. Rows are in order of size."""
-    policy = MoleculePolicy(backbone.network).to(device).eval()
-    prompts = PromptPlan(SizeDistribution(backbone.sizes), plan.count, 1, plan.seed).prompts(0).to(device)
-    with bar(range(plan.count), description, total=plan.count) as progress:
-        trajectory = rollout(
-            policy,
-            prompts,
-            RolloutConfig(plan.time_step, plan.micro_batch_size, train_steps=0),
-            on_bucket=lambda bucket: _advance(progress, bucket),
-        )
-    return trajectory.structures.to(torch.device("cpu"))
+    return _draw(backbone, plan, 1, device, description).structures.to(torch.device("cpu"))
 
 
 def best_of(
@@ -131,11 +121,7 @@ def best_of(
 
     Every block of n shares a size, drawn as for the other columns, so that the sizes stay comparable.
     """
-    policy = MoleculePolicy(backbone.network).to(device).eval()
-    prompts = PromptPlan(SizeDistribution(backbone.sizes), plan.count, n, plan.seed).prompts(0).to(device)
-    config = RolloutConfig(plan.time_step, max(n, plan.micro_batch_size), train_steps=0)
-    with bar(range(len(prompts)), f"best of {n}", total=len(prompts)) as progress:
-        trajectory = rollout(policy, prompts, config, on_bucket=lambda bucket: _advance(progress, bucket))
+    trajectory = _draw(backbone, plan, n, device, f"best of {n}")
     structures = trajectory.structures.to(torch.device("cpu"))
     results = panel.force_field.evaluate(structures)
     table = score_physics(stack_results(results, structures), structures, trajectory.group_ids.cpu(), reward)
@@ -143,9 +129,17 @@ def best_of(
     return panel.judge(structures[torch.from_numpy(rows)], [results[row] for row in rows])
 
 
-def _advance(progress: tqdm[int], bucket: Bucket) -> None:
-    """Move a progress bar by a bucket's samples."""
-    progress.update(len(bucket.prompts))
+def _draw(backbone: Backbone, plan: SamplePlan, each: int, device: torch.device, description: str) -> Trajectory:
+    """Draw `each` molecules of every size that the plan draws, with a progress bar; nothing but them is kept."""
+    policy = MoleculePolicy(backbone.network).to(device).eval()
+    prompts = PromptPlan(SizeDistribution(backbone.sizes), plan.count, each, plan.seed).prompts(0).to(device)
+    config = RolloutConfig(plan.time_step, max(each, plan.micro_batch_size), train_steps=0)
+    with bar(range(len(prompts)), description, total=len(prompts)) as progress:
+
+        def advance(bucket: Bucket) -> None:
+            progress.update(len(bucket.prompts))
+
+        return rollout(policy, prompts, config, on_bucket=advance)
 
 
 def rewarded_metrics(reward: RewardSection, weights: dict[str, float]) -> set[str]:

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.checkpoints.backbone import Backbone, save_backbone
-from atomrl.chemistry.bonds import valence
 from atomrl.data.qm9 import load_qm9, size_histogram, split
 from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, sample
+from atomrl.metrics.monitor import MoleculeMonitor
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.training.pretrain_edm import MoleculeData, PretrainConfig, PretrainEDM
 
@@ -75,9 +75,9 @@ class SampleQuality(Callback):
         with torch.autocast(pl_module.device.type, enabled=False):
             plan = SamplePlan(self.samples, 100, seed=1)
             drawn = sample(Backbone(network, self.sizes, "training"), plan, pl_module.device, "quality")
-        verdict = valence(drawn.numbers, drawn.positions, drawn.mask)
-        pl_module.log("atom_stability", float(verdict.stable_atoms.sum() / drawn.mask.sum()), batch_size=1)
-        pl_module.log("molecule_stability", float(verdict.molecule_stable.double().mean()), batch_size=1)
+        measured = MoleculeMonitor(rdkit=False).measure(drawn)
+        for name in ("atom_stability", "molecule_stability"):
+            pl_module.log(name, measured[name], batch_size=1)
 
 
 def pretrain_edm(overrides: Sequence[str]) -> Path:
