@@ -13,9 +13,8 @@ from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.config import Config, from_yaml
 from atomrl.errors import UserError
-from atomrl.evaluation import Judged, SamplePlan, best_of, compare, judges, rewarded_metrics, sample
-from atomrl.experiment import build_objective, choose_device
-from atomrl.metrics.table import Column
+from atomrl.evaluation import SamplePlan, best_of, compare, judges, rewarded_metrics, sample
+from atomrl.experiment import choose_device
 from atomrl.training.run_directory import CONFIG, LATEST
 
 
@@ -42,21 +41,16 @@ def evaluate_command(options: argparse.Namespace) -> None:
     base = load_backbone(options.base)
     config, checkpoint = _run_of(options.trained)
     trained = None if checkpoint is None else load_backbone(str(checkpoint))
-    columns, judged = [], []
-
-    def add(label: str, verdict: Judged) -> None:
-        columns.append(Column(label, verdict.metrics, (plan.seed,), command))
-        judged.append(verdict)
-
+    judged = {}
     with judges() as panel:
-        add("base", panel.judge(sample(base, plan, device, "base")))
+        judged["base"] = panel.judge(sample(base, plan, device, "base"))
         if options.best_of > 1:
-            add(f"base best of {options.best_of}", best_of(base, plan, options.best_of, config.reward, panel, device))
+            control = best_of(base, plan, options.best_of, config.reward, panel, device)
+            judged[f"base best of {options.best_of}"] = control
         if trained is not None:
-            add("trained", panel.judge(sample(trained, plan, device, "trained")))
-    weights = dict(build_objective(config).config.channel_weights)
-    rewarded = rewarded_metrics(config.reward, weights) if trained is not None else set()
-    print(compare(columns, judged, rewarded, options.output).markdown())
+            judged["trained"] = panel.judge(sample(trained, plan, device, "trained"))
+    rewarded = rewarded_metrics(config) if trained is not None else set()
+    print(compare(judged, rewarded, plan.seed, command, options.output).markdown())
     print(f"tables and molecules -> {options.output}")
 
 

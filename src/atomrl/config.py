@@ -117,6 +117,15 @@ class TrainSection(UpdateConfig):
     min_lr_ratio: float = 0.0
     ema_decay: float = 0.9
 
+    @property
+    def channel_weights(self) -> dict[str, float]:
+        """Weight of each reward channel's advantages."""
+        return {
+            "force": self.force_adv_weight,
+            "energy": self.energy_adv_weight,
+            "stability": self.stability_adv_weight,
+        }
+
 
 @dataclass(frozen=True)
 class WandbSection:

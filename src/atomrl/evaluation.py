@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.chemistry.training_smiles import TrainingSmiles
-from atomrl.config import RewardSection
+from atomrl.config import Config, RewardSection
 from atomrl.files import write_whole
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
@@ -142,8 +142,9 @@ def _draw(backbone: Backbone, plan: SamplePlan, each: int, device: torch.device,
         return rollout(policy, prompts, config, on_bucket=advance)
 
 
-def rewarded_metrics(reward: RewardSection, weights: dict[str, float]) -> set[str]:
-    """Metrics that a training was paid for."""
+def rewarded_metrics(config: Config) -> set[str]:
+    """Metrics that a training with this configuration is paid for."""
+    reward, weights = config.reward, config.train.channel_weights
     if reward.type == "dummy":
         return set()
     paid = {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}
@@ -160,11 +161,20 @@ def rewarded_metrics(reward: RewardSection, weights: dict[str, float]) -> set[st
     return paid
 
 
-def compare(columns: Sequence[Column], judged: Sequence[Judged], rewarded: Collection[str], folder: Path) -> Comparison:
-    """Write evaluation.md, evaluation.json and the molecules of every column (SDF, extxyz) into a folder."""
+def compare(judged: Mapping[str, Judged], rewarded: set[str], seed: int, command: str, folder: Path) -> Comparison:
+    """Write evaluation.md, evaluation.json and the molecules of every column (SDF, extxyz) into a folder.
+
+    Args:
+        judged: by the column's heading; the first is what the others are compared with.
+        rewarded: metrics that the training was paid for.
+        seed: of the samples.
+        command: what a reader types to get the same table.
+        folder: is made if it is not there.
+    """
+    columns = [Column(label, verdict.metrics, (seed,), command) for label, verdict in judged.items()]
     comparison = Comparison.of(columns, rewarded)
-    for column, verdict in zip(columns, judged, strict=True):
-        name = column.label.replace(" ", "_")
+    for label, verdict in judged.items():
+        name = label.replace(" ", "_")
         write_extxyz(folder / f"{name}.extxyz", verdict.annotated)
         write_sdf(folder / f"{name}.sdf", verdict.annotated)
     write_whole(folder / "evaluation.json", comparison.json_text())

@@ -73,11 +73,7 @@ def build_objective(config: Config) -> FedGRPO:
     train = config.train
     return FedGRPO(
         FedGRPOConfig(
-            channel_weights={
-                "force": train.force_adv_weight,
-                "energy": train.energy_adv_weight,
-                "stability": train.stability_adv_weight,
-            },
+            channel_weights=train.channel_weights,
             clip_advantage_value=train.clip_advantage_value,
             clip_range=train.clip_range,
             kl_penalty_weight=train.kl_penalty_weight,

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atomrl.records import Prompts, RewardTable, Step, Structures, Transition
+from atomrl.records import Prompts, RewardTable, Stats, Step, Structures, Transition
 
 Draw = Callable[[int], Tensor]
 """Standard normals for a batch: `draw(features)` -> (B, N, features), keyed by sample (or group) and purpose."""
@@ -47,6 +47,9 @@ class DiffusionPolicy(Protocol):
 
     def read(self, clean: Tensor, mask: Tensor, prompts: Prompts) -> Structures:
         """The structures that clean latents (z0_pred) stand for, without a call of the denoiser."""
+
+    def keep_reference(self) -> None:
+        """Remember the model as it is now; called once, before training, if the objective needs `reference`."""
 
     def reference(self) -> AbstractContextManager[None]:
         """While entered, the initial model answers (frozen copy, or adapters off)."""
@@ -103,8 +106,18 @@ class Reward(Protocol):
         """Give back workers and memory."""
 
 
+class Monitor(Protocol):
+    """Measures an iteration's samples for the log, e.g. RDKit validity."""
+
+    def measure(self, structures: Structures) -> Stats:
+        """Named numbers."""
+
+    def close(self) -> None:
+        """Give back workers."""
+
+
 class Collective(Protocol):
-    """Sums over ranks; `update.Alone` is the one for a single process."""
+    """Sums over ranks; `collective.Alone` is the one for a single process."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over all ranks."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from atomrl.advantages import Advantages
+from atomrl.collective import Alone
 from atomrl.errors import NonFiniteLossError
 from atomrl.log_prob import gaussian_kl, gaussian_log_prob
 from atomrl.objectives.base import Objective, StepTerms
@@ -59,19 +60,6 @@ class Steps(Protocol):
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-
-
-@dataclass(frozen=True)
-class Alone:
-    """The collective of a single process."""
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The tensor itself."""
-        return tensor
-
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The tensor itself."""
-        return tensor
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,29 +111,35 @@ def test_a_subset_of_steps_is_an_unbiased_estimate() -> None:
             assert torch.equal(value, bucket.log_probs[index])
 
 
+def run_ranks(script: str, ranks: int, output: Path) -> Any:
+    """What rank 0 of so many real processes saved."""
+    port = 29500 + (os.getpid() + 7 * len(script)) % 2000
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name(script)), str(output)],
+            env={
+                **os.environ,
+                "RANK": str(rank),
+                "WORLD_SIZE": str(ranks),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port + ranks),
+                "OMP_NUM_THREADS": "1",
+            },
+        )
+        for rank in range(ranks)
+    ]
+    assert [process.wait(timeout=120) for process in processes] == [0] * ranks
+    return torch.load(output, weights_only=True)
+
+
 def test_three_steps_on_two_processes_equal_one(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("two_ranks.py")
-    port = 29500 + os.getpid() % 2000
-    outputs = []
-    for ranks in (1, 2):
-        output = tmp_path / f"{ranks}.pt"
-        processes = [
-            subprocess.Popen(
-                [sys.executable, str(script), str(output)],
-                env={
-                    **os.environ,
-                    "RANK": str(rank),
-                    "WORLD_SIZE": str(ranks),
-                    "MASTER_ADDR": "127.0.0.1",
-                    "MASTER_PORT": str(port + ranks),
-                    "OMP_NUM_THREADS": "1",
-                },
-            )
-            for rank in range(ranks)
-        ]
-        assert [process.wait(timeout=120) for process in processes] == [0] * ranks
-        outputs.append(torch.load(output, weights_only=True))
-    assert_same(outputs[0], outputs[1], 1e-8)
+    one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt") for ranks in (1, 2))
+    assert_same(one, two, 1e-8)
+
+
+def test_ranks_gather_unequal_numbers_of_rows(tmp_path: Path) -> None:
+    gathered = run_ranks("gather.py", 3, tmp_path / "rows.pt")
+    assert gathered[:, 0].tolist() == [0, 1, 1, 2, 2, 2]
 
 
 def test_exploded_samples_take_no_part() -> None:

@@ -20,6 +20,7 @@ from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import encode
 from atomrl.random import generator
 from atomrl.schedules import follow
+from atomrl.training.averaging import move_average
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,6 @@ def denoising_loss(network: EDMNetwork, latents: Tensor, mask: Tensor, steps: Te
     predicted = network(noisy, steps / network.config.diffusion_steps, mask)
     error: Tensor = ((predicted - noise).square() * mask[..., None]).sum((1, 2))
     return error / (mask.sum(1) * latents.shape[-1])
-
-
-def move_average(decay: float, averaged: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
-    """Move averaged weights towards the current ones in place; the decay warms up, so that the start is forgotten."""
-    count = float(updates)
-    torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + count) / (10 + count)))
 
 
 class PretrainEDM(lightning.LightningModule):

@@ -6,52 +6,41 @@ The algorithm is in `rollout`, `objectives` and `update`, which import no Lightn
 
 from __future__ import annotations
 
-import math
 import time
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from atomrl.advantages import Advantages
+from atomrl.collective import current
 from atomrl.config import TrainSection
 from atomrl.data.batches import Listed
 from atomrl.objectives.base import Objective
-from atomrl.policies.molecule import MoleculePolicy
 from atomrl.prompts import PromptPlan
-from atomrl.protocols import Reward
-from atomrl.records import Bucket, Prompts, RewardTable, Stats, Structures, Trajectory
+from atomrl.protocols import DiffusionPolicy, Monitor, Reward
+from atomrl.records import Bucket, Prompts, RewardTable, Trajectory
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.schedules import follow, lr_factor
-from atomrl.training.pretrain_edm import move_average
+from atomrl.training.averaging import move_average
+from atomrl.training.score_log import summarise
 from atomrl.update import update, usable
-
-
-class Monitor(Protocol):
-    """Measures an iteration's samples for the log, e.g. RDKit validity."""
-
-    def measure(self, structures: Structures) -> Stats:
-        """Named numbers."""
-
-    def close(self) -> None:
-        """Give back workers."""
 
 
 class RLModule(lightning.LightningModule):
     """Trains a policy by reinforcement learning.
 
     Args:
-        policy: moves in place; its reference model is kept if the objective asks for it.
+        policy: a module, so that its weights are saved; moves in place.
         plan: prompts of each iteration.
         reward: scores the samples.
         objective: FED-GRPO or another.
@@ -63,7 +52,7 @@ class RLModule(lightning.LightningModule):
 
     def __init__(
         self,
-        policy: MoleculePolicy,
+        policy: DiffusionPolicy,
         plan: PromptPlan,
         reward: Reward,
         objective: Objective,
@@ -75,6 +64,7 @@ class RLModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        assert isinstance(policy, nn.Module), "the policy must be a torch module: its weights are saved with the run"
         self.policy, self.plan, self.reward, self.objective = policy, plan, reward, objective
         self.sampling, self.config, self.total_steps = sampling, config, total_steps
         self.monitor, self.card = monitor, dict(card or {})
@@ -137,7 +127,7 @@ class RLModule(lightning.LightningModule):
         optimizer = self.optimizers()
         # Lightning's wrapper passes everything on, and counts the steps.
         assert isinstance(optimizer, LightningOptimizer)
-        stats = update(self.policy, trajectory, advantages, self.objective, optimizer, self.config)
+        stats = update(self.policy, trajectory, advantages, self.objective, optimizer, self.config, current())
         self.averaged.update_parameters(self.policy.trainable())
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
@@ -158,33 +148,3 @@ class RLModule(lightning.LightningModule):
         self.reward.close()
         if self.monitor is not None:
             self.monitor.close()
-
-
-def summarise(table: RewardTable) -> dict[str, float]:
-    """Means and spreads of a table's channels and diagnostics over finite values, and failures by reason."""
-    log: dict[str, float] = {}
-    for name, values in table.channels.items():
-        known = values[torch.isfinite(values)]
-        log |= {f"{name}_reward_{kind}": number for kind, number in _moments(known).items()}
-    for name, values in table.diagnostics.items():
-        known = values[torch.isfinite(values)]
-        log[name] = float(known.mean()) if len(known) else math.nan
-    if "reward" not in log:
-        total = torch.stack(list(table.channels.values())).sum(0)
-        log["reward"] = float(total[torch.isfinite(total)].mean()) if bool(torch.isfinite(total).any()) else math.nan
-    log["failed"] = float(sum(reason is not None for reason in table.reasons))
-    for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
-        log[f"failed_{reason.partition(':')[0]}"] = float(count)
-    return log
-
-
-def _moments(values: Tensor) -> dict[str, float]:
-    """Mean, population standard deviation, smallest and largest; NaN of nothing."""
-    if not len(values):
-        return dict.fromkeys(("mean", "std", "min", "max"), math.nan)
-    return {
-        "mean": float(values.mean()),
-        "std": float(values.std(correction=0)),
-        "min": float(values.min()),
-        "max": float(values.max()),
-    }

@@ -16,8 +16,7 @@ from atomrl.checkpoints.backbone import load_backbone, read_torch
 from atomrl.config import Config, to_yaml
 from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.evaluation import SamplePlan, compare, judges, rewarded_metrics, sample
-from atomrl.experiment import build_module, build_objective, choose_device
-from atomrl.metrics.table import Column
+from atomrl.experiment import build_module, choose_device
 from atomrl.training.callbacks import Checkpoints, Limits, Progress
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.run_directory import LATEST, METRICS, fresh_path, open_run
@@ -73,15 +72,9 @@ def train_and_evaluate(config: Config, name: str, command: str) -> Path:
         config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
     )
     models = {"base": config.model.backbone, "trained": str(folder / LATEST)}
-    judged = {}
     with judges(config.reward.workers) as panel:
-        for label, where in models.items():
-            judged[label] = panel.judge(sample(load_backbone(where), plan, device, label))
-    columns = [Column(label, verdict.metrics, (plan.seed,), command) for label, verdict in judged.items()]
-    weights = dict(build_objective(config).config.channel_weights)
-    comparison = compare(
-        columns, list(judged.values()), rewarded_metrics(config.reward, weights), folder / "evaluation"
-    )
+        judged = {label: panel.judge(sample(load_backbone(at), plan, device, label)) for label, at in models.items()}
+    comparison = compare(judged, rewarded_metrics(config), plan.seed, command, folder / "evaluation")
     print(comparison.markdown())
     print(f"table and molecules -> {folder / 'evaluation'}")
     return folder

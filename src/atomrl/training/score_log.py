@@ -1,0 +1,41 @@
+"""A reward table as numbers for the log."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from atomrl.records import RewardTable, Stats
+
+
+def summarise(table: RewardTable) -> Stats:
+    """Means and spreads of a table's channels and diagnostics over finite values, and failures by reason."""
+    log: dict[str, float] = {}
+    for name, values in table.channels.items():
+        known = values[torch.isfinite(values)]
+        log |= {f"{name}_reward_{kind}": number for kind, number in _moments(known).items()}
+    for name, values in table.diagnostics.items():
+        known = values[torch.isfinite(values)]
+        log[name] = float(known.mean()) if len(known) else math.nan
+    if "reward" not in log:
+        total = torch.stack(list(table.channels.values())).sum(0)
+        log["reward"] = float(total[torch.isfinite(total)].mean()) if bool(torch.isfinite(total).any()) else math.nan
+    log["failed"] = float(sum(reason is not None for reason in table.reasons))
+    for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
+        log[f"failed_{reason.partition(':')[0]}"] = float(count)
+    return log
+
+
+def _moments(values: Tensor) -> dict[str, float]:
+    """Mean, population standard deviation, smallest and largest; NaN of nothing."""
+    if not len(values):
+        return dict.fromkeys(("mean", "std", "min", "max"), math.nan)
+    return {
+        "mean": float(values.mean()),
+        "std": float(values.std(correction=0)),
+        "min": float(values.min()),
+        "max": float(values.max()),
+    }
