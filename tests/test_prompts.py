@@ -67,3 +67,11 @@ def test_chosen_steps_are_unbiased() -> None:
     assert torch.all((counts / 3000 - 0.4).abs() < 4 * (0.4 * 0.6 / 3000) ** 0.5)
     assert choose_steps(walk, None, 0, 0) == tuple(range(10))
     assert choose_steps(walk, 0, 0, 0) == ()
+
+
+def test_the_last_steps_can_be_left_out_of_training() -> None:
+    walk = SubspaceGaussian(torch.zeros(4)).transitions(10)
+    kept = tuple(step.index for step in walk if step.t >= 0.35)
+    assert 0 < len(kept) < 10
+    assert choose_steps(walk, None, 0, 0, min_time=0.35) == kept
+    assert all(set(choose_steps(walk, 3, 0, iteration, min_time=0.35)) <= set(kept) for iteration in range(50))

@@ -99,6 +99,7 @@ def build_sampling(config: Config) -> RolloutConfig:
         micro_batch_size=config.dataloader.micro_batch_size,
         share_initial_noise=config.model.share_initial_noise,
         train_steps=config.train.train_steps,
+        train_min_time=config.train.train_min_time,
         log_prob_reduction=config.train.log_prob_reduction,
     )
 

@@ -24,6 +24,7 @@ class RolloutConfig:
         micro_batch_size: samples that the sampler sees at once; never splits a group.
         share_initial_noise: one initial latent per group.
         train_steps: transitions kept for the update, drawn at random; None keeps all, 0 none.
+        train_min_time: transitions that start at a time t below this are sampled but never kept.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
     """
 
@@ -31,17 +32,20 @@ class RolloutConfig:
     micro_batch_size: int = 512
     share_initial_noise: bool = False
     train_steps: int | None = None
+    train_min_time: float = 0.0
     log_prob_reduction: str = "sum"
 
 
-def choose_steps(walk: Sequence[Transition], count: int | None, seed: int, iteration: int) -> tuple[int, ...]:
-    """Indices of the transitions that an iteration trains on.
+def choose_steps(
+    walk: Sequence[Transition], count: int | None, seed: int, iteration: int, min_time: float = 0.0
+) -> tuple[int, ...]:
+    """Indices of the transitions that an iteration trains on, among the trainable ones with t >= min_time.
 
     Systematic sampling: equally spaced places on the list of trainable transitions, all shifted by one random offset.
-    Each transition is drawn with the same chance count / S (so the sum over steps is estimated without bias), none
+    Each of those S is drawn with the same chance count / S (so the sum over steps is estimated without bias), none
     twice, and every stage of the walk is seen in every iteration.
     """
-    trainable = [transition.index for transition in walk if transition.trainable]
+    trainable = [transition.index for transition in walk if transition.trainable and transition.t >= min_time]
     if count is None or count >= len(trainable):
         return tuple(trainable)
     if count == 0:
@@ -66,7 +70,7 @@ def rollout(
         on_bucket: called with each bucket when it is complete, e.g. to start scoring it.
     """
     walk = policy.transitions(config.time_step)
-    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration)
+    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration, config.train_min_time)
     buckets = []
     with torch.no_grad():
         for batch in cut_into_buckets(prompts, config.micro_batch_size):
