@@ -3,8 +3,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Of `make results`: which study (molecules or demo), and any option of `python -m results`.
+STUDY ?= molecules
+OPTIONS ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types bench clean
+.PHONY: help venv demo test lint types bench results clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -32,6 +36,9 @@ types: venv  ## check types, strict, the whole package
 
 bench: venv  ## print speed ratios against plain implementations
 	$(BIN)/python -m benchmarks
+
+results: venv  ## train three seeds, compare, draw curves; resumable, hours
+	$(BIN)/python -m results $(STUDY) $(OPTIONS)
 
 clean:  ## remove what can be built again, but no run
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

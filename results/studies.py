@@ -1,0 +1,145 @@
+"""Which experiments `make results` runs, and what their configuration says about the work ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from omegaconf import DictConfig, OmegaConf
+
+from atomrl.errors import UserError
+
+SET_BY_THE_QUEUE = ("seed", "save_path", "resume")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`atomrl evaluate` after each training.
+
+    Attributes:
+        samples: fresh molecules per column.
+        time_step: T of the walk.
+        seed: of sizes and noise; no training and no demo uses it.
+        best_of: controls to draw from the base, N each; None is the N at which the control scores at least as many
+            molecules as one training did.
+    """
+
+    samples: int = 1000
+    time_step: int = 50
+    seed: int = 2_000_003
+    best_of: tuple[int | None, ...] = (4, None)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One experiment, repeated with several seeds.
+
+    Attributes:
+        name: on the command line and of the files in docs/results/.
+        config: YAML of `atomrl.conf`.
+        seeds: of the trainings.
+        overrides: `key=value` for every training.
+        evaluation: how to evaluate; None: `atomrl train` does it itself (`evaluation.samples`).
+    """
+
+    name: str
+    config: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+    overrides: tuple[str, ...] = ()
+    evaluation: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds {list(self.seeds)}: give one or more different whole numbers")
+        for override in self.overrides:
+            key = override.partition("=")[0].lstrip("+")
+            if key in SET_BY_THE_QUEUE:
+                raise UserError(f"{override}: the queue sets {key} itself; use --seeds or --folder")
+            if self.evaluation is not None and key.startswith("evaluation."):
+                raise UserError(f"{override}: this study is evaluated by `atomrl evaluate`; use --samples, --time-step")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the queue and the report need to know of a training's configuration.
+
+    Attributes:
+        iterations, groups, each: iterations, groups per iteration, samples per group.
+        backbone, device: as in the configuration.
+        samples, time_step: of the evaluation that `atomrl train` ends with; 0 samples: none.
+    """
+
+    iterations: int
+    groups: int
+    each: int
+    backbone: str
+    device: str
+    samples: int
+    time_step: int
+
+    @property
+    def scored(self) -> int:
+        """Molecules that one training scores."""
+        return self.iterations * self.groups * self.each
+
+    def draws(self, samples: int) -> int:
+        """N at which best-of-N for `samples` molecules scores at least as many as one training."""
+        return -(-self.scored // samples)
+
+
+STUDIES = {
+    study.name: study for study in (Study("molecules", "qm9_long", evaluation=Evaluation()), Study("demo", "demo"))
+}
+
+
+def read_settings(study: Study) -> Settings:
+    """The part of the configuration that the queue needs; `atomrl train` checks all of it.
+
+    `atomrl.config` is not used, since it imports torch, and a queue that waits for hours should be light.
+
+    Raises:
+        UserError: a count is no positive whole number.
+    """
+    text = (files("atomrl.conf") / f"{study.config}.yaml").read_text()
+    # Hydra's prefixes + and ++ mean nothing here.
+    config = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist([o.lstrip("+") for o in study.overrides]))
+    assert isinstance(config, DictConfig)
+    return Settings(
+        iterations=_count(config, "dataloader.epoches"),
+        groups=_count(config, "dataloader.sample_group_size"),
+        each=_count(config, "dataloader.each_prompt_sample"),
+        backbone=str(OmegaConf.select(config, "model.backbone")),
+        device=str(OmegaConf.select(config, "device", default="auto")),
+        samples=_count(config, "evaluation.samples", least=0),
+        time_step=_count(config, "model.time_step")
+        if OmegaConf.select(config, "evaluation.time_step") is None
+        else _count(config, "evaluation.time_step"),
+    )
+
+
+def whole_numbers(text: str, what: str) -> tuple[int, ...]:
+    """Comma-separated whole numbers, as in `--seeds 0,1,2`.
+
+    Raises:
+        UserError: they are something else.
+    """
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise UserError(f"{what} {text}: give whole numbers with commas between them, like 0,1,2")
+    return tuple(int(word) for word in words)
+
+
+def controls(words: Sequence[str]) -> tuple[int | None, ...]:
+    """`--best-of` as `Evaluation.best_of`: numbers above 1, and `budget` for None."""
+    found = tuple(None if word == "budget" else whole_numbers(word, "--best-of")[0] for word in words)
+    if len(set(found)) < len(found) or any(n is not None and n < 2 for n in found):
+        raise UserError(f"--best-of {','.join(words)}: give different numbers above 1, or the word budget")
+    return found
+
+
+def _count(config: DictConfig, key: str, least: int = 1) -> int:
+    value = OmegaConf.select(config, key)
+    if not isinstance(value, int) or value < least:
+        raise UserError(f"{key}={value}: must be a whole number of at least {least}")
+    return value

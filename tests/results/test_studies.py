@@ -1,0 +1,128 @@
+"""Studies and their steps, and the command line around them."""
+
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from atomrl.config import load_config
+from atomrl.errors import UserError
+from results.__main__ import main
+from results.steps import plan
+from results.studies import STUDIES, Study, controls, read_settings, whole_numbers
+
+FOLDER = Path("runs/results/molecules")
+
+
+def leaves(name):
+    text = (files("atomrl.conf") / f"{name}.yaml").read_text()
+    tree = OmegaConf.to_container(OmegaConf.create(text))
+    return {
+        f"{section}.{key}": value
+        for section, values in tree.items()
+        for key, value in (values if isinstance(values, dict) else {"": values}).items()
+    }
+
+
+def test_long_configuration_is_the_demo_but_for_its_length():
+    demo, long = leaves("demo"), leaves("qm9_long")
+    different = {key: long[key] for key in long if demo.get(key) != long[key]}
+    assert different == {"dataloader.epoches": 160, "evaluation.samples": 0, "save_every.": 5}
+    assert set(demo) <= set(long)
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
+def test_settings_agree_with_the_configuration_that_is_trained(study):
+    config, settings = load_config(study.config, study.overrides), read_settings(study)
+    assert settings.iterations == config.dataloader.epoches
+    assert settings.scored == config.dataloader.epoches * config.dataloader.sample_group_size * (
+        config.dataloader.each_prompt_sample
+    )
+    assert (settings.backbone, settings.device) == (config.model.backbone, config.device)
+    assert settings.samples == config.evaluation.samples
+    assert settings.time_step == config.model.time_step
+
+
+def test_molecules_trains_three_seeds_and_draws_the_controls_once():
+    study = STUDIES["molecules"]
+    steps = plan(study, read_settings(study), FOLDER)
+    assert [step.name for step in steps.steps] == [
+        *("train-0", "evaluate-0", "train-1", "evaluate-1", "train-2", "evaluate-2"),
+        *("best-of-4", "best-of-21"),
+    ]
+    assert 21 * 1000 >= 160 * 8 * 16 > 20 * 1000
+    train, evaluate, control = steps.steps[0], steps.steps[1], steps.steps[-1]
+    assert train.command == "atomrl train --config-name qm9_long save_path=runs/results/molecules/seed-0 seed=0"
+    assert "--trained runs/results/molecules/seed-0 --num-molecules 1000 --time-step 50" in evaluate.command
+    assert "best-of" not in evaluate.command
+    assert "--best-of 21" in control.command
+    assert evaluate.after == control.after == ("train-0",)
+    assert study.evaluation.seed != load_config("demo").evaluation.seed
+
+
+def test_demo_evaluates_itself():
+    study = STUDIES["demo"]
+    steps = plan(study, read_settings(study), FOLDER)
+    assert [step.name for step in steps.steps] == ["train-0", "train-1", "train-2"]
+    assert all(run.evaluated for run in steps.runs.values())
+    assert steps.tables[1] == FOLDER / "seed-1" / "evaluation" / "evaluation.json"
+
+
+def test_overrides_reach_training_evaluation_and_budget():
+    study = replace(STUDIES["molecules"], overrides=("+device=cpu", "model.backbone=some/folder", "threads=1"))
+    steps = plan(study, read_settings(study), FOLDER, jobs=2)
+    assert "threads=1" in steps.steps[0].words
+    assert steps.steps[0].extra == ()
+    assert "--base some/folder" in steps.steps[1].command
+    assert "--device cpu" in steps.steps[1].command
+    small = replace(STUDIES["molecules"], overrides=("dataloader.epoches=2",))
+    assert [n for n, _ in plan(small, read_settings(small), FOLDER).controls] == [4]  # best of 1 is the base
+
+
+def test_threads_are_shared_among_jobs_and_are_no_other_setting(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    study = STUDIES["molecules"]
+    one, two = (plan(study, read_settings(study), FOLDER, jobs).steps[0] for jobs in (1, 2))
+    assert (one.extra, two.extra) == ((), ("threads=2",))
+    assert one.command == two.command
+
+
+@pytest.mark.parametrize("override", ["seed=1", "++save_path=x", "resume=true", "evaluation.samples=4"])
+def test_what_the_queue_sets_is_refused(override):
+    with pytest.raises(UserError, match=r"queue sets|is evaluated by"):
+        replace(STUDIES["molecules"], overrides=(override,))
+
+
+def test_bad_counts_and_seeds():
+    with pytest.raises(UserError, match=r"dataloader\.epoches=many"):
+        read_settings(Study("x", "demo", overrides=("dataloader.epoches=many",)))
+    with pytest.raises(UserError, match="different whole numbers"):
+        Study("x", "demo", seeds=(1, 1))
+    with pytest.raises(UserError, match="whole numbers with commas"):
+        whole_numbers("0,one", "--seeds")
+    with pytest.raises(UserError, match="numbers above 1"):
+        controls(["1"])
+    assert controls(["4", "budget"]) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["crystal"], "give one study of molecules, demo"),
+        (["demo", "molecules"], "give one study"),
+        (["demo", "--samples", "4"], "evaluated by `atomrl train` itself"),
+        (["--samples", "0"], "--samples 0: must be at least 1"),
+        (["--only-report", "--folder", "nowhere", "--docs", "nowhere"], "run the queue without --only-report"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
