@@ -1,4 +1,4 @@
-"""Print speed ratios against plain implementations: `make bench`, or `python -m benchmarks --help`."""
+"""Print speed ratios against plain implementations, and peak memory: `make bench`, or `python -m benchmarks --help`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import torch
 
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.networks.edm import EDMConfig
-from benchmarks import chemistry, edm
+from benchmarks import chemistry, edm, memory
+from benchmarks.memory import Peak
 from benchmarks.timing import CLOCKS, HEADER, Ratio
 
-PARTS = ("edm", "wide", "stability", "xtb")
+PARTS = ("edm", "wide", "stability", "xtb", "memory")
 
 
 def main() -> None:
-    """Run the chosen parts and print one line for each ratio."""
+    """Run the chosen parts and print one line for each measurement."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="short walks and few samples: does it run at all?")
@@ -36,8 +37,8 @@ def main() -> None:
             print(row.line(), flush=True)
 
 
-def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio]:
-    """The ratios of one part."""
+def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak]:
+    """The measurements of one part."""
     quick, turns, clock = options.quick, options.turns, options.clock
     samples = 2 if quick else edm.SAMPLES
     if part == "edm":
@@ -51,6 +52,8 @@ def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio]:
         yield chemistry.stability(100 if quick else 1000)
     elif part == "xtb":
         yield chemistry.xtb_pool(8 if quick else 128, turns)
+    elif part == "memory":
+        yield memory.peak(20 if quick else 1000, edm.SAMPLES, options.threads)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,196 @@
+"""Conditions of the crystal denoiser, and classifier-free guidance.
+
+A context is one row of numbers per sample, the columns of all conditions side by side: it travels in
+`Prompts.context`. Parameters carry their published names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from ase.data import atomic_numbers
+from ase.formula import Formula
+from torch import Tensor, nn
+from torch.nn import functional
+
+from atomrl.errors import UserError
+
+ELEMENTS = 100
+"""Columns of a composition or chemical system; column = Z."""
+
+KINDS = ("value", "category", "composition", "chemical_system")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One property to condition on.
+
+    Attributes:
+        name: of the property, as in the data.
+        kind: `value`, `category`, `composition` or `chemical_system`.
+        mean, std: of a value over the training set; it is standardised by them.
+        categories: number of classes of a category.
+    """
+
+    name: str
+    kind: str
+    mean: float = 0.0
+    std: float = 1.0
+    categories: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"condition {self.name}: unknown kind {self.kind!r}; use one of {', '.join(KINDS)}")
+        if self.kind == "category" and self.categories < 1:
+            raise UserError(f"condition {self.name}: a category needs its number of classes, `categories`")
+        if not self.std > 0:
+            raise UserError(f"condition {self.name}: std={self.std} must be positive")
+
+    @property
+    def columns(self) -> int:
+        """Width in a context."""
+        return ELEMENTS if self.kind in {"composition", "chemical_system"} else 1
+
+    @property
+    def inputs(self) -> int:
+        """Width of what the embedding sees."""
+        return self.categories if self.kind == "category" else self.columns
+
+    def row(self, value: object) -> Tensor:
+        """Context columns of one sample: a number, a class, a formula (`LiMnO2`) or a system (`Li-Mn-O`), (columns,).
+
+        Raises:
+            UserError: the value is of another kind, or names an unknown element or class.
+        """
+        if self.kind == "composition":
+            return self._elements(_formula_counts(self.name, str(value)))
+        if self.kind == "chemical_system":
+            return self._elements(dict.fromkeys(str(value).split("-"), 1), normalize=False)
+        if not isinstance(value, (int, float)):
+            raise UserError(f"condition {self.name}: {value!r} is not a number")
+        if self.kind == "category" and value not in range(self.categories):
+            raise UserError(f"condition {self.name}: there is no class {value}, only 0..{self.categories - 1}")
+        return torch.tensor([float(value)])
+
+    def _elements(self, counts: Mapping[str, int], normalize: bool = True) -> Tensor:
+        """Counts by element in columns of their Z, normalised to sum 1 or as they are."""
+        row = torch.zeros(ELEMENTS)
+        for symbol, count in counts.items():
+            number = atomic_numbers.get(symbol, 0)
+            if not 0 < number < ELEMENTS:
+                raise UserError(f"condition {self.name}: {symbol!r} is not an element with Z below {ELEMENTS}")
+            row[number] = count
+        return row / row.sum() if normalize else row
+
+
+def _formula_counts(name: str, formula: str) -> dict[str, int]:
+    """Atoms by element of a formula."""
+    try:
+        counts: dict[str, int] = Formula(formula).count()
+    except ValueError as error:
+        raise UserError(f"condition {name}: {formula!r} is not a formula") from error
+    if not counts:
+        raise UserError(f"condition {name}: an empty formula")
+    return counts
+
+
+class ConditionEncoder(nn.Module):
+    """Context columns of one condition -> (B, H); a dropped sample's input is replaced by a learned null vector."""
+
+    def __init__(self, condition: Condition, hidden: int) -> None:
+        super().__init__()
+        self.condition = condition
+        self.embedding = nn.Sequential(nn.Linear(condition.inputs, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.null_embed = nn.Parameter(torch.randn(1, condition.inputs))
+
+    def forward(self, columns: Tensor, dropped: Tensor) -> Tensor:
+        """Columns (B, columns), dropped (B,) bool."""
+        condition, dtype = self.condition, self.null_embed.dtype
+        if condition.kind == "value":
+            columns = (columns.to(dtype) - condition.mean) / condition.std
+        elif condition.kind == "category":
+            columns = functional.one_hot(columns[:, 0].long(), condition.categories)
+        inputs = torch.where(dropped[:, None], self.null_embed, columns.to(dtype))
+        out: Tensor = self.embedding(inputs)
+        return out
+
+
+class ConditionModule(nn.Module):
+    """All conditions of a model: an encoder each, side by side into one shared projection.
+
+    Attributes:
+        conditions: in the order of the context's columns.
+        drop_prob: chance that training drops a sample's conditions, all at once.
+    """
+
+    def __init__(self, conditions: Sequence[Condition], hidden: int, drop_prob: float = 0.1) -> None:
+        super().__init__()
+        names = [condition.name for condition in conditions]
+        if not names or len(set(names)) < len(names):
+            raise UserError(f"conditions need names that differ, got {names}")
+        self.conditions, self.drop_prob = tuple(conditions), drop_prob
+        self.encoders = nn.ModuleDict({condition.name: ConditionEncoder(condition, hidden) for condition in conditions})
+        self.proj = nn.Sequential(nn.Linear(len(names) * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+
+    @property
+    def columns(self) -> int:
+        """Width of a context."""
+        return sum(condition.columns for condition in self.conditions)
+
+    def context(self, values: Mapping[str, Sequence[object]]) -> Tensor:
+        """Context (B, columns) out of one sequence of B values per condition.
+
+        Raises:
+            UserError: a condition is missing or unknown, or a value does not fit its kind.
+        """
+        names = [condition.name for condition in self.conditions]
+        if set(values) != set(names):
+            raise UserError(f"this model is conditioned on {', '.join(names)}; got {', '.join(values) or 'nothing'}")
+        if len({len(column) for column in values.values()}) > 1:
+            raise UserError("each condition needs one value per sample")
+        return torch.cat(
+            [torch.stack([entry.row(value) for value in values[entry.name]]) for entry in self.conditions], dim=1
+        )
+
+    def forward(self, context: Tensor, dropped: Tensor) -> Tensor:
+        """Embedding (B, H) of a context (B, columns); dropped (B,) bool marks samples without conditions.
+
+        Raises:
+            UserError: the context has another width.
+        """
+        if context.shape[1] != self.columns:
+            raise UserError(f"the context has {context.shape[1]} columns, the model's conditions need {self.columns}")
+        widths = [condition.columns for condition in self.conditions]
+        embedded = [
+            self.encoders[condition.name](columns, dropped)
+            for condition, columns in zip(self.conditions, context.split(widths, dim=1), strict=True)
+        ]
+        out: Tensor = self.proj(torch.cat(embedded, dim=-1))
+        return out
+
+    def training_embedding(self, context: Tensor, uniforms: Tensor) -> Tensor:
+        """Embedding (B, H) in which samples with a uniform draw (B,) below `drop_prob` are dropped."""
+        embedded: Tensor = self(context, uniforms < self.drop_prob)
+        return embedded
+
+    def guidance_embedding(self, context: Tensor) -> Tensor:
+        """Embedding (2B, H) of `[cond; null]`."""
+        dropped = torch.arange(2 * len(context), device=context.device) >= len(context)
+        embedded: Tensor = self(torch.cat([context, context]), dropped)
+        return embedded
+
+
+def guide(output: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance, uncond + scale (cond - uncond): on noise and variance alike.
+
+    Args:
+        output: the denoiser's for `[cond; null]`, (2B, N, 2D).
+        scale: 1 is no guidance.
+
+    Returns:
+        (B, N, 2D).
+    """
+    conditional, unconditional = output.chunk(2)
+    return unconditional + scale * (conditional - unconditional)

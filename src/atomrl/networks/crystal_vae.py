@@ -1,0 +1,293 @@
+"""The crystal VAE: atoms, fractional coordinates and cell in, one small latent vector per atom out, and back.
+
+Parameters carry their published names. B crystals, N atoms (padded), d features, D latent channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from atomrl.networks.transformer import Transformer, index_embedding
+from atomrl.records import Structures
+
+LOG_VARIANCE_RANGE = (-30.0, 20.0)
+
+
+@dataclass(frozen=True)
+class CrystalVAEConfig:
+    """Everything that fixes a crystal VAE's parameters; the defaults are the published size.
+
+    Attributes:
+        width: d, features per atom.
+        heads: of the attention.
+        feedforward: hidden width of a layer's perceptron.
+        layers: of encoder and decoder each.
+        latent: D, channels of a latent.
+        elements: rows of the table of atomic numbers; row = Z, so Z < elements.
+    """
+
+    width: int = 512
+    heads: int = 8
+    feedforward: int = 2048
+    layers: int = 8
+    latent: int = 8
+    elements: int = 100
+
+
+@dataclass(frozen=True)
+class CrystalTensors:
+    """Crystals as the VAE sees them.
+
+    Attributes:
+        numbers: atomic numbers, (B, N) int64, 0 where padded.
+        frac_coords: fractional coordinates, (B, N, 3).
+        cell: lattice vectors in rows, Å, (B, 3, 3).
+        mask: real atoms, (B, N), bool or 0 and 1.
+    """
+
+    numbers: Tensor
+    frac_coords: Tensor
+    cell: Tensor
+    mask: Tensor
+
+    @classmethod
+    def of(cls, structures: Structures) -> CrystalTensors:
+        """Crystals with their Cartesian positions turned into fractional coordinates (not wrapped).
+
+        A crystal whose cell is singular has none: they are NaN.
+
+        Raises:
+            ValueError: the structures are molecules.
+        """
+        if structures.cell is None:
+            raise ValueError("these structures have no cell: the crystal VAE encodes crystals only")
+        frac_coords, info = torch.linalg.solve_ex(structures.cell, structures.positions, left=False)
+        frac_coords = torch.where(info[:, None, None] == 0, frac_coords, torch.nan)
+        return cls(structures.numbers, frac_coords, structures.cell, structures.mask)
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> CrystalTensors:
+        """The same batch on a device."""
+        numbers, frac_coords, cell, mask = (
+            tensor.to(device, non_blocking=non_blocking)
+            for tensor in (self.numbers, self.frac_coords, self.cell, self.mask)
+        )
+        return CrystalTensors(numbers, frac_coords, cell, mask)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z | crystal): a Gaussian per atom and channel.
+
+    Attributes:
+        mean: (B, N, D); the latent at inference. 0 where padded.
+        log_variance: (B, N, D), clamped. 0 where padded.
+        features: the encoder's output, (B, N, d), 0 where padded.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    features: Tensor
+
+    def sample(self, normals: Tensor) -> Tensor:
+        """A latent of the posterior, mean + std * normals, (B, N, D)."""
+        return self.mean + torch.exp(self.log_variance / 2) * normals
+
+    def kl(self) -> Tensor:
+        """KL(q || N(0, 1)) of each atom, summed over its channels, in nats, (B, N); 0 where padded."""
+        return (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance).sum(-1) / 2
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The decoder's heads.
+
+    Attributes:
+        type_logits: (B, N, elements), column = Z.
+        lengths: of the lattice vectors over N^(1/3), Å, (B, 3).
+        angles: alpha, beta, gamma in radians, (B, 3).
+        frac_coords: (B, N, 3).
+    """
+
+    type_logits: Tensor
+    lengths: Tensor
+    angles: Tensor
+    frac_coords: Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Factors of the terms in `vae_loss`."""
+
+    types: float = 1.0
+    lengths: float = 1.0
+    angles: float = 10.0
+    frac_coords: float = 10.0
+    kl: float = 1e-5
+
+
+def _perceptron(inputs: int, width: int) -> nn.Sequential:
+    """Linear without bias, SiLU, Linear."""
+    return nn.Sequential(nn.Linear(inputs, width, bias=False), nn.SiLU(), nn.Linear(width, width))
+
+
+class Encoder(nn.Module):
+    """Crystal -> features of its atoms."""
+
+    def __init__(self, config: CrystalVAEConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.atom_type_embedder = nn.Embedding(config.elements, config.width)
+        self.lattices_embedder = _perceptron(9, config.width)
+        self.frac_coords_embedder = _perceptron(3, config.width)
+        self.transformer = Transformer(config.width, config.heads, config.feedforward, config.layers)
+
+    def forward(self, batch: CrystalTensors) -> Tensor:
+        """Features (B, N, d); padded rows hold no meaning."""
+        features = (
+            self.atom_type_embedder(batch.numbers)
+            + self.lattices_embedder(batch.cell.flatten(1))[:, None]
+            + self.frac_coords_embedder(batch.frac_coords)
+        )
+        features = features + index_embedding(batch.mask, self.width, features.dtype)
+        out: Tensor = self.transformer(features, batch.mask)
+        return out
+
+
+class Decoder(nn.Module):
+    """Features of latents -> heads."""
+
+    def __init__(self, config: CrystalVAEConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.transformer = Transformer(config.width, config.heads, config.feedforward, config.layers)
+        self.atom_types_head = nn.Linear(config.width, config.elements)
+        self.frac_coords_head = nn.Linear(config.width, 3, bias=False)
+        self.lattice_head = nn.Linear(config.width, 6, bias=False)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Decoded:
+        """Heads from features (B, N, d); the lattice from their mean over the real atoms."""
+        features = self.transformer(features + index_embedding(mask, self.width, features.dtype), mask)
+        weights = mask.to(features.dtype)[..., None]
+        pooled = torch.where(weights > 0, features, 0).sum(1) / weights.sum(1)
+        lengths, angles = self.lattice_head(pooled).chunk(2, dim=-1)
+        return Decoded(self.atom_types_head(features), lengths, angles, self.frac_coords_head(features))
+
+
+class CrystalVAE(nn.Module):
+    """Encoder and decoder between crystals and latents (B, N, D)."""
+
+    def __init__(self, config: CrystalVAEConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quant_conv = nn.Linear(config.width, 2 * config.latent, bias=False)
+        self.post_quant_conv = nn.Linear(config.latent, config.width, bias=False)
+        self.decoder = Decoder(config)
+
+    def encode(self, batch: CrystalTensors) -> Posterior:
+        """The posterior over latents; `mean` is the latent at inference."""
+        real = (batch.mask > 0)[..., None]
+        features = torch.where(real, self.encoder(batch), 0)
+        mean, log_variance = self.quant_conv(features).chunk(2, dim=-1)
+        return Posterior(mean, log_variance.clamp(*LOG_VARIANCE_RANGE), features)
+
+    def decode(self, latents: Tensor, mask: Tensor) -> Decoded:
+        """The heads for latents (B, N, D) and mask (B, N)."""
+        heads: Decoded = self.decoder(self.post_quant_conv(latents), mask)
+        return heads
+
+    def reconstruct(self, latents: Tensor, mask: Tensor) -> Structures:
+        """The crystals that latents (B, N, D) stand for."""
+        return structures_of(self.decode(latents, mask), mask)
+
+
+def structures_of(decoded: Decoded, mask: Tensor) -> Structures:
+    """Crystals out of the decoder's heads.
+
+    Elements by argmax, where 0, which is no element, becomes 1; lengths times N^(1/3); coordinates not wrapped. What
+    the decoder says is kept as it is: a cell may be degenerate, or NaN where its angles are.
+
+    Args:
+        decoded: the heads.
+        mask: (B, N).
+    """
+    real = mask > 0
+    numbers = decoded.type_logits.argmax(-1).clamp(min=1)
+    scale = real.sum(1, keepdim=True).to(decoded.lengths.dtype) ** (1 / 3)
+    cell = cell_from_parameters(decoded.lengths * scale, decoded.angles)
+    positions = torch.where(real[..., None], decoded.frac_coords @ cell, 0)
+    return Structures(torch.where(real, numbers, 0), positions, real, cell)
+
+
+def cell_from_parameters(lengths: Tensor, angles: Tensor) -> Tensor:
+    """Lattice vectors in rows, oriented as by pymatgen's `Lattice.from_parameters`: c along z, a in the xz plane.
+
+    Args:
+        lengths: a, b, c in Å, (B, 3).
+        angles: alpha, beta, gamma in radians, (B, 3).
+
+    Returns:
+        Å, (B, 3, 3), in the dtype of the lengths; computed in float64, since flat cells lose digits.
+    """
+    a, b, c = lengths.double().unbind(-1)
+    cos_alpha, cos_beta, cos_gamma = angles.double().cos().unbind(-1)
+    sin_alpha, sin_beta, _ = angles.double().sin().unbind(-1)
+    cos_star = ((cos_alpha * cos_beta - cos_gamma) / (sin_alpha * sin_beta)).clamp(-1, 1)
+    sin_star = (1 - cos_star.square()).sqrt()
+    zero = torch.zeros_like(a)
+    rows = [
+        torch.stack([a * sin_beta, zero, a * cos_beta], dim=-1),
+        torch.stack([-b * sin_alpha * cos_star, b * sin_alpha * sin_star, b * cos_alpha], dim=-1),
+        torch.stack([zero, zero, c], dim=-1),
+    ]
+    return torch.stack(rows, dim=1).to(lengths.dtype)
+
+
+def cell_parameters(cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths a, b, c in Å and angles alpha, beta, gamma in radians of cells (B, 3, 3), (B, 3) each."""
+    lengths = cell.norm(dim=-1)
+    unit = cell / lengths[..., None]
+    cosines = (unit[:, [1, 0, 0]] * unit[:, [2, 2, 1]]).sum(-1)
+    return lengths, torch.acos(cosines.clamp(-1, 1))
+
+
+def vae_loss(
+    vae: CrystalVAE, batch: CrystalTensors, normals: Tensor, weights: LossWeights | None = None
+) -> dict[str, Tensor]:
+    """Training loss of a batch, with all its terms by name.
+
+    Args:
+        vae: the model.
+        batch: crystals, all of at least one atom.
+        normals: standard normals that pick z from the posterior, (B, N, D).
+        weights: of the terms; None for the published ones.
+
+    Returns:
+        Scalars: `types` (cross-entropy, mean over atoms), `lengths` (mse, Å^2 after division by N^(1/3)), `angles`
+        (mse, rad^2), `frac_coords` (mse), `kl` (nats per atom), and `loss`, their weighted sum.
+    """
+    weights = LossWeights() if weights is None else weights
+    real = batch.mask > 0
+    posterior = vae.encode(batch)
+    decoded = vae.decode(posterior.sample(normals), batch.mask)
+    lengths, angles = cell_parameters(batch.cell)
+    scale = real.sum(1, keepdim=True).to(lengths.dtype) ** (1 / 3)
+    terms = {
+        "types": functional.cross_entropy(decoded.type_logits[real], batch.numbers[real]),
+        "lengths": functional.mse_loss(decoded.lengths, lengths / scale),
+        "angles": functional.mse_loss(decoded.angles, angles),
+        "frac_coords": functional.mse_loss(decoded.frac_coords[real], batch.frac_coords[real]),
+        "kl": posterior.kl()[real].mean(),
+    }
+    loss = (
+        weights.types * terms["types"]
+        + weights.lengths * terms["lengths"]
+        + weights.angles * terms["angles"]
+        + weights.frac_coords * terms["frac_coords"]
+        + weights.kl * terms["kl"]
+    )
+    return {**terms, "loss": loss}

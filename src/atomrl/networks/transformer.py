@@ -1,0 +1,57 @@
+"""What the crystal VAE's encoder and decoder share, and the index embedding that the denoiser uses too."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+LONGEST = 2048
+"""Base of the index embedding's wavelengths."""
+
+
+def index_embedding(mask: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+    """Sinusoidal embedding of each atom's place among the real ones, `sin | cos` of i pi / 2048^(2k/d).
+
+    A padded row gets the place of the last real atom before it: cumsum(mask) - 1.
+
+    Args:
+        mask: real atoms, (B, N).
+        width: d, even.
+        dtype: of the result; the angles are float32, as published.
+
+    Returns:
+        (B, N, width).
+    """
+    index = (mask > 0).long().cumsum(1) - 1
+    k = torch.arange(width // 2, device=mask.device)
+    angles = index[..., None] * math.pi / LONGEST ** (2 * k / width)
+    return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1).to(dtype)
+
+
+class Transformer(nn.Module):
+    """Pre-norm transformer over the atoms of a crystal, with a final LayerNorm; padded atoms are no keys.
+
+    GELU is the exact (erf) one, in training and inference alike. The published weights were trained with the tanh
+    approximation, but torch's inference fast path answered with erf, and that is what their numbers are made of.
+    """
+
+    def __init__(self, width: int, heads: int, feedforward: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(
+                width, heads, feedforward, dropout=0.0, activation=functional.gelu, batch_first=True, norm_first=True
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Features of the atoms, (B, N, width) -> the same; mask (B, N). Padded rows hold no meaning."""
+        padded = mask <= 0
+        for layer in self.layers:
+            features = layer(features, src_key_padding_mask=padded)
+        out: Tensor = self.norm(features)
+        return out
