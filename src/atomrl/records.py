@@ -63,6 +63,18 @@ class Prompts:
         """The same prompts on a device."""
         return _moved(self, device, non_blocking)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence[Prompts]) -> Prompts:
+        """One batch out of several of the same iteration."""
+        contexts = [part.context for part in parts if part.context is not None]
+        return replace(
+            parts[0],
+            sizes=torch.cat([part.sizes for part in parts]),
+            group_ids=torch.cat([part.group_ids for part in parts]),
+            sample_ids=torch.cat([part.sample_ids for part in parts]),
+            context=torch.cat(contexts) if contexts else None,
+        )
+
 
 @dataclass(frozen=True)
 class Structures:
@@ -195,6 +207,11 @@ class Trajectory:
         return torch.cat([bucket.prompts.sample_ids for bucket in self.buckets])
 
     @property
+    def prompts(self) -> Prompts:
+        """Prompts of all samples."""
+        return Prompts.concatenate([bucket.prompts for bucket in self.buckets])
+
+    @property
     def structures(self) -> Structures:
         """All decoded samples, padded to the largest."""
         return Structures.concatenate([bucket.structures for bucket in self.buckets])
@@ -220,6 +237,19 @@ class RewardTable:
 
     def __len__(self) -> int:
         return len(self.reasons)
+
+    def __getitem__(self, rows: Tensor) -> RewardTable:
+        """The scores at these rows, (n,) int64."""
+
+        def chosen(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: values[rows.to(values.device)] for name, values in columns.items()}
+
+        potentials = {
+            channel: {index: values[rows.to(values.device)] for index, values in columns.items()}
+            for channel, columns in self.potentials.items()
+        }
+        reasons = tuple(self.reasons[row] for row in rows.tolist())
+        return RewardTable(chosen(self.channels), reasons, potentials, chosen(self.fields), chosen(self.diagnostics))
 
     def to(self, device: torch.device) -> RewardTable:
         """The same table with its channels on a device; what is only logged stays where it is."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -28,9 +27,10 @@ from atomrl.data.batches import Listed
 from atomrl.objectives.base import Objective
 from atomrl.prompts import PromptPlan
 from atomrl.protocols import DiffusionPolicy, Monitor, Reward
-from atomrl.records import Bucket, Prompts, RewardTable, Trajectory
+from atomrl.records import Prompts, RewardTable, Trajectory
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.schedules import follow, lr_factor
+from atomrl.scoring import Scorer
 from atomrl.training.averaging import move_average
 from atomrl.training.score_log import summarise
 from atomrl.update import update, usable
@@ -65,13 +65,12 @@ class RLModule(lightning.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         assert isinstance(policy, nn.Module), "the policy must be a torch module: its weights are saved with the run"
-        self.policy, self.plan, self.reward, self.objective = policy, plan, reward, objective
+        self.policy, self.plan, self.objective, self.scorer = policy, plan, objective, Scorer(reward)
         self.sampling, self.config, self.total_steps = sampling, config, total_steps
         self.monitor, self.card = monitor, dict(card or {})
         if objective.needs_reference:
             policy.keep_reference()
         self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, config.ema_decay))
-        self._scorer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
 
     def train_dataloader(self) -> DataLoader[Prompts]:
         """The prompts of the current iteration, as the only batch (Lightning)."""
@@ -104,14 +103,9 @@ class RLModule(lightning.LightningModule):
         follow(scheduler)
 
     def rollout(self, batch: Prompts) -> tuple[Trajectory, RewardTable]:
-        """Sample every prompt; each bucket is scored in a thread while the next one is sampled."""
-        pending: list[Future[RewardTable]] = []
-
-        def score(bucket: Bucket) -> None:
-            pending.append(self._scorer.submit(self.reward.score, bucket.structures, bucket.prompts))
-
-        trajectory = rollout(self.policy, batch, self.sampling, on_bucket=score)
-        return trajectory, RewardTable.concatenate([future.result() for future in pending])
+        """Sample every prompt and score the samples."""
+        trajectory = rollout(self.policy, batch, self.sampling, on_bucket=self.scorer.start)
+        return trajectory, self.scorer.finish(trajectory, current())
 
     def compute_rewards(self, trajectory: Trajectory, table: RewardTable) -> Advantages:
         """Advantages of a scored rollout."""
@@ -144,7 +138,6 @@ class RLModule(lightning.LightningModule):
 
     def close(self) -> None:
         """Give back workers and threads."""
-        self._scorer.shutdown(wait=True, cancel_futures=True)
-        self.reward.close()
+        self.scorer.close()
         if self.monitor is not None:
             self.monitor.close()
