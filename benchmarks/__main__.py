@@ -10,11 +10,12 @@ import torch
 
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.networks.edm import EDMConfig
-from benchmarks import chemistry, edm, memory
+from benchmarks import chemistry, edm, memory, signal
 from benchmarks.memory import Peak
+from benchmarks.signal import Signal
 from benchmarks.timing import CLOCKS, HEADER, Ratio
 
-PARTS = ("edm", "wide", "stability", "xtb", "memory")
+PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal")
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
             print(row.line(), flush=True)
 
 
-def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak]:
+def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Signal]:
     """The measurements of one part."""
     quick, turns, clock = options.quick, options.turns, options.clock
     samples = 2 if quick else edm.SAMPLES
@@ -54,6 +55,8 @@ def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak]:
         yield chemistry.xtb_pool(8 if quick else 128, turns)
     elif part == "memory":
         yield memory.peak(20 if quick else 1000, edm.SAMPLES, options.threads)
+    elif part == "signal":
+        yield from signal.signals(2, 10, 2, 4) if quick else signal.signals(6, 2, 8, 16)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""Which transitions teach: how much of the policy gradient of each part of the walk is signal.
+
+Two rollouts with different noise give two gradients g, g' of one part of the walk. What they share is signal: the mean
+of g . g' over pairs of rollouts estimates the squared length of the expected gradient without bias, and g . g that of
+signal and noise together. Their cosine says how far one rollout's gradient points in the right direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atomrl.advantages import Advantages
+from atomrl.config import load_config
+from atomrl.experiment import build_module
+from atomrl.log_prob import gaussian_log_prob
+from atomrl.protocols import DiffusionPolicy
+from atomrl.records import Trajectory
+
+PARTS = ((0.0, 1.0), (0.06, 1.0), (0.1, 1.0), (0.2, 1.0), (0.1, 0.5), (0.5, 1.0), (0.0, 0.1))
+"""Ranges of t that are summed up."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """One part of the walk.
+
+    Attributes:
+        low, high: its transitions have low < t <= high.
+        transitions: how many of them were looked at.
+        length: root mean square length of its gradient.
+        cosine: mean cosine between the gradients of two rollouts.
+        error: its standard error, from the rollouts' own means.
+    """
+
+    low: float
+    high: float
+    transitions: int
+    length: float
+    cosine: float
+    error: float
+
+    def line(self) -> str:
+        """As a line of the benchmark."""
+        return (
+            f"gradient of {self.low:.2f} < t <= {self.high:.2f}, {self.transitions:2} transitions"
+            f"   length {self.length:9.1f}   cosine of two rollouts {self.cosine:6.3f} +- {self.error:.3f}"
+        )
+
+
+def signals(iterations: int, stride: int, groups: int, each: int, seed: int = 11) -> Iterator[Signal]:
+    """Signal of the parts of the demo's walk, at the start of its training.
+
+    Args:
+        iterations: independent rollouts.
+        stride: of the transitions, every one of them being too dear.
+        groups: per rollout.
+        each: samples per group.
+        seed: of the rollouts.
+    """
+    overrides = [f"dataloader.sample_group_size={groups}", f"dataloader.each_prompt_sample={each}", f"seed={seed}"]
+    config = load_config("demo", [*overrides, "train.train_steps=null", "train.train_min_time=0", "log.rdkit=false"])
+    module, _ = build_module(config)
+    try:
+        found = []
+        for iteration in range(iterations):
+            trajectory, table = module.rollout(module.plan.prompts(iteration))
+            advantages = module.compute_rewards(trajectory, table)
+            found.append(_gradients(module.policy, trajectory, advantages, stride))
+    finally:
+        module.close()
+    times = torch.tensor([step.t for step in trajectory.walk if step.index in trajectory.trained[::stride]])
+    gradients = torch.stack(found)  # (rollout, transition, parameter)
+    for low, high in PARTS:
+        chosen = (times > low) & (times <= high)
+        if bool(chosen.any()):
+            yield _signal(gradients[:, chosen].sum(1), low, high, int(chosen.sum()))
+
+
+def _gradients(policy: DiffusionPolicy, trajectory: Trajectory, advantages: Advantages, stride: int) -> Tensor:
+    """Policy gradient of every `stride`-th transition, (transitions, parameters), with balanced step weights."""
+    parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
+    rows = []
+    for index in trajectory.trained[::stride]:
+        transition, start = trajectory.walk[index], 0
+        objective = torch.zeros(())
+        for bucket in trajectory.buckets:
+            share = advantages.total[start : start + len(bucket.prompts)]
+            start += len(bucket.prompts)
+            step = policy.step(bucket.latents[index], bucket.mask, transition, bucket.prompts)
+            log_prob = gaussian_log_prob(bucket.latents[index + 1], step.mean, step.std, bucket.mask, "sum")
+            objective = objective + (log_prob * share).sum() * transition.balance / len(trajectory)
+        rows.append(torch.cat([part.flatten() for part in torch.autograd.grad(objective, parameters)]))
+    return torch.stack(rows)
+
+
+def _signal(gradients: Tensor, low: float, high: float, transitions: int) -> Signal:
+    """Lengths and cosines of the gradients (rollouts, parameters) of one part."""
+    gram = (gradients @ gradients.t()).double()
+    lengths = gram.diagonal().sqrt()
+    count = len(gram)
+    cosines = gram / (lengths[:, None] * lengths)
+    of_each = (cosines.sum(1) - 1) / (count - 1)
+    # Each pair is in the means of two rollouts, so these are about half as many independent numbers as they look.
+    error = float(of_each.std() / count**0.5 * 2**0.5)
+    return Signal(low, high, transitions, float(gram.diagonal().mean().sqrt()), float(of_each.mean()), error)
