@@ -45,6 +45,11 @@ class Groups:
         names, index = torch.unique(group_ids, return_inverse=True)
         return Groups(index, len(names))
 
+    @staticmethod
+    def whole(values: Tensor) -> Groups:
+        """All of (B,) values in one group."""
+        return Groups(torch.zeros(len(values), dtype=torch.int64, device=values.device), 1)
+
     def sum(self, values: Tensor) -> Tensor:
         """Sum of (B,) values in each group, (groups,)."""
         return torch.zeros(self.count, dtype=values.dtype, device=values.device).index_add_(0, self.index, values)
@@ -53,6 +58,10 @@ class Groups:
         """Smallest of (B,) values in each group, (groups,); +inf for a group without values."""
         start = torch.full((self.count,), torch.inf, dtype=values.dtype, device=values.device)
         return start.scatter_reduce_(0, self.index, values, "amin")
+
+    def largest(self, values: Tensor) -> Tensor:
+        """Largest of (B,) values in each group, (groups,); -inf for a group without values."""
+        return -self.smallest(-values)
 
 
 def fill_failed(rewards: Tensor, groups: Groups, mode: str) -> tuple[Tensor, Tensor]:
@@ -89,6 +98,6 @@ def group_advantages(rewards: Tensor, active: Tensor, groups: Groups) -> Tensor:
     centred = (rewards - mean[groups.index]) * weight
     std = (groups.sum(centred.square()) / count).sqrt()
     lowest = groups.smallest(torch.where(active, rewards, torch.inf))
-    highest = -groups.smallest(torch.where(active, -rewards, torch.inf))
+    highest = groups.largest(torch.where(active, rewards, -torch.inf))
     spread = (highest > lowest)[groups.index]
     return torch.where(spread, centred / (std[groups.index] + EPSILON), 0.0)

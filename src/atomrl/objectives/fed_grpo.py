@@ -20,11 +20,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from atomrl.advantages import Advantages, Groups, fill_failed, group_advantages
-from atomrl.errors import UserError
-from atomrl.log_prob import LOG_RATIO_LIMIT
+from atomrl.advantages import Advantages, Groups, group_advantages
 from atomrl.objectives.base import StepLoss, StepTerms
-from atomrl.records import GATED, RewardTable
+from atomrl.objectives.surrogate import clipped_loss, log_ratio, reference_penalty, scored_channels
+from atomrl.records import RewardTable
 
 
 @dataclass(frozen=True)
@@ -70,24 +69,14 @@ class FedGRPO:
         Raises:
             UserError: a weight names a channel that the reward does not give, or no channel has a weight.
         """
-        weights = {name: weight for name, weight in self.config.channel_weights.items() if weight}
-        missing = sorted(set(weights) - set(table.channels))
-        if missing or not weights:
-            raise UserError(
-                f"channel weights name {missing or 'no channel'}, the reward gives {sorted(table.channels)}: "
-                "set the weight of an absent channel to 0, or switch the channel on in the reward"
-            )
         groups = Groups.of(group_ids)
-        withheld = torch.tensor([reason == GATED for reason in table.reasons], device=active.device)
+        scored = scored_channels(table, self.config.channel_weights, groups, active, self.config.failed)
         limit = self.config.clip_advantage_value
         total = torch.zeros(len(table), dtype=torch.float64, device=group_ids.device)
         channels: dict[str, Tensor] = {}
         flat = torch.ones(groups.count, dtype=torch.bool, device=group_ids.device)
-        for name, weight in weights.items():
-            rewards = torch.where(active, table.channels[name].to(total), torch.nan)
-            filled, known = fill_failed(rewards, groups, self.config.failed)
-            known &= torch.isfinite(rewards) | ~withheld
-            weighted = weight * group_advantages(filled, known & active, groups)
+        for name, (rewards, known) in scored.items():
+            weighted = self.config.channel_weights[name] * group_advantages(rewards, known, groups)
             channels[name] = weighted.clamp(-limit, limit)
             flat &= groups.sum(weighted.abs()) == 0
             total = total + weighted
@@ -100,20 +89,10 @@ class FedGRPO:
 
     def loss(self, terms: StepTerms) -> StepLoss:
         """Clipped policy loss of one transition, plus the KL penalty."""
-        difference = terms.log_prob - terms.old_log_prob
-        clamped = difference.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
-        ratio = torch.exp(clamped * (terms.balance if self.config.step_weighting == "balanced" else 1.0))
-        advantages = terms.advantages.to(ratio.dtype)
-        clipped = ratio.clamp(1 - self.config.clip_range, 1 + self.config.clip_range)
-        loss = torch.maximum(-advantages * ratio, -advantages * clipped)
-        counts = {
-            "clip_frac": ((ratio - 1).abs() > self.config.clip_range).to(ratio.dtype),
-            "log_ratio_clamped": (difference.abs() > LOG_RATIO_LIMIT).to(ratio.dtype),
-        }
+        weighting = self.config.step_weighting
+        loss, counts = clipped_loss(terms, log_ratio(terms, weighting), self.config.clip_range)
         if terms.divergence is not None:
-            penalty = terms.divergence
-            if self.config.step_weighting == "balanced":
-                penalty = penalty * terms.balance**2
+            penalty = reference_penalty(terms.divergence, terms, weighting)
             loss = loss + self.config.kl_penalty_weight * penalty
             counts["kl_loss"] = penalty.detach()
         return StepLoss(torch.where(terms.active, loss, 0.0), counts)

@@ -1,0 +1,269 @@
+"""Crystal sets in the field's CSV format: `material_id, cif`, and property columns; one file per split.
+
+Perov-5, Carbon-24, MP-20 and Alex-MP-20 come this way. A file is parsed once, in worker processes, into a cached
+tensor file that is keyed by its content.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
+
+from atomrl.chemistry.niggli import Crystal
+from atomrl.data.qm9 import cache_folder
+from atomrl.errors import UserError
+from atomrl.files import write_json, write_whole
+from atomrl.force_fields.pool import WorkerPool
+
+log = logging.getLogger(__name__)
+
+CACHE_VERSION = 1
+ID, CIF = "material_id", "cif"
+
+BLOCK = 1024
+"""Rows that are read, parsed and packed at a time: what is in memory besides the packed result."""
+
+TIMEOUT = 30.0
+"""Seconds for one CIF."""
+
+SHOWN = 5
+"""Failed rows that a report names."""
+
+
+@dataclass(frozen=True)
+class FailedRow:
+    """A row that is not in the set.
+
+    Attributes:
+        row: its number in the file, 1 for the first after the header.
+        material_id: its identifier.
+        reason: why, as `niggli.parse_cif` says it, or `no_cif`, `timeout`, `worker_died`.
+    """
+
+    row: int
+    material_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CrystalSet:
+    """C crystals of different sizes, packed atom after atom.
+
+    Attributes:
+        numbers: atomic numbers, (atoms,) uint8.
+        frac_coords: fractional coordinates, (atoms, 3) float32.
+        lattices: lattice vectors in rows, Å, (C, 3, 3) float32.
+        offsets: crystal k holds the atoms offsets[k]:offsets[k + 1], (C + 1,) int64.
+        properties: columns of numbers, {name: (C,) float64}, NaN where empty.
+        ids: `material_id` of each crystal.
+        labels: other columns, {name: C texts}; columns of further CIFs (`cif.conv`) are left out.
+        failures: rows of the file that are not here.
+    """
+
+    numbers: NDArray[np.uint8]
+    frac_coords: NDArray[np.float32]
+    lattices: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+    properties: Mapping[str, NDArray[np.float64]]
+    ids: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]]
+    failures: tuple[FailedRow, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Atoms per crystal, (C,)."""
+        return np.diff(self.offsets)
+
+    def crystal(self, row: int) -> Crystal:
+        """One crystal; `crystals.from_crystals` makes a padded batch of several."""
+        atoms = slice(self.offsets[row], self.offsets[row + 1])
+        return Crystal(
+            self.numbers[atoms].astype(np.int64),
+            self.frac_coords[atoms].astype(np.float64),
+            self.lattices[row].astype(np.float64),
+        )
+
+    def report(self) -> str:
+        """How many rows were read and which were not, in one line."""
+        total = len(self) + len(self.failures)
+        if not self.failures:
+            return f"all {total} rows read"
+        kinds = Counter(failure.reason.partition(":")[0] for failure in self.failures)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        named = "; ".join(f"row {f.row} ({f.material_id}): {f.reason}" for f in self.failures[:SHOWN])
+        more = len(self.failures) - SHOWN
+        return f"{len(self)} of {total} rows read, {len(self.failures)} not ({counts}): {named}" + (
+            f"; and {more} more" if more > 0 else ""
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote."""
+        arrays = load_file(path)
+        record = json.loads(path.with_suffix(".json").read_text())
+        return cls(
+            **{name: arrays.pop(name) for name in ("numbers", "frac_coords", "lattices", "offsets")},
+            properties={name: arrays[f"property/{name}"] for name in record["properties"]},
+            ids=tuple(record["ids"]),
+            labels={name: tuple(texts) for name, texts in record["labels"].items()},
+            failures=tuple(FailedRow(*failure) for failure in record["failures"]),
+        )
+
+    def save(self, path: Path) -> None:
+        """Write `path` (safetensors) and, last, a JSON file of the same name with the texts.
+
+        Raises:
+            UserError: a file cannot be written.
+        """
+        arrays: dict[str, NDArray[Any]] = {
+            name: np.ascontiguousarray(array)
+            for name, array in (
+                ("numbers", self.numbers),
+                ("frac_coords", self.frac_coords),
+                ("lattices", self.lattices),
+                ("offsets", self.offsets),
+                *((f"property/{name}", values) for name, values in self.properties.items()),
+            )
+        }
+        write_whole(path, save(arrays))
+        record = {
+            "properties": list(self.properties),
+            "ids": self.ids,
+            "labels": self.labels,
+            "failures": [(failure.row, failure.material_id, failure.reason) for failure in self.failures],
+        }
+        write_json(path.with_suffix(".json"), record)
+
+
+def load_crystal_csv(path: Path, cache: Path | None = None, workers: int | None = None) -> CrystalSet:
+    """The crystals of a CSV file in their canonical form (`niggli.canonical`); parsed on the first call, then cached.
+
+    Rows that do not parse are left out, kept as `failures`, and logged.
+
+    Args:
+        path: with the columns `material_id` and `cif`.
+        cache: folder for prepared data; the user's cache folder if None.
+        workers: processes; as many as the machine has cores if None.
+
+    Raises:
+        UserError: the file is missing, a Git LFS pointer, lacks a column, or has no row that parses.
+    """
+    stored = (cache or cache_folder()) / f"crystals-v{CACHE_VERSION}-{_digest(path)}.safetensors"
+    if not (stored.exists() and stored.with_suffix(".json").exists()):
+        crystals = _parse(path, workers or os.cpu_count() or 1)
+        crystals.save(stored)
+    crystals = CrystalSet.load(stored)
+    if crystals.failures:
+        log.warning("%s: %s", path, crystals.report())
+    return crystals
+
+
+def _digest(path: Path) -> str:
+    """Hash of a file's content."""
+    try:
+        with path.open("rb") as file:
+            if file.read(20).startswith(b"version https://git-"):
+                raise UserError(f"{path} is a Git LFS pointer, not the data: run `git lfs pull` where it came from")
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise UserError(
+            f"cannot read the crystals {path}: {error.strerror}; give a CSV file with the columns {ID} and {CIF}"
+        ) from error
+
+
+def _parse(path: Path, workers: int) -> CrystalSet:
+    """Stream the rows through worker processes, a block at a time."""
+    packed = _Packer()
+    with (
+        path.open(newline="", encoding="utf-8") as file,
+        WorkerPool("atomrl.chemistry.niggli:parse_cif", workers, TIMEOUT) as pool,
+    ):
+        for block in _blocks(path, csv.reader(file)):
+            outcomes = pool.map([row[CIF] for row in block.values()])
+            for (number, row), outcome in zip(block.items(), outcomes, strict=True):
+                if not row[CIF].strip():
+                    packed.failures.append(FailedRow(number, row[ID], "no_cif"))
+                elif outcome.reason is not None:
+                    packed.failures.append(FailedRow(number, row[ID], outcome.reason))
+                else:
+                    packed.add(outcome.value, row)
+    return packed.result(path)
+
+
+def _blocks(path: Path, reader: Iterator[list[str]]) -> Iterator[dict[int, dict[str, str]]]:
+    """Rows by number, `BLOCK` at a time; short rows are filled with empty texts."""
+    csv.field_size_limit(1 << 24)  # a CIF of thousands of atoms is longer than the default allows
+    header = [name.strip() for name in next(reader, [])]
+    for name in (ID, CIF):
+        if name not in header:
+            raise UserError(f"{path} has no column {name!r}, its columns are {header}: it needs {ID} and {CIF}")
+    rows = enumerate((row + [""] * (len(header) - len(row)) for row in reader if row), start=1)
+    while block := list(islice(rows, BLOCK)):
+        # the unnamed first column is the index that pandas writes
+        yield {number: {name: text for name, text in zip(header, row, strict=False) if name} for number, row in block}
+
+
+class _Packer:
+    """Collects parsed crystals and their columns."""
+
+    def __init__(self) -> None:
+        self.failures: list[FailedRow] = []
+        self._numbers: list[NDArray[np.uint8]] = []
+        self._frac_coords: list[NDArray[np.float32]] = []
+        self._lattices: list[NDArray[np.float32]] = []
+        self._ids: list[str] = []
+        self._columns: dict[str, list[str]] = {}
+
+    def add(self, crystal: Crystal, row: Mapping[str, str]) -> None:
+        """Append one row."""
+        self._numbers.append(crystal.numbers.astype(np.uint8))
+        self._frac_coords.append(crystal.frac_coords.astype(np.float32))
+        self._lattices.append(crystal.lattice.astype(np.float32))
+        self._ids.append(row[ID])
+        for name, text in row.items():
+            if name != ID and name.partition(".")[0] != CIF:
+                self._columns.setdefault(name, []).append(text)
+
+    def result(self, path: Path) -> CrystalSet:
+        """All of them, packed."""
+        failures = tuple(self.failures)
+        if not self._ids:
+            why = f"; the first: row {failures[0].row}: {failures[0].reason}" if failures else ": it has no rows"
+            raise UserError(f"{path} has no row that holds a crystal, of {len(failures)}{why}")
+        numbers = {name: _numbers(texts) for name, texts in self._columns.items()}
+        return CrystalSet(
+            np.concatenate(self._numbers),
+            np.concatenate(self._frac_coords),
+            np.stack(self._lattices),
+            np.cumsum([0, *map(len, self._numbers)]),
+            {name: values for name, values in numbers.items() if values is not None},
+            tuple(self._ids),
+            {name: tuple(self._columns[name]) for name, values in numbers.items() if values is None},
+            failures,
+        )
+
+
+def _numbers(texts: list[str]) -> NDArray[np.float64] | None:
+    """A column as numbers, NaN where empty; None if it holds other texts, or nothing."""
+    try:
+        values = np.array([float(text) if text.strip() else np.nan for text in texts])
+    except ValueError:
+        return None
+    return values if any(text.strip() for text in texts) else None

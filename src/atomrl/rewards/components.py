@@ -1,0 +1,326 @@
+"""Parts of a crystal reward.
+
+A part of your own is a class with one method:
+
+    class Density(RewardComponent):
+        def compute(self, gen_structures, **kwargs):
+            return torch.tensor([len(crystal) / crystal.volume for crystal in gen_structures])
+
+`ReinforceReward` normalises what `compute` returns over the batch, weighs and sums. Larger is better.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atomrl.errors import UserError
+from atomrl.records import Structures
+from atomrl.rewards.custom import FORMS, load_object
+from atomrl.rewards.metrics import BatchMetrics
+from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
+from atomrl.rewards.normalize import CLIP_RANGE, check_normalization, normalize
+
+if TYPE_CHECKING:
+    from pymatgen.core.structure import Structure
+
+TOO_FEW = "too_few_samples"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What `compute` may return instead of a tensor, if some samples have no value.
+
+    Attributes:
+        values: (B,); NaN where there is none.
+        reasons: why, one entry per sample, None where there is a value.
+    """
+
+    values: Tensor
+    reasons: tuple[str | None, ...]
+
+
+class RewardComponent(ABC):
+    """One part of a reward.
+
+    Args:
+        weight: of this part in the sum.
+        normalize_fn: `std`, `norm`, `subtract_mean`, `clip` or None; see `rewards.normalize`.
+        eps: of the normalisation.
+        clip_range: of the normalisation `clip`.
+
+    Attributes:
+        required_metrics: names in `BatchMetrics` that `compute` reads.
+        failed_value: what a sample whose geometry is not sound is worth; None: nothing (NaN), and the objective
+            decides. Such a sample never reaches `compute`.
+    """
+
+    required_metrics: ClassVar[tuple[str, ...]] = ()
+    failed_value: ClassVar[float | None] = None
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        normalize_fn: str | None = None,
+        eps: float = 1e-4,
+        clip_range: tuple[float, float] = CLIP_RANGE,
+    ) -> None:
+        check_normalization(normalize_fn, eps, clip_range)
+        self.weight, self.normalize_fn, self.eps, self.clip_range = weight, normalize_fn, eps, tuple(clip_range)
+
+    @property
+    def name(self) -> str:
+        """Of its channel and in messages: the class's name in lower case, without `Reward`."""
+        return snake_case(type(self).__name__)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the metrics that `compute` reads."""
+        return self.required_metrics
+
+    @abstractmethod
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
+        """Raw values of B samples, (B,).
+
+        Args:
+            gen_structures: the samples, all of sound geometry.
+            kwargs: `batch_gen`, the same samples as tensors (`Structures`); `metrics_obj`, `BatchMetrics` with what
+                `required_metrics` names; `device`.
+        """
+
+    def scale(self, values: Tensor) -> Tensor:
+        """Raw values (B,), normalised over the batch, times the weight; NaN stays NaN."""
+        low, high = self.clip_range
+        return self.weight * normalize(values, self.normalize_fn, eps=self.eps, clip_range=(low, high))
+
+    def __call__(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
+        """Compute, normalise over the batch, and weigh, (B,)."""
+        answer = self.compute(gen_structures=gen_structures, **kwargs)
+        return self.scale(answer.values if isinstance(answer, Scores) else answer)
+
+
+def snake_case(name: str) -> str:
+    """`StructureDiversityReward` -> `structure_diversity`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().removesuffix("_reward")
+
+
+class CustomReward(RewardComponent):
+    """A reward of the user's.
+
+    Args:
+        source: `path/to/file.py:name`, a dotted path, or the thing itself: a class with `compute`, or a function
+            f(structures) -> array of B numbers. A subclass of this one with its own `compute` needs none.
+        weight: as in `RewardComponent`, which replaces what a class of the user's says.
+        normalize_fn: as in `RewardComponent`.
+        eps: as in `RewardComponent`.
+        clip_range: as in `RewardComponent`.
+        options: passed to a class when it is made, or to a function in each call.
+
+    Raises:
+        UserError: no such file or name, or it is neither a class with `compute` nor a function.
+    """
+
+    def __init__(
+        self,
+        source: str | Callable[..., Any] | None = None,
+        weight: float = 1.0,
+        normalize_fn: str | None = None,
+        eps: float = 1e-4,
+        clip_range: tuple[float, float] = CLIP_RANGE,
+        **options: Any,
+    ) -> None:
+        super().__init__(weight, normalize_fn, eps, clip_range)
+        if source is None:
+            if type(self).compute is CustomReward.compute:
+                raise UserError(f"CustomReward needs source: {FORMS}, a class with compute, or a function")
+            source = type(self)
+        found = load_object(source) if isinstance(source, str) else source
+        self._name = snake_case(found.__name__) if hasattr(found, "__name__") else "custom"
+        self._function: Callable[..., Any]
+        self._metrics: tuple[str, ...] = self.required_metrics
+        if found is type(self):
+            self._function = self.compute
+        elif isinstance(found, type) and issubclass(found, RewardComponent):
+            made = found(**options)
+            self._function, self._metrics = made.compute, made.metrics
+        elif isinstance(found, type) and hasattr(found, "compute"):
+            made = found(**options)
+            self._function = made.compute
+        elif callable(found) and not isinstance(found, type):
+            self._function = lambda gen_structures, **_: found(gen_structures, **options)
+        else:
+            raise UserError(f"{source!r} is neither a class with compute nor a function f(structures) -> array")
+
+    @property
+    def name(self) -> str:
+        """Of the user's class or function."""
+        return self._name
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Those of the user's class."""
+        return self._metrics
+
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
+        """What the user's code says."""
+        return as_scores(self._function(gen_structures=gen_structures, **kwargs), self.name)
+
+
+def as_scores(answer: Any, name: str) -> Tensor | Scores:
+    """What `compute` of the component `name` returned: a tensor or Scores as it is, an array or a list as a tensor.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if isinstance(answer, Tensor | Scores):
+        return answer
+    try:
+        return torch.from_numpy(np.array(answer, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"reward component {name}: got {type(answer).__name__}, which is no array of numbers ({error}); "
+            "return one number per structure"
+        ) from error
+
+
+class Predictor(Protocol):
+    """A surrogate of properties."""
+
+    def predict(self, batch: Structures) -> Mapping[str, Tensor]:
+        """Properties of B samples by name, (B,) each."""
+
+
+class PredictorReward(RewardComponent):
+    """A predicted property, or how near it is to a target.
+
+    Args:
+        predictor: predicts it.
+        target_name: which of the predictor's properties.
+        target_value: wanted: the reward is -(prediction - target)^2. None: the prediction itself, larger is better.
+        clip_min: a prediction is raised to this first.
+        clip_max: and lowered to this.
+        scaling: `weight` and the other options of `RewardComponent`.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        target_name: str,
+        target_value: float | None = None,
+        clip_min: float | None = None,
+        clip_max: float | None = None,
+        **scaling: Any,
+    ) -> None:
+        super().__init__(**scaling)
+        if clip_min is not None and clip_max is not None and not clip_min < clip_max:
+            raise UserError(f"clip_min must be below clip_max, got {clip_min} and {clip_max}")
+        self.predictor, self.target_name, self.target_value = predictor, target_name, target_value
+        self.clip_min, self.clip_max = clip_min, clip_max
+
+    @property
+    def name(self) -> str:
+        """Of the property."""
+        return self.target_name
+
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
+        """The prediction or -(prediction - target)^2, (B,)."""
+        with torch.no_grad():
+            predicted = self.predictor.predict(kwargs["batch_gen"])
+        if self.target_name not in predicted:
+            raise UserError(
+                f"PredictorReward wants {self.target_name!r}; its predictor knows {', '.join(sorted(predicted))}"
+            )
+        values = predicted[self.target_name].double()
+        if self.clip_min is not None or self.clip_max is not None:
+            values = values.clamp(self.clip_min, self.clip_max)
+        return values if self.target_value is None else -(values - self.target_value).square()
+
+
+class CreativityReward(RewardComponent):
+    """1 for a unique and novel sample, 0 for one that is neither, otherwise how far it is from its likes.
+
+    That is the smallest positive AMD distance (Å, as published, not bounded by 1) to structures of the same reduced
+    formula, in the batch and in the reference; 0 if there is none. A sample of unsound geometry is worth 0.
+    """
+
+    required_metrics = ("unique", "novel", "amd_distance")
+    failed_value = 0.0
+
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
+        """In [0, 1] but for the distances, (B,)."""
+        metrics_obj: BatchMetrics = kwargs["metrics_obj"]
+        unique, novel = metrics_obj["unique"].values > 0, metrics_obj["novel"].values > 0
+        values = (unique & novel).double()
+        partly = unique ^ novel
+        if bool(partly.any()):
+            distances = metrics_obj["amd_distance"].values
+            values = torch.where(partly, distances.nan_to_num(nan=0.0, posinf=0.0), values)
+        return values
+
+
+class EnergyReward(RewardComponent):
+    """Minus the energy above the hull, bounded to [0, 1] eV/atom; a failed evaluation counts as 1 eV/atom."""
+
+    required_metrics = ("e_above_hull",)
+    failed_value = -1.0
+
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
+        """In [-1, 0] eV/atom, (B,)."""
+        metrics_obj: BatchMetrics = kwargs["metrics_obj"]
+        return -metrics_obj["e_above_hull"].values.nan_to_num(nan=1.0).clamp(0.0, 1.0)
+
+
+class DiversityReward(RewardComponent):
+    """How much nearer a sample brings the batch to the reference; see `rewards.mmd`.
+
+    Args:
+        max_references: more reference rows than this are subsampled,
+        seed: by this seed.
+        scaling: `weight` and the other options of `RewardComponent`.
+    """
+
+    def __init__(self, max_references: int = MAX_REFERENCES, seed: int = 0, **scaling: Any) -> None:
+        super().__init__(**scaling)
+        self.max_references, self.seed = max_references, seed
+
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Scores:
+        """MMD^2 without the sample minus MMD^2 with it, (B,); NaN for all if fewer than three have features."""
+        metrics_obj: BatchMetrics = kwargs["metrics_obj"]
+        features = metrics_obj[self.required_metrics[0]]
+        if features.reference is None or not len(features.reference):
+            raise UserError(f"{type(self).__name__} compares with a reference set, and its provider has none")
+        known = features.values.isfinite().all(1)
+        reference = subsample(features.reference, self.max_references, self.seed)
+        values = torch.full((len(known),), torch.nan, dtype=torch.float64)
+        values[known] = leave_one_out(features.values[known], reference)
+        few = int(known.sum()) < FEWEST
+        reasons = tuple(TOO_FEW if few and reason is None else reason for reason in features.reasons)
+        return Scores(values, reasons)
+
+
+class StructureDiversityReward(DiversityReward):
+    """Diversity of the geometry."""
+
+    required_metrics = ("structure_features",)
+
+
+class CompositionDiversityReward(DiversityReward):
+    """Diversity of the composition."""
+
+    required_metrics = ("composition_features",)
+
+
+def unique_names(components: Sequence[RewardComponent]) -> tuple[str, ...]:
+    """A channel name for each component; equal ones are numbered from the second on."""
+    names: list[str] = []
+    for component in components:
+        count = sum(name == component.name or name.startswith(f"{component.name}_#") for name in names)
+        names.append(component.name if not count else f"{component.name}_#{count + 1}")
+    return tuple(names)

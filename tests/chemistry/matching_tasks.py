@@ -1,0 +1,21 @@
+"""Tasks for the matcher's tests, run in workers."""
+
+import time
+
+from atomrl.chemistry.matching_task import Compare, run
+from atomrl.force_fields.base import Failure
+
+CAESIUM, LITHIUM = 55, 3
+
+
+def misbehave(item):
+    """`run`, but it hangs or fails for the reduction of some elements, and hangs for some pairs."""
+    if isinstance(item, Compare):
+        if any(len(first.numbers) == 1 and LITHIUM in first.numbers for first, _ in item.pairs):
+            time.sleep(60)
+        return run(item)
+    if CAESIUM in item.numbers:
+        time.sleep(60)
+    if len(item.numbers) == 7:
+        raise Failure("reduction")
+    return run(item)

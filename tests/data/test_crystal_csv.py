@@ -1,0 +1,141 @@
+"""The field's CSV format: what is read, what is reported, what is cached."""
+
+import csv
+import logging
+
+import numpy as np
+import pytest
+from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON
+from pymatgen.core import Lattice, Structure
+
+from atomrl.chemistry.crystals import check_cells, from_crystals
+from atomrl.chemistry.niggli import canonical
+from atomrl.data import crystal_csv
+from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
+from atomrl.errors import UserError
+
+GOOD = [PEROVSKITE, ROCK_SALT, SILICON, CAESIUM_CHLORIDE]
+BROKEN = {5: "", 9: "this is no CIF", 13: PEROVSKITE.to(fmt="cif")[:250]}
+DISORDERED = Structure(Lattice.cubic(3.5), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]])
+
+
+def write(path, rows, header=("", "material_id", "cif", "band_gap", "formula", "cif.conv", "empty")):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def row(number, text):
+    gap = "" if number == 2 else str(number / 10)
+    return [number - 1, f"id-{number}", text, gap, f"formula {number}", "ignored", ""]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """20 rows, of which four do not parse."""
+    texts = {number: GOOD[number % 4].to(fmt="cif") for number in range(1, 21)}
+    texts |= BROKEN | {17: DISORDERED.to(fmt="cif")}
+    return write(tmp_path_factory.mktemp("csv") / "train.csv", [row(number, text) for number, text in texts.items()])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def crystals(source, cache):
+    return load_crystal_csv(source, cache, workers=1)
+
+
+def test_rows_that_parse(crystals):
+    assert len(crystals) == 16
+    assert crystals.ids == tuple(f"id-{n}" for n in range(1, 21) if n not in {5, 9, 13, 17})
+    for place, identifier in enumerate(crystals.ids):
+        expected = canonical(GOOD[int(identifier.removeprefix("id-")) % 4])
+        crystal = crystals.crystal(place)
+        assert len(crystal.numbers) == len(expected) == crystals.sizes[place]
+        np.testing.assert_allclose(crystal.lattice, expected.lattice.matrix, atol=1e-4)
+    batch = from_crystals([crystals.crystal(place) for place in range(len(crystals))])
+    assert set(check_cells(batch)) == {None}
+
+
+def test_columns(crystals):
+    assert set(crystals.properties) == {"band_gap"}
+    np.testing.assert_allclose(crystals.properties["band_gap"][:4], [0.1, np.nan, 0.3, 0.4])
+    assert set(crystals.labels) == {"formula", "empty"}
+    assert crystals.labels["formula"][0] == "formula 1"
+
+
+def test_rows_that_do_not_parse_are_named(crystals):
+    assert [(failure.row, failure.material_id) for failure in crystals.failures] == [
+        (5, "id-5"), (9, "id-9"), (13, "id-13"), (17, "id-17"),
+    ]  # fmt: skip
+    reasons = [failure.reason for failure in crystals.failures]
+    assert reasons[0] == "no_cif"
+    assert reasons[1].startswith("cif: ")
+    assert reasons[2].startswith("cif: ")
+    assert reasons[3] == "disordered"
+    report = crystals.report()
+    assert "16 of 20 rows read, 4 not" in report
+    assert "row 9 (id-9)" in report
+    assert "2 cif" in report
+
+
+def test_second_call_reads_the_cache_and_reports_again(source, cache, crystals, monkeypatch, caplog):
+    monkeypatch.setattr(crystal_csv, "_parse", None)
+    with caplog.at_level(logging.WARNING):
+        again = load_crystal_csv(source, cache)
+    assert "4 not" in caplog.text
+    assert again.failures == crystals.failures
+    assert again.ids == crystals.ids
+    np.testing.assert_array_equal(again.frac_coords, crystals.frac_coords)
+
+
+def test_cache_is_keyed_by_content(source, cache, crystals, tmp_path):
+    copy = tmp_path / "other_name.csv"
+    copy.write_bytes(source.read_bytes())
+    load_crystal_csv(copy, cache)
+    assert len(list(cache.glob("*.safetensors"))) == 1
+    copy.write_bytes(source.read_bytes() + b"\n")
+    assert crystal_csv._digest(copy) != crystal_csv._digest(source)
+
+
+def test_blocks_do_not_matter(source, tmp_path, crystals, monkeypatch):
+    monkeypatch.setattr(crystal_csv, "BLOCK", 3)
+    cut = load_crystal_csv(source, tmp_path, workers=1)
+    assert cut.ids == crystals.ids
+    np.testing.assert_array_equal(cut.frac_coords, crystals.frac_coords)
+
+
+def test_save_and_load(crystals, tmp_path):
+    crystals.save(tmp_path / "set.safetensors")
+    again = CrystalSet.load(tmp_path / "set.safetensors")
+    for name in ("numbers", "frac_coords", "lattices", "offsets"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(crystals, name))
+    assert again.labels == crystals.labels
+    assert again.report() == crystals.report()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "no column"),
+        ("material_id,structure\n1,2\n", "no column 'cif'"),
+        ("id,cif\n1,2\n", "no column 'material_id'"),
+        ("material_id,cif\n", "no row"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
+    ],
+)
+def test_files_that_are_no_such_set(tmp_path, content, message):
+    path = tmp_path / "train.csv"
+    path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        load_crystal_csv(path, tmp_path, workers=1)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.csv"):
+        load_crystal_csv(tmp_path / "absent.csv", tmp_path)

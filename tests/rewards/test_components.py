@@ -1,0 +1,117 @@
+"""The built-in components, on metrics that are given."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from atomrl.errors import UserError
+from atomrl.rewards.components import (
+    CompositionDiversityReward,
+    CreativityReward,
+    EnergyReward,
+    PredictorReward,
+    StructureDiversityReward,
+)
+from atomrl.rewards.metrics import BatchMetrics, CrystalBatch, FeatureProvider, Metric
+from atomrl.rewards.mmd import leave_one_out, subsample
+
+
+def known(values: list) -> Metric:
+    return Metric(torch.tensor(values, dtype=torch.float64), (None,) * len(values))
+
+
+def test_creativity() -> None:
+    metrics = {
+        "unique": known([1, 1, 0, 0, 1]),
+        "novel": known([1, 0, 1, 0, 0]),
+        "amd_distance": known([9.0, 0.25, 0.5, 9.0, math.inf]),
+    }
+    assert CreativityReward().compute([], metrics_obj=metrics).tolist() == [1, 0.25, 0.5, 0, 0]
+    assert CreativityReward.failed_value == 0
+
+
+def test_distances_are_not_asked_for_without_need() -> None:
+    metrics = {"unique": known([1, 0]), "novel": known([1, 0])}
+    assert CreativityReward().compute([], metrics_obj=metrics).tolist() == [1, 0]
+
+
+def test_energy_is_bounded_and_failures_count_as_one() -> None:
+    metrics = {"e_above_hull": known([-0.2, 0.3, 7.0, math.nan])}
+    assert EnergyReward().compute([], metrics_obj=metrics).tolist() == pytest.approx([0, -0.3, -1, -1])
+    assert EnergyReward.failed_value == -1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, [-1.0, 2.0, 5.0]),
+        ({"clip_min": 0.0, "clip_max": 4.0}, [0.0, 2.0, 4.0]),
+        ({"target_value": 3.0, "clip_min": 0.0}, [-9.0, -1.0, -4.0]),
+    ],
+)
+def test_predictor(options: dict, expected: list) -> None:
+    predictor = SimpleNamespace(predict=lambda batch: {"gap": torch.tensor(batch)})
+    component = PredictorReward(predictor, "gap", **options)
+    assert component.name == "gap"
+    assert component.compute([], batch_gen=[-1.0, 2.0, 5.0]).tolist() == expected
+
+
+def test_predictor_without_the_target() -> None:
+    predictor = SimpleNamespace(predict=lambda batch: {"gap": torch.tensor(batch)})
+    with pytest.raises(UserError, match="'bulk_modulus'; its predictor knows gap"):
+        PredictorReward(predictor, "bulk_modulus").compute([], batch_gen=[1.0])
+    with pytest.raises(UserError, match="clip_min"):
+        PredictorReward(predictor, "gap", clip_min=1.0, clip_max=0.0)
+
+
+@pytest.mark.parametrize(
+    ("component", "name"),
+    [(StructureDiversityReward, "structure_features"), (CompositionDiversityReward, "composition_features")],
+)
+def test_diversity_leaves_out_samples_without_features(component: type, name: str) -> None:
+    draw = torch.Generator().manual_seed(0)
+    features = torch.randn(6, 3, generator=draw, dtype=torch.float64)
+    reference = torch.randn(50, 3, generator=draw, dtype=torch.float64)
+    gap = features.clone()
+    gap[2] = math.nan
+    metrics = {name: Metric(gap, (None, None, "nonfinite", None, None, None), reference)}
+    scores = component(max_references=20, seed=3).compute([], metrics_obj=metrics)
+    rest = [0, 1, 3, 4, 5]
+    assert torch.equal(scores.values[rest], leave_one_out(features[rest], subsample(reference, 20, 3)))
+    assert math.isnan(scores.values[2])
+    assert scores.reasons[2] == "nonfinite"
+
+
+def test_diversity_of_two_samples_is_unknown_with_a_reason() -> None:
+    metrics = {"structure_features": Metric(torch.zeros(2, 3), (None, None), torch.zeros(5, 3))}
+    scores = StructureDiversityReward().compute([], metrics_obj=metrics)
+    assert scores.values.isnan().all()
+    assert set(scores.reasons) == {"too_few_samples"}
+    metrics = {"structure_features": Metric(torch.zeros(2, 3), (None, None))}
+    with pytest.raises(UserError, match="reference set"):
+        StructureDiversityReward().compute([], metrics_obj=metrics)
+
+
+def test_features_by_an_encoder() -> None:
+    values = torch.tensor([[1.0, 2.0], [math.inf, 0.0]])
+    provider = FeatureProvider(lambda batch: {"structure_features": values}, {"structure_features": torch.ones(4, 2)})
+    batch = CrystalBatch(tensors=[None, None], crystals=[None, None])
+    metric = BatchMetrics(batch, dict.fromkeys(provider.names, provider))["structure_features"]
+    assert metric.reasons == (None, "nonfinite")
+    assert metric.values[0].tolist() == [1, 2]
+    assert metric.values[1].isnan().all()
+    assert metric.reference.shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [(known([1.0]), "1 values for 2 samples"), (known([1.0, math.nan]), "row 1 without a reason")],
+)
+def test_a_provider_that_breaks_its_promises(metric: Metric, words: str) -> None:
+    provider = SimpleNamespace(measure=lambda batch: {"novel": metric})
+    with pytest.raises(UserError, match=words):
+        BatchMetrics(CrystalBatch(None, [None, None]), {"novel": provider})["novel"]
+    with pytest.raises(UserError, match="unique"):
+        BatchMetrics(CrystalBatch(None, [None, None]), {"novel": provider})["unique"]

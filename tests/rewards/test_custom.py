@@ -1,0 +1,109 @@
+"""Rewards that live in the user's own files."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from atomrl.errors import UserError
+from atomrl.rewards.components import CustomReward, RewardComponent, Scores, unique_names
+from atomrl.rewards.custom import load_object
+
+FILE = """
+import torch
+from atomrl.rewards.components import RewardComponent
+
+SCALE = 2.0
+
+class AtomCount(RewardComponent):
+    required_metrics = ("unique",)
+
+    def __init__(self, scale=1.0, **options):
+        super().__init__(**options)
+        self.scale = scale
+
+    def compute(self, gen_structures, **kwargs):
+        return self.scale * torch.tensor([float(len(s)) for s in gen_structures])
+
+def count(structures, scale=1.0):
+    return [scale * len(s) for s in structures]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.py"
+    path.write_text(FILE)
+    return path
+
+
+def test_class_and_function_from_a_file(file: Path) -> None:
+    by_class = CustomReward(f"{file}:AtomCount", weight=3.0, scale=2.0)
+    by_function = CustomReward(f"{file}:count", scale=2.0)
+    assert (by_class.name, by_class.metrics, by_class.weight) == ("atom_count", ("unique",), 3.0)
+    assert (by_function.name, by_function.metrics) == ("count", ())
+    structures = ["ab", "abc"]
+    assert by_class.compute(structures).tolist() == by_function.compute(structures).tolist() == [4, 6]
+    assert by_class(structures).tolist() == [12, 18]
+
+
+def test_dotted_path_is_also_looked_for_here(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    path = list(sys.path)
+    assert CustomReward("mine.count").compute(["a"]).tolist() == [1]
+    assert CustomReward("mine:AtomCount").compute(["a"]).tolist() == [1]
+    assert sys.path == path
+
+
+def test_a_subclass_needs_no_source() -> None:
+    class MyReward(CustomReward):
+        def compute(self, gen_structures: list, **kwargs: object) -> torch.Tensor:
+            return torch.zeros(len(gen_structures))
+
+    assert MyReward(weight=2.0, normalize_fn="norm")(["a", "b"]).tolist() == [0, 0]
+    assert MyReward().name == "my"
+    with pytest.raises(UserError, match="source"):
+        CustomReward()
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("nowhere.py:f", "no file nowhere.py"),
+        ("mine.py:missing", "holds no missing; it holds"),
+        ("mine.py:SCALE", "neither a class with compute nor a function"),
+        ("no_such_package.reward", "no module no_such_package"),
+        ("reward", "path/to/file.py:name"),
+        ("broken.py:f", "line 1"),
+        ("needs.py:f", "not_installed_anywhere"),
+    ],
+)
+def test_bad_sources(file: Path, source: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(file.parent)
+    Path("broken.py").write_text("def f(:\n")
+    Path("needs.py").write_text("import not_installed_anywhere\n")
+    with pytest.raises((UserError, ModuleNotFoundError), match=words) as caught:
+        CustomReward(source)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_answer_that_is_no_array() -> None:
+    with pytest.raises(UserError, match="words: got list"):
+        CustomReward(words).compute(["a"])
+
+
+def words(structures: list) -> list:
+    return ["high" for _ in structures]
+
+
+def test_a_file_is_read_once(file: Path) -> None:
+    assert load_object(f"{file}:AtomCount") is load_object(f"{file}:AtomCount")
+
+
+def test_names_of_equal_components_are_numbered() -> None:
+    class Same(RewardComponent):
+        def compute(self, gen_structures: list, **kwargs: object) -> Scores:
+            return Scores(torch.zeros(len(gen_structures)), (None,) * len(gen_structures))
+
+    assert unique_names([Same(), Same(), Same()]) == ("same", "same_#2", "same_#3")
