@@ -22,30 +22,12 @@ from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
+from atomrl.metrics.definition import SKIPPED, Definition
 from atomrl.protocols import Result
 from atomrl.records import Structures
 from atomrl.rewards.base import reference_energies, stack_results
 
 PROFILE = PROTOCOL
-SKIPPED = "skipped"
-
-
-@dataclass(frozen=True)
-class Definition:
-    """How a metric is printed and read.
-
-    Attributes:
-        label: its name for people.
-        unit: `%` for a share, which is kept as a fraction and printed times 100; otherwise a physical unit.
-        counted: what the denominator counts.
-        better: `higher`, `lower`, or `neither`.
-    """
-
-    label: str
-    unit: str
-    counted: str
-    better: str
-
 
 METRICS: Mapping[str, Definition] = {
     "atom_stability": Definition("atom stability", "%", "atoms", "higher"),
@@ -123,6 +105,11 @@ class MoleculeMetrics:
     sizes: Mapping[int, int]
     elements: Mapping[str, int]
     failures: Mapping[str, Mapping[str, int]]
+
+    @property
+    def definitions(self) -> Mapping[str, Definition]:
+        """`METRICS`."""
+        return METRICS
 
 
 def evaluate_molecules(

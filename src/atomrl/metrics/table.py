@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 
 from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import Estimate
-from atomrl.metrics.molecules import METRICS, MoleculeMetrics
+from atomrl.metrics.definition import Definition, Metrics
 
 Json = Mapping[str, object]
 
@@ -26,7 +26,7 @@ class Column:
     """
 
     label: str
-    metrics: MoleculeMetrics
+    metrics: Metrics
     seeds: tuple[int, ...]
     command: str
 
@@ -37,7 +37,7 @@ class Comparison:
 
     Attributes:
         columns: at least one, with different labels, of one profile, under the same conditions and evaluator.
-        rewarded: names in `METRICS` that training was rewarded for: to get better at these is no surprise.
+        rewarded: names of metrics that training was rewarded for: to get better at these is no surprise.
     """
 
     columns: tuple[Column, ...]
@@ -50,12 +50,13 @@ class Comparison:
         Raises:
             UserError: they cannot, or a rewarded name is no metric.
         """
-        unknown = sorted(set(rewarded) - set(METRICS))
-        if unknown:
-            raise UserError(f"no metric is called {', '.join(unknown)}: choose from {', '.join(METRICS)}")
         labels = [column.label for column in columns]
         if not columns or len(set(labels)) < len(labels):
             raise UserError(f"a table needs one or more columns with different labels, got {labels}")
+        known = columns[0].metrics.definitions
+        unknown = sorted(set(rewarded) - set(known))
+        if unknown:
+            raise UserError(f"no metric is called {', '.join(unknown)}: choose from {', '.join(known)}")
         first, *others = (column.metrics for column in columns)
         if any(
             (one.profile, one.evaluator, one.conditions) != (first.profile, first.evaluator, first.conditions)
@@ -67,9 +68,15 @@ class Comparison:
         return cls(tuple(columns), frozenset(rewarded))
 
     @property
+    def definitions(self) -> Mapping[str, Definition]:
+        """All metrics of the profile."""
+        return self.columns[0].metrics.definitions
+
+    @property
     def names(self) -> tuple[str, ...]:
-        """The metrics that some column has, in the order of `METRICS`."""
-        return tuple(name for name in METRICS if any(name in column.metrics.summary for column in self.columns))
+        """The metrics that some column has, in the order of the profile."""
+        known = {name for column in self.columns for name in column.metrics.summary}
+        return tuple(name for name in self.definitions if name in known)
 
     def estimate(self, column: Column, name: str) -> Estimate:
         """A column's estimate; missing if the column does not have it."""
@@ -94,7 +101,7 @@ class Comparison:
             "conditions": dict(self.columns[0].metrics.conditions),
             "rewarded": sorted(self.rewarded),
             "metrics": {
-                name: asdict(METRICS[name])
+                name: asdict(self.definitions[name])
                 | {"columns": {column.label: _json_estimate(self.estimate(column, name)) for column in self.columns}}
                 | {"overlaps_first": {column.label: self._overlap(column, name) for column in self.columns[1:]}}
                 for name in self.names
@@ -107,9 +114,9 @@ class Comparison:
         return json.dumps(self.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _row(self, name: str) -> list[str]:
-        definition = METRICS[name]
+        definition = self.definitions[name]
         arrow = {"higher": " ↑", "lower": " ↓", "neither": ""}[definition.better]
-        unit = "" if definition.unit == "%" else f", {definition.unit}"
+        unit = "" if definition.unit in {"", "%"} else f", {definition.unit}"
         cells = [f"{definition.label}{arrow}{unit}", "yes" if name in self.rewarded else ""]
         cells += [_cell(self.estimate(column, name), definition.unit, definition.counted) for column in self.columns]
         words = {True: "yes", False: "**no**", None: "-"}
@@ -121,7 +128,7 @@ class Comparison:
     def _notes(self) -> list[str]:
         metrics = self.columns[0].metrics
         notes = [
-            f"Profile `{metrics.profile}`; forces and energies by {metrics.evaluator}; value [95 % interval] /"
+            f"Profile `{metrics.profile}`; energies and forces by {metrics.evaluator}; value [95 % interval] /"
             " denominator, shares in %. Rows marked as rewarded were optimised in training.",
             "",
             *(f"- {name}: {value}" for name, value in metrics.conditions.items()),

@@ -1,0 +1,71 @@
+"""Composition validity: known formulas, SMACT's own verdicts, and formulas that SMACT would take ages for."""
+
+import time
+
+import numpy as np
+import pytest
+from pymatgen.core import Composition
+from smact.screening import smact_validity
+
+from atomrl.errors import UserError
+from atomrl.metrics.crystal_validity import composition_valid, describe
+
+pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
+
+
+def formula_of(text):
+    composition, _ = Composition(text).get_integer_formula_and_factor()
+    return tuple(sorted((element.Z, int(amount)) for element, amount in Composition(composition).items()))
+
+
+@pytest.mark.parametrize("text", ["NaCl", "MgO", "SrTiO3", "CsCl", "LiFePO4", "Si", "He", "CuZn", "Fe3O8Ti2"])
+def test_valid(text):
+    assert composition_valid(formula_of(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("NaCl2", "not neutral"), ("Na2Cl", "not neutral"), ("HeO", "helium has no states"), ("ArXe", "none has")],
+)
+def test_not_valid(text, why):
+    assert not composition_valid(formula_of(text)), why
+
+
+def test_an_anion_must_be_more_electronegative():
+    assert composition_valid(formula_of("NF3"))
+    assert not composition_valid(formula_of("OF6"))
+
+
+def test_nothing_and_strangers_are_not_valid():
+    assert not composition_valid(())
+    assert not composition_valid(((110, 1),))
+    assert not composition_valid(((8, 1), (110, 1)))
+
+
+@pytest.mark.parametrize("states", ["icsd24", "icsd16", "smact14"])
+def test_agrees_with_smact(states):
+    rng = np.random.default_rng(0)
+    pool = ["H", "Li", "C", "N", "O", "F", "Na", "Al", "Si", "P", "S", "Cl", "Ti", "Fe", "Cu", "As", "Pm", "La", "Ar"]
+    named = None if states == "icsd24" else states
+    verdicts = []
+    for _ in range(150):
+        chosen = rng.choice(pool, rng.integers(2, 5), replace=False)
+        text = "".join(f"{symbol}{rng.integers(1, 5)}" for symbol in chosen)
+        verdicts.append(composition_valid(formula_of(text), states))
+        assert verdicts[-1] == smact_validity(text, oxidation_states_set=named), text
+    assert 20 < sum(verdicts) < 130
+
+
+def test_many_elements_take_no_time():
+    composition_valid(formula_of("NaCl"))
+    start = time.perf_counter()
+    # more than 5e9 combinations of states
+    composition_valid(formula_of("Fe2Mn3Cr5V7Mo11N13P17S19Cl23Se29H31As37"))
+    assert time.perf_counter() - start < 0.5
+
+
+def test_the_set_is_named():
+    assert "icsd24" in describe()
+    assert "smact14" in describe("smact14")
+    with pytest.raises(UserError, match="smact99"):
+        composition_valid(formula_of("NaCl"), "smact99")
