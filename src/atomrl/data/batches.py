@@ -1,4 +1,4 @@
-"""Batches of molecules of nearly equal size: little or no padding, order a pure function of (seed, epoch)."""
+"""Batches of molecules of nearly equal size, each a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from atomrl.data.qm9 import MoleculeSet
+from atomrl.data.sized import sized_rows
 
 T = TypeVar("T")
 
@@ -67,27 +67,11 @@ class Listed(Dataset[T]):
 
 
 class SizedBatches(IterableDataset[MoleculeBatch]):
-    """Endless stream of batches, from any step on: epoch after epoch, each sorted by size and cut, then shuffled."""
+    """Endless stream of batches, from any step on; see `sized_rows`."""
 
     def __init__(self, molecules: MoleculeSet, batch_size: int, seed: int, first_step: int = 0) -> None:
         self.molecules, self.batch_size, self.seed, self.first_step = molecules, batch_size, seed, first_step
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Full batches in one pass over the data."""
-        return len(self.molecules) // self.batch_size
-
     def __iter__(self) -> Iterator[MoleculeBatch]:
-        epoch, skip = divmod(self.first_step, self.steps_per_epoch)
-        while True:
-            for step, rows in enumerate(self._epoch(epoch)):
-                if step >= skip:
-                    yield pad(self.molecules.select(rows), epoch * self.steps_per_epoch + step)
-            epoch, skip = epoch + 1, 0
-
-    def _epoch(self, epoch: int) -> NDArray[np.int64]:
-        """Rows of each batch of an epoch, (steps, batch_size)."""
-        rng = np.random.Generator(np.random.PCG64([self.seed, epoch]))
-        order = rng.permutation(len(self.molecules))[: self.steps_per_epoch * self.batch_size]
-        order = order[np.argsort(self.molecules.sizes[order], kind="stable")]
-        return rng.permutation(order.reshape(-1, self.batch_size))
+        for step, rows in sized_rows(self.molecules.sizes, self.batch_size, self.seed, self.first_step):
+            yield pad(self.molecules.select(rows), step)

@@ -1,0 +1,102 @@
+"""Batches of crystals of nearly equal size, augmented; each a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from atomrl.data.packed_crystals import PackedCrystals
+from atomrl.data.sized import sized_rows
+from atomrl.networks.crystal_vae import CrystalTensors
+from atomrl.random import generator
+
+
+@dataclass(frozen=True)
+class CrystalBatch:
+    """Padded crystals.
+
+    Attributes:
+        crystals: B of them.
+        step: global number of this batch, the key of its randomness.
+    """
+
+    crystals: CrystalTensors
+    step: int
+
+    @property
+    def mask(self) -> Tensor:
+        """Real atoms, (B, N) float32."""
+        return self.crystals.mask
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> CrystalBatch:
+        """The same batch on a device."""
+        return CrystalBatch(self.crystals.to(device, non_blocking), self.step)
+
+
+def rotations(quaternions: Tensor) -> Tensor:
+    """Rotation matrices (B, 3, 3) of quaternions (B, 4) of any length; normal ones give uniform rotations.
+
+    Source: Shoemake 1992, doi 10.1016/B978-0-08-050755-2.50036-1.
+    """
+    w, x, y, z = (quaternions / quaternions.norm(dim=1, keepdim=True)).unbind(1)
+    entries = [
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    ]
+    return torch.stack(entries, dim=1).reshape(-1, 3, 3)
+
+
+def augment(crystals: CrystalTensors, seed: int, step: int) -> CrystalTensors:
+    """Each crystal in another description: its lattice rotated, its atoms translated and wrapped into the cell.
+
+    Lengths and angles of the cell, the VAE's targets, stay as they are. Rotation and translation are uniform, and
+    depend on (seed, step) and the row alone.
+    """
+    rng = generator(crystals.cell.device, seed, step, "augmentation")
+    count = len(crystals.cell)
+    turned = rotations(torch.randn(count, 4, generator=rng, device=rng.device))
+    shifts = torch.rand(count, 1, 3, generator=rng, device=rng.device)
+    wrapped = (crystals.frac_coords + shifts) % 1.0 * crystals.mask[..., None]
+    return replace(crystals, frac_coords=wrapped, cell=crystals.cell @ turned.transpose(1, 2))
+
+
+class CrystalBatches(IterableDataset[CrystalBatch]):
+    """Endless stream of augmented batches, from any step on; see `sized_rows`.
+
+    Args:
+        crystals: the set.
+        batch_size: crystals per batch.
+        seed: of order and augmentation.
+        first_step: number of the first batch.
+    """
+
+    def __init__(self, crystals: PackedCrystals, batch_size: int, seed: int, first_step: int = 0) -> None:
+        self.crystals, self.batch_size, self.seed, self.first_step = crystals, batch_size, seed, first_step
+
+    def __iter__(self) -> Iterator[CrystalBatch]:
+        for step, rows in sized_rows(self.crystals.sizes, self.batch_size, self.seed, self.first_step):
+            yield CrystalBatch(augment(self.crystals.select(rows).padded(), self.seed, step), step)
+
+
+def fixed_batches(crystals: PackedCrystals, batch_size: int, seed: int, count: int) -> list[CrystalBatch]:
+    """The first `count` batches of a stream, for validation; a set smaller than a batch is one batch, again and again.
+
+    Args:
+        crystals: the set, not empty.
+        batch_size: crystals per batch.
+        seed: of order and augmentation.
+        count: of batches.
+    """
+    stream = iter(CrystalBatches(crystals, min(batch_size, len(crystals)), seed))
+    return [next(stream) for _ in range(count)]

@@ -1,0 +1,118 @@
+"""One form for the crystals of every source, and the sets that a backbone is trained on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
+from atomrl.data.prototypes.load import ASSETS, SET_FILE, PrototypeSet, load_prototypes
+from atomrl.errors import UserError
+from atomrl.networks.crystal_vae import CrystalTensors
+
+SHIPPED = "prototypes"
+CSV_FILES = {"train": "train.csv", "val": "val.csv"}
+
+
+@dataclass(frozen=True)
+class PackedCrystals:
+    """C crystals of different sizes in their canonical (Niggli) form, packed atom after atom.
+
+    Attributes:
+        numbers: atomic numbers, (atoms,) int64.
+        frac_coords: in [0, 1), (atoms, 3) float32.
+        lattices: lattice vectors in rows, Å, (C, 3, 3) float32.
+        offsets: crystal k holds the atoms offsets[k]:offsets[k + 1], (C + 1,) int64.
+    """
+
+    numbers: NDArray[np.int64]
+    frac_coords: NDArray[np.float32]
+    lattices: NDArray[np.float32]
+    offsets: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, source: CrystalSet | PrototypeSet) -> PackedCrystals:
+        """All crystals of a set, properties left out."""
+        return cls(
+            np.asarray(source.numbers, dtype=np.int64),
+            np.asarray(source.frac_coords),
+            np.asarray(source.lattices),
+            np.asarray(source.offsets),
+        )
+
+    def __len__(self) -> int:
+        return len(self.lattices)
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Atoms per crystal, (C,)."""
+        return np.diff(self.offsets)
+
+    def histogram(self) -> dict[int, int]:
+        """Crystals by number of atoms, ascending."""
+        return dict(sorted(Counter(self.sizes.tolist()).items()))
+
+    def select(self, rows: NDArray[np.int64]) -> PackedCrystals:
+        """The crystals at these rows, in this order."""
+        sizes = self.sizes[rows]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
+        return PackedCrystals(self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets)
+
+    def draw(self, count: int, seed: int) -> PackedCrystals:
+        """At most `count` crystals of all sizes, the same ones for a seed."""
+        rng = np.random.Generator(np.random.PCG64(seed))
+        return self.select(rng.permutation(len(self))[:count])
+
+    def padded(self) -> CrystalTensors:
+        """All crystals as one batch, padded to the largest; the mask is float32."""
+        sizes = self.sizes
+        mask = np.arange(sizes.max())[None, :] < sizes[:, None]
+        numbers = np.zeros(mask.shape, dtype=np.int64)
+        frac_coords = np.zeros((*mask.shape, 3), dtype=np.float32)
+        numbers[mask], frac_coords[mask] = self.numbers, self.frac_coords
+        return CrystalTensors(
+            torch.from_numpy(numbers),
+            torch.from_numpy(frac_coords),
+            torch.tensor(self.lattices),
+            torch.from_numpy(mask.astype(np.float32)),
+        )
+
+
+@dataclass(frozen=True)
+class CrystalSplits:
+    """What a backbone is trained and validated on, neither empty."""
+
+    train: PackedCrystals
+    validation: PackedCrystals
+
+
+def load_splits(source: str) -> CrystalSplits:
+    """The training and validation crystals of a source.
+
+    Args:
+        source: `prototypes` for the set that ships with the package, or a folder: with such a set, or with `train.csv`
+            and `val.csv` in the field's format.
+
+    Raises:
+        UserError: there is no such source, a file of it is damaged, or a split is empty.
+    """
+    folder = ASSETS if source == SHIPPED else Path(source)
+    if source == SHIPPED or (folder / SET_FILE).exists():
+        crystals = load_prototypes(folder)
+        packed = PackedCrystals.of(crystals)
+        parts = {split: packed.select(crystals.rows(split).numpy()) for split in CSV_FILES}
+    elif all((folder / name).exists() for name in CSV_FILES.values()):
+        parts = {split: PackedCrystals.of(load_crystal_csv(folder / name)) for split, name in CSV_FILES.items()}
+    else:
+        wanted = " and ".join(CSV_FILES.values())
+        raise UserError(f"no crystals in {source}: give `{SHIPPED}`, or a folder with {SET_FILE} or with {wanted}")
+    for split, part in parts.items():
+        if not len(part):
+            raise UserError(f"{source}: its split {split} holds no crystal")
+    return CrystalSplits(parts["train"], parts["val"])

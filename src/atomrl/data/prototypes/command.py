@@ -1,0 +1,65 @@
+"""`atomrl data prototypes build | finish | check`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from atomrl.extras import extra
+
+# Imports stand inside the commands: pymatgen, torch and chgnet take ten seconds, `--help` should not.
+
+
+def data_command(arguments: Sequence[str]) -> None:
+    """Run one step of making the crystal set.
+
+    Args:
+        arguments: the words after `atomrl data prototypes`.
+
+    Raises:
+        UserError: an option, or a folder, is wrong.
+    """
+    parser = argparse.ArgumentParser(prog="atomrl data prototypes", description="make the crystal set that ships")
+    steps = parser.add_subparsers(dest="step", required=True)
+    build = steps.add_parser("build", help="relax candidates with CHGNet; resumes where it stopped")
+    build.add_argument("--limit", type=int, default=12_000, help="candidates, failed ones included")
+    build.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    build.add_argument("--minutes", type=float, help="stop after this long")
+    build.add_argument("--seed", type=int, default=0, help="of the candidates' order")
+    finish = steps.add_parser("finish", help="drop duplicates and implausible ones, compute the hull, compress")
+    finish.add_argument("--output", type=Path, help="folder of the finished set (default: that of --save)")
+    finish.add_argument("--split-seed", type=int, default=0)
+    check = steps.add_parser("check", help="compare formation energies and lattice constants with experiment")
+    for step in (build, finish, check):
+        step.add_argument("--save", type=Path, default=Path("runs/prototypes"), help="folder of the build")
+    options = parser.parse_args(arguments)
+    _STEPS[options.step](options)
+
+
+def _build(options: argparse.Namespace) -> None:
+    with extra("crystals"):
+        from atomrl.data.prototypes.build import BuildOptions, build  # noqa: PLC0415
+        from atomrl.data.prototypes.candidates import candidates  # noqa: PLC0415
+        from atomrl.data.prototypes.relax import MODEL, model_hash  # noqa: PLC0415
+
+    queue = candidates(options.seed, options.limit)
+    settings = {"seed": options.seed, "model": MODEL, "model_hash": model_hash()}
+    build(queue, BuildOptions(options.save, options.workers, options.minutes), settings)
+
+
+def _finish(options: argparse.Namespace) -> None:
+    with extra("crystals"):
+        from atomrl.data.prototypes.finish import finish  # noqa: PLC0415
+
+    finish(options.save, options.output or options.save, options.split_seed)
+
+
+def _check(options: argparse.Namespace) -> None:
+    with extra("crystals"):
+        from atomrl.data.prototypes.check import check  # noqa: PLC0415
+
+    check(options.save)
+
+
+_STEPS = {"build": _build, "finish": _finish, "check": _check}

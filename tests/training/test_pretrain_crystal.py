@@ -1,0 +1,203 @@
+"""Pre-training of the crystal backbone: it learns, resumes as if uninterrupted, and counts what it gives back."""
+
+import json
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import small_crystal_set
+import torch
+from small_crystal_set import CRYSTALS, packed
+
+from atomrl.checkpoints.crystal import load_crystal_backbone
+from atomrl.checkpoints.vae import load_vae, save_vae
+from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches
+from atomrl.errors import UserError
+from atomrl.metrics.reconstruction import match_rate, mismatches, structures_of_batch
+from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
+from atomrl.networks.dit import DiTConfig
+from atomrl.policies.crystal import encode
+from atomrl.training.pretrain_crystal_run import pretrain_ldm, pretrain_vae
+from atomrl.training.pretrain_ldm import PretrainLDM
+from atomrl.training.pretrain_vae import PretrainVAE
+from atomrl.training.pretraining import PretrainConfig
+
+TINY_VAE = CrystalVAEConfig(width=16, heads=2, feedforward=32, layers=1, latent=4)
+SMALL = [
+    "train.batch_size=3",
+    "train.warmup=2",
+    "train.decay_steps=1",  # a constant rate up to the last steps, so that a shorter run is the beginning of a longer
+    "threads=1",
+    "val_every=2",
+    "val_batches=1",
+    "log_every=1",
+]
+VAE = [f"model.{name}={getattr(TINY_VAE, name)}" for name in ("width", "heads", "feedforward", "layers", "latent")]
+LDM = ["model.hidden=16", "model.depth=1", "model.heads=2", "model.latent=4"]
+
+
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_crystal_set.write(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def vae_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("vae")
+    torch.manual_seed(0)
+    save_vae(folder, CrystalVAE(TINY_VAE), {})
+    return folder
+
+
+def logged(folder: Path) -> set[str]:
+    """Names of the columns of all sessions' logs."""
+    return {name for path in folder.glob("log/*/metrics.csv") for name in path.read_text().splitlines()[0].split(",")}
+
+
+def test_a_resumed_vae_equals_an_uninterrupted_one(crystals: Path, tmp_path: Path) -> None:
+    def run(name: str, steps: int) -> dict[str, torch.Tensor]:
+        options = [*SMALL, *VAE, f"data={crystals}", f"save_path={tmp_path / name}", f"train.steps={steps}"]
+        return load_vae(pretrain_vae(options)).state_dict()
+
+    first = run("cut", 2)
+    resumed, straight = run("cut", 5), run("straight", 5)
+    assert all(torch.equal(value, straight[name]) for name, value in resumed.items())
+    assert not all(torch.equal(value, straight[name]) for name, value in first.items())
+    terms = {"types", "lengths", "angles", "frac_coords", "kl", "loss"}
+    assert logged(tmp_path / "straight") >= terms | {f"val_{name}" for name in terms} | {"val_match_rate"}
+    card = json.loads((tmp_path / "cut" / "model.json").read_text())
+    assert card["training"]["steps"] == 5
+    assert card["reconstruction"]["structures"] == small_crystal_set.VALIDATION
+
+
+def test_a_resumed_denoiser_equals_an_uninterrupted_one(crystals: Path, vae_folder: Path, tmp_path: Path) -> None:
+    def run(name: str, steps: int) -> dict[str, torch.Tensor]:
+        options = [*SMALL, *LDM, f"vae={vae_folder}", f"data={crystals}", f"save_path={tmp_path / name}"]
+        backbone = load_crystal_backbone(pretrain_ldm([*options, f"train.steps={steps}"]))
+        assert backbone.sizes == {2: 4, 5: 2}
+        assert backbone.latent_std > 0
+        vae = load_vae(vae_folder).state_dict()
+        assert all(torch.equal(value, vae[name]) for name, value in backbone.vae.state_dict().items())
+        return backbone.denoiser.state_dict()
+
+    run("cut", 2)
+    resumed, straight = run("cut", 5), run("straight", 5)
+    assert all(torch.equal(value, straight[name]) for name, value in resumed.items())
+    assert logged(tmp_path / "straight") >= {"mse", "vb", "loss", "val_mse", "val_vb", "val_loss"}
+
+
+def test_weights_stored_in_half_size_load_as_float32(crystals: Path, tmp_path: Path) -> None:
+    options = [*SMALL, *VAE, f"data={crystals}", "train.steps=1", "val_every=1"]
+    whole, half = (pretrain_vae([*options, f"save_path={tmp_path / t}", f"store={t}"]) for t in ("float32", "float16"))
+    assert (half / "model.safetensors").stat().st_size < 0.7 * (whole / "model.safetensors").stat().st_size
+    exact = load_vae(whole).state_dict()
+    for name, value in load_vae(half).state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, exact[name].half().float())
+
+
+def overfit(module: PretrainVAE | PretrainLDM, batch: CrystalBatch, steps: int) -> tuple[float, float]:
+    """Mean loss of the first and the last ten steps on one batch, with new noise in each."""
+    optimizer = torch.optim.AdamW(module.network.parameters(), lr=5e-3)
+    losses = []
+    for step in range(steps):
+        loss = module.losses(module.network, replace(batch, step=step), "train")["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    return sum(losses[:10]) / 10, sum(losses[-10:]) / 10
+
+
+def test_losses_fall_on_four_crystals() -> None:
+    torch.manual_seed(0)
+    batch = next(iter(CrystalBatches(packed(CRYSTALS[:4]), 4, seed=0)))
+    wide = CrystalVAEConfig(width=32, heads=2, feedforward=64, layers=1, latent=4)
+    vae = PretrainVAE(wide, PretrainConfig(), LossWeights())
+    first, last = overfit(vae, batch, 80)
+    assert last < 0.3 * first
+    latent_std = float(vae.network.encode(batch.crystals).mean[batch.mask > 0].detach().std())
+    denoiser = PretrainLDM(DiTConfig(latent=4, hidden=32, depth=1, heads=2), PretrainConfig(), vae.network, latent_std)
+    first, last = overfit(denoiser, batch, 80)
+    assert last < 0.5 * first
+
+
+def test_losses_of_validation_are_the_same_each_time_and_training_ones_change_with_the_step() -> None:
+    batches = list(islice(CrystalBatches(packed(), 4, seed=0), 2))
+    module = PretrainVAE(TINY_VAE, PretrainConfig(), LossWeights(kl=1.0))
+    with torch.no_grad():
+        module.network.quant_conv.weight.mul_(3)
+
+    def loss(step: int, purpose: str) -> float:
+        return float(module.losses(module.network, CrystalBatch(batches[0].crystals, step), purpose)["loss"].detach())
+
+    assert loss(0, "validation") == loss(0, "validation")
+    assert len({loss(0, "validation"), loss(0, "train"), loss(1, "train")}) == 3
+
+
+def test_the_denoiser_learns_scaled_means_and_leaves_the_vae_alone() -> None:
+    batch = next(iter(CrystalBatches(packed(), 4, seed=0)))
+    vae = CrystalVAE(TINY_VAE)
+    module = PretrainLDM(DiTConfig(latent=4, hidden=16, depth=1, heads=2), PretrainConfig(), vae, 0.25)
+    assert torch.allclose(encode(vae, batch.crystals, 0.25), 4 * vae.encode(batch.crystals).mean)
+    module.losses(module.network, batch, "train")["loss"].backward()
+    assert all(parameter.grad is None for parameter in vae.parameters())
+    trained = {
+        parameter for group in module.configure_optimizers()["optimizer"].param_groups for parameter in group["params"]
+    }
+    assert trained == set(module.network.parameters())
+    assert module.state_dict()["latent_std"] == 0.25  # a continued run keeps it
+
+
+def test_a_perfect_reconstruction_matches_and_a_broken_one_does_not() -> None:
+    batch = packed().padded()
+    original = structures_of_batch(batch)
+    assert mismatches(original, original) == [None] * len(CRYSTALS)
+
+    numbers = original.numbers.clone()
+    numbers[0, 0] = 11 if numbers[0, 0] != 11 else 19
+    cell = original.cell.clone()
+    cell[1] = torch.nan
+    positions = original.positions.clone()
+    positions[2, 1] = positions[2, 0] + 0.1
+    scale = torch.ones(len(CRYSTALS), 1, 3)
+    scale[5, 0, 2] = 1.7  # along z: another shape
+    broken = replace(original, numbers=numbers, positions=positions * scale, cell=cell * scale)
+    assert mismatches(original, broken) == ["composition", "nan", "overlap", None, None, "structure", None, None]
+
+
+def test_the_match_rate_is_the_share_that_a_vae_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = packed().padded()
+    perfect = structures_of_batch(batch)
+    vae = CrystalVAE(TINY_VAE)
+    assert match_rate(vae, batch) == 0.0  # untrained
+    monkeypatch.setattr(CrystalVAE, "reconstruct", lambda *_: perfect)
+    assert match_rate(vae, batch) == 1.0
+    halved = replace(perfect, cell=torch.where(torch.arange(8)[:, None, None] < 4, perfect.cell, torch.nan))
+    monkeypatch.setattr(CrystalVAE, "reconstruct", lambda *_: halved)
+    assert match_rate(vae, batch) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "words"),
+    [
+        (pretrain_vae, ["train.stepps=3"], "pretrain vae: .*stepps"),
+        (pretrain_ldm, ["model.layout=rows"], "pretrain ldm: layout is"),
+        (pretrain_vae, ["model.width=30", "model.heads=4"], "model.width=30 with model.heads=4"),
+        (pretrain_vae, ["model.elements=50", "data=SET"], "hold the element 56.* model.elements=57"),
+        (pretrain_vae, ["store=int8"], "store=int8: use one of float32, float16"),
+        (pretrain_vae, ["data=/nowhere"], "no crystals in /nowhere"),
+        (pretrain_ldm, ["data=SET", "vae=/nowhere"], "no backbone in /nowhere"),
+        (pretrain_ldm, ["data=SET", "vae=VAE"], "4 latent channels, the denoiser 8: set model.latent=4"),
+        (pretrain_vae, ["data=SET", "train.batch_size=7", "save_path=OUT"], "batches of 7 out of 6"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(
+    command, options: list[str], words: str, crystals: Path, vae_folder: Path, tmp_path: Path
+) -> None:
+    places = {"SET": crystals, "VAE": vae_folder, "OUT": tmp_path}
+    for word, place in places.items():
+        options = [option.replace(f"={word}", f"={place}") for option in options]
+    with pytest.raises(UserError, match=words):
+        command(options)
