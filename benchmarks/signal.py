@@ -20,7 +20,18 @@ from atomrl.log_prob import gaussian_log_prob
 from atomrl.protocols import DiffusionPolicy
 from atomrl.records import Trajectory
 
-PARTS = ((0.0, 1.0), (0.06, 1.0), (0.1, 1.0), (0.2, 1.0), (0.1, 0.5), (0.5, 1.0), (0.0, 0.1))
+PARTS = (
+    (0.0, 0.1),
+    (0.1, 1.0),
+    (0.1, 0.2),
+    (0.1, 0.3),
+    (0.1, 0.4),
+    (0.1, 0.5),
+    (0.2, 0.4),
+    (0.3, 0.6),
+    (0.5, 1.0),
+    (0.0, 1.0),
+)
 """Ranges of t that are summed up."""
 
 

@@ -69,9 +69,12 @@ def test_chosen_steps_are_unbiased() -> None:
     assert choose_steps(walk, 0, 0, 0) == ()
 
 
-def test_the_last_steps_can_be_left_out_of_training() -> None:
+def test_training_can_keep_to_a_part_of_the_walk() -> None:
     walk = SubspaceGaussian(torch.zeros(4)).transitions(10)
-    kept = tuple(step.index for step in walk if step.t >= 0.35)
-    assert 0 < len(kept) < 10
-    assert choose_steps(walk, None, 0, 0, min_time=0.35) == kept
-    assert all(set(choose_steps(walk, 3, 0, iteration, min_time=0.35)) <= set(kept) for iteration in range(50))
+    for times in ((0.35, 1.0), (0.0, 0.65), (0.25, 0.75)):
+        kept = tuple(step.index for step in walk if times[0] <= step.t <= times[1])
+        assert 2 < len(kept) < 10
+        assert choose_steps(walk, None, 0, 0, times) == kept
+        assert all(set(choose_steps(walk, 3, 0, iteration, times)) <= set(kept) for iteration in range(50))
+    with pytest.raises(UserError, match="none of 10 transitions"):
+        choose_steps(walk, None, 0, 0, (0.41, 0.49))

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomrl.allocator import keep_freed_memory
 from atomrl.errors import NonFiniteLossError, UserError
 
 DEFAULT_BACKBONE = "edm_qm9_small"
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `atomrl`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words, argparse.Namespace(words=words))
+    keep_freed_memory()
     try:
         _COMMANDS[options.command](options)
     except UserError as error:
@@ -58,8 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and molecules")
 
     pretrain = commands.add_parser("pretrain", help="pre-train a backbone")
-    pretrain.add_argument("what", choices=["edm"])
-    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of PretrainConfig and EDMConfig")
+    pretrain.add_argument("what", choices=["edm", "vae", "ldm"], help="molecules; crystals: first vae, then ldm")
+    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
+
+    data = commands.add_parser("data", help="make a data set")
+    data.add_argument("what", choices=["prototypes"], help="the crystal set")
+    data.add_argument("rest", nargs=argparse.REMAINDER, help="build, finish or check, with their options")
+
+    check = commands.add_parser("check-reward", help="try a reward of yours on a few crystals")
+    check.add_argument("reward", help="path/to/file.py:name, or a dotted path: a class, or a function of structures")
     return parser
 
 
@@ -95,9 +104,36 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from atomrl.training.pretrain_run import pretrain_edm  # noqa: PLC0415
+    if options.what == "edm":
+        from atomrl.training.pretrain_run import pretrain_edm  # noqa: PLC0415
 
-    pretrain_edm(options.overrides)
+        pretrain_edm(options.overrides)
+        return
+    from atomrl.training.pretrain_crystal_run import pretrain_ldm, pretrain_vae  # noqa: PLC0415
+
+    {"vae": pretrain_vae, "ldm": pretrain_ldm}[options.what](options.overrides)
 
 
-_COMMANDS = {"train": _train, "sample": _sample, "evaluate": _evaluate, "pretrain": _pretrain}
+def _data(options: argparse.Namespace) -> None:
+    from atomrl.data.prototypes.command import data_command  # noqa: PLC0415
+
+    data_command(options.rest)
+
+
+def _check_reward(options: argparse.Namespace) -> None:
+    from atomrl.rewards.check import example_crystals, load_reward, report  # noqa: PLC0415
+
+    found = report(load_reward(options.reward), *example_crystals())
+    print("\n".join(found.lines()))
+    if found.problems:
+        raise UserError(f"{options.reward} does not keep what a reward promises: {found.problems[0]}")
+
+
+_COMMANDS = {
+    "train": _train,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "pretrain": _pretrain,
+    "data": _data,
+    "check-reward": _check_reward,
+}

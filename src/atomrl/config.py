@@ -87,8 +87,8 @@ class TrainSection(UpdateConfig):
         kl_penalty_weight: weight of the KL to the initial model.
         step_weighting: `published` or `balanced`.
         train_steps: transitions trained on per iteration, drawn at random; null takes all.
-        train_min_time: transitions that start below this time t (1 is noise, 0 the sample) are not trained on: the last
-            ones bring most of the gradient's noise and little of its signal.
+        train_min_time, train_max_time: transitions that start at a time t (1 is noise, 0 the sample) outside of this
+            are not trained on: the last ones bring most of the gradient's noise and little of its signal.
         failed: a failed score counts as the `worst` of its group, or `mask`.
         learning_rate, beta1, beta2, weight_decay: of AdamW.
         scheduler: `constant`, `cosine` or `wsd`.
@@ -108,6 +108,7 @@ class TrainSection(UpdateConfig):
     step_weighting: str = "published"
     train_steps: int | None = None
     train_min_time: float = 0.0
+    train_max_time: float = 1.0
     failed: str = "worst"
     learning_rate: float = 5e-6
     beta1: float = 0.9
@@ -296,8 +297,11 @@ def check(config: Config) -> None:
         )
     if train.train_steps is not None and train.train_steps > config.model.time_step:
         raise UserError(f"train.train_steps={train.train_steps} exceeds model.time_step={config.model.time_step}")
-    if not 0 <= train.train_min_time < 1:
-        raise UserError(f"train.train_min_time={train.train_min_time}: must be at least 0 and below 1")
+    if not 0 <= train.train_min_time < train.train_max_time <= 1:
+        raise UserError(
+            f"train.train_min_time={train.train_min_time}, train.train_max_time={train.train_max_time}: "
+            "must be times between 0 and 1, the first below the second"
+        )
     if config.resume and config.save_path is None:
         raise UserError("resume=true needs save_path: the run directory to continue")
 

@@ -100,6 +100,7 @@ def build_sampling(config: Config) -> RolloutConfig:
         share_initial_noise=config.model.share_initial_noise,
         train_steps=config.train.train_steps,
         train_min_time=config.train.train_min_time,
+        train_max_time=config.train.train_max_time,
         log_prob_reduction=config.train.log_prob_reduction,
     )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from atomrl.errors import UserError
 from atomrl.log_prob import gaussian_log_prob
 from atomrl.prompts import cut_into_buckets
 from atomrl.protocols import DiffusionPolicy, Draw
@@ -24,7 +25,7 @@ class RolloutConfig:
         micro_batch_size: samples that the sampler sees at once; never splits a group.
         share_initial_noise: one initial latent per group.
         train_steps: transitions kept for the update, drawn at random; None keeps all, 0 none.
-        train_min_time: transitions that start at a time t below this are sampled but never kept.
+        train_min_time, train_max_time: transitions that start at a time t outside of this are sampled but never kept.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
     """
 
@@ -33,23 +34,34 @@ class RolloutConfig:
     share_initial_noise: bool = False
     train_steps: int | None = None
     train_min_time: float = 0.0
+    train_max_time: float = 1.0
     log_prob_reduction: str = "sum"
 
 
 def choose_steps(
-    walk: Sequence[Transition], count: int | None, seed: int, iteration: int, min_time: float = 0.0
+    walk: Sequence[Transition],
+    count: int | None,
+    seed: int,
+    iteration: int,
+    times: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[int, ...]:
-    """Indices of the transitions that an iteration trains on, among the trainable ones with t >= min_time.
+    """Indices of the transitions that an iteration trains on, among the trainable ones with t within `times`.
 
     Systematic sampling: equally spaced places on the list of trainable transitions, all shifted by one random offset.
     Each of those S is drawn with the same chance count / S (so the sum over steps is estimated without bias), none
     twice, and every stage of the walk is seen in every iteration.
+
+    Raises:
+        UserError: no transition is left to train on.
     """
-    trainable = [transition.index for transition in walk if transition.trainable and transition.t >= min_time]
-    if count is None or count >= len(trainable):
-        return tuple(trainable)
+    low, high = times
+    trainable = [transition.index for transition in walk if transition.trainable and low <= transition.t <= high]
     if count == 0:
         return ()
+    if not trainable:
+        raise UserError(f"none of {len(walk)} transitions has {low} <= t <= {high}: widen the range or take more steps")
+    if count is None or count >= len(trainable):
+        return tuple(trainable)
     rng = generator("cpu", seed, iteration, "train_steps")
     places = (torch.arange(count) + torch.rand(1, generator=rng, dtype=torch.float64)) * (len(trainable) / count)
     return tuple(trainable[int(place)] for place in places.tolist())
@@ -70,7 +82,8 @@ def rollout(
         on_bucket: called with each bucket when it is complete, e.g. to start scoring it.
     """
     walk = policy.transitions(config.time_step)
-    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration, config.train_min_time)
+    times = (config.train_min_time, config.train_max_time)
+    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration, times)
     buckets = []
     with torch.no_grad():
         for batch in cut_into_buckets(prompts, config.micro_batch_size):

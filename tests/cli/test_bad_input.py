@@ -43,7 +43,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         ("train.learning_rate=fast", "fast"),
         ("dataloader.micro_batch_size=2", "never split"),
         ("train.train_steps=1000", "exceeds model.time_step"),
-        ("train.train_min_time=1.0", "below 1"),
+        ("train.train_min_time=1.0", "the first below the second"),
         ("train.step_weighting=sideways", "published, balanced"),
         ("model.time_step=0", "at least 1"),
         ("model.time_step=2000", "between 1 and 1000"),
