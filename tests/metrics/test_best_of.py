@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from atomrl.errors import UserError
-from atomrl.metrics.best_of import best_of_n, draws_per_sample
+from atomrl.metrics.best_of import best_of_n
 
 
 def test_best_of_each_block():
@@ -16,10 +16,3 @@ def test_best_of_each_block():
 def test_blocks_must_divide(n):
     with pytest.raises(UserError, match=f"9 scores into blocks of {n}"):
         best_of_n(np.zeros(9), n)
-
-
-def test_budget():
-    assert draws_per_sample(9600, 512) == 18
-    assert draws_per_sample(10, 512) == 1
-    with pytest.raises(UserError, match="at least one sample"):
-        draws_per_sample(10, 0)

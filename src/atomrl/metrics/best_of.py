@@ -8,18 +8,6 @@ from numpy.typing import NDArray
 from atomrl.errors import UserError
 
 
-def draws_per_sample(training_scores: int, samples: int) -> int:
-    """N at the budget of a training run: as many draws for each of the samples to keep as its scorings allow.
-
-    Args:
-        training_scores: samples that the training run scored.
-        samples: samples that the control has to deliver.
-    """
-    if training_scores < 0 or samples < 1:
-        raise UserError(f"cannot share {training_scores} scorings among {samples} samples: give at least one sample")
-    return max(1, training_scores // samples)
-
-
 def best_of_n(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     """Rows of the best sample in each block of `n` consecutive ones.
 
