@@ -30,11 +30,9 @@ def test_molecules(small_backbone, tmp_path, monkeypatch, capsys):
 
     main(words)
     out = capsys.readouterr().out
-    assert [line.split()[1] for line in out.splitlines() if " done in " in line] == [
-        "train-0",
-        "evaluate-0",
-        "best-of-4",
-    ]
+    done = [line.split()[1] for line in out.splitlines() if " done in " in line]
+    assert done[0] == "train-0"
+    assert sorted(done[1:]) == ["best-of-4", "evaluate-0"]  # at once: who ends first depends on the machine
     page = Path("docs/molecules.md").read_text()
     assert "each training scored 12 molecules: 2 iterations x 2 groups x 3" in page
     assert "3 fresh molecules a column, T = 5, evaluation seed 2000003" in page
