@@ -32,14 +32,15 @@ class Ranks:
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Rows (B, ...) of all ranks, in the order of ranks; B may differ between them, the other axes may not."""
-        counts = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in range(dist.get_world_size())]
+        ranks = range(dist.get_world_size())
+        counts = [torch.zeros(1, dtype=torch.int64, device=tensor.device) for _ in ranks]
         dist.all_gather(counts, torch.tensor([len(tensor)], device=tensor.device))
-        parts = [tensor.new_empty(int(count), *tensor.shape[1:]) for count in counts]
-        longest = max(len(part) for part in parts)
-        padded = [tensor.new_zeros(longest, *tensor.shape[1:]) for _ in parts]
+        sizes = [int(count) for count in counts]
+        longest = max(sizes)
+        padded = [tensor.new_empty(longest, *tensor.shape[1:]) for _ in ranks]
         mine = torch.cat([tensor, tensor.new_zeros(longest - len(tensor), *tensor.shape[1:])])
         dist.all_gather(padded, mine)
-        return torch.cat([rows[: len(part)] for rows, part in zip(padded, parts, strict=True)])
+        return torch.cat([rows[:size] for rows, size in zip(padded, sizes, strict=True)])
 
 
 def current() -> Collective:

@@ -16,14 +16,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from atomrl.chemistry.matching_task import Compare
 from atomrl.chemistry.niggli import Crystal
+from atomrl.closing import Closing
 from atomrl.force_fields.pool import Outcome, WorkerPool
 
 TASK = "atomrl.chemistry.matching_task:run"
@@ -63,7 +62,7 @@ class Verdicts:
     reasons: tuple[str | None, ...]
 
 
-class CrystalMatcher:
+class CrystalMatcher(Closing):
     """Compares crystals with each other and with references; close it, or use it in a `with`.
 
     The crystals must have passed `crystals.check_cells`.
@@ -108,14 +107,6 @@ class CrystalMatcher:
     def close(self) -> None:
         """End the workers."""
         self._pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _unique(self, formulas: dict[int, Formula], reduced: dict[int, Outcome]) -> dict[int, str | None]:
         """Rows that are not unique, each with a reason if it is not known.

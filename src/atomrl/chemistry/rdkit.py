@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import torch
 
 from atomrl.chemistry.bonds import bond_orders
 from atomrl.chemistry.rdkit_task import BondedMolecule, Named
+from atomrl.closing import Closing
 from atomrl.force_fields.pool import Outcome, WorkerPool
 from atomrl.records import Structures
 
@@ -50,7 +49,7 @@ class RdkitRecord:
         return cls(False, None, 0, reason)
 
 
-class MoleculeChecker:
+class MoleculeChecker(Closing):
     """A pool of RDKit workers; close it, or use it in a `with`.
 
     Args:
@@ -75,14 +74,6 @@ class MoleculeChecker:
     def close(self) -> None:
         """End the workers."""
         self._pool.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True)

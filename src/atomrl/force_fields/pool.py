@@ -21,9 +21,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from atomrl.closing import Closing
 from atomrl.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Outcome:
     reason: str | None
 
 
-class WorkerPool:
+class WorkerPool(Closing):
     """Runs one task over many items in worker processes; results do not depend on the number of workers.
 
     Workers start when the first items come, stay warm between calls, and end when the pool closes or this process
@@ -116,14 +116,6 @@ class WorkerPool:
                 worker.process.kill()
         self._feeder.shutdown(wait=True)
         _discard_all(self._running)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _run(self, items: list[object]) -> list[Outcome]:
         """Feed the workers until every item has an outcome; runs in the feeder thread."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -24,7 +23,7 @@ from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import RESAMPLES, Estimate, mean, median, proportion
 from atomrl.metrics.crystal_validity import describe
 from atomrl.metrics.crystal_verdicts import METASTABLE, MIN_VOLUME, STABLE, TOLERANCE, CrystalVerdicts
-from atomrl.metrics.definition import SKIPPED, Definition
+from atomrl.metrics.definition import SKIPPED, Definition, Metrics
 from atomrl.metrics.frechet import diversity
 
 PROFILE = "mp20-2025"
@@ -64,34 +63,8 @@ SHARES = {
 DIVERSITIES = {"structure_diversity": "structure_features", "composition_diversity": "composition_features"}
 
 
-@dataclass(frozen=True)
-class CrystalMetrics:
-    """The verdict on a set of samples.
-
-    Attributes:
-        profile: name of the definitions, `mp20-2025`.
-        conditions: what else the numbers depend on: SMACT, matcher, novelty set, features, thresholds.
-        evaluator: force field and hull behind the energies.
-        summary: {name in `METRICS`: estimate}; what nobody was asked for is absent.
-        samples: the verdicts behind it.
-        sizes: {atoms: samples}.
-        elements: {symbol: atoms}; an atomic number that is no element stands as `Z=...`.
-        failures: {`geometry`, `matching`, `e_above_hull`, ...: {reason: samples}}.
-    """
-
-    profile: str
-    conditions: Mapping[str, str]
-    evaluator: str
-    summary: Mapping[str, Estimate]
-    samples: CrystalVerdicts
-    sizes: Mapping[int, int]
-    elements: Mapping[str, int]
-    failures: Mapping[str, Mapping[str, int]]
-
-    @property
-    def definitions(self) -> Mapping[str, Definition]:
-        """`METRICS`."""
-        return METRICS
+CrystalMetrics = Metrics[CrystalVerdicts]
+"""The verdict on a set of crystals."""
 
 
 def evaluate_crystals(
@@ -124,6 +97,7 @@ def evaluate_crystals(
         raise UserError("cannot evaluate 0 crystals: give at least one sample")
     match = tolerances or Tolerances()
     return CrystalMetrics(
+        definitions=METRICS,
         profile=PROFILE,
         conditions={
             "geometry": geometry,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, TypeVar
 
 from atomrl.metrics.bootstrap import Estimate
+
+S = TypeVar("S", bound=Sized)
 
 SKIPPED = "skipped"
 """Evaluator and reason where no force field was asked."""
@@ -30,41 +32,28 @@ class Definition:
     better: str
 
 
-class Metrics(Protocol):
-    """The verdict on a set of samples, of molecules or crystals."""
+@dataclass(frozen=True)
+class Metrics(Generic[S]):
+    """The verdict on a set of samples, of molecules or crystals.
 
-    @property
-    def definitions(self) -> Mapping[str, Definition]:
-        """All metrics of the profile, in the order of the table."""
+    Attributes:
+        definitions: all metrics of the profile, in the order of the table.
+        profile: name of the definitions.
+        conditions: what else the numbers depend on.
+        evaluator: name of the force field, with its hull if there is one.
+        summary: {metric: estimate}; what nobody was asked for is absent.
+        samples: the numbers behind it.
+        sizes: {atoms: samples}.
+        elements: {symbol: atoms}; an atomic number that is no element stands as `Z=...`.
+        failures: {judge: {reason: samples}}.
+    """
 
-    @property
-    def profile(self) -> str:
-        """Name of the definitions."""
-
-    @property
-    def conditions(self) -> Mapping[str, str]:
-        """What else the numbers depend on."""
-
-    @property
-    def evaluator(self) -> str:
-        """Name of the force field."""
-
-    @property
-    def summary(self) -> Mapping[str, Estimate]:
-        """{metric: estimate}; what nobody was asked for is absent."""
-
-    @property
-    def samples(self) -> Sized:
-        """The numbers behind it."""
-
-    @property
-    def sizes(self) -> Mapping[int, int]:
-        """{atoms: samples}."""
-
-    @property
-    def elements(self) -> Mapping[str, int]:
-        """{symbol: atoms}."""
-
-    @property
-    def failures(self) -> Mapping[str, Mapping[str, int]]:
-        """{judge: {reason: samples}}."""
+    definitions: Mapping[str, Definition]
+    profile: str
+    conditions: Mapping[str, str]
+    evaluator: str
+    summary: Mapping[str, Estimate]
+    samples: S
+    sizes: Mapping[int, int]
+    elements: Mapping[str, int]
+    failures: Mapping[str, Mapping[str, int]]

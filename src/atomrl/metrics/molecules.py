@@ -22,7 +22,7 @@ from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
-from atomrl.metrics.definition import SKIPPED, Definition
+from atomrl.metrics.definition import SKIPPED, Definition, Metrics
 from atomrl.protocols import Result
 from atomrl.records import Structures
 from atomrl.rewards.base import reference_energies, stack_results
@@ -82,34 +82,8 @@ class Samples:
         return len(self.sizes)
 
 
-@dataclass(frozen=True)
-class MoleculeMetrics:
-    """The verdict on a set of samples.
-
-    Attributes:
-        profile: name of the definitions, `edm-2022`.
-        conditions: what else the numbers depend on: bond table, RDKit, novelty set, reference energies.
-        evaluator: name of the force field behind forces and energies.
-        summary: {name in `METRICS`: estimate}; physical metrics are absent if no force field was asked.
-        samples: the numbers behind it.
-        sizes: {atoms: samples}.
-        elements: {symbol: atoms}.
-        failures: {`force_field` or `rdkit`: {reason: samples}}.
-    """
-
-    profile: str
-    conditions: Mapping[str, str]
-    evaluator: str
-    summary: Mapping[str, Estimate]
-    samples: Samples
-    sizes: Mapping[int, int]
-    elements: Mapping[str, int]
-    failures: Mapping[str, Mapping[str, int]]
-
-    @property
-    def definitions(self) -> Mapping[str, Definition]:
-        """`METRICS`."""
-        return METRICS
+MoleculeMetrics = Metrics[Samples]
+"""The verdict on a set of molecules."""
 
 
 def evaluate_molecules(
@@ -144,6 +118,7 @@ def evaluate_molecules(
     elements = torch.bincount(structures.numbers[structures.mask], minlength=1)
     failures = {"force_field": samples.force_reasons, "rdkit": samples.rdkit_reasons}
     return MoleculeMetrics(
+        definitions=METRICS,
         profile=PROFILE,
         conditions={
             "bond_table_sha256": table_hash(),

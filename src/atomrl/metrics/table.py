@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import Estimate
@@ -26,7 +27,7 @@ class Column:
     """
 
     label: str
-    metrics: Metrics
+    metrics: Metrics[Any]
     seeds: tuple[int, ...]
     command: str
 
