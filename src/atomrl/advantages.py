@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from atomrl.collective import Alone
+from atomrl.protocols import Collective
 from atomrl.records import Stats
 
 EPSILON = 1e-8
@@ -34,30 +36,33 @@ class Groups:
     Attributes:
         index: place of each sample's group, 0..count-1, (B,) int64.
         count: number of groups.
+        collective: processes that the groups reach over. They all must ask the same things in the same order.
     """
 
     index: Tensor
     count: int
+    collective: Collective = field(default_factory=Alone)
 
     @staticmethod
     def of(group_ids: Tensor) -> Groups:
-        """Groups from global group numbers (B,)."""
+        """Groups from global group numbers (B,); each is whole in its process."""
         names, index = torch.unique(group_ids, return_inverse=True)
         return Groups(index, len(names))
 
     @staticmethod
-    def whole(values: Tensor) -> Groups:
-        """All of (B,) values in one group."""
-        return Groups(torch.zeros(len(values), dtype=torch.int64, device=values.device), 1)
+    def whole(values: Tensor, collective: Collective | None = None) -> Groups:
+        """All of (B,) values in one group, with those of the other processes if a collective is given."""
+        return Groups(torch.zeros(len(values), dtype=torch.int64, device=values.device), 1, collective or Alone())
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum of (B,) values in each group, (groups,)."""
-        return torch.zeros(self.count, dtype=values.dtype, device=values.device).index_add_(0, self.index, values)
+        start = torch.zeros(self.count, dtype=values.dtype, device=values.device)
+        return self.collective.sum(start.index_add_(0, self.index, values))
 
     def smallest(self, values: Tensor) -> Tensor:
         """Smallest of (B,) values in each group, (groups,); +inf for a group without values."""
         start = torch.full((self.count,), torch.inf, dtype=values.dtype, device=values.device)
-        return start.scatter_reduce_(0, self.index, values, "amin")
+        return self.collective.gather(start.scatter_reduce_(0, self.index, values, "amin")[None]).amin(0)
 
     def largest(self, values: Tensor) -> Tensor:
         """Largest of (B,) values in each group, (groups,); -inf for a group without values."""

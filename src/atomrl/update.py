@@ -15,7 +15,7 @@ from torch.nn import Parameter
 
 from atomrl.advantages import Advantages
 from atomrl.collective import Alone
-from atomrl.errors import NonFiniteLossError
+from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.log_prob import gaussian_kl, gaussian_log_prob
 from atomrl.objectives.base import Objective, StepTerms
 from atomrl.protocols import Collective, DiffusionPolicy
@@ -26,6 +26,8 @@ BINS = 4
 
 MAX_HALVINGS = 8
 """An optimizer step is halved less often than this; then it is taken back."""
+
+AGAINST_EXPLOSIONS = "lower train.learning_rate, raise train.kl_penalty_weight or model.time_step"
 
 
 @dataclass(frozen=True)
@@ -118,19 +120,30 @@ def update(
         config: how to update.
         collective: sums over ranks; alone if None.
 
+    Returns:
+        Means over all ranks; `masked_samples` counts the samples of all ranks that took no part.
+
     Raises:
+        UserError: on every rank, if no rank has a usable sample; nothing has been stepped.
         NonFiniteLossError: a loss is not finite; nothing has been stepped since the last good step.
     """
     collective = collective or Alone()
     active = usable(trajectory, config.exploded_above)
-    samples = collective.sum(torch.tensor(float(len(trajectory)), device=active.device))
+    counts = torch.tensor([len(active), int((~active).sum())], device=active.device)
+    samples, masked = collective.sum(counts).tolist()
+    if masked == samples:
+        raise UserError(
+            f"all {samples} samples of iteration {trajectory.prompts.iteration} exploded (latents beyond "
+            f"{config.exploded_above:g}, or not finite), so that there is nothing to learn from and the run stopped; "
+            f"{AGAINST_EXPLOSIONS}, and start again from earlier weights"
+        )
     parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
     log = _Log(len(trajectory.walk))
     for _ in range(config.epoch_per_rollout):
         for block in _blocks(trajectory.trained, config.gradient_accumulation_steps):
             optimizer.zero_grad()
             probes = []
-            scale = 1 / (float(samples) * len(block))
+            scale = 1 / (samples * len(block))
             for part in _slices(trajectory, advantages.total, active, config.train_micro_batch_size):
                 for index in block:
                     probe = _backward(policy, part, trajectory.walk[index], objective, config, scale, log)
@@ -142,7 +155,7 @@ def update(
                 raise NonFiniteLossError(f"the gradient's norm is {float(norm)}", {})
             log.add("grad_norm", norm[None])
             _guarded_step(policy, optimizer, parameters, probes, config, collective, log)
-    return log.means(collective)
+    return {**log.means(collective), "masked_samples": float(masked)}
 
 
 def _backward(

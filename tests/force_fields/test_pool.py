@@ -134,9 +134,22 @@ def test_worker_that_cannot_start(task, words):
         pool.map([1, 2, 3])
 
 
+def test_worker_that_is_not_ready_in_time():
+    with WorkerPool("slow_task:never", 1, timeout=60, start_timeout=0.5) as pool:
+        begin = time.monotonic()
+        with pytest.raises(UserError, match=r"not ready after 0\.5 s"):
+            pool.map([1])
+        assert time.monotonic() - begin < 10
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(("a:b", 0, 1.0), "at least one"), (("a:b", 1, 0.0), "positive"), (("ab", 1, 1.0), "module:function")],
+    [
+        (("a:b", 0, 1.0), "at least one"),
+        (("a:b", 1, 0.0), "positive"),
+        (("ab", 1, 1.0), "module:function"),
+        (("a:b", 1, 1.0, None, 0.0), "start time-out"),
+    ],
 )
 def test_wrong_settings(arguments, words):
     with pytest.raises(UserError, match=words):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from atomrl.errors import NonFiniteLossError
+from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.molecule import MoleculePolicy
@@ -44,6 +44,13 @@ def roll(model: MoleculePolicy, micro_batch_size: int = 12, train_steps: int | N
 def score(trajectory: Trajectory) -> RewardTable:
     reward = DummyReward()
     return RewardTable.concatenate([reward.score(b.structures, b.prompts) for b in trajectory.buckets])
+
+
+def failing_score(trajectory: Trajectory) -> RewardTable:
+    """The same, but for each fifth sample."""
+    table, lost = score(trajectory), trajectory.sample_ids % 5 == 0
+    channels = {name: values.masked_fill(lost, math.nan) for name, values in table.channels.items()}
+    return replace(table, channels=channels, reasons=tuple("scf" if failed else None for failed in lost.tolist()))
 
 
 def gradients(model: MoleculePolicy, trajectory: Trajectory, config: UpdateConfig) -> dict[str, torch.Tensor]:
@@ -111,12 +118,12 @@ def test_a_subset_of_steps_is_an_unbiased_estimate() -> None:
             assert torch.equal(value, bucket.log_probs[index])
 
 
-def run_ranks(script: str, ranks: int, output: Path) -> Any:
+def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
     """What rank 0 of so many real processes saved."""
     port = 29500 + (os.getpid() + 7 * len(script)) % 2000
     processes = [
         subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name(script)), str(output)],
+            [sys.executable, str(Path(__file__).with_name(script)), str(output), *words],
             env={
                 **os.environ,
                 "RANK": str(rank),
@@ -132,8 +139,9 @@ def run_ranks(script: str, ranks: int, output: Path) -> Any:
     return torch.load(output, weights_only=True)
 
 
-def test_three_steps_on_two_processes_equal_one(tmp_path: Path) -> None:
-    one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt") for ranks in (1, 2))
+@pytest.mark.parametrize("objective", ["fed_grpo", "grpo"])
+def test_three_steps_on_two_processes_equal_one(objective: str, tmp_path: Path) -> None:
+    one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", objective) for ranks in (1, 2))
     assert_same(one, two, 1e-8)
 
 
@@ -156,6 +164,23 @@ def test_exploded_samples_take_no_part() -> None:
         found = gradients(other, poisoned, UpdateConfig())
         assert all(bool(torch.isfinite(value).all()) for value in found.values())
         other = policy()
+
+
+def test_a_rollout_without_a_usable_sample_stops() -> None:
+    model = policy()
+    trajectory = roll(model)
+    before = [p.detach().clone() for p in model.current.parameters()]
+    optimizer = torch.optim.SGD(model.current.parameters(), lr=1.0)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, 0.0))
+    with pytest.raises(UserError, match=r"^all 12 samples of iteration 0 exploded.*train\.learning_rate.*$"):
+        update(model, trajectory, advantages, OBJECTIVE, optimizer, UpdateConfig(exploded_above=0.0))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.current.parameters(), strict=True))
+
+
+def test_ranks_agree_on_whether_there_is_anything_to_learn(tmp_path: Path) -> None:
+    found = run_ranks("exploded_ranks.py", 2, tmp_path / "found.pt")
+    assert found["masked_samples"] == 6  # half of them: all those of rank 0
+    assert found["stopped"] == [True, True]
 
 
 def test_a_nan_in_the_loss_stops_and_names_step_and_sample() -> None:

@@ -1,25 +1,33 @@
-"""One rank of a data-parallel run of three updates; rank 0 saves the parameters."""
+"""One rank of a data-parallel run of three updates with the objective of this name; rank 0 saves the parameters."""
 
 import sys
 
 import torch
 import torch.distributed as dist
-from test_update import LIMIT, OBJECTIVE, STEPS, plan, policy, score
+from test_update import LIMIT, OBJECTIVE, STEPS, failing_score, plan, policy
 
 from atomrl.collective import current
+from atomrl.objectives.grpo import GRPO, GRPOConfig
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.update import UpdateConfig, update, usable
+
+OBJECTIVES = {
+    "fed_grpo": OBJECTIVE,
+    "grpo": GRPO(GRPOConfig(clip_ratio=0.2)),  # normalises over the batch
+}
 
 
 def main() -> None:
     dist.init_process_group("gloo")
+    objective = OBJECTIVES[sys.argv[2]]
     model = policy()
     optimizer = torch.optim.SGD(model.current.parameters(), lr=0.01)
     for iteration in range(3):
         prompts = plan().share(plan().prompts(iteration), dist.get_rank(), dist.get_world_size())
         trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12))
-        advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
-        update(model, trajectory, advantages, OBJECTIVE, optimizer, UpdateConfig(exploded_above=LIMIT), current())
+        active = usable(trajectory, LIMIT)
+        advantages = objective.advantages(failing_score(trajectory), trajectory.group_ids, active, current())
+        update(model, trajectory, advantages, objective, optimizer, UpdateConfig(exploded_above=LIMIT), current())
     if dist.get_rank() == 0:
         torch.save({name: value.detach() for name, value in model.current.named_parameters()}, sys.argv[1])
     dist.destroy_process_group()

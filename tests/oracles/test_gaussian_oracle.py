@@ -12,6 +12,7 @@ from atomrl.objectives.base import StepLoss, StepTerms
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 from atomrl.prompts import PromptPlan, SizeDistribution
+from atomrl.protocols import Collective
 from atomrl.records import RewardTable, Trajectory
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.update import UpdateConfig, update
@@ -102,7 +103,13 @@ class Reinforce:
     error: float = 1.0
     needs_reference: bool = False
 
-    def advantages(self, table: RewardTable, group_ids: torch.Tensor, active: torch.Tensor) -> Advantages:
+    def advantages(
+        self,
+        table: RewardTable,
+        group_ids: torch.Tensor,
+        active: torch.Tensor,
+        collective: Collective | None = None,
+    ) -> Advantages:
         reward = table.channels["reward"]
         baseline = (reward.sum() - reward) / (len(reward) - 1)
         return Advantages(reward - baseline, {})

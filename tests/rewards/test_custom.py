@@ -101,6 +101,16 @@ def test_a_file_is_read_once(file: Path) -> None:
     assert load_object(f"{file}:AtomCount") is load_object(f"{file}:AtomCount")
 
 
+@pytest.mark.parametrize("code", ["raise KeyboardInterrupt", "raise OSError('no data')", "def count(:"])
+def test_half_a_module_is_forgotten(code: str, file: Path) -> None:
+    half = file.with_name("half.py")
+    half.write_text(f"count = 1\n{code}\n")
+    with pytest.raises((KeyboardInterrupt, OSError, UserError)):
+        load_object(f"{half}:count")
+    half.write_text("count = 'two'\n")
+    assert load_object(f"{half}:count") == "two"
+
+
 def test_names_of_equal_components_are_numbered() -> None:
     class Same(RewardComponent):
         def compute(self, gen_structures: list, **kwargs: object) -> Scores:

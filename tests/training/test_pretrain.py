@@ -11,6 +11,7 @@ from atomrl.data.batches import SizedBatches
 from atomrl.data.qm9 import load_qm9, split
 from atomrl.errors import UserError
 from atomrl.training.pretrain_run import pretrain_edm
+from atomrl.training.pretraining import PretrainConfig, Pretraining
 
 SMALL = [
     "model.hidden=16",
@@ -46,6 +47,11 @@ def test_batches_hold_molecules_of_near_size_and_continue_at_any_step() -> None:
     later = next(iter(SizedBatches(molecules, 64, seed=0, first_step=30)))
     assert torch.equal(later.positions, batches[30].positions)
     assert later.step == batches[30].step == 30
+
+
+def test_a_module_without_losses_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="losses"):
+        Pretraining(torch.nn.Linear(1, 1), PretrainConfig())
 
 
 def test_an_unknown_option_is_refused() -> None:

@@ -8,13 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from atomrl.config import load_config
+from atomrl.training.callbacks import Checkpoints
 from atomrl.training.run import train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_backbone import TINY, write
+
+from results.steps import TrainedRun
 
 
 def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
@@ -25,6 +29,10 @@ def command(arguments: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "atomrl", "train", *arguments], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
+
+
+def log(run: Path) -> list[dict[str, float | None]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def wait_for(lines: int, path: Path, process: subprocess.Popen[bytes]) -> None:
@@ -62,10 +70,43 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     assert one["atomrl"]["iteration"] == other["atomrl"]["iteration"] == last - 1
     for name, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][name]), name
-    logs = [[json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in (whole, resumed)]
+    logs = [log(run) for run in (whole, resumed)]
     assert [row["iteration"] for row in logs[1]] == list(range(last))
     for a, b in zip(*logs, strict=True):
         assert {k: v for k, v in a.items() if "seconds" not in k} == {k: v for k, v in b.items() if "seconds" not in k}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_kill_between_a_checkpoint_and_its_log_line(
+    more: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resumed run makes up for the line, be there something left to do or not."""
+    write(tmp_path / "backbone")
+    honest = Checkpoints.on_train_epoch_end
+
+    def killed_after(self: Checkpoints, trainer, pl_module) -> None:
+        honest(self, trainer, pl_module)
+        if trainer.current_epoch == 1:
+            raise OSError("killed")
+
+    folder, last = tmp_path / "run", 2 + more
+    schedule = "train.total_steps=3"
+    whole = train(load_config("demo", overrides(tmp_path, "whole", schedule, f"dataloader.epoches={last}")), "demo")
+    broken = load_config("demo", overrides(tmp_path, "run", schedule, "dataloader.epoches=2"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "on_train_epoch_end", killed_after)
+        with pytest.raises(OSError, match="killed"):
+            train(broken, "demo")
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 1
+    assert not TrainedRun(folder, last, evaluated=False).whole()
+    rest = [schedule, "resume=true", f"dataloader.epoches={last}"]
+    train(load_config("demo", overrides(tmp_path, "run", *rest)), "demo")
+    assert [row["iteration"] for row in log(folder)] == list(range(last))
+    for found, expected in zip(log(folder), log(whole), strict=True):
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert "seconds" in name or found[name] == pytest.approx(value, rel=1e-5, abs=1e-5), name
+    assert TrainedRun(folder, last, evaluated=False).whole()
 
 
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:

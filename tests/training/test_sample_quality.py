@@ -77,6 +77,15 @@ def test_the_numbers_are_those_of_what_the_averaged_weights_draw(
     assert logged(folder, "molecule_stability") == pytest.approx({49: molecules, 99: molecules}, abs=1e-6)
 
 
+def test_each_look_is_logged_whatever_the_log_shows_of_the_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qm9_test: Structures
+) -> None:
+    monkeypatch.setattr(pretrain_run, "sample", lambda *_: qm9_test)
+    folder = pretrain_edm([*TINY, "quality_every=30", f"save_path={tmp_path / 'run'}"])
+    assert list(logged(folder, "atom_stability")) == [29, 59, 89]
+    assert list(logged(folder, "loss")) == [49, 99]
+
+
 def test_no_samples_are_drawn_if_nobody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pretrain_run, "sample", lambda *_: pytest.fail("sampled"))
     pretrain_edm([*TINY, "quality_every=0", f"save_path={tmp_path / 'run'}"])

@@ -4,6 +4,7 @@ Bad samples are put in the place of what the policy decoded; rollout, worker poo
 """
 
 import json
+import logging
 import math
 import os
 import signal
@@ -21,6 +22,7 @@ from atomrl.config import load_config
 from atomrl.force_fields.xtb import XTBForceField
 from atomrl.objectives.fed_grpo import FedGRPO
 from atomrl.policies.molecule import MoleculePolicy
+from atomrl.protocols import Collective
 from atomrl.records import RewardTable, Structures
 from atomrl.training.run import train
 
@@ -84,9 +86,13 @@ class Watched:
         honest = FedGRPO.advantages
 
         def advantages(
-            objective: FedGRPO, table: RewardTable, group_ids: torch.Tensor, active: torch.Tensor
+            objective: FedGRPO,
+            table: RewardTable,
+            group_ids: torch.Tensor,
+            active: torch.Tensor,
+            collective: Collective | None = None,
         ) -> Advantages:
-            answer = honest(objective, table, group_ids, active)
+            answer = honest(objective, table, group_ids, active, collective)
             self.scores.append((table, answer, group_ids))
             return answer
 
@@ -192,6 +198,39 @@ def test_latents_that_run_away(
     for table, advantages, _ in watched.scores:
         lost = torch.tensor([found is not None for found in table.reasons])
         assert torch.equal(advantages.total[lost], torch.zeros(2).double())
+
+
+def test_a_run_that_explodes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Most of the samples are lost from the second iteration on, in the last one all: it warns once, then it stops."""
+    lost_by_iteration = [3, 4, 5, 6]  # of 6
+    honest = MoleculePolicy.prior
+
+    def prior(policy: MoleculePolicy, prompts, draw):
+        latents, mask = honest(policy, prompts, draw)
+        lost = prompts.sample_ids % 6 < lost_by_iteration[prompts.iteration]
+        return torch.where(lost[:, None, None], latents * 1e9, latents), mask
+
+    monkeypatch.setattr(MoleculePolicy, "prior", prior)
+    words = ["train", *TINY, f"model.backbone={write(tmp_path / 'backbone')}", f"save_path={tmp_path / 'run'}"]
+    with caplog.at_level(logging.WARNING, "atomrl"), pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    warned = [record.getMessage() for record in caplog.records]
+    assert len(warned) == 1
+    assert "iteration 1: 4 of 6 samples (67 %) exploded" in warned[0]
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "all 6 samples of iteration 3 exploded" in error
+    for remedy in ("train.learning_rate", "train.kl_penalty_weight", "model.time_step"):
+        assert remedy in warned[0]
+        assert remedy in error
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["masked_samples"] for row in rows] == [3, 4, 5]
+    assert torch.load(tmp_path / "run" / "checkpoint_latest.pth", weights_only=True)["atomrl"]["iteration"] == 2
 
 
 def scoring_workers() -> set[int]:

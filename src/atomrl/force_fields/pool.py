@@ -32,7 +32,7 @@ TIMEOUT = "timeout"
 WORKER_DIED = "worker_died"
 
 START_TIMEOUT = 120.0
-"""Seconds that a worker may take to import its task; a cold network file system needs many."""
+"""Seconds that a worker may take to import its task, if nothing else is said; a cold network file system needs many."""
 
 START_ATTEMPTS = 3
 """Workers killed by a signal while they start, one after the other, before the pool gives up."""
@@ -71,18 +71,28 @@ class WorkerPool(Closing):
         workers: number of processes.
         timeout: seconds per item.
         settings: picklable keyword arguments of the function.
+        start_timeout: seconds that a worker may take to import the task.
     """
 
-    def __init__(self, task: str, workers: int, timeout: float, settings: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        task: str,
+        workers: int,
+        timeout: float,
+        settings: Mapping[str, Any] | None = None,
+        start_timeout: float = START_TIMEOUT,
+    ) -> None:
         if workers < 1:
             raise UserError(f"a worker pool needs at least one worker, got {workers}: set workers to 1 or more")
-        if timeout <= 0:
-            raise UserError(f"the time-out of a worker pool must be positive, got {timeout} s")
+        for name, seconds in (("time-out", timeout), ("start time-out", start_timeout)):
+            if seconds <= 0:
+                raise UserError(f"the {name} of a worker pool must be positive, got {seconds} s")
         if not all(task.partition(":")):
             raise UserError(f'the task of a worker pool is written "module:function", got "{task}"')
         self.task = task
         self.workers = workers
         self.timeout = timeout
+        self.start_timeout = start_timeout
         self.settings = dict(settings or {})
         self._running: list[_Worker] = []
         self._failed_starts = 0
@@ -204,7 +214,7 @@ class WorkerPool(Closing):
         self._discard(worker)
         if worker.starting:
             raise UserError(
-                f"a worker process for {self.task} was not ready after {START_TIMEOUT:g} s; "
+                f"a worker process for {self.task} was not ready after {self.start_timeout:g} s; "
                 f"check that the module imports quickly: {last_line}"
             )
         return Outcome(None, TIMEOUT)
@@ -214,7 +224,7 @@ class WorkerPool(Closing):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
-            self._running.append(_Worker(self.task, self.settings, self.timeout + GRACE))
+            self._running.append(_Worker(self.task, self.settings, self.timeout + GRACE, self.start_timeout))
 
     def _discard(self, worker: _Worker) -> None:
         """Kill a worker and forget it."""
@@ -232,7 +242,7 @@ class _Worker:
         deadline: on the monotonic clock, by which it must answer.
     """
 
-    def __init__(self, task: str, settings: dict[str, Any], limit: float) -> None:
+    def __init__(self, task: str, settings: dict[str, Any], limit: float, start_timeout: float) -> None:
         self.connection: Connection[Any, Any]
         self.connection, theirs = multiprocessing.Pipe()
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
@@ -247,7 +257,7 @@ class _Worker:
             )
         self.starting = True
         self.item: int | None = None
-        self.deadline = time.monotonic() + START_TIMEOUT
+        self.deadline = time.monotonic() + start_timeout
         with suppress(ConnectionError):  # if it is dead already, the first read says so
             self.connection.send((task, settings, limit))
 

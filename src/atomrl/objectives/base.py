@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from atomrl.advantages import Advantages
+from atomrl.protocols import Collective
 from atomrl.records import RewardTable
 
 
@@ -53,8 +54,17 @@ class Objective(Protocol):
     def needs_reference(self) -> bool:
         """Whether `StepTerms.divergence` must be computed."""
 
-    def advantages(self, table: RewardTable, group_ids: Tensor, active: Tensor) -> Advantages:
-        """Advantages of B samples; `active` (B,) bool leaves out samples whose trajectory is unusable."""
+    def advantages(
+        self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
+    ) -> Advantages:
+        """Advantages of the B samples of this process.
+
+        Args:
+            table: their scores.
+            group_ids: (B,); a group is whole in one process.
+            active: (B,) bool, False for samples whose trajectory is unusable.
+            collective: what compares samples beyond their groups sums over it; alone if None.
+        """
 
     def loss(self, terms: StepTerms) -> StepLoss:
         """Loss of one transition."""

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from atomrl.advantages import Advantages, Groups, group_advantages
 from atomrl.objectives.base import StepLoss, StepTerms
-from atomrl.objectives.surrogate import clipped_loss, log_ratio, reference_penalty, scored_channels
+from atomrl.objectives.surrogate import Anchored, clipped_loss, log_ratio, scored_channels
+from atomrl.protocols import Collective
 from atomrl.records import RewardTable
 
 
@@ -47,24 +48,19 @@ class FedGRPOConfig:
     failed: str = "worst"
 
 
-@dataclass(frozen=True)
-class FedGRPO:
+class FedGRPO(Anchored[FedGRPOConfig]):
     """The objective; see the module's docstring."""
 
-    config: FedGRPOConfig
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether a KL to the initial model is part of the loss."""
-        return self.config.kl_penalty_weight > 0
-
-    def advantages(self, table: RewardTable, group_ids: Tensor, active: Tensor) -> Advantages:
+    def advantages(
+        self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
+    ) -> Advantages:
         """Normalise each channel in its group, weigh, sum, clamp.
 
         Args:
             table: channels (B,), NaN where scoring failed.
             group_ids: (B,).
             active: (B,) bool.
+            collective: not asked, since nothing is compared beyond a group.
 
         Raises:
             UserError: a weight names a channel that the reward does not give, or no channel has a weight.
@@ -81,7 +77,6 @@ class FedGRPO:
             flat &= groups.sum(weighted.abs()) == 0
             total = total + weighted
         stats = {
-            "masked_samples": float((~active).sum()),
             "zero_spread_groups": float(flat.sum()),
             "advantage_clip_frac": float((total.abs() > limit).double().mean()),
         }
@@ -89,10 +84,6 @@ class FedGRPO:
 
     def loss(self, terms: StepTerms) -> StepLoss:
         """Clipped policy loss of one transition, plus the KL penalty."""
-        weighting = self.config.step_weighting
-        loss, counts = clipped_loss(terms, log_ratio(terms, weighting), self.config.clip_range)
-        if terms.divergence is not None:
-            penalty = reference_penalty(terms.divergence, terms, weighting)
-            loss = loss + self.config.kl_penalty_weight * penalty
-            counts["kl_loss"] = penalty.detach()
-        return StepLoss(torch.where(terms.active, loss, 0.0), counts)
+        difference = log_ratio(terms, self.config.step_weighting)
+        loss, counts = clipped_loss(terms, difference, self.config.clip_range)
+        return self.finished(loss, terms, counts)

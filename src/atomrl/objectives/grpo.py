@@ -28,11 +28,12 @@ from atomrl.objectives.base import StepLoss, StepTerms
 from atomrl.objectives.surrogate import (
     FAILED,
     STEP_WEIGHTINGS,
+    Anchored,
     clipped_loss,
     log_ratio,
-    reference_penalty,
     scored_channels,
 )
+from atomrl.protocols import Collective
 from atomrl.records import RewardTable
 from atomrl.rewards.normalize import CLIP_RANGE, check_normalization, normalize
 
@@ -43,7 +44,7 @@ class GRPOConfig:
 
     Attributes:
         num_group_samples: samples per prompt; the prompts come in groups of this size.
-        group_reward_norm: normalise in each group; false: over the batch.
+        group_reward_norm: normalise in each group; false: over the batch of all processes.
         normalize_fn: how, see `rewards.normalize`; None: the sum itself is the advantage.
         eps: of the normalisation.
         clip_range: of the normalisation `clip`.
@@ -97,18 +98,12 @@ class GRPOConfig:
                 raise UserError(f"{name} is one of {', '.join(allowed)}; got {choice!r}")
 
 
-@dataclass(frozen=True)
-class GRPO:
+class GRPO(Anchored[GRPOConfig]):
     """The objective; see the module's docstring."""
 
-    config: GRPOConfig
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether a KL to the initial model is part of the loss."""
-        return self.config.kl_penalty_weight > 0
-
-    def advantages(self, table: RewardTable, group_ids: Tensor, active: Tensor) -> Advantages:
+    def advantages(
+        self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
+    ) -> Advantages:
         """Sum the channels, then normalise the sum in its group or over the batch.
 
         `Advantages.channels` hold what each channel adds to the sum, before it is normalised.
@@ -117,12 +112,13 @@ class GRPO:
             table: channels (B,), NaN where scoring failed.
             group_ids: (B,).
             active: (B,) bool.
+            collective: over which the batch reaches; alone if None.
 
         Raises:
             UserError: a weight names a channel that the reward does not give, or no channel has a weight.
         """
         config = self.config
-        groups = Groups.of(group_ids) if config.group_reward_norm else Groups.whole(group_ids)
+        groups = Groups.of(group_ids) if config.group_reward_norm else Groups.whole(group_ids, collective)
         weights = dict.fromkeys(table.channels, 1.0) if config.channel_weights is None else config.channel_weights
         scored = scored_channels(table, weights, groups, active, config.failed)
         total = torch.zeros(len(table), dtype=torch.float64, device=group_ids.device)
@@ -134,10 +130,7 @@ class GRPO:
         reward = torch.where(known, total, torch.nan)
         normalized = normalize(reward, config.normalize_fn, groups=groups, eps=config.eps, clip_range=config.clip_range)
         advantages = torch.where(known, normalized, 0.0)
-        stats = {
-            "masked_samples": float((~active).sum()),
-            "zero_spread_groups": float((groups.sum(advantages.abs()) == 0).sum()),
-        }
+        stats = {"zero_spread_groups": float((groups.sum(advantages.abs()) == 0).sum())}
         return Advantages(advantages, shares, stats)
 
     def loss(self, terms: StepTerms) -> StepLoss:
@@ -149,8 +142,4 @@ class GRPO:
         entropy = -terms.log_prob * (terms.balance if config.step_weighting == "balanced" else 1.0)
         loss = loss + config.kl_weight * k3 - config.entropy_weight * entropy
         counts |= {"k3": k3.detach(), "entropy": entropy.detach()}
-        if terms.divergence is not None:
-            penalty = reference_penalty(terms.divergence, terms, config.step_weighting)
-            loss = loss + config.kl_penalty_weight * penalty
-            counts["kl_loss"] = penalty.detach()
-        return StepLoss(torch.where(terms.active, loss, 0.0), counts)
+        return self.finished(loss, terms, counts)

@@ -1,8 +1,10 @@
-"""What group-relative objectives share: scores without gaps, and the clipped policy gradient of one transition."""
+"""What group-relative objectives share: scores without gaps, clipped policy gradient, KL to the initial model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,11 +12,50 @@ from torch import Tensor
 from atomrl.advantages import Groups, fill_failed
 from atomrl.errors import UserError
 from atomrl.log_prob import LOG_RATIO_LIMIT
-from atomrl.objectives.base import StepTerms
+from atomrl.objectives.base import StepLoss, StepTerms
 from atomrl.records import GATED, RewardTable
 
 STEP_WEIGHTINGS = ("published", "balanced")
 FAILED = ("worst", "mask")
+
+
+class Anchor(Protocol):
+    """Options that every objective with a KL to the initial model has."""
+
+    @property
+    def kl_penalty_weight(self) -> float:
+        """Weight of the KL; 0 leaves it out."""
+
+    @property
+    def step_weighting(self) -> str:
+        """`published` or `balanced`."""
+
+
+C = TypeVar("C", bound=Anchor)
+
+
+@dataclass(frozen=True)
+class Anchored(Generic[C]):
+    """Base of an objective whose loss may hold the KL to the initial model."""
+
+    config: C
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a KL to the initial model is part of the loss."""
+        return self.config.kl_penalty_weight > 0
+
+    def finished(self, loss: Tensor, terms: StepTerms, counts: Mapping[str, Tensor]) -> StepLoss:
+        """A loss (B,) with the KL to the initial model, times balance^2 under `balanced` as a log-ratio squared is.
+
+        0 for inactive samples.
+        """
+        if terms.divergence is not None:
+            balanced = self.config.step_weighting == "balanced"
+            penalty = terms.divergence * terms.balance**2 if balanced else terms.divergence
+            loss = loss + self.config.kl_penalty_weight * penalty
+            counts = {**counts, "kl_loss": penalty.detach()}
+        return StepLoss(torch.where(terms.active, loss, 0.0), counts)
 
 
 def scored_channels(
@@ -70,8 +111,3 @@ def clipped_loss(terms: StepTerms, difference: Tensor, clip_range: float) -> tup
         "log_ratio_clamped": ((terms.log_prob - terms.old_log_prob).abs() > LOG_RATIO_LIMIT).to(ratio.dtype),
     }
     return torch.maximum(-advantages * ratio, -advantages * clipped), counts
-
-
-def reference_penalty(divergence: Tensor, terms: StepTerms, step_weighting: str) -> Tensor:
-    """KL(current || initial model) of the step, (B,); times balance^2 under `balanced`, as a log-ratio squared is."""
-    return divergence * terms.balance**2 if step_weighting == "balanced" else divergence

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from contextlib import ExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -45,14 +46,13 @@ def _from_file(path: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        del sys.modules[name]
-        raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
-    except BaseException:
-        del sys.modules[name]  # half a module must not be found the next time
-        raise
+    with ExitStack() as failure:
+        failure.callback(sys.modules.pop, name)  # half a module must not be found the next time
+        try:
+            spec.loader.exec_module(module)
+        except SyntaxError as error:
+            raise UserError(f"{path}, line {error.lineno}: {error.msg}") from error
+        failure.pop_all()
     return module
 
 

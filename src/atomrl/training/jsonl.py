@@ -25,9 +25,11 @@ class JSONLLogger(Logger):
     def __init__(self, path: Path, first_iteration: int = 0) -> None:
         super().__init__()
         self.path = path
+        self.last = -1
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _iteration(line) < first_iteration]
             write_whole(path, "".join(f"{line}\n" for line in kept))
+            self.last = max((int(_iteration(line)) for line in kept), default=-1)
 
     @property
     def name(self) -> str:
@@ -51,6 +53,14 @@ class JSONLLogger(Logger):
         values.pop("epoch", None)
         with self.path.open("a") as file:
             file.write(json.dumps({"iteration": step, **values}) + "\n")
+
+    def complete(self, iteration: int, metrics: dict[str, float]) -> None:
+        """Append the line of a checkpoint's iteration if the file ends before it.
+
+        A line is written after its checkpoint, so a kill between the two leaves a file without it.
+        """
+        if self.last < iteration:
+            self.log_metrics(metrics, iteration)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:

@@ -54,8 +54,9 @@ class SampleQuality(Callback):
             plan = SamplePlan(self.samples, 100, seed=1)
             drawn = sample(Backbone(pl_module.average, self.sizes, "training"), plan, pl_module.device, "quality")
         measured = MoleculeMonitor(rdkit=False).measure(drawn)
-        for name in ("atom_stability", "molecule_stability"):
-            pl_module.log(name, measured[name], batch_size=1)
+        shown = {name: measured[name] for name in ("atom_stability", "molecule_stability")}
+        for logger in trainer.loggers:  # not pl_module.log, which is heard only every log_every_n_steps
+            logger.log_metrics(shown, step=trainer.global_step - 1)  # of the batch that just ended, as Lightning counts
 
 
 def pretrain_edm(overrides: Sequence[str]) -> Path:

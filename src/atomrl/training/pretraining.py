@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -67,7 +68,7 @@ B = TypeVar("B", bound=Batch)
 M = TypeVar("M", bound=nn.Module)
 
 
-class Pretraining(lightning.LightningModule, Generic[M, B]):
+class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
     """Trains a network on `losses`; `averaged` holds its exponential moving average, the one to use afterwards."""
 
     def __init__(self, network: M, train: PretrainConfig) -> None:
@@ -76,9 +77,9 @@ class Pretraining(lightning.LightningModule, Generic[M, B]):
         self.network = network
         self.averaged = AveragedModel(network, multi_avg_fn=partial(move_average, train.ema_decay))
 
+    @abstractmethod
     def losses(self, network: M, batch: B, purpose: str) -> dict[str, Tensor]:
         """Means over a batch by name, `loss` among them; random draws depend on (seed, batch.step, purpose) alone."""
-        raise NotImplementedError
 
     @property
     def average(self) -> M:

@@ -6,13 +6,13 @@ The algorithm is in `rollout`, `objectives` and `update`, which import no Lightn
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import lightning
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -20,23 +20,29 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from atomrl.advantages import Advantages
 from atomrl.collective import current
 from atomrl.config import TrainSection
 from atomrl.data.batches import Listed
 from atomrl.objectives.base import Objective
 from atomrl.prompts import PromptPlan
 from atomrl.protocols import DiffusionPolicy, Monitor, Reward
-from atomrl.records import Prompts, RewardTable, Trajectory
-from atomrl.rollout import RolloutConfig, rollout
+from atomrl.records import Prompts, Stats
+from atomrl.rollout import RolloutConfig
 from atomrl.schedules import follow, lr_factor
 from atomrl.scoring import Scorer
 from atomrl.training.averaging import move_average
+from atomrl.training.documented import DocumentedInterface
+from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.score_log import summarise
-from atomrl.update import update, usable
+from atomrl.update import AGAINST_EXPLOSIONS, update
+
+log = logging.getLogger(__name__)
+
+MANY_MASKED = 0.5
+"""A run that leaves out more than this share of an iteration's samples says so."""
 
 
-class RLModule(lightning.LightningModule):
+class RLModule(DocumentedInterface):
     """Trains a policy by reinforcement learning.
 
     Args:
@@ -68,6 +74,8 @@ class RLModule(lightning.LightningModule):
         self.policy, self.plan, self.objective, self.scorer = policy, plan, objective, Scorer(reward)
         self.sampling, self.config, self.total_steps = sampling, config, total_steps
         self.monitor, self.card = monitor, dict(card or {})
+        self._warned = False
+        self._line: Stats = {}  # of the log, for the last iteration
         if objective.needs_reference:
             policy.keep_reference()
         self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, config.ema_decay))
@@ -102,42 +110,46 @@ class RLModule(lightning.LightningModule):
         assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
         follow(scheduler)
 
-    def rollout(self, batch: Prompts) -> tuple[Trajectory, RewardTable]:
-        """Sample every prompt and score the samples."""
-        trajectory = rollout(self.policy, batch, self.sampling, on_bucket=self.scorer.start)
-        return trajectory, self.scorer.finish(trajectory, current())
-
-    def compute_rewards(self, trajectory: Trajectory, table: RewardTable) -> Advantages:
-        """Advantages of a scored rollout."""
-        active = usable(trajectory, self.config.exploded_above)
-        return self.objective.advantages(table.to(self.device), trajectory.group_ids, active)
-
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
         """One iteration (Lightning)."""
         started = time.monotonic()
-        trajectory, table = self.rollout(batch)
-        sampled = time.monotonic()
-        advantages = self.compute_rewards(trajectory, table)
+        batch_gen, trajectory = self.rollout(batch)
+        table, advantages = self.compute_rewards(batch_gen)
+        scored = time.monotonic()
         optimizer = self.optimizers()
         # Lightning's wrapper passes everything on, and counts the steps.
         assert isinstance(optimizer, LightningOptimizer)
         stats = update(self.policy, trajectory, advantages, self.objective, optimizer, self.config, current())
+        self._warn_of_explosions(stats["masked_samples"], batch.iteration)
         self.averaged.update_parameters(self.policy.trainable())
         schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
-        rate = schedule.get_last_lr()[0]
+        rate = float(schedule.get_last_lr()[0])
         schedule.step()
-        times = {"seconds_rollout": sampled - started, "seconds_update": time.monotonic() - sampled}
+        times = {"seconds_rollout": scored - started, "seconds_update": time.monotonic() - scored}
         measured = {} if self.monitor is None else self.monitor.measure(trajectory.structures)
-        log = {**summarise(table), **advantages.stats, **stats, **measured, **times, "lr": rate}
-        self.log_dict(log, on_step=False, on_epoch=True, batch_size=len(batch))
+        self._line = {**summarise(table), **advantages.stats, **stats, **measured, **times, "lr": rate}
+        self.log_dict(self._line, on_step=False, on_epoch=True, batch_size=len(batch))
+
+    def _warn_of_explosions(self, masked: float, iteration: int) -> None:
+        """Say once that the run learns from a minority of its samples."""
+        samples = self.plan.groups * self.plan.samples_per_group
+        if self._warned or masked <= MANY_MASKED * samples or self.global_rank:
+            return
+        self._warned = True
+        log.warning(
+            f"iteration {iteration}: {masked:.0f} of {samples} samples ({100 * masked / samples:.0f} %) exploded and "
+            f"teach nothing; if this goes on, {AGAINST_EXPLOSIONS}"
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights are, so that they can be loaded without the run (Lightning)."""
-        checkpoint["atomrl"] = {**self.card, "iteration": self.trainer.current_epoch, "train": asdict(self.config)}
+        run = {"iteration": self.trainer.current_epoch, "train": asdict(self.config), "log": dict(self._line)}
+        checkpoint["atomrl"] = {**self.card, **run}
 
-    def close(self) -> None:
-        """Give back workers and threads."""
-        self.scorer.close()
-        if self.monitor is not None:
-            self.monitor.close()
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Log the checkpoint's iteration, should a kill have come before its line (Lightning)."""
+        card = checkpoint["atomrl"]
+        for logger in self.trainer.loggers:
+            if isinstance(logger, JSONLLogger) and "log" in card:  # not in checkpoints of the first version
+                logger.complete(card["iteration"], card["log"])

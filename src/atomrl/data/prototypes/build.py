@@ -25,6 +25,9 @@ RELAX = "atomrl.data.prototypes.relax:relax_candidate"
 TIMEOUT = 240.0
 """Seconds per candidate at which its worker is killed. The relaxation itself stops after 60 of processor time."""
 
+START_TIMEOUT = 300.0
+"""Seconds for a worker's imports; some compete with as many relaxations as there are processors."""
+
 STARTS = 5
 """How often in a row a worker may fail to start: a machine that is busy for a while delays its imports too long."""
 
@@ -97,7 +100,10 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def _relaxed(left: deque[Candidate], options: BuildOptions) -> Iterator[tuple[Candidate, Outcome]]:
     """Candidates with their outcomes as they finish; each pool has one worker, so none waits for another."""
     end = time.monotonic() + 60 * options.minutes if options.minutes is not None else float("inf")
-    pools = [WorkerPool(options.task, 1, options.timeout) for _ in range(min(options.workers, len(left)))]
+    pools = [
+        WorkerPool(options.task, 1, options.timeout, start_timeout=START_TIMEOUT)
+        for _ in range(min(options.workers, len(left)))
+    ]
     running: dict[Future[list[Outcome]], tuple[Candidate, WorkerPool]] = {}
     failed_starts = 0
 

@@ -1,0 +1,41 @@
+"""One rank of two, first the only one whose samples all exploded, then one of two; rank 0 saves what it got."""
+
+import sys
+
+import torch
+import torch.distributed as dist
+from test_update import LIMIT, OBJECTIVE, STEPS, plan, policy, score
+
+from atomrl.collective import current
+from atomrl.errors import UserError
+from atomrl.records import Stats
+from atomrl.rollout import RolloutConfig, rollout
+from atomrl.update import UpdateConfig, update, usable
+
+
+def step(limit: float) -> Stats:
+    """An update of the initial policy by this rank's share of the samples."""
+    model = policy()
+    prompts = plan().share(plan().prompts(0), dist.get_rank(), dist.get_world_size())
+    trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12))
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, limit), current())
+    optimizer = torch.optim.SGD(model.current.parameters(), lr=0.01)
+    return update(model, trajectory, advantages, OBJECTIVE, optimizer, UpdateConfig(exploded_above=limit), current())
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    stats = step(0.0 if dist.get_rank() == 0 else LIMIT)
+    try:
+        step(0.0)
+        stopped = False
+    except UserError:
+        stopped = True
+    everyone = current().gather(torch.tensor([stopped]))
+    if dist.get_rank() == 0:
+        torch.save({"masked_samples": stats["masked_samples"], "stopped": everyone.tolist()}, sys.argv[1])
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
