@@ -10,7 +10,6 @@ import hashlib
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,15 +20,13 @@ import torch
 from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
-from numpy.typing import NDArray
 
-from atomrl.chemistry.crystals import CellBounds, check_cells, to_crystals
+from atomrl.chemistry.crystals import CellBounds
 from atomrl.chemistry.niggli import Crystal
 from atomrl.errors import UserError
 from atomrl.extras import extra
-from atomrl.force_fields.base import Evaluation, Failure
-from atomrl.force_fields.pool import Outcome, WorkerPool
-from atomrl.records import Structures
+from atomrl.force_fields.base import Failure
+from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked, failed
 
 with extra("crystals"):
     import chgnet
@@ -42,33 +39,19 @@ CORRECTIONS = {"0.3.0": "MP2020", "0.2.0": "MP2020"}
 MaterialsProject2020Compatibility. A hull must be on the same scale."""
 
 
-@dataclass(frozen=True)
-class CrystalEvaluation(Evaluation):
-    """Energy, forces and stress of a crystal.
-
-    Attributes:
-        energy: of the cell, eV (CHGNet itself says eV per atom); NaN if failed.
-        forces: eV/Å, (N, 3); NaN if failed or not asked for.
-        stress: (dE/dstrain) / volume, eV/Å³, (3, 3); NaN if failed or not asked for.
-    """
-
-    stress: NDArray[np.float64] = field(default_factory=lambda: np.full((3, 3), np.nan))
-
-
-class CHGNetForceField:
+class CHGNetForceField(CrystalForceField):
     """Energies, and if asked for forces and stress, of crystals; implements `protocols.ForceField`.
 
     Cells are checked first (`crystals.check_cells`: overlapping atoms would be a reward hack, a dense cell takes all
-    memory); what passes is evaluated in batches. Reasons besides those of the check: `nonfinite_result`, and with
-    workers `timeout`, `worker_died`.
+    memory); what passes is evaluated in batches. Reasons besides those of the check: `nonfinite_result`, `isolated`,
+    and with workers `timeout`, `worker_died`.
 
     Args:
         weights: version of the published weights, a key of `CORRECTIONS`.
         gradients: whether to compute forces and stress (about 3 times the time).
         batch_size: crystals evaluated together.
         workers: processes with one thread each, on the CPU; 0 evaluates in this process.
-        timeout: seconds per batch in a worker. A batch that is lost (time-out, death of the worker) is evaluated
-            again crystal by crystal, so that only the culprit stays without a score.
+        timeout: seconds per batch in a worker.
         device: e.g. `cuda`; None takes a GPU if there is one. Only without workers.
         bounds: of the cells.
 
@@ -81,7 +64,7 @@ class CHGNetForceField:
         UserError: unknown weights, a device beside workers, or an extra that is not installed.
     """
 
-    elements: frozenset[int] = frozenset(range(1, 95))
+    elements = frozenset(range(1, 95))
 
     def __init__(
         self,
@@ -95,54 +78,10 @@ class CHGNetForceField:
     ) -> None:
         if weights not in CORRECTIONS:
             raise UserError(f"CHGNet has no weights {weights!r}: choose one of {', '.join(CORRECTIONS)}")
-        if batch_size < 1 or workers < 0:
-            raise UserError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
-        if workers and device not in (None, "cpu"):
-            raise UserError(f"CHGNet's workers run on the CPU, got device={device!r}: set workers to 0")
-        chosen = device or ("cuda" if torch.cuda.is_available() and not workers else "cpu")
         self.correction = CORRECTIONS[weights]
         self.model_id = model_id(weights)
-        self.bounds = bounds or CellBounds()
-        self._batch_size = batch_size
-        self._settings: dict[str, Any] = {"weights": weights, "device": chosen, "gradients": gradients}
-        task = "atomrl.force_fields.chgnet:evaluate_crystals"
-        self._pool = WorkerPool(task, workers, timeout, self._settings) if workers else None
-
-    def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
-        """Energy (eV), forces (eV/Å) and stress (eV/Å³) of each crystal, in order.
-
-        Raises:
-            UserError: the structures have no cell, or the workers cannot start.
-        """
-        reasons = check_cells(structures, self.elements, self.bounds)
-        sound = torch.tensor([reason is None for reason in reasons], dtype=torch.bool)
-        results = iter(self._evaluate(to_crystals(structures[sound.to(structures.numbers.device)])))
-        return [
-            next(results) if reason is None else _failed(size, reason)
-            for size, reason in zip(structures.sizes.tolist(), reasons, strict=True)
-        ]
-
-    def close(self) -> None:
-        """End the workers."""
-        if self._pool is not None:
-            self._pool.close()
-
-    def _evaluate(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
-        """Results of crystals that passed the check."""
-        starts = range(0, len(crystals), self._batch_size)
-        batches = [list(crystals[start : start + self._batch_size]) for start in starts]
-        if self._pool is None:
-            return [result for batch in batches for result in evaluate_crystals(batch, **self._settings)]
-        outcomes = self._pool.map(batches)
-        lost = [index for index, outcome in enumerate(outcomes) if outcome.reason is not None]
-        singles = [crystal for index in lost if len(batches[index]) > 1 for crystal in batches[index]]
-        again = iter(self._pool.map([[crystal] for crystal in singles]))
-        results = []
-        for batch, outcome in zip(batches, outcomes, strict=True):
-            one_by_one = outcome.reason is not None and len(batch) > 1
-            parts = [next(again) for _ in batch] if one_by_one else [outcome]
-            results += _unpack(batch, parts)
-        return results
+        settings = {"weights": weights, "gradients": gradients}
+        super().__init__(evaluate_crystals, settings, batch_size, workers, timeout, device, bounds)
 
 
 class CHGNetCalculator(Calculator):
@@ -205,7 +144,7 @@ def evaluate_crystals(item: list[Crystal], weights: str, device: str, gradients:
             graphs.append(crystal_graph(crystal))
             results.append(None)
         except Failure as failure:
-            results.append(_failed(len(crystal.numbers), failure.reason))
+            results.append(failed(len(crystal.numbers), failure.reason))
     sound = [crystal for crystal, result in zip(item, results, strict=True) if result is None]
     evaluated = iter(_evaluate_graphs(sound, graphs, load_model(weights, device), device, gradients) if graphs else [])
     return [next(evaluated) if result is None else result for result in results]
@@ -257,7 +196,7 @@ def _evaluate_graphs(
         total = (per_atom * torch.as_tensor(sizes, dtype=per_atom.dtype, device=per_atom.device)).sum()
     energies = per_atom.detach().cpu().double().numpy() * sizes
     if not gradients:
-        return [_checked(energy, np.full((size, 3), np.nan)) for energy, size in zip(energies, sizes, strict=True)]
+        return [checked(energy, np.full((size, 3), np.nan)) for energy, size in zip(energies, sizes, strict=True)]
     leaves = [graph.atom_frac_coord for graph in graphs] + [graph.lattice for graph in graphs]
     slopes = [slope.cpu().double().numpy() for slope in torch.autograd.grad(total, leaves)]
     results = []
@@ -266,33 +205,5 @@ def _evaluate_graphs(
     ):
         forces = -by_place @ np.linalg.inv(crystal.lattice).T
         stress = crystal.lattice.T @ by_lattice / abs(np.linalg.det(crystal.lattice))
-        results.append(_checked(energy, forces, (stress + stress.T) / 2))
+        results.append(checked(energy, forces, (stress + stress.T) / 2))
     return results
-
-
-def _checked(
-    energy: float, forces: NDArray[np.float64], stress: NDArray[np.float64] | None = None
-) -> CrystalEvaluation:
-    """The result, or `nonfinite_result`; `stress` is None where no gradients were asked for."""
-    if stress is None:
-        result, finite = CrystalEvaluation(float(energy), forces, None), True
-    else:
-        result = CrystalEvaluation(float(energy), forces, None, stress=stress)
-        finite = bool(np.isfinite(forces).all() and np.isfinite(stress).all())
-    return result if finite and np.isfinite(energy) else _failed(len(forces), "nonfinite_result")
-
-
-def _unpack(batch: Sequence[Crystal], outcomes: Sequence[Outcome]) -> list[CrystalEvaluation]:
-    """Results of a batch out of one outcome for all of it, or one for each crystal."""
-    if len(outcomes) == 1 and outcomes[0].reason is None:
-        whole: list[CrystalEvaluation] = outcomes[0].value
-        return whole
-    return [
-        outcome.value[0] if outcome.reason is None else _failed(len(crystal.numbers), outcome.reason)
-        for crystal, outcome in zip(batch, outcomes, strict=True)
-    ]
-
-
-def _failed(atoms: int, reason: str) -> CrystalEvaluation:
-    """The evaluation of a crystal that has no result."""
-    return CrystalEvaluation(float("nan"), np.full((atoms, 3), np.nan), reason)

@@ -1,4 +1,4 @@
-"""`atomrl data prototypes build | finish | check`."""
+"""`atomrl data prototypes build | finish | check | hull`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,15 @@ def data_command(arguments: Sequence[str]) -> None:
     finish.add_argument("--output", type=Path, help="folder of the finished set (default: that of --save)")
     finish.add_argument("--split-seed", type=int, default=0)
     check = steps.add_parser("check", help="compare formation energies and lattice constants with experiment")
-    for step in (build, finish, check):
-        step.add_argument("--save", type=Path, default=Path("runs/prototypes"), help="folder of the build")
+    hull = steps.add_parser("hull", help="compute the hull of the finished set with another force field; resumes too")
+    hull.add_argument("--judge", choices=["sevennet"], required=True, help="the other force field, an extra")
+    hull.add_argument("--folder", type=Path, help="folder of the finished set (default: the one that ships)")
+    hull.add_argument("--output", type=Path, help="folder of the new hull (default: that of the set)")
+    hull.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    for step in (build, finish, check, hull):
+        step.add_argument(
+            "--save", type=Path, default=Path("runs/prototypes"), help="folder of the build and of energies so far"
+        )
     options = parser.parse_args(arguments)
     _STEPS[options.step](options)
 
@@ -62,4 +69,15 @@ def _check(options: argparse.Namespace) -> None:
     check(options.save)
 
 
-_STEPS = {"build": _build, "finish": _finish, "check": _check}
+def _hull(options: argparse.Namespace) -> None:
+    with extra("crystals"):
+        from atomrl.data.prototypes.load import ASSETS  # noqa: PLC0415
+        from atomrl.data.prototypes.rejudge import rejudge  # noqa: PLC0415
+        from atomrl.force_fields.sevennet import NAME, SevenNetForceField  # noqa: PLC0415
+
+    folder = options.folder or ASSETS
+    with SevenNetForceField(workers=options.workers) as judge:
+        rejudge(folder, options.save, options.output or folder, judge, NAME)
+
+
+_STEPS = {"build": _build, "finish": _finish, "check": _check, "hull": _hull}

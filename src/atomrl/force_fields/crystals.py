@@ -1,0 +1,146 @@
+"""What force fields of crystals share: the outcome of an evaluation, checks before it, batches and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from atomrl.chemistry.crystals import CellBounds, check_cells, to_crystals
+from atomrl.chemistry.niggli import Crystal
+from atomrl.closing import Closing
+from atomrl.errors import UserError
+from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.pool import Outcome, WorkerPool
+from atomrl.records import Structures
+
+
+@dataclass(frozen=True)
+class CrystalEvaluation(Evaluation):
+    """Energy, forces and stress of a crystal.
+
+    Attributes:
+        energy: of the cell, eV (models of crystals often say eV per atom); NaN if failed.
+        forces: eV/Å, (N, 3); NaN if failed or not asked for.
+        stress: (dE/dstrain) / volume, eV/Å³, (3, 3); NaN if failed or not asked for.
+    """
+
+    stress: NDArray[np.float64] = field(default_factory=lambda: np.full((3, 3), np.nan))
+
+
+class CrystalForceField(Closing):
+    """Checks cells, and evaluates in batches those that pass, here or in workers; implements `protocols.ForceField`.
+
+    Reasons besides those of `check_cells` and of the evaluation: with workers `timeout`, `worker_died`. A batch that is
+    lost so is evaluated again crystal by crystal, so that only the culprit stays without a score.
+
+    Args:
+        evaluate_batch: function of a module, which workers import by its name: (crystals that passed the check,
+            `device` and `settings` as keywords) -> one evaluation per crystal, in order.
+        settings: picklable keyword arguments of it.
+        batch_size: crystals evaluated together.
+        workers: processes with one thread each, on the CPU; 0 evaluates in this process.
+        timeout: seconds per batch in a worker.
+        device: e.g. `cuda`; None takes a GPU if there is one. Only without workers.
+        bounds: of the cells.
+
+    Attributes:
+        elements: atomic numbers that it knows.
+        model_id: name, version and hash of the model; with `correction` it keys a hull.
+        correction: correction scheme of the energies.
+
+    Raises:
+        UserError: an impossible number, or a device beside workers.
+    """
+
+    elements: frozenset[int]
+    model_id: str
+    correction: str
+
+    def __init__(
+        self,
+        evaluate_batch: Callable[..., list[CrystalEvaluation]],
+        settings: Mapping[str, Any],
+        batch_size: int,
+        workers: int,
+        timeout: float,
+        device: str | None,
+        bounds: CellBounds | None,
+    ) -> None:
+        if batch_size < 1 or workers < 0:
+            raise UserError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
+        if workers and device not in (None, "cpu"):
+            raise UserError(f"workers of a force field run on the CPU, got device={device!r}: set workers to 0")
+        chosen = device or ("cuda" if torch.cuda.is_available() and not workers else "cpu")
+        self.bounds = bounds or CellBounds()
+        self._batch_size = batch_size
+        self._evaluate_batch = evaluate_batch
+        self._settings = {**settings, "device": chosen}
+        task = f"{evaluate_batch.__module__}:{evaluate_batch.__name__}"
+        self._pool = WorkerPool(task, workers, timeout, self._settings) if workers else None
+
+    def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
+        """Energy (eV), forces (eV/Å) and stress (eV/Å³) of each crystal, in order.
+
+        Raises:
+            UserError: the structures have no cell, or the workers cannot start.
+        """
+        reasons = check_cells(structures, self.elements, self.bounds)
+        sound = torch.tensor([reason is None for reason in reasons], dtype=torch.bool)
+        results = iter(self._evaluate(to_crystals(structures[sound.to(structures.numbers.device)])))
+        return [
+            next(results) if reason is None else failed(size, reason)
+            for size, reason in zip(structures.sizes.tolist(), reasons, strict=True)
+        ]
+
+    def close(self) -> None:
+        """End the workers."""
+        if self._pool is not None:
+            self._pool.close()
+
+    def _evaluate(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
+        """Results of crystals that passed the check."""
+        starts = range(0, len(crystals), self._batch_size)
+        batches = [list(crystals[start : start + self._batch_size]) for start in starts]
+        if self._pool is None:
+            return [result for batch in batches for result in self._evaluate_batch(batch, **self._settings)]
+        outcomes = self._pool.map(batches)
+        lost = [index for index, outcome in enumerate(outcomes) if outcome.reason is not None]
+        singles = [crystal for index in lost if len(batches[index]) > 1 for crystal in batches[index]]
+        again = iter(self._pool.map([[crystal] for crystal in singles]))
+        results = []
+        for batch, outcome in zip(batches, outcomes, strict=True):
+            one_by_one = outcome.reason is not None and len(batch) > 1
+            parts = [next(again) for _ in batch] if one_by_one else [outcome]
+            results += _unpack(batch, parts)
+        return results
+
+
+def checked(energy: float, forces: NDArray[np.float64], stress: NDArray[np.float64] | None = None) -> CrystalEvaluation:
+    """The result, or `nonfinite_result`; `stress` is None where no gradients were asked for."""
+    if stress is None:
+        result, finite = CrystalEvaluation(float(energy), forces, None), True
+    else:
+        result = CrystalEvaluation(float(energy), forces, None, stress=stress)
+        finite = bool(np.isfinite(forces).all() and np.isfinite(stress).all())
+    return result if finite and np.isfinite(energy) else failed(len(forces), "nonfinite_result")
+
+
+def failed(atoms: int, reason: str) -> CrystalEvaluation:
+    """The evaluation of a crystal that has no result."""
+    return CrystalEvaluation(float("nan"), np.full((atoms, 3), np.nan), reason)
+
+
+def _unpack(batch: Sequence[Crystal], outcomes: Sequence[Outcome]) -> list[CrystalEvaluation]:
+    """Results of a batch out of one outcome for all of it, or one for each crystal."""
+    if len(outcomes) == 1 and outcomes[0].reason is None:
+        whole: list[CrystalEvaluation] = outcomes[0].value
+        return whole
+    return [
+        outcome.value[0] if outcome.reason is None else failed(len(crystal.numbers), outcome.reason)
+        for crystal, outcome in zip(batch, outcomes, strict=True)
+    ]

@@ -1,0 +1,34 @@
+"""Relaxation of crystals by CHGNet in worker processes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from atomrl.chemistry.niggli import Crystal, to_arrays
+from atomrl.extras import extra
+from atomrl.force_fields.chgnet import CHGNetCalculator
+from atomrl.force_fields.relax import relax
+
+with extra("crystals"):
+    from pymatgen.core import Lattice, Structure
+
+TASK = f"{__name__}:relax_crystal"
+
+
+class Relaxed(NamedTuple):
+    """What a worker sends back.
+
+    Attributes:
+        crystal: the last geometry.
+        reason: why it is not a relaxed one, see `relax.Relaxation`, or None.
+    """
+
+    crystal: Crystal
+    reason: str | None
+
+
+def relax_crystal(item: Crystal, fmax: float, max_steps: int) -> Relaxed:
+    """Relax positions and cell; arguments as in `relax.relax`. Task of a worker."""
+    structure = Structure(Lattice(item.lattice), item.numbers.tolist(), item.frac_coords)
+    relaxation = relax(structure, CHGNetCalculator(), fmax, max_steps)
+    return Relaxed(to_arrays(relaxation.structure), relaxation.reason)
