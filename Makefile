@@ -8,10 +8,10 @@ STUDY ?= molecules
 OPTIONS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types bench results clean
+.PHONY: help venv demo demo-crystals test lint types bench results clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 venv: .venv/.stamp  ## build or refresh .venv
 
@@ -23,6 +23,9 @@ venv: .venv/.stamp  ## build or refresh .venv
 
 demo: venv  ## post-train the shipped backbone and compare before with after, 20 minutes on 2 cores
 	$(BIN)/atomrl train
+
+demo-crystals: venv  ## the same for crystals: new, different, low-energy ones, 30 minutes on 2 cores
+	$(BIN)/atomrl train experiment=prototypes/rl_dng
 
 test: venv  ## run the tests
 	$(BIN)/python -m pytest

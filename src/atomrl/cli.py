@@ -43,21 +43,28 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="post-train a backbone (default: the demo's experiment)")
-    train.add_argument("--config-name", default="demo", help="a YAML of the package's conf/, without its ending")
+    train.add_argument("--config-name", help="a YAML of the package's conf/, without its ending; default demo")
     train.add_argument("--config-dir", type=Path, help="take the YAML from this folder instead")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help="override the YAML, as Hydra writes it")
+    train.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="override the YAML, as Hydra writes it; experiment=prototypes/rl_dng takes that YAML of conf/experiment",
+    )
 
-    sample = commands.add_parser("sample", help="draw molecules from a model")
+    sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
     _sampling(sample, count=10)
     sample.add_argument("--backbone", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
-    sample.add_argument("--output", type=Path, default=Path("samples.extxyz"), help="an .extxyz or .sdf file")
+    sample.add_argument(
+        "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"
+    )
 
     evaluate = commands.add_parser("evaluate", help="judge a base and a trained model on fresh samples")
     _sampling(evaluate, count=1000)
     evaluate.add_argument("--base", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
     evaluate.add_argument("--trained", type=Path, help="run directory or checkpoint; leave out to judge the base alone")
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
-    evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and molecules")
+    evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
 
     pretrain = commands.add_parser("pretrain", help="pre-train a backbone")
     pretrain.add_argument("what", choices=["edm", "vae", "ldm"], help="molecules; crystals: first vae, then ldm")
@@ -65,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
     data = commands.add_parser("data", help="make a data set")
     data.add_argument("what", choices=["prototypes"], help="the crystal set")
-    data.add_argument("rest", nargs=argparse.REMAINDER, help="build, finish or check, with their options")
+    data.add_argument("rest", nargs=argparse.REMAINDER, help="build, finish, check or hull, with their options")
 
     check = commands.add_parser("check-reward", help="try a reward of yours on a few crystals")
     check.add_argument("reward", help="path/to/file.py:name, or a dotted path: a class, or a function of structures")
@@ -74,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
     """Options of commands that sample."""
-    parser.add_argument("--num-molecules", type=int, default=count)
-    parser.add_argument("--time-step", type=int, default=100, help="T, transitions of the reverse walk")
+    parser.add_argument("--num-molecules", "--num-samples", dest="num_samples", type=int, default=count)
+    parser.add_argument("--time-step", type=int, help="T, transitions of the walk; 100 for molecules, 50 for crystals")
     parser.add_argument("--seed", type=int, default=1_000_003)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 
@@ -87,8 +94,18 @@ def _train(options: argparse.Namespace) -> None:
     from atomrl.config import load_config  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
 
-    config = load_config(options.config_name, options.overrides, options.config_dir)
-    train_and_evaluate(config, options.config_name, shlex.join(["atomrl", *options.words]))
+    name, overrides = _experiment(options)
+    config = load_config(name, overrides, options.config_dir)
+    train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]))
+
+
+def _experiment(options: argparse.Namespace) -> tuple[str, list[str]]:
+    """The YAML's name and the overrides; `experiment=prototypes/rl_dng` names `experiment/prototypes/rl_dng`."""
+    chosen = [word.removeprefix("experiment=") for word in options.overrides if word.startswith("experiment=")]
+    others = [word for word in options.overrides if not word.startswith("experiment=")]
+    if len(chosen) > 1 or (chosen and options.config_name):
+        raise UserError(f"experiment={chosen[-1]}: name one YAML only, by experiment= or by --config-name")
+    return (f"experiment/{chosen[0]}" if chosen else options.config_name or "demo"), others
 
 
 def _sample(options: argparse.Namespace) -> None:

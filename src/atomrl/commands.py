@@ -8,63 +8,65 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from atomrl.checkpoints.backbone import load_backbone
-from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
-from atomrl.chemistry.rdkit import MoleculeChecker
+from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, from_yaml
+from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
-from atomrl.evaluation import SamplePlan, best_of, compare, judges, rewarded_metrics, sample
+from atomrl.evaluation import SamplePlan, best_of, compare, sample
 from atomrl.experiment import choose_device
 from atomrl.training.run_directory import CONFIG, LATEST
 
 
 def sample_command(options: argparse.Namespace) -> None:
-    """Draw molecules and write them to a file."""
-    output: Path = options.output
-    if output.suffix not in {".extxyz", ".sdf"}:
-        raise UserError(f"--output {output}: the ending says the format, .extxyz or .sdf")
-    backbone = load_backbone(options.backbone)
-    structures = sample(backbone, _plan(options), choose_device(options.device))
-    with MoleculeChecker() as checker:
-        annotated = Annotated(structures, [f"{row:05d}" for row in range(len(structures))], checker.check(structures))
-    if output.suffix == ".sdf":
-        write_sdf(output, annotated)
-    else:
-        write_extxyz(output, annotated)
-    print(f"{len(structures)} molecules -> {output}")
+    """Draw samples and write them to a file."""
+    stored = read_stored(options.backbone)
+    domain = domain_for(stored)
+    path: Path = options.output or Path(f"samples.{domain.formats[0]}")
+    if path.suffix[1:] not in domain.formats:
+        endings = " or ".join(f".{name}" for name in domain.formats)
+        raise UserError(f"--output {path}: the ending says the format, {endings} for {domain.noun}")
+    model: Model = domain.load(stored, domain.default_config())
+    structures = sample(model, _plan(options, domain.time_step), choose_device(options.device))
+    domain.export(path, structures)
+    print(f"{len(structures)} {domain.noun} -> {path}")
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """Judge a base and a trained model on fresh samples with the same seed."""
-    device, plan = choose_device(options.device), _plan(options)
     command = shlex.join(["atomrl", *options.words])
-    base = load_backbone(options.base)
-    config, checkpoint = _run_of(options.trained)
-    trained = None if checkpoint is None else load_backbone(str(checkpoint))
+    run, checkpoint = _run_of(options.trained)
+    stored = read_stored(options.base)
+    domain = domain_for(stored)
+    device, plan = choose_device(options.device), _plan(options, domain.time_step)
+    config = run or domain.default_config()
+    if config.domain != domain.name:
+        raise UserError(f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}")
+    base: Model = domain.load(stored, config)
+    trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)
     judged = {}
-    with judges() as panel:
+    with domain.panel(config, base) as panel:
         judged["base"] = panel.judge(sample(base, plan, device, "base"))
         if options.best_of > 1:
-            control = best_of(base, plan, options.best_of, config.reward, panel, device)
-            judged[f"base best of {options.best_of}"] = control
+            judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device)
         if trained is not None:
             judged["trained"] = panel.judge(sample(trained, plan, device, "trained"))
-    rewarded = rewarded_metrics(config) if trained is not None else set()
-    print(compare(judged, rewarded, plan.seed, command, options.output).markdown())
-    print(f"tables and molecules -> {options.output}")
+        rewarded = domain.rewarded(config) if trained is not None else set()
+        report = compare(judged, rewarded, panel, plan.seed, command, options.output)
+    print(report.markdown())
+    print(f"tables and {domain.noun} -> {options.output}")
 
 
-def _plan(options: argparse.Namespace) -> SamplePlan:
-    """Which molecules the options ask for."""
-    if options.num_molecules < 1:
-        raise UserError(f"--num-molecules {options.num_molecules}: must be at least 1")
-    return SamplePlan(options.num_molecules, options.time_step, options.seed)
+def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:
+    """Which samples the options ask for."""
+    if options.num_samples < 1:
+        raise UserError(f"--num-molecules {options.num_samples}: must be at least 1")
+    return SamplePlan(options.num_samples, options.time_step or time_step, options.seed)
 
 
-def _run_of(trained: Path | None) -> tuple[Config, Path | None]:
+def _run_of(trained: Path | None) -> tuple[Config | None, Path | None]:
     """Configuration and checkpoint of a run directory, or of a checkpoint in one."""
     if trained is None:
-        return Config(), None
+        return None, None
     checkpoint = trained / LATEST if trained.is_dir() else trained
     if not checkpoint.is_file():
         raise UserError(f"--trained {trained}: no {LATEST} there; give a run directory or a checkpoint file")

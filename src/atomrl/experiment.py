@@ -2,78 +2,72 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import replace
+from math import ceil
 
 import torch
 
-from atomrl.checkpoints.backbone import Backbone, load_backbone
-from atomrl.config import Config, RewardSection
+from atomrl.checkpoints.stored import read_stored
+from atomrl.config import Config, TrainSection
+from atomrl.domains import Model, domain_of
 from atomrl.errors import UserError
-from atomrl.force_fields.xtb import XTBForceField
-from atomrl.metrics.monitor import MoleculeMonitor
+from atomrl.objectives.base import Objective
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
-from atomrl.policies.molecule import MoleculePolicy, element_numbers
+from atomrl.objectives.grpo import GRPO, GRPOConfig
 from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.protocols import Reward
-from atomrl.rewards.dummy import DummyReward
-from atomrl.rewards.force_energy import ForceEnergyReward
+from atomrl.records import Transition
 from atomrl.rollout import RolloutConfig
 from atomrl.training.rl_module import RLModule
 
 
-def build_module(config: Config) -> tuple[RLModule, Backbone]:
+def build_module(config: Config) -> tuple[RLModule, Model]:
     """The module of a run, and the backbone it starts from; workers start at the first scoring.
 
     Raises:
-        UserError: the backbone cannot be loaded, or the reward does not know one of its elements.
+        UserError: the backbone cannot be loaded, or what the reward needs is not there.
     """
-    backbone = load_backbone(config.model.backbone)
-    policy = MoleculePolicy(backbone.network)
-    policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
-    reward = build_reward(config.reward, backbone)
+    domain = domain_of(config)
+    model: Model = domain.load(read_stored(config.model.backbone), config)
+    policy = model.policy()
+    walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
+    reward = domain.reward(config, model)
     module = RLModule(
         policy=policy,
-        plan=build_plan(config, backbone),
+        plan=build_plan(config, model.sizes),
         reward=reward,
-        objective=build_objective(config),
+        objective=build_objective(config, domain.channel_weights(config, reward)),
         sampling=build_sampling(config),
-        config=config.train,
+        config=build_update(config, walk),
         total_steps=config.train.total_steps or config.dataloader.epoches,
-        monitor=MoleculeMonitor(config.log.rdkit),
-        card={
-            "backbone": asdict(backbone.network.config),
-            "sizes": {str(size): count for size, count in backbone.sizes.items()},
-            "origin": backbone.origin,
-        },
+        monitor=domain.monitor(config),
+        card=model.card,
     )
-    return module, backbone
+    return module, model
 
 
-def build_reward(section: RewardSection, backbone: Backbone) -> Reward:
-    """The reward that a configuration names."""
-    if section.type == "dummy":
-        return DummyReward()
-    workers = section.workers or os.cpu_count() or 1
-    force_field = XTBForceField(workers, section.timeout, section.max_iterations)
-    unknown = [
-        symbol
-        for symbol, number in zip(
-            backbone.network.config.elements, element_numbers(backbone.network.config).tolist(), strict=True
-        )
-        if number not in force_field.elements
-    ]
-    if unknown:
-        raise UserError(f"reward.type={section.type} does not know the backbone's elements {', '.join(unknown)}")
-    return ForceEnergyReward(force_field, section)
-
-
-def build_objective(config: Config) -> FedGRPO:
-    """FED-GRPO with a configuration's weights."""
+def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Objective:
+    """FED-GRPO or GRPO, over channels of these weights."""
     train = config.train
+    if train.objective == "grpo":
+        return GRPO(
+            GRPOConfig(
+                num_group_samples=config.dataloader.each_prompt_sample,
+                group_reward_norm=train.group_reward_norm,
+                normalize_fn=train.reward_normalize_fn,
+                eps=train.reward_eps,
+                clip_ratio=train.clip_range,
+                kl_weight=train.kl_weight,
+                entropy_weight=train.entropy_weight,
+                kl_penalty_weight=train.kl_penalty_weight,
+                channel_weights=channel_weights,
+                step_weighting=train.step_weighting,
+                failed=train.failed,
+            )
+        )
     return FedGRPO(
         FedGRPOConfig(
-            channel_weights=train.channel_weights,
+            channel_weights=channel_weights,
             clip_advantage_value=train.clip_advantage_value,
             clip_range=train.clip_range,
             kl_penalty_weight=train.kl_penalty_weight,
@@ -83,13 +77,13 @@ def build_objective(config: Config) -> FedGRPO:
     )
 
 
-def build_plan(config: Config, backbone: Backbone) -> PromptPlan:
-    """Prompts from the backbone's size histogram, re-weighted as the configuration says."""
+def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:
+    """Prompts from a backbone's size histogram, re-weighted as the configuration says."""
     loader = config.dataloader
-    sizes = SizeDistribution(backbone.sizes).focused(
+    focused = SizeDistribution(sizes).focused(
         loader.nodes_dist_focus_min, loader.nodes_dist_focus_max, loader.nodes_dist_focus_multiplier
     )
-    return PromptPlan(sizes, loader.sample_group_size, loader.each_prompt_sample, config.seed)
+    return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed)
 
 
 def build_sampling(config: Config) -> RolloutConfig:
@@ -103,6 +97,18 @@ def build_sampling(config: Config) -> RolloutConfig:
         train_max_time=config.train.train_max_time,
         log_prob_reduction=config.train.log_prob_reduction,
     )
+
+
+def build_update(config: Config, walk: tuple[Transition, ...]) -> TrainSection:
+    """How a run updates: `num_inner_batch` becomes the number of transitions per optimizer step."""
+    train = config.train
+    if train.num_inner_batch is None:
+        return train
+    inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
+    trained = min(len(inside), train.train_steps or len(inside))
+    if train.num_inner_batch > trained:
+        raise UserError(f"train.num_inner_batch={train.num_inner_batch} exceeds the {trained} trained transitions")
+    return replace(train, gradient_accumulation_steps=ceil(trained / train.num_inner_batch))
 
 
 def choose_device(name: str) -> torch.device:

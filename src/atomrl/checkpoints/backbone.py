@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from atomrl.checkpoints.folder import (
-    config_from,
-    fill,
-    first_line,
-    read_folder,
-    refuse_pointer,
-    sizes_entry,
-    sizes_of,
-    write_folder,
-)
+from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig, EDMNetwork
-
-SHIPPED = ("edm_qm9_small",)
-AVERAGED = "averaged.module."  # as torch's AveragedModel names what it holds
+from atomrl.policies.molecule import MoleculePolicy
 
 
 @dataclass(frozen=True)
@@ -44,34 +30,42 @@ class Backbone:
     sizes: Mapping[int, int]
     origin: str
 
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a checkpoint says of it, so that it can be loaded alone."""
+        return {"backbone": asdict(self.network.config), "sizes": sizes_entry(self.sizes), "origin": self.origin}
+
+    def policy(self) -> MoleculePolicy:
+        """The policy that samples from it; shares its weights."""
+        return MoleculePolicy(self.network)
+
 
 def load_backbone(where: str) -> Backbone:
-    """Load a backbone.
+    """Load a molecule backbone.
 
     Args:
         where: name of a shipped backbone; a folder with model.safetensors and model.json; or a checkpoint (.pth) of a
             run, of which the averaged weights are taken.
 
     Raises:
-        UserError: nothing there, not a checkpoint, truncated, code inside, or tensors that do not fit the model.
+        UserError: nothing there, not a checkpoint, truncated, code inside, tensors that do not fit the model, or a
+            model of crystals.
     """
-    if where in SHIPPED:
-        return _load_folder(Path(str(resources.files("atomrl") / "assets" / where)))
-    path = Path(where)
-    if path.is_dir():
-        return _load_folder(path)
-    if not path.exists():
-        raise UserError(f"no backbone at {where}: give one of {', '.join(SHIPPED)}, a folder or a checkpoint file")
-    checkpoint = read_torch(path)
-    if not isinstance(checkpoint, dict) or "atomrl" not in checkpoint:
-        raise UserError(f"{where} is not a checkpoint of this package: it lacks the entry 'atomrl'")
-    card = checkpoint["atomrl"]
-    weights = {
-        name.removeprefix(AVERAGED): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith(AVERAGED)
-    }
-    return Backbone(network_from(card["backbone"], weights, where), sizes_of(card, where), where)
+    stored = read_stored(where)
+    return backbone_of(stored)
+
+
+def backbone_of(stored: Stored) -> Backbone:
+    """The molecule backbone of what was read.
+
+    Raises:
+        UserError: as `load_backbone`.
+    """
+    if "backbone" not in stored.card:
+        raise UserError(f"{stored.origin} is no molecule backbone: its card lacks the entry 'backbone'")
+    weights = stored.part("", AVERAGED)
+    network = network_from(stored.card["backbone"], weights, stored.origin)
+    return Backbone(network, sizes_of(stored.card, stored.origin), stored.origin)
 
 
 def save_backbone(folder: Path, network: EDMNetwork, sizes: Mapping[int, int], card: Mapping[str, Any]) -> None:
@@ -89,28 +83,3 @@ def network_from(entries: Mapping[str, Any], weights: Mapping[str, Tensor], orig
     network = EDMNetwork(config_from(EDMConfig, entries, origin))
     fill(network, weights, origin)
     return network
-
-
-def read_torch(path: Path) -> Any:
-    """Tensors and plain values of a file written by torch.save.
-
-    Raises:
-        UserError: not such a file, truncated, or it holds objects, whose loading would run code.
-    """
-    refuse_pointer(path)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # other errors say it better
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain values; it was not loaded, since that could run code from it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}): is it truncated? copy it again") from error
-
-
-def _load_folder(folder: Path) -> Backbone:
-    """Backbone from model.safetensors and model.json."""
-    card, weights = read_folder(folder, ("backbone",))
-    return Backbone(network_from(card["backbone"], weights, str(folder)), sizes_of(card, str(folder)), str(folder))

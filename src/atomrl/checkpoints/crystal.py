@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from atomrl.checkpoints.folder import config_from, fill, read_folder, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.errors import UserError
 from atomrl.networks.conditions import Condition, ConditionModule
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
@@ -28,6 +29,7 @@ class CrystalBackbone:
         sizes: histogram of atoms per crystal in the training set.
         conditions: None if unconditional.
         origin: where it came from, for logs.
+        sampling: how its policy walks.
     """
 
     vae: CrystalVAE
@@ -36,10 +38,25 @@ class CrystalBackbone:
     sizes: Mapping[int, int]
     conditions: ConditionModule | None = None
     origin: str = "memory"
+    sampling: Sampling = field(default_factory=Sampling)
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a checkpoint says of it, so that it can be loaded alone."""
+        conditions = self.conditions
+        return {
+            "vae": asdict(self.vae.config),
+            "denoiser": asdict(self.denoiser.config),
+            "latent_std": self.latent_std,
+            "sizes": sizes_entry(self.sizes),
+            "conditions": [] if conditions is None else [asdict(condition) for condition in conditions.conditions],
+            "drop_prob": 0.0 if conditions is None else conditions.drop_prob,
+            "origin": self.origin,
+        }
 
     def policy(self, sampling: Sampling | None = None) -> CrystalPolicy:
-        """The policy that samples from it; shares its weights."""
-        return CrystalPolicy(self.denoiser, self.vae, self.latent_std, self.conditions, sampling)
+        """The policy that samples from it, by `self.sampling` if None is given; shares its weights."""
+        return CrystalPolicy(self.denoiser, self.vae, self.latent_std, self.conditions, sampling or self.sampling)
 
 
 def save_crystal_backbone(folder: Path, backbone: CrystalBackbone, card: Mapping[str, Any]) -> None:
@@ -48,27 +65,34 @@ def save_crystal_backbone(folder: Path, backbone: CrystalBackbone, card: Mapping
     Raises:
         UserError: the folder cannot be written.
     """
-    conditions = backbone.conditions
-    entries = {
-        "vae": asdict(backbone.vae.config),
-        "denoiser": asdict(backbone.denoiser.config),
-        "latent_std": backbone.latent_std,
-        "sizes": sizes_entry(backbone.sizes),
-        "conditions": [] if conditions is None else [asdict(condition) for condition in conditions.conditions],
-        "drop_prob": 0.0 if conditions is None else conditions.drop_prob,
-        **card,
-    }
-    write_folder(folder, _modules(backbone.vae, backbone.denoiser, conditions).state_dict(), entries)
+    modules = _modules(backbone.vae, backbone.denoiser, backbone.conditions)
+    write_folder(folder, modules.state_dict(), {**backbone.card, **card})
 
 
-def load_crystal_backbone(folder: Path) -> CrystalBackbone:
-    """Load a backbone that `save_crystal_backbone` wrote.
+def load_crystal_backbone(where: str | Path) -> CrystalBackbone:
+    """Load a crystal backbone.
+
+    Args:
+        where: name of a shipped backbone; a folder that `save_crystal_backbone` wrote; or a checkpoint (.pth) of a run,
+            of which the denoiser's averaged weights are taken.
 
     Raises:
-        UserError: nothing there, truncated, entries missing or unknown, or tensors that do not fit the model.
+        UserError: nothing there, truncated, entries missing or unknown, tensors that do not fit the model, or a model
+            of molecules.
     """
-    origin = str(folder)
-    card, weights = read_folder(folder, ("vae", "denoiser", "latent_std", "conditions", "drop_prob"))
+    return crystal_backbone_of(read_stored(str(where)))
+
+
+def crystal_backbone_of(stored: Stored) -> CrystalBackbone:
+    """The crystal backbone of what was read.
+
+    Raises:
+        UserError: as `load_crystal_backbone`.
+    """
+    card, origin = stored.card, stored.origin
+    for entry in ("vae", "denoiser", "latent_std", "conditions", "drop_prob"):
+        if entry not in card:
+            raise UserError(f"{origin} is no crystal backbone: its card lacks the entry '{entry}'")
     latent_std = card["latent_std"]
     if not isinstance(latent_std, (int, float)) or not latent_std > 0:
         raise UserError(f"{origin}: latent_std={latent_std!r} must be a positive number")
@@ -82,8 +106,18 @@ def load_crystal_backbone(folder: Path) -> CrystalBackbone:
     if card["conditions"]:
         specs = [config_from(Condition, entries, origin) for entries in card["conditions"]]
         conditions = ConditionModule(specs, denoiser.config.hidden, float(card["drop_prob"]))
-    fill(_modules(vae, denoiser, conditions), weights, origin)
+    fill(_modules(vae, denoiser, conditions), _weights(stored), origin)
     return CrystalBackbone(vae, denoiser, float(latent_std), sizes_of(card, origin), conditions, origin)
+
+
+def _weights(stored: Stored) -> dict[str, Tensor]:
+    """All tensors under their names in a folder; in a run's checkpoint they are those of `RLModule`."""
+    if not stored.trained:
+        return dict(stored.weights)
+    places = {"vae": "policy.vae.", "denoiser": AVERAGED, "condition_module": "policy.conditions."}
+    return {
+        f"{part}.{name}": tensor for part, prefix in places.items() for name, tensor in stored.part("", prefix).items()
+    }
 
 
 def _modules(vae: CrystalVAE, denoiser: DiT, conditions: ConditionModule | None) -> nn.ModuleDict:

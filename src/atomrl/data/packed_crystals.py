@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atomrl.chemistry.niggli import Crystal
 from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
 from atomrl.data.prototypes.load import ASSETS, SET_FILE, PrototypeSet, load_prototypes
 from atomrl.errors import UserError
@@ -63,6 +64,13 @@ class PackedCrystals:
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
         return PackedCrystals(self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets)
+
+    def crystal(self, row: int) -> Crystal:
+        """One crystal."""
+        atoms = slice(self.offsets[row], self.offsets[row + 1])
+        return Crystal(
+            self.numbers[atoms], self.frac_coords[atoms].astype(np.float64), self.lattices[row].astype(np.float64)
+        )
 
     def draw(self, count: int, seed: int) -> PackedCrystals:
         """At most `count` crystals of all sizes, the same ones for a seed."""

@@ -12,10 +12,12 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerStatus
 
-from atomrl.checkpoints.backbone import load_backbone, read_torch
+from atomrl.checkpoints.stored import read_stored, read_torch
 from atomrl.config import Config, to_yaml
+from atomrl.config.checks import check_needs
+from atomrl.domains import Model, domain_of
 from atomrl.errors import NonFiniteLossError, UserError
-from atomrl.evaluation import SamplePlan, compare, judges, rewarded_metrics, sample
+from atomrl.evaluation import SamplePlan, compare, sample
 from atomrl.experiment import build_module, choose_device
 from atomrl.training.callbacks import Checkpoints, Limits, Progress
 from atomrl.training.jsonl import JSONLLogger
@@ -33,17 +35,18 @@ def train(config: Config, name: str) -> Path:
         name: of the experiment, part of the default save_path.
 
     Raises:
-        UserError: see `build_module` and `open_run`.
+        UserError: see `check_needs`, `build_module` and `open_run`.
         NonFiniteLossError: the loss is not finite; a reproducer was saved in the run directory.
     """
     check_extras(config)
+    check_needs(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)  # initial weights come from the backbone; this is for what a user adds
-    module, backbone = build_module(config)
+    module, model = build_module(config)
     try:
-        weights = sum(p.numel() * p.element_size() for p in backbone.network.parameters())
+        weights = sum(p.numel() * p.element_size() for p in module.policy.parameters())
         folder = open_run(
             Path(config.save_path) if config.save_path else fresh_path(name),
             to_yaml(config),
@@ -52,7 +55,7 @@ def train(config: Config, name: str) -> Path:
         )
         checkpoint = folder / LATEST if config.resume else None
         first = 0 if checkpoint is None else int(read_torch(checkpoint)["atomrl"]["iteration"]) + 1
-        print(f"{name}: {backbone.origin} on {device.type}, {config.dataloader.epoches - first} iterations -> {folder}")
+        print(f"{name}: {model.origin} on {device.type}, {config.dataloader.epoches - first} iterations -> {folder}")
         _fit(module, config, folder, checkpoint, first, device)
     finally:
         module.close()
@@ -67,16 +70,17 @@ def train_and_evaluate(config: Config, name: str, command: str) -> Path:
     folder = train(config, name)
     if not config.evaluation.samples:
         return folder
-    device = choose_device(config.device)
+    domain, device = domain_of(config), choose_device(config.device)
     plan = SamplePlan(
         config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
     )
-    models = {"base": config.model.backbone, "trained": str(folder / LATEST)}
-    with judges(config.reward.workers) as panel:
-        judged = {label: panel.judge(sample(load_backbone(at), plan, device, label)) for label, at in models.items()}
-    comparison = compare(judged, rewarded_metrics(config), plan.seed, command, folder / "evaluation")
-    print(comparison.markdown())
-    print(f"table and molecules -> {folder / 'evaluation'}")
+    places = {"base": config.model.backbone, "trained": str(folder / LATEST)}
+    models: dict[str, Model] = {label: domain.load(read_stored(where), config) for label, where in places.items()}
+    with domain.panel(config, models["base"]) as panel:
+        judged = {label: panel.judge(sample(model, plan, device, label)) for label, model in models.items()}
+        report = compare(judged, domain.rewarded(config), panel, plan.seed, command, folder / "evaluation")
+    print(report.markdown())
+    print(f"table and {domain.noun} -> {folder / 'evaluation'}")
     return folder
 
 

@@ -1,0 +1,114 @@
+"""From YAML to a typed configuration: composed by Hydra, unknown keys refused, values checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from atomrl.config.checks import check
+from atomrl.config.crystals import CrystalConfig
+from atomrl.config.molecules import MoleculeConfig
+from atomrl.config.sections import Config
+from atomrl.errors import UserError
+
+DOMAINS: dict[str, type[Config]] = {"molecules": MoleculeConfig, "crystals": CrystalConfig}
+
+
+def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = None) -> Config:
+    """Compose, validate and type a configuration.
+
+    Args:
+        name: of a YAML file, without its ending, in the package's `conf/` or in `folder`.
+        overrides: `key=value`, as Hydra writes them.
+        folder: where the user's own YAML files are.
+
+    Raises:
+        UserError: unknown or contradictory keys, values of the wrong type, no such file.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r} is not of the form key=value")
+    try:
+        # `++`: a key that the YAML leaves at its default can be overridden too; `from_yaml` refuses unknown keys.
+        composed = _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
+    except HydraException as error:
+        raise UserError(f"configuration {name}: {str(error).strip().splitlines()[0]}") from error
+    return from_yaml(composed)
+
+
+def from_yaml(composed: DictConfig | ListConfig) -> Config:
+    """Typed and validated configuration out of a loaded YAML, e.g. the config.yaml of a run.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    tree = OmegaConf.to_container(composed, resolve=False)
+    domain = tree.get("domain", Config.domain) if isinstance(tree, dict) else None
+    if domain not in DOMAINS:
+        raise UserError(f"domain={domain}: must be one of {', '.join(DOMAINS)}")
+    for key in _leaves(tree):
+        _known_key(key, DOMAINS[domain])
+    try:
+        typed = OmegaConf.to_object(OmegaConf.merge(_schema(DOMAINS[domain]), composed))
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: {str(error).strip().splitlines()[0]}") from error
+    assert isinstance(typed, Config)
+    check(typed)
+    return typed
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _schema(kind: type[Config]) -> DictConfig:
+    """The typed configuration with its defaults, writable although its dataclasses are frozen."""
+    schema: DictConfig = OmegaConf.structured(kind)
+    for section in (schema, *(schema[entry.name] for entry in fields(kind))):
+        if OmegaConf.is_config(section):
+            OmegaConf.set_readonly(section, False)
+    return schema
+
+
+def _compose(name: str, overrides: list[str], folder: Path | None) -> DictConfig:
+    """Compose by Hydra, from the package or from a folder of the user's."""
+    if folder is None:
+        with initialize_config_module("atomrl.conf", version_base="1.3"):
+            return compose(name, overrides)
+    if not folder.is_dir():
+        raise UserError(f"--config-dir {folder}: no such folder")
+    with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+        return compose(name, overrides)
+
+
+def _known_key(key: str, kind: type[Config]) -> None:
+    """Refuse a key that no part of the configuration reads, naming the nearest that exists."""
+    section: Any = kind
+    for part in key.split("."):
+        names = {entry.name: entry for entry in fields(section)} if is_dataclass(section) else {}
+        if part not in names:
+            if section is Any:
+                return  # below a free-form value
+            near = difflib.get_close_matches(part, names, n=1)
+            hint = (
+                f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}" if names else "it has no parts"
+            )
+            raise UserError(f"unknown configuration key {key}: {hint}")
+        factory = names[part].default_factory
+        section = factory if is_dataclass(factory) else Any if names[part].type == "Any" else None
+
+
+def _leaves(tree: Any, prefix: str = "") -> list[str]:
+    """Dotted names of all leaves of a nested mapping."""
+    if not isinstance(tree, dict) or not tree:
+        return [prefix] if prefix else []
+    return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]

@@ -1,0 +1,52 @@
+"""What generated crystals are compared with: a set of known crystals, and the hull of their energies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from atomrl.chemistry.hull import Hull
+from atomrl.data.packed_crystals import SHIPPED, PackedCrystals, load_splits
+from atomrl.data.prototypes.load import ASSETS, HULL_FILE
+from atomrl.errors import UserError
+
+
+@dataclass(frozen=True)
+class CrystalReference:
+    """Known crystals and where their hulls are.
+
+    Attributes:
+        crystals: the training split.
+        name: for the record.
+        folder: of the set; its hulls are in it.
+    """
+
+    crystals: PackedCrystals
+    name: str
+    folder: Path
+
+    @classmethod
+    def load(cls, source: str) -> CrystalReference:
+        """The training crystals of a source, see `load_splits`.
+
+        Raises:
+            UserError: as `load_splits`.
+        """
+        crystals = load_splits(source).train
+        folder = ASSETS if source == SHIPPED else Path(source)
+        return cls(crystals, f"{len(crystals)} training crystals of {source}", folder)
+
+    def hull(self, path: str | None = None, name: str = HULL_FILE) -> Hull:
+        """A hull.
+
+        Args:
+            path: of the file; None: `name` in the set's folder.
+            name: `hull.json` is that of CHGNet.
+
+        Raises:
+            UserError: there is none.
+        """
+        file = self.folder / name if path is None else Path(path)
+        if not file.is_file():
+            raise UserError(f"no hull at {file}: energies need one of the same force field, see docs/crystals.md")
+        return Hull.load(file)

@@ -1,0 +1,130 @@
+"""What a domain brings: the parts of a run, of an evaluation and of a file that know what the atoms are.
+
+The core, the training and the commands ask the domain and know no other way to a molecule or a crystal.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from atomrl.checkpoints.stored import Stored
+from atomrl.closing import Closing
+from atomrl.config import Config
+from atomrl.metrics.definition import Metrics
+from atomrl.protocols import DiffusionPolicy, Monitor, Reward
+from atomrl.records import Prompts, Structures
+
+
+class Model(Protocol):
+    """A loaded backbone."""
+
+    @property
+    def sizes(self) -> Mapping[int, int]:
+        """Histogram of atoms per structure in its training set."""
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, for logs."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a checkpoint says of it, so that it can be loaded alone."""
+
+    def policy(self) -> DiffusionPolicy:
+        """The policy that samples from it; shares its weights."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Samples and every judge's verdict.
+
+    Attributes:
+        metrics: the summary.
+        samples: what `Panel.write` needs to write them.
+        further: other summaries by title, e.g. of the relaxed samples, or of a second judge.
+    """
+
+    metrics: Metrics[Any]
+    samples: Any
+    further: Mapping[str, Metrics[Any]] = field(default_factory=dict)
+
+
+class Panel(Closing, ABC):
+    """The judges of an evaluation, with their workers; use it in a `with`."""
+
+    @abstractmethod
+    def judge(self, structures: Structures) -> Judged:
+        """Judge samples."""
+
+    @abstractmethod
+    def judge_best(self, structures: Structures, prompts: Prompts, n: int) -> Judged:
+        """Keep the best of each n consecutive samples by the training's total reward, and judge those."""
+
+    @abstractmethod
+    def write(self, folder: Path, name: str, judged: Judged) -> None:
+        """Write the samples of a column as files that other programs read."""
+
+
+M = TypeVar("M", bound=Model)
+C = TypeVar("C", bound=Config)
+
+
+class Domain(ABC, Generic[M, C]):
+    """One domain: its models M and its configuration C.
+
+    Attributes:
+        name: as in `Config.domain`.
+        noun: of samples, for messages.
+        formats: endings of the files that `export` writes, the usual one first.
+        time_step: T of a walk where nobody says another.
+    """
+
+    name: str
+    noun: str
+    formats: tuple[str, ...]
+    time_step: int
+
+    @abstractmethod
+    def default_config(self) -> C:
+        """Of an evaluation that belongs to no run."""
+
+    @abstractmethod
+    def load(self, stored: Stored, config: C) -> M:
+        """The model, which samples as the configuration says.
+
+        Raises:
+            UserError: it is none of this domain, or its tensors do not fit.
+        """
+
+    @abstractmethod
+    def reward(self, config: C, model: M) -> Reward:
+        """The reward that a configuration names; its workers start at the first scoring."""
+
+    @abstractmethod
+    def channel_weights(self, config: C, reward: Reward) -> Mapping[str, float]:
+        """Weight of each of the reward's channels in the objective."""
+
+    @abstractmethod
+    def monitor(self, config: C) -> Monitor | None:
+        """What looks at each iteration's samples for the log."""
+
+    @abstractmethod
+    def panel(self, config: C, model: M) -> Panel:
+        """The judges of an evaluation.
+
+        Args:
+            config: of the run whose result is judged, or `default_config()`.
+            model: that training starts from.
+        """
+
+    @abstractmethod
+    def rewarded(self, config: C) -> set[str]:
+        """Metrics that a training with this configuration is paid for."""
+
+    @abstractmethod
+    def export(self, path: Path, structures: Structures) -> None:
+        """Write samples; the ending, one of `formats`, says the format."""

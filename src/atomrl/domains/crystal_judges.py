@@ -1,0 +1,106 @@
+"""Providers of a crystal's metrics, for the reward and for the evaluation: each made when it is asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection, Iterator
+from functools import cached_property
+
+import torch
+
+from atomrl.chemistry.amd import AMDDistances
+from atomrl.chemistry.matching import CrystalMatcher
+from atomrl.chemistry.niggli import Crystal
+from atomrl.config.crystals import CrystalReward
+from atomrl.data.crystal_reference import CrystalReference
+from atomrl.data.prototypes.rejudge import hull_file
+from atomrl.errors import UserError
+from atomrl.force_fields.chgnet import CHGNetForceField
+from atomrl.networks.crystal_vae import CrystalVAE
+from atomrl.records import Structures
+from atomrl.rewards.matching import AMDProvider, MatchingProvider
+from atomrl.rewards.metrics import FeatureProvider, MetricProvider
+from atomrl.rewards.physics_providers import HullProvider, vae_feature_provider
+
+
+class CrystalJudges:
+    """Who measures crystals, as a configuration's reward section says.
+
+    Args:
+        section: reference set, hull, workers.
+        vae: whose features diversity is measured in.
+    """
+
+    def __init__(self, section: CrystalReward, vae: CrystalVAE) -> None:
+        self.section, self.vae = section, vae
+        self.workers = section.workers or os.cpu_count() or 1
+
+    @cached_property
+    def reference(self) -> CrystalReference:
+        """The set that is known."""
+        return CrystalReference.load(self.section.reference_dataset)
+
+    def matching(self) -> MatchingProvider:
+        """`unique` and `novel`."""
+        return MatchingProvider(CrystalMatcher(self._known(), self.workers, self.section.timeout))
+
+    def distances(self) -> AMDProvider:
+        """`amd_distance`."""
+        return AMDProvider(AMDDistances(self._known()))
+
+    def physics(self) -> HullProvider:
+        """Energies by CHGNet above its hull."""
+        force_field = CHGNetForceField(workers=self._workers(), batch_size=self.section.batch_size)
+        return HullProvider(force_field, self.reference.hull(self.section.hull))
+
+    def second(self, name: str) -> HullProvider:
+        """Energies by a force field that no training saw, above its own hull of the same reference phases.
+
+        Args:
+            name: `sevennet`.
+
+        Raises:
+            UserError: an unknown name, no hull of it, or an extra that is not installed.
+        """
+        if name != "sevennet":
+            raise UserError(f"evaluation.second_judge={name}: must be sevennet")
+        from atomrl.force_fields import sevennet  # noqa: PLC0415 - an extra
+
+        hull = self.reference.hull(name=hull_file(sevennet.NAME))
+        return HullProvider(sevennet.SevenNetForceField(workers=self._workers()), hull)
+
+    def features(self) -> FeatureProvider:
+        """`structure_features` and `composition_features`, of the reference's too."""
+        return vae_feature_provider(self.vae, _structures(self.reference))
+
+    def providers(self, names: Collection[str]) -> list[MetricProvider]:
+        """Those that these metrics need.
+
+        Raises:
+            UserError: nobody here measures one of them.
+        """
+        makers: dict[tuple[str, ...], Callable[[], MetricProvider]] = {
+            MatchingProvider.names: self.matching,
+            AMDProvider.names: self.distances,
+            HullProvider.names: self.physics,
+            ("structure_features", "composition_features"): self.features,
+        }
+        known = {name for group in makers for name in group}
+        if unknown := sorted(set(names) - known):
+            raise UserError(f"nobody measures the metric {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
+        return [make() for group, make in makers.items() if set(group) & set(names)]
+
+    def _workers(self) -> int:
+        """Processes of a force field that is a network: none on a GPU, which this process feeds."""
+        return 0 if torch.cuda.is_available() else self.workers
+
+    def _known(self) -> Iterator[Crystal]:
+        """The reference's crystals, one by one."""
+        return map(self.reference.crystals.crystal, range(len(self.reference.crystals)))
+
+
+def _structures(reference: CrystalReference) -> Structures:
+    """The reference's crystals as one padded batch."""
+    batch = reference.crystals.padded()
+    mask = batch.mask > 0
+    return Structures(batch.numbers, (batch.frac_coords @ batch.cell) * mask[..., None], mask, batch.cell)

@@ -1,0 +1,163 @@
+"""The judges of crystals: matcher, force field with its hull, features; relaxed samples; a second force field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from atomrl.chemistry.crystal_export import AnnotatedCrystals, write_cif, write_extxyz
+from atomrl.chemistry.crystals import check_cells, from_crystals, to_crystals
+from atomrl.domains.base import Judged, Panel
+from atomrl.domains.crystal_judges import CrystalJudges
+from atomrl.errors import UserError
+from atomrl.force_fields.pool import WorkerPool
+from atomrl.metrics.best_of import best_of_n
+from atomrl.metrics.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
+from atomrl.metrics.crystals import CrystalMetrics, evaluate_crystals
+from atomrl.protocols import Reward
+from atomrl.records import Prompts, Structures
+from atomrl.rewards.metrics import CrystalBatch, Metric, MetricProvider
+from atomrl.rewards.physics_providers import HullProvider
+
+RELAX = "atomrl.force_fields.relax_task:relax_crystal"
+FMAX, MAX_STEPS, RELAX_TIMEOUT = 0.1, 300, 180.0
+"""eV/Å; steps; seconds per crystal."""
+CHOICE_SEED = 20260101
+"""Of the choice of samples that are relaxed: the same places in every column."""
+
+
+@dataclass(frozen=True)
+class KnownMatching:
+    """Verdicts of the matcher that are known already, for a second judge of the same samples."""
+
+    verdicts: CrystalVerdicts
+    names = MATCHING
+
+    def measure(self, batch: CrystalBatch) -> Mapping[str, Metric]:
+        """Of the samples whose geometry is sound, as `judge_crystals` asks."""
+        rows = [row for row, reason in enumerate(self.verdicts.reasons["geometry"]) if reason is None]
+        reasons = tuple(self.verdicts.reasons["matching"][row] for row in rows)
+        flags = {"unique": self.verdicts.unique, "novel": self.verdicts.novel}
+        return {name: Metric(torch.from_numpy(values[rows]).double(), reasons) for name, values in flags.items()}
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class CrystalPanel(Panel):
+    """Profile `mp20-2025`.
+
+    Args:
+        judges: make the providers.
+        relaxed: so many samples are judged once more after a relaxation by CHGNet.
+        second_judge: of `CrystalJudges.second`, or None.
+        workers: processes that relax.
+        reward: makes the training's reward, by which `judge_best` chooses.
+
+    Raises:
+        UserError: an unknown second judge; no reference set or hull.
+    """
+
+    def __init__(
+        self,
+        judges: CrystalJudges,
+        relaxed: int = 0,
+        second_judge: str | None = None,
+        workers: int = 1,
+        reward: Callable[[], Reward] | None = None,
+    ) -> None:
+        self.judges, self.relaxed, self.workers, self._reward = judges, relaxed, workers, reward
+        self.physics = judges.physics()
+        self.second = None if second_judge is None else judges.second(second_judge)
+        self.matching, self.features = judges.matching(), judges.features()
+        self._pool: WorkerPool | None = None
+
+    def judge(self, structures: Structures) -> Judged:
+        """Judge crystals, as sampled, and as asked relaxed and by the second judge."""
+        structures = structures.to(torch.device("cpu"))
+        verdicts = judge_crystals(structures, [self.matching, self.physics, self.features])
+        further = {}
+        if self.second is not None:
+            again = judge_crystals(structures, [KnownMatching(verdicts), self.second])
+            further["second judge"] = self._metrics(again, self.second, "as sampled")
+        if self.relaxed:
+            further["relaxed"] = self._relaxed(structures)
+        ids = [f"{row:05d}" for row in range(len(structures))]
+        metrics = self._metrics(verdicts, self.physics, "as sampled")
+        return Judged(metrics, AnnotatedCrystals(structures, ids, verdicts.rows()), further)
+
+    def judge_best(self, structures: Structures, prompts: Prompts, n: int) -> Judged:
+        """Keep the best of each n by the total reward over all of them, and judge those."""
+        if self._reward is None:
+            raise UserError("best-of-N chooses by a training's reward: give the run with --trained")
+        reward = self._reward()
+        try:
+            table = reward.score(structures.to(torch.device("cpu")), prompts)
+        finally:
+            reward.close()
+        rows = best_of_n(table.diagnostics["reward"].numpy(), n)
+        return self.judge(structures[torch.from_numpy(rows)])
+
+    def write(self, folder: Path, name: str, judged: Judged) -> None:
+        """CIF and extended XYZ."""
+        write_extxyz(folder / f"{name}.extxyz", judged.samples)
+        write_cif(folder / f"{name}.cif", judged.samples)
+
+    def close(self) -> None:
+        """End the workers."""
+        providers: list[MetricProvider] = [self.matching, self.physics, self.features]
+        for provider in [*providers, *([self.second] if self.second else [])]:
+            provider.close()
+        if self._pool is not None:
+            self._pool.close()
+
+    def _metrics(self, verdicts: CrystalVerdicts, physics: HullProvider, geometry: str) -> CrystalMetrics:
+        """The summary."""
+        known = self.judges.reference.name
+        return evaluate_crystals(
+            verdicts,
+            evaluator=physics.description,
+            novelty_set=known,
+            features=f"the base model's VAE, against {known}" if verdicts.features else "none",
+            geometry=geometry,
+            tolerances=self.matching.matcher.tolerances,
+        )
+
+    def _relaxed(self, structures: Structures) -> CrystalMetrics:
+        """Some samples, relaxed, judged."""
+        generator = torch.Generator().manual_seed(CHOICE_SEED)
+        rows = torch.randperm(len(structures), generator=generator)[: self.relaxed].sort().values
+        chosen = self._relax(structures[rows])
+        verdicts = judge_crystals(chosen, [self.matching, self.physics])
+        how = f"positions and cell relaxed by CHGNet, FIRE to {FMAX} eV/Å in at most {MAX_STEPS} steps"
+        return self._metrics(verdicts, self.physics, f"{how}; {len(rows)} samples drawn from those of the main table")
+
+    def _relax(self, structures: Structures) -> Structures:
+        """Each crystal where its relaxation ended; as it was, if its cell is not sound or its worker was lost."""
+        if self._pool is None:
+            settings = {"fmax": FMAX, "max_steps": MAX_STEPS}
+            self._pool = WorkerPool(RELAX, self.workers, RELAX_TIMEOUT, settings)
+        sound = [row for row, reason in enumerate(check_cells(structures)) if reason is None]
+        started = to_crystals(structures[torch.tensor(sound, dtype=torch.int64)])
+        outcomes = self._pool.map(started)
+        ended = [
+            outcome.value.crystal if outcome.reason is None else crystal
+            for outcome, crystal in zip(outcomes, started, strict=True)
+        ]
+        return replace_rows(structures, sound, from_crystals(ended))
+
+
+def replace_rows(structures: Structures, rows: list[int], by: Structures) -> Structures:
+    """The structures with some of them replaced by others of the same sizes."""
+    places = torch.tensor(rows, dtype=torch.int64)
+    if not rows or structures.cell is None or by.cell is None:
+        return structures
+    width = by.numbers.shape[1]
+    numbers, positions, cell = structures.numbers.clone(), structures.positions.clone(), structures.cell.clone()
+    numbers[places, :width] = by.numbers
+    positions[places, :width] = by.positions.to(positions.dtype)
+    cell[places] = by.cell.to(cell.dtype)
+    return Structures(numbers, positions, structures.mask, cell)

@@ -1,0 +1,108 @@
+"""Molecules: EDM backbones, GFN2-xTB, RDKit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from atomrl.checkpoints.backbone import Backbone, backbone_of
+from atomrl.checkpoints.stored import Stored
+from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
+from atomrl.chemistry.rdkit import MoleculeChecker
+from atomrl.config import MoleculeConfig
+from atomrl.domains.base import Domain
+from atomrl.domains.molecule_panel import MoleculePanel
+from atomrl.errors import UserError
+from atomrl.force_fields.xtb import XTBForceField
+from atomrl.metrics.monitor import MoleculeMonitor
+from atomrl.policies.molecule import element_numbers
+from atomrl.protocols import Reward
+from atomrl.records import Structures
+from atomrl.rewards.dummy import DummyReward
+from atomrl.rewards.force_energy import ForceEnergyReward
+
+REWARDED = {
+    "force": ("rms_force_median", "rms_force_mean"),
+    "energy": ("energy_per_atom_median", "energy_per_atom_mean"),
+    "stability": ("atom_stability", "molecule_stability"),
+}
+"""Metrics that a reward channel pays for."""
+
+
+class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
+    """See `base.Domain`."""
+
+    name = "molecules"
+    noun = "molecules"
+    formats = ("extxyz", "sdf")
+    time_step = 100
+
+    def default_config(self) -> MoleculeConfig:
+        """The documented defaults."""
+        return MoleculeConfig()
+
+    def load(self, stored: Stored, config: MoleculeConfig) -> Backbone:
+        """The backbone."""
+        return backbone_of(stored)
+
+    def reward(self, config: MoleculeConfig, model: Backbone) -> Reward:
+        """Forces and energies, or the dummy.
+
+        Raises:
+            UserError: the force field does not know one of the backbone's elements.
+        """
+        section = config.reward
+        if section.type == "dummy":
+            return DummyReward()
+        force_field = XTBForceField(section.workers or os.cpu_count() or 1, section.timeout, section.max_iterations)
+        network = model.network.config
+        unknown = [
+            symbol
+            for symbol, number in zip(network.elements, element_numbers(network).tolist(), strict=True)
+            if number not in force_field.elements
+        ]
+        if unknown:
+            raise UserError(f"reward.type={section.type} does not know the backbone's elements {', '.join(unknown)}")
+        return ForceEnergyReward(force_field, section)
+
+    def channel_weights(self, config: MoleculeConfig, reward: Reward) -> Mapping[str, float]:
+        """As the configuration says."""
+        return config.train.channel_weights
+
+    def monitor(self, config: MoleculeConfig) -> MoleculeMonitor:
+        """Stability, elements, RDKit."""
+        return MoleculeMonitor(config.log.rdkit)
+
+    def panel(self, config: MoleculeConfig, model: Backbone) -> MoleculePanel:
+        """GFN2-xTB and RDKit."""
+        return MoleculePanel(config.reward, config.reward.workers)
+
+    def rewarded(self, config: MoleculeConfig) -> set[str]:
+        """By channel weight, and by the stability terms of the force channel."""
+        reward, weights = config.reward, config.train.channel_weights
+        if reward.type == "dummy":
+            return set()
+        paid = {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}
+        terms = (
+            reward.stability_weight,
+            reward.atom_stability_weight,
+            reward.valence_underbond_weight,
+            reward.valence_overbond_weight,
+            reward.valence_underbond_soft_weight,
+            reward.valence_overbond_soft_weight,
+        )
+        if any(terms) and reward.stability_channel == "force":
+            paid |= set(REWARDED["stability"])
+        return paid
+
+    def export(self, path: Path, structures: Structures) -> None:
+        """Extended XYZ or SDF, with RDKit's verdicts."""
+        with MoleculeChecker() as checker:
+            annotated = Annotated(
+                structures, [f"{row:05d}" for row in range(len(structures))], checker.check(structures)
+            )
+        if path.suffix == ".sdf":
+            write_sdf(path, annotated)
+        else:
+            write_extxyz(path, annotated)

@@ -1,0 +1,166 @@
+"""Crystals through the whole program: train, resume, evaluate, sample; and all four pairs of domain and objective."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from crystal_models import small_vae
+from pymatgen.core import Composition
+from small_crystal_set import CRYSTALS, write
+
+from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
+from atomrl.chemistry.hull import Hull, HullEntry, HullKey
+from atomrl.cli import main
+from atomrl.data.prototypes.load import HULL_FILE
+from atomrl.force_fields.chgnet import CORRECTIONS, model_id
+from atomrl.networks.dit import DiT, DiTConfig
+
+sys.path.insert(0, str(Path(__file__).parent))
+import small_backbone
+
+COMPONENTS = [
+    "{_target_: src.rl_module.components.CreativityReward}",
+    "{_target_: src.rl_module.components.EnergyReward, normalize_fn: norm}",
+    "{_target_: src.rl_module.components.StructureDiversityReward, weight: 0.1, normalize_fn: norm}",
+    "{_target_: src.rl_module.components.CompositionDiversityReward, normalize_fn: norm}",
+]
+TINY = [
+    "model.time_step=6",
+    "dataloader.sample_group_size=2",
+    "dataloader.each_prompt_sample=4",
+    "dataloader.micro_batch_size=8",
+    "dataloader.epoches=2",
+    "train.objective=grpo",
+    "train.log_prob_reduction=mean",
+    "train.learning_rate=1e-3",
+    "train.warmup_steps=0",
+    "train.exploded_above=1e5",
+    "evaluation.samples=0",
+    "threads=1",
+    "log.tensorboard=false",
+]
+
+
+def known_set(folder: Path) -> Path:
+    """Eight crystals with a hull of invented energies on CHGNet's scale."""
+    write(folder)
+    elements = sorted({element.symbol for crystal in CRYSTALS for element in crystal.elements})
+    entries = [HullEntry(Composition(symbol), -2.0, symbol) for symbol in elements]
+    entries += [HullEntry(crystal.composition, -3.5, f"known-{row}") for row, crystal in enumerate(CRYSTALS)]
+    Hull(HullKey(model_id("0.3.0"), CORRECTIONS["0.3.0"], "test"), entries).save(folder / HULL_FILE)
+    return folder
+
+
+def backbone(folder: Path) -> Path:
+    """A random backbone whose cells are sound: lengths of 4 to 7 Å, angles near 90 degrees."""
+    torch.manual_seed(0)
+    vae = small_vae()
+    wanted = torch.tensor([4.0, 4.0, 4.0, np.pi / 2, np.pi / 2, np.pi / 2])
+    with torch.no_grad():
+        vae.decoder.transformer.norm.bias.fill_(
+            1.0
+        )  # features of 1 +- 0.1, so that the cells are nearly the wanted ones
+        vae.decoder.transformer.norm.weight.fill_(0.1)
+        noise = vae.decoder.lattice_head.weight
+        noise.sub_(noise.mean(1, keepdim=True)).add_(wanted[:, None] / noise.shape[1])
+        vae.decoder.frac_coords_head.weight.mul_(20.0)
+        types = vae.decoder.atom_types_head
+        types.weight.mul_(20.0)
+        types.bias.fill_(-1e3)
+        types.bias[sorted({number for crystal in CRYSTALS for number in crystal.atomic_numbers})] = 0.0
+    denoiser = DiT(DiTConfig(hidden=16, depth=1, heads=2))
+    save_crystal_backbone(folder, CrystalBackbone(vae, denoiser, 1.0, {1: 1, 2: 3}), {})
+    return folder
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[str]:
+    return [
+        f"model.backbone={backbone(tmp_path / 'backbone')}",
+        f"reward.reference_dataset={known_set(tmp_path / 'known')}",
+    ]
+
+
+def lines(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_train_resume_and_evaluate(tmp_path, places, capsys):
+    run, cut = tmp_path / "whole", tmp_path / "cut"
+    options = [*TINY, *places, f"reward.components=[{','.join(COMPONENTS)}]", "reward.workers=1"]
+    train = ["train", "experiment=prototypes/rl_dng", *options]
+    main([*train, f"save_path={run}", "evaluation.samples=6"])
+    main([*train, f"save_path={cut}", "dataloader.epoches=1"])
+    main([*train, f"save_path={cut}", "resume=true"])
+    for one, other in zip(lines(run), lines(cut), strict=True):
+        assert {name: value for name, value in one.items() if "seconds" not in name} == {
+            name: value for name, value in other.items() if "seconds" not in name
+        }
+    first = lines(run)[0]
+    assert first["sound_cells"] > 0.5
+    assert abs(first["e_above_hull"]) < 10
+    assert {"raw_creativity", "effective_elements", "grad_norm"} <= first.keys()
+    table = json.loads((run / "evaluation" / "evaluation.json").read_text())
+    assert table["profile"] == "mp20-2025"
+    assert table["metrics"]["unique"]["columns"]["trained"]["denominator"] == 6
+    assert (run / "evaluation" / "trained.cif").stat().st_size > 0
+    capsys.readouterr()
+    main(
+        ["evaluate", "--base", places[0].partition("=")[2], "--trained", str(run), "--best-of", "2"]
+        + ["--num-samples", "4", "--time-step", "6", "--output", str(tmp_path / "table")]
+    )
+    assert "base best of 2" in capsys.readouterr().out
+    main(
+        ["sample", "--backbone", str(run / "checkpoint_latest.pth"), "--num-samples", "3", "--time-step", "6"]
+        + ["--output", str(tmp_path / "three.cif")]
+    )
+    assert (tmp_path / "three.cif").read_text().count("data_0000") == 3
+
+
+@pytest.mark.parametrize("objective", ["grpo", "fed_grpo"])
+@pytest.mark.parametrize("domain", ["molecules", "crystals"])
+def test_every_objective_trains_every_domain(tmp_path, domain, objective):
+    """The weights move, finitely, and the first ratio is 1 (the KL to the behaviour policy starts at 0)."""
+    if domain == "molecules":
+        options = ["--config-name=fed_grpo_config", *small_backbone.TINY, f"model.backbone={small_backbone.write(tmp_path / 'backbone')}"]
+    else:
+        options = ["experiment=prototypes/rl_dng", *TINY, f"model.backbone={backbone(tmp_path / 'backbone')}", "reward.type=dummy"]
+    extra = ["train.kl_weight=1", "train.entropy_weight=1e-5"] if objective == "grpo" else []
+    run = tmp_path / "run"
+    main(
+        ["train", *options, f"train.objective={objective}", *extra]
+        + ["dataloader.epoches=2", f"save_path={run}"]
+    )
+    logged = lines(run)
+    assert len(logged) == 2
+    assert all(np.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in logged)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("reward.components=[]", "reward.components is empty"),
+        ("reward.components=[{weight: 1}]", "_target_"),
+        ("reward.components=[{_target_: src.rl_module.components.NoSuchReward}]", "holds no NoSuchReward"),
+        ("reward.components=[{_target_: src.rl_module.components.EnergyReward, wieght: 2}]", "wieght"),
+        ("reward.reference_dataset=nowhere", "no crystals in nowhere"),
+        ("reward.hull=nowhere.json", "no hull at nowhere.json"),
+        ("model.sampler=euler", "ddpm"),
+        ("train.num_inner_batch=100", "exceeds the 5 trained transitions"),
+        ("dataloader.each_prompt_sample=1", "a group of one"),
+        ("reward.use_energy=true", "unknown configuration key reward.use_energy"),
+        ("model.backbone=edm_qm9_small", "no crystal backbone"),
+    ],
+)
+def test_mistakes(tmp_path, places, override, message, capsys):
+    options = [*TINY, *places, f"reward.components=[{','.join(COMPONENTS)}]", f"save_path={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "experiment=prototypes/rl_dng", *options, override])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1, error
+    assert not (tmp_path / "run").exists()
