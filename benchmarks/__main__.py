@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
 from atomrl.checkpoints.backbone import load_backbone
+from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig
-from benchmarks import chemistry, edm, memory, signal
+from benchmarks import chemistry, crystals, edm, memory, signal
+from benchmarks.crystal_source import CrystalSource
+from benchmarks.crystals import Part
 from benchmarks.memory import Peak
 from benchmarks.signal import Signal
 from benchmarks.timing import CLOCKS, HEADER, Ratio
 
-PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal")
+PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal", "chgnet", "matching", "reward")
 
 
 def main() -> None:
@@ -26,6 +31,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
     parser.add_argument("--turns", type=int, default=3, help="of each side; the fastest counts")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu on a busy machine, with --threads 1")
+    parser.add_argument("--crystals", type=Path, help="folder of a finished crystal set; the shipped one if not given")
+    parser.add_argument("--crystal-backbone", help="name or folder; disturbed copies of the set if not given")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(
@@ -33,12 +40,15 @@ def main() -> None:
         f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     )
     print(HEADER)
-    for part in options.parts or PARTS:
-        for row in rows(part, options):
-            print(row.line(), flush=True)
+    try:
+        for part in options.parts or PARTS:
+            for row in rows(part, options):
+                print(row.line(), flush=True)
+    except UserError as error:
+        sys.exit(f"benchmarks: {error}")
 
 
-def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Signal]:
+def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Signal | Part]:
     """The measurements of one part."""
     quick, turns, clock = options.quick, options.turns, options.clock
     samples = 2 if quick else edm.SAMPLES
@@ -57,6 +67,19 @@ def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Sign
         yield memory.peak(20 if quick else 1000, edm.SAMPLES, options.threads)
     elif part == "signal":
         yield from signal.signals(2, 10, 2, 4) if quick else signal.signals(6, 2, 8, 16)
+    else:
+        yield from crystal_rows(part, CrystalSource.load(options.crystals, options.crystal_backbone), options)
+
+
+def crystal_rows(part: str, source: CrystalSource, options: argparse.Namespace) -> Iterator[Ratio | Part]:
+    """The measurements of a part that needs crystals."""
+    quick, turns = options.quick, options.turns
+    if part == "chgnet":
+        yield from crystals.chgnet(source, 16 if quick else 128, turns, options.clock)
+    elif part == "matching":
+        yield from crystals.matching(source, 50 if quick else 1000, turns)
+    elif part == "reward":
+        yield from crystals.reward(source, 16 if quick else 320)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,8 @@ def signals(iterations: int, stride: int, groups: int, each: int, seed: int = 11
     try:
         found = []
         for iteration in range(iterations):
-            trajectory, table = module.rollout(module.plan.prompts(iteration))
-            advantages = module.compute_rewards(trajectory, table)
+            batch, trajectory = module.rollout(module.plan.prompts(iteration))
+            _, advantages = module.compute_rewards(batch)
             found.append(_gradients(module.policy, trajectory, advantages, stride))
     finally:
         module.close()

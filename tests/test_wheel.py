@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,18 @@ def installed(tmp_path_factory) -> Path:
     (wheel,) = folder.glob("*.whl")
     run([sys.executable, "-m", "pip", "install", "--no-deps", "--target", str(folder / "site"), str(wheel)])
     return folder
+
+
+def test_the_wheel_holds_the_package_alone(installed):
+    """All experiments are in it; what only makes documented names work from the repository's root is not."""
+    (wheel,) = installed.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.partition("/")[0].partition("-")[0] for name in names} == {"atomrl"}
+    assert not [name for name in names if name.startswith("atomrl/rl_module") or "train_rl" in name]
+    source = ROOT / "src"
+    experiments = {path.relative_to(source).as_posix() for path in (source / "atomrl" / "conf").rglob("*.yaml")}
+    assert "atomrl/conf/experiment/mp_20/rl_dng.yaml" in experiments
+    assert experiments <= names
 
 
 def test_the_wheel_samples_and_trains(installed):

@@ -9,12 +9,12 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, from_yaml
+from atomrl.config import from_yaml
 from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, best_of, compare, sample
 from atomrl.experiment import choose_device
-from atomrl.training.run_directory import CONFIG, LATEST
+from atomrl.training.run_directory import find_run
 
 
 def sample_command(options: argparse.Namespace) -> None:
@@ -34,15 +34,17 @@ def sample_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Judge a base and a trained model on fresh samples with the same seed."""
     command = shlex.join(["atomrl", *options.words])
-    run, checkpoint = _run_of(options.trained)
     stored = read_stored(options.base)
     domain = domain_for(stored)
     device, plan = choose_device(options.device), _plan(options, domain.time_step)
-    config = run or domain.default_config()
-    if config.domain != domain.name:
-        raise UserError(f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}")
+    config, trained = domain.default_config(), None
+    if options.trained is not None:
+        checkpoint, described = find_run(options.trained)
+        config = from_yaml(OmegaConf.load(described))
+        if config.domain != domain.name:
+            raise UserError(f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}")
+        trained = domain.load(read_stored(str(checkpoint)), config)
     base: Model = domain.load(stored, config)
-    trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)
     judged = {}
     with domain.panel(config, base) as panel:
         judged["base"] = panel.judge(sample(base, plan, device, "base"))
@@ -61,16 +63,3 @@ def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:
     if options.num_samples < 1:
         raise UserError(f"--num-molecules {options.num_samples}: must be at least 1")
     return SamplePlan(options.num_samples, options.time_step or time_step, options.seed)
-
-
-def _run_of(trained: Path | None) -> tuple[Config | None, Path | None]:
-    """Configuration and checkpoint of a run directory, or of a checkpoint in one."""
-    if trained is None:
-        return None, None
-    checkpoint = trained / LATEST if trained.is_dir() else trained
-    if not checkpoint.is_file():
-        raise UserError(f"--trained {trained}: no {LATEST} there; give a run directory or a checkpoint file")
-    path = checkpoint.parent / CONFIG
-    if not path.is_file():
-        raise UserError(f"{checkpoint} stands without its {CONFIG}, which says what was rewarded: keep them together")
-    return from_yaml(OmegaConf.load(path)), checkpoint

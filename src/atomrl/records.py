@@ -227,6 +227,7 @@ class RewardTable:
         potentials: {channel: {walk index: (B,)}}, for shaped rewards.
         fields: per-atom results, {name: (B, N, ...)}, e.g. forces in eV/Å.
         diagnostics: per-sample numbers for the log, {name: (B,) float64}; NaN where unknown.
+        seconds: wall time of the scoring by part, as far as the reward says, {part: s}; not of single samples.
     """
 
     channels: Mapping[str, Tensor]
@@ -234,12 +235,13 @@ class RewardTable:
     potentials: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.reasons)
 
     def __getitem__(self, rows: Tensor) -> RewardTable:
-        """The scores at these rows, (n,) int64."""
+        """The scores at these rows, (n,) int64; the time remains that of all."""
 
         def chosen(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: values[rows.to(values.device)] for name, values in columns.items()}
@@ -249,7 +251,14 @@ class RewardTable:
             for channel, columns in self.potentials.items()
         }
         reasons = tuple(self.reasons[row] for row in rows.tolist())
-        return RewardTable(chosen(self.channels), reasons, potentials, chosen(self.fields), chosen(self.diagnostics))
+        return RewardTable(
+            channels=chosen(self.channels),
+            reasons=reasons,
+            potentials=potentials,
+            fields=chosen(self.fields),
+            diagnostics=chosen(self.diagnostics),
+            seconds=self.seconds,
+        )
 
     def to(self, device: torch.device) -> RewardTable:
         """The same table with its channels on a device; what is only logged stays where it is."""
@@ -257,7 +266,7 @@ class RewardTable:
 
     @classmethod
     def concatenate(cls, parts: Sequence[RewardTable]) -> RewardTable:
-        """One table out of several with the same channels; per-atom fields are padded to the largest."""
+        """One table out of several with the same channels; per-atom fields are padded to the largest, times added."""
 
         def joined(tables: Sequence[Mapping[str, Tensor]], pad: bool = False) -> dict[str, Tensor]:
             columns = {name: [table[name] for table in tables] for name in tables[0]}
@@ -272,6 +281,7 @@ class RewardTable:
             reasons=tuple(reason for part in parts for reason in part.reasons),
             fields=joined([part.fields for part in parts], pad=True),
             diagnostics=joined([part.diagnostics for part in parts]),
+            seconds={name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds},
         )
 
 

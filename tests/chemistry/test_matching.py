@@ -154,7 +154,7 @@ def test_a_pair_far_inside_and_far_outside_the_tolerances() -> None:
 
 
 def test_a_hang_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(matching, "TASK", "matching_tasks:misbehave")
+    monkeypatch.setattr(matching, "TASK", "matching_tasks:misbehave_all")
     cubic = Lattice.cubic(4.0)
 
     def crystal(*symbols: str) -> Crystal:
@@ -168,6 +168,21 @@ def test_a_hang_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unique.reasons == (None, None, TIMEOUT, TIMEOUT, None, "reduction", None)
     assert novel.values.tolist() == [True, True, True, True, False, False, False]
     assert novel.reasons == (None, None, None, None, TIMEOUT, "reduction", "reference_reduction")
+
+
+def test_of_a_lost_lot_only_the_culprit_stays_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matching, "TASK", "matching_tasks:misbehave_all")
+    salt, other = to_arrays(Structure(Lattice.cubic(3.5), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])), []
+    for number in (55, 12):  # caesium hangs
+        numbers = salt.numbers.copy()
+        numbers[0] = number
+        other.append(Crystal(numbers, salt.frac_coords, salt.lattice))
+    crystals = [salt] * 7 + [other[0], other[1], other[0], other[1], salt]
+    with CrystalMatcher(workers=1, timeout=2.0) as matcher:  # 12 items, three at a time: the third and fourth are lost
+        unique, novel = matcher.match(crystals)
+    assert unique.values.tolist() == [True] + 6 * [False] + [False, True, False, False, False]
+    assert [row for row, reason in enumerate(unique.reasons) if reason == TIMEOUT] == [7, 9]
+    assert novel.values.all()
 
 
 def test_formulas() -> None:

@@ -61,6 +61,7 @@ def test_cell_as_written():
         (PEROVSKITE.to(fmt="cif")[:300], "cif: "),
         (PEROVSKITE.to(fmt="cif").replace("3.95", "?"), "cif: "),
         (Structure(Lattice.cubic(3), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]]).to(fmt="cif"), "disordered"),
+        (ROCK_SALT.to(fmt="cif").replace("Na", "Qq"), "element"),
     ],
 )
 def test_broken_text_has_a_reason(text, reason):

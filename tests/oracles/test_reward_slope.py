@@ -43,8 +43,8 @@ def test_the_reward_rises() -> None:
         optimizer = torch.optim.AdamW(module.policy.trainable().parameters(), lr=config.train.learning_rate)
         rewards = [held_out_rewards(module)]
         for iteration in range(ITERATIONS):
-            trajectory, table = module.rollout(module.plan.prompts(iteration))
-            advantages = module.compute_rewards(trajectory, table)
+            batch, trajectory = module.rollout(module.plan.prompts(iteration))
+            _, advantages = module.compute_rewards(batch)
             update(module.policy, trajectory, advantages, module.objective, optimizer, config.train)
             rewards.append(held_out_rewards(module))
     finally:
@@ -59,5 +59,6 @@ def test_the_reward_rises() -> None:
 
 def held_out_rewards(module) -> np.ndarray:
     """Reward of each held-out draw under the policy of now, in the order of their ids."""
-    trajectory, table = module.rollout(module.plan.prompts(FRESH))
+    batch, trajectory = module.rollout(module.plan.prompts(FRESH))
+    table, _ = module.compute_rewards(batch)
     return table.diagnostics["reward"][trajectory.sample_ids.argsort()].numpy()

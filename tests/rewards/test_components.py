@@ -29,6 +29,9 @@ def test_creativity() -> None:
         "amd_distance": known([9.0, 0.25, 0.5, 9.0, math.inf]),
     }
     assert CreativityReward().compute([], metrics_obj=metrics).tolist() == [1, 0.25, 0.5, 0, 0]
+    assert CreativityReward(max_distance=0.3).compute([], metrics_obj=metrics).tolist() == [1, 0.25, 0.3, 0, 0]
+    with pytest.raises(UserError, match="max_distance must be positive"):
+        CreativityReward(max_distance=0.0)
     assert CreativityReward.failed_value == 0
 
 

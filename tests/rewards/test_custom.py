@@ -117,3 +117,7 @@ def test_names_of_equal_components_are_numbered() -> None:
             return Scores(torch.zeros(len(gen_structures)), (None,) * len(gen_structures))
 
     assert unique_names([Same(), Same(), Same()]) == ("same", "same_#2", "same_#3")
+
+
+def test_a_wrapped_component_keeps_what_its_failures_are_worth() -> None:
+    assert CustomReward("atomrl.rewards.components.EnergyReward").failed_value == -1.0

@@ -108,15 +108,11 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
     assert table["metrics"]["unique"]["columns"]["trained"]["denominator"] == 6
     assert (run / "evaluation" / "trained.cif").stat().st_size > 0
     capsys.readouterr()
-    main(
-        ["evaluate", "--base", places[0].partition("=")[2], "--trained", str(run), "--best-of", "2"]
-        + ["--num-samples", "4", "--time-step", "6", "--output", str(tmp_path / "table")]
-    )
+    four = ["--num-samples", "4", "--time-step", "6", "--output", str(tmp_path / "table")]
+    main(["evaluate", "--base", places[0].partition("=")[2], "--trained", str(run), "--best-of", "2", *four])
     assert "base best of 2" in capsys.readouterr().out
-    main(
-        ["sample", "--backbone", str(run / "checkpoint_latest.pth"), "--num-samples", "3", "--time-step", "6"]
-        + ["--output", str(tmp_path / "three.cif")]
-    )
+    three = ["--num-samples", "3", "--time-step", "6", "--output", str(tmp_path / "three.cif")]
+    main(["sample", "--backbone", str(run / "checkpoint_latest.pth"), *three])
     assert (tmp_path / "three.cif").read_text().count("data_0000") == 3
 
 
@@ -124,16 +120,20 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
 @pytest.mark.parametrize("domain", ["molecules", "crystals"])
 def test_every_objective_trains_every_domain(tmp_path, domain, objective):
     """The weights move, finitely, and the first ratio is 1 (the KL to the behaviour policy starts at 0)."""
+    place = tmp_path / "backbone"
     if domain == "molecules":
-        options = ["--config-name=fed_grpo_config", *small_backbone.TINY, f"model.backbone={small_backbone.write(tmp_path / 'backbone')}"]
+        options = [
+            "--config-name=fed_grpo_config",
+            *small_backbone.TINY,
+            f"model.backbone={small_backbone.write(place)}",
+        ]
     else:
-        options = ["experiment=prototypes/rl_dng", *TINY, f"model.backbone={backbone(tmp_path / 'backbone')}", "reward.type=dummy"]
-    extra = ["train.kl_weight=1", "train.entropy_weight=1e-5"] if objective == "grpo" else []
+        crystals = [f"model.backbone={backbone(place)}", "reward.type=dummy"]
+        options = ["experiment=prototypes/rl_dng", *TINY, *crystals]
+    if objective == "grpo":
+        options += ["train.kl_weight=1", "train.entropy_weight=1e-5"]
     run = tmp_path / "run"
-    main(
-        ["train", *options, f"train.objective={objective}", *extra]
-        + ["dataloader.epoches=2", f"save_path={run}"]
-    )
+    main(["train", *options, f"train.objective={objective}", "dataloader.epoches=2", f"save_path={run}"])
     logged = lines(run)
     assert len(logged) == 2
     assert all(np.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in logged)

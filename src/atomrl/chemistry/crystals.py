@@ -6,6 +6,7 @@ or cheat them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -197,6 +198,13 @@ def compositions(structures: Structures) -> list[Composition]:
         Composition({_element(number): row[number] for number in range(1, MAX_NUMBER + 1) if row[number]})
         for row in counts.tolist()
     ]
+
+
+def readable_formula(composition: Composition) -> str:
+    """Reduced formula for people."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "No Pauling electronegativity")  # of noble gases: formulas are sorted by it
+        return str(composition.reduced_formula)
 
 
 def _measures(cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,8 +6,9 @@ The verdicts are those of the plain loop, `StructureMatcher.fit` over pairs of e
 - Each crystal is reduced once, a reference once per matcher, and the search for a smaller cell is left out where it
   must fail (`matching_task.may_be_supercell`).
 - Two reduced cells of one formula but with different numbers of atoms cannot match: `fit` maps atoms one to one.
-- What remains is shared out to workers. One that hangs costs the item that it holds: that crystal then counts as not
-  unique (not novel), with a reason.
+- The comparison is pymatgen's on arrays instead of objects, all bases of a lattice at a time.
+- What remains is shared out to workers. One that hangs costs one item: that crystal then counts as not unique (not
+  novel), with a reason.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ from atomrl.chemistry.niggli import Crystal
 from atomrl.closing import Closing
 from atomrl.force_fields.pool import Outcome, WorkerPool
 
-TASK = "atomrl.chemistry.matching_task:run"
+TASK = "atomrl.chemistry.matching_task:run_all"
+
+ITEMS_AT_ONCE = 16
+"""Items that a worker gets at a time, at most: each takes a millisecond, and on a busy machine the way to a worker and
+back takes several."""
 
 REFERENCES_AT_ONCE = 8
 """References that one item compares a crystal with: few, since a hang costs the item."""
@@ -70,7 +75,8 @@ class CrystalMatcher(Closing):
     Args:
         references: what is known; reduced when a crystal of the same formula comes, and kept.
         workers: number of processes.
-        timeout: seconds per item (one reduction, one pair, or a crystal and eight references).
+        timeout: seconds per lot of items, and per item of a lost lot (an item is one reduction, one pair, or a crystal
+            and eight references).
         tolerances: of a match.
     """
 
@@ -98,7 +104,7 @@ class CrystalMatcher(Closing):
         formulas = [reduced_formula(crystal) for crystal in crystals]
         crowd = Counter(formulas)
         asked = [row for row, name in enumerate(formulas) if crowd[name] > 1 or name in self._references]
-        outcomes = self._pool.map([crystals[row] for row in asked])
+        outcomes = self._map([crystals[row] for row in asked])
         reduced = dict(zip(asked, outcomes, strict=True))
         unique = self._unique({row: name for row, name in enumerate(formulas) if crowd[name] > 1}, reduced)
         novel = self._novel({row: name for row, name in enumerate(formulas) if name in self._references}, reduced)
@@ -122,7 +128,7 @@ class CrystalMatcher(Closing):
         while waiting:
             pairs = [(rows[0], other) for rows in waiting for other in rows[1:]]
             items = [self._item([(reduced[first].value, reduced[other].value)]) for first, other in pairs]
-            for (_, other), outcome in zip(pairs, self._pool.map(items), strict=True):
+            for (_, other), outcome in zip(pairs, self._map(items), strict=True):
                 if outcome.reason is not None or outcome.value:
                     lost[other] = outcome.reason
             waiting = [[row for row in rows[1:] if row not in lost] for rows in waiting]
@@ -151,7 +157,7 @@ class CrystalMatcher(Closing):
                 self._item([(reduced[row].value, other) for other in known[:REFERENCES_AT_ONCE]])
                 for row, known in waiting.items()
             ]
-            for row, outcome in zip(waiting, self._pool.map(items), strict=True):
+            for row, outcome in zip(waiting, self._map(items), strict=True):
                 if outcome.reason is not None or outcome.value:
                     lost[row] = outcome.reason
             waiting = {row: known[REFERENCES_AT_ONCE:] for row, known in waiting.items()}
@@ -160,9 +166,22 @@ class CrystalMatcher(Closing):
     def _reduce_references(self, formulas: set[Formula]) -> None:
         """Reduce the references of these formulas, if that has not been done."""
         fresh = sorted(formulas - self._reduced.keys())
-        outcomes = iter(self._pool.map([crystal for name in fresh for crystal in self._references[name]]))
+        outcomes = iter(self._map([crystal for name in fresh for crystal in self._references[name]]))
         for name in fresh:
             self._reduced[name] = [next(outcomes) for _ in self._references[name]]
+
+    def _map(self, items: Sequence[Crystal | Compare]) -> list[Outcome]:
+        """Outcomes of the items, which go several at a time; those of a lost lot go again, one by one."""
+        size = max(1, min(ITEMS_AT_ONCE, len(items) // (4 * self._pool.workers)))
+        lots = [items[start : start + size] for start in range(0, len(items), size)]
+        outcomes = self._pool.map(lots)
+        lost = [outcome.reason is not None and len(lot) > 1 for lot, outcome in zip(lots, outcomes, strict=True)]
+        singles = [[item] for lot, again in zip(lots, lost, strict=True) if again for item in lot]
+        repeated = iter(self._pool.map(singles))
+        parts: list[Outcome] = []
+        for lot, outcome, again in zip(lots, outcomes, lost, strict=True):
+            parts += [next(repeated) for _ in lot] if again else [outcome]
+        return [done for part in parts for done in (part.value if part.reason is None else [part])]
 
     def _item(self, pairs: Sequence[tuple[Crystal, Crystal]]) -> Compare:
         """A comparison for a worker."""

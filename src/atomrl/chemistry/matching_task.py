@@ -8,22 +8,26 @@ them is most of the time of `StructureMatcher.fit`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import gcd
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 
 from atomrl.chemistry.niggli import Crystal, to_arrays
+from atomrl.chemistry.niggli_cell import FloatArray, is_lll_reduced, niggli_cell, similar_bases
 from atomrl.extras import extra
 from atomrl.force_fields.base import Failure
+from atomrl.force_fields.pool import Outcome
 
 with extra("crystals"):
     from pymatgen.core.lattice import Lattice
     from pymatgen.core.periodic_table import Element
     from pymatgen.core.structure import Structure
-    from pymatgen.core.structure_matcher import StructureMatcher
-    from pymatgen.util.coord_cython import is_coord_subset_pbc  # type: ignore[import-not-found]
+    from pymatgen.util.coord_cython import is_coord_subset_pbc, pbc_shortest_vectors  # type: ignore[import-not-found]
 
 PRIMITIVE_TOLERANCE = 0.25
 """Å, with which `StructureMatcher` looks for a smaller cell."""
@@ -45,6 +49,19 @@ class Compare(NamedTuple):
     angle_tol: float
 
 
+def run_all(items: Sequence[Crystal | Compare]) -> list[Outcome]:
+    """What becomes of each item; the task of the workers, which get several at a time."""
+    return [outcome_of(run, item) for item in items]
+
+
+def outcome_of(work: Callable[[Crystal | Compare], Any], item: Crystal | Compare) -> Outcome:
+    """What becomes of one item."""
+    try:
+        return Outcome(work(item), None)
+    except Failure as failure:
+        return Outcome(None, failure.reason)
+
+
 def run(item: Crystal | Compare) -> Crystal | bool:
     """Reduce a crystal, or compare reduced ones.
 
@@ -63,17 +80,15 @@ def reduce(crystal: Crystal) -> Crystal:
         Failure: `reduction`.
     """
     try:
-        lattice = Lattice(crystal.lattice)
-        reduced = lattice.get_niggli_reduced_lattice()
-        frac_coords = crystal.frac_coords
-        if reduced != lattice:
-            frac_coords = reduced.get_fractional_coords(lattice.get_cartesian_coords(frac_coords)) % 1.0
-            lattice = reduced
-        crystal = Crystal(crystal.numbers, frac_coords, np.array(lattice.matrix))
+        reduced = niggli_cell(crystal.lattice)
+        if not np.allclose(reduced, crystal.lattice):
+            frac_coords = (crystal.frac_coords @ crystal.lattice) @ np.linalg.inv(reduced) % 1.0
+            crystal = Crystal(crystal.numbers, frac_coords, reduced)
         if not may_be_supercell(crystal):
             return crystal
         species = [Element.from_Z(number) for number in crystal.numbers.tolist()]
-        return to_arrays(Structure(lattice, species, frac_coords).get_primitive_structure(PRIMITIVE_TOLERANCE))
+        whole = Structure(Lattice(crystal.lattice), species, crystal.frac_coords)
+        return to_arrays(whole.get_primitive_structure(PRIMITIVE_TOLERANCE))
     except (ValueError, np.linalg.LinAlgError) as error:
         raise Failure("reduction") from error
 
@@ -92,7 +107,7 @@ def may_be_supercell(crystal: Crystal) -> bool:
         return False
     if tolerance.max() * units >= 1:
         return True
-    kinds = sorted(set(numbers.tolist()), key=lambda number: str(Element.from_Z(number).symbol))  # pymatgen's order
+    kinds = sorted(set(numbers.tolist()), key=chemical_symbols.__getitem__)  # pymatgen's order
     groups = [crystal.frac_coords[numbers == number] for number in kinds]
     smallest = min(groups, key=len)
     translations = (smallest - smallest[0])[1:]
@@ -122,28 +137,95 @@ def fits(first: Crystal, second: Crystal, ltol: float, stol: float, angle_tol: f
     anchor = int(other.sum(1).argmax())  # an atom of the second of the rarest kind
     places = np.flatnonzero(other[anchor] == 0)
     ratio = abs(np.linalg.det(second.lattice) / np.linalg.det(first.lattice)) ** (1 / 6)
-    here, there = Lattice(first.lattice * ratio), Lattice(second.lattice / ratio)
-    positions = first.frac_coords @ here.matrix
-    for basis, _, whole in here.find_all_mappings(there, ltol=ltol, atol=angle_tol, skip_rotation_matrix=True):
-        if abs(abs(np.linalg.det(whole)) - 1) > 0.5:
-            continue  # a basis of a sublattice
-        placed = basis.get_fractional_coords(positions) % 1.0
-        parameters = (np.array(basis.parameters) + np.array(there.parameters)) / 2
-        mean = Lattice.from_parameters(*parameters)
-        density = (len(placed) / mean.volume) ** (1 / 3)
-        length = stol / (np.pi * density)
-        offsets = placed[places] - second.frac_coords[anchor]
-        tolerance = np.array(mean.reciprocal_lattice.abc) * length
-        near = [
-            moved
-            for moved in second.frac_coords + offsets[:, None]
-            if is_coord_subset_pbc(moved, placed, tolerance, other)
-        ]
-        if not near:
+    here, there = first.lattice * ratio, second.lattice / ratio
+    target = cell_parameters(there[None])
+    bases = similar_bases(here, target[0], ltol, angle_tol) @ here
+    placed = (first.frac_coords @ here) @ np.linalg.inv(bases) % 1.0
+    parameters = (cell_parameters(bases) + target) / 2
+    means = cells_of(parameters)
+    density = (len(other) / np.abs(np.linalg.det(means))) ** (1 / 3)
+    lengths = stol / (np.pi * density)
+    tolerances = 2 * np.pi * np.linalg.norm(np.linalg.inv(means), axis=1) * lengths[:, None]
+    moved = second.frac_coords + (placed[:, places] - second.frac_coords[anchor])[:, :, None]
+    cells: dict[bytes, ReducedCell] = {}  # many bases of a symmetric lattice have the same parameters
+    for basis, place in np.ndindex(moved.shape[:2]):
+        if not is_coord_subset_pbc(moved[basis, place], placed[basis], tolerances[basis], other):
             continue
-        tolerance = np.array(mean.get_lll_reduced_lattice().reciprocal_lattice.abc) * length
-        for moved in near:
-            distances, _, _ = StructureMatcher._cart_dists(placed, moved, mean, other, density, tolerance)  # type: ignore[no-untyped-call]
-            if distances.max() < stol:
-                return True
+        kind = parameters[basis].round(8).tobytes()
+        if kind not in cells:
+            cells[kind] = ReducedCell.of(means[basis])
+        distance = largest_distance(placed[basis], moved[basis, place], cells[kind], other, lengths[basis])
+        if distance * density[basis] < stol:
+            return True
     return False
+
+
+class ReducedCell(NamedTuple):
+    """The LLL-reduced cell of a lattice, as `pbc_shortest_vectors` asks for it, without pymatgen's `Lattice`.
+
+    Attributes:
+        lll_matrix: its vectors in rows, Å, (3, 3).
+        to_lll: fractional coordinates of the lattice times this are those of the reduced cell, (3, 3).
+        reciprocal: lengths of its reciprocal vectors, 1/Å, (3,).
+        pbc: periodic in all directions.
+    """
+
+    lll_matrix: FloatArray
+    to_lll: FloatArray
+    reciprocal: FloatArray
+    pbc: tuple[bool, bool, bool] = (True, True, True)
+
+    @classmethod
+    def of(cls, lattice: FloatArray) -> ReducedCell:
+        """The reduced cell of lattice vectors (3, 3)."""
+        reduced, to_lll = lattice, np.eye(3)
+        if not is_lll_reduced(lattice):
+            found = Lattice(lattice)
+            reduced, to_lll = found.lll_matrix, found.lll_inverse
+        return cls(reduced, to_lll, 2 * np.pi * np.linalg.norm(np.linalg.inv(reduced), axis=0))
+
+    def get_lll_frac_coords(self, frac_coords: FloatArray) -> FloatArray:
+        """Of fractional coordinates of the lattice, (N, 3)."""
+        return frac_coords @ self.to_lll
+
+
+def largest_distance(
+    first: FloatArray, second: FloatArray, cell: ReducedCell, other: NDArray[np.int64], length: float
+) -> float:
+    """Å between the atoms of two crystals, each with its own, where their mean distance vector is taken off.
+
+    Args:
+        first: fractional coordinates, (N, 3).
+        second: the same.
+        cell: of both.
+        other: 1 where an atom of the second (rows) and of the first (columns) are of different kinds, (N, N).
+        length: Å / 2 pi, of pairs that are looked at.
+    """
+    vectors, squares = pbc_shortest_vectors(
+        cell, second, first, other, return_d2=True, lll_frac_tol=cell.reciprocal * length
+    )
+    rows, columns = linear_sum_assignment(squares)
+    short = vectors[rows, columns]
+    short -= short.sum(0) / len(short)
+    return float((short * short).sum(1).max() ** 0.5)
+
+
+def cell_parameters(cells: FloatArray) -> FloatArray:
+    """Lengths in Å and angles in degrees of cells (M, 3, 3), (M, 6)."""
+    lengths = np.linalg.norm(cells, axis=2)
+    units = cells / lengths[..., None]
+    cosines = np.stack([(units[:, i] * units[:, j]).sum(1) for i, j in ((1, 2), (0, 2), (0, 1))], axis=1)
+    return np.concatenate([lengths, np.rad2deg(np.arccos(np.clip(cosines, -1, 1)))], axis=1)
+
+
+def cells_of(parameters: FloatArray) -> FloatArray:
+    """Cells of these lengths and angles (M, 6), c along z and a in the x-z plane as in pymatgen, (M, 3, 3)."""
+    a, b, c = parameters[:, :3].T
+    radians = np.deg2rad(parameters[:, 3:].T)
+    (cos_a, cos_b, cos_c), (sin_a, sin_b, _) = np.cos(radians), np.sin(radians)
+    star = np.arccos(np.clip((cos_a * cos_b - cos_c) / (sin_a * sin_b), -1, 1))
+    cells = np.zeros((len(parameters), 3, 3))
+    cells[:, 0, 0], cells[:, 0, 2] = a * sin_b, a * cos_b
+    cells[:, 1, 0], cells[:, 1, 1], cells[:, 1, 2] = -b * sin_a * np.cos(star), b * sin_a * np.sin(star), b * cos_a
+    cells[:, 2, 2] = c
+    return cells

@@ -15,7 +15,7 @@ from atomrl.extras import extra
 from atomrl.force_fields.base import Failure
 
 with extra("crystals"):
-    from pymatgen.core import Lattice, Structure
+    from pymatgen.core import DummySpecies, Lattice, Structure
 
 
 class Crystal(NamedTuple):
@@ -54,7 +54,7 @@ def parse_cif(text: str, niggli: bool = True) -> Crystal:
 
     Raises:
         Failure: `cif: ` and pymatgen's words; `disordered` (a site holds several elements, or none for certain);
-            `niggli`.
+            `element` (a symbol that is no element's); `niggli`.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on rounded coordinates; what cannot be read raises
@@ -65,6 +65,8 @@ def parse_cif(text: str, niggli: bool = True) -> Crystal:
             raise Failure("cif: " + " ".join(str(error).split())[:120]) from error
         if not structure.is_ordered:
             raise Failure("disordered")
+        if any(isinstance(species, DummySpecies) for species in structure.species):
+            raise Failure("element")
         structure.remove_oxidation_states()
         if niggli:
             structure = canonical(structure)

@@ -6,7 +6,6 @@ encoder, and counts as neither unique nor novel, with an infinite energy above t
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,16 +13,15 @@ from functools import cached_property
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from atomrl.chemistry.crystals import CellBounds, check_cells, compositions, to_pymatgen
+from atomrl.chemistry.crystals import CellBounds, check_cells, compositions, readable_formula
 from atomrl.chemistry.matching import reduced_formula
 from atomrl.chemistry.niggli import Crystal
 from atomrl.errors import UserError
 from atomrl.force_fields.base import split
 from atomrl.metrics.crystal_validity import OXIDATION_STATES, composition_valid
 from atomrl.records import Structures
-from atomrl.rewards.metrics import BatchMetrics, CrystalBatch, Metric, MetricProvider
+from atomrl.rewards.metrics import BatchMetrics, Metric, MetricProvider, first_reasons, sound_batch, spread
 
 STABLE, METASTABLE = 0.0, 0.1
 """eV/atom above the hull."""
@@ -156,20 +154,26 @@ def judge_crystals(
     checked = tuple(check(structures))
     rows = torch.tensor([row for row, reason in enumerate(checked) if reason is None], dtype=torch.int64)
     asked = [name for name in (*MATCHING, *PHYSICS, *FEATURES) if name in known]
-    measured = _measure(structures, rows, asked, known) if len(rows) else {}
+    metrics = BatchMetrics(sound_batch(structures, rows), known)
+    measured = {name: spread(metrics[name], rows, len(structures)) for name in asked if len(rows)}
     features = {name: measured[name] for name in FEATURES if name in measured}
-    reasons = {"geometry": checked, "matching": _first_reasons(measured, MATCHING, len(structures))}
-    if "e_above_hull" in known:
-        reasons["e_above_hull"] = _first_reasons(measured, PHYSICS[:1], len(structures))
-    reasons |= {name: metric.reasons for name, metric in features.items()}
+
+    def reasons_of(names: Sequence[str]) -> tuple[str | None, ...]:
+        nothing: tuple[str | None, ...] = (None,) * len(structures)
+        return first_reasons([nothing, *(measured[name].reasons for name in names if name in measured)])
 
     def numbers(name: str) -> NDArray[np.float64]:
         return measured[name].values.numpy() if name in measured else np.full(len(structures), np.nan)
 
+    reasons = {"geometry": checked, "matching": reasons_of(MATCHING)}
+    if "e_above_hull" in known:
+        reasons["e_above_hull"] = reasons_of(PHYSICS[:1])
+    reasons |= {name: metric.reasons for name, metric in features.items()}
+
     physics, above = "e_above_hull" in known, numbers("e_above_hull")
     found, amounts = structures.numbers[structures.mask.bool()].unique(return_counts=True)
     return CrystalVerdicts(
-        formulas=_formulas(structures),
+        formulas=tuple(readable_formula(composition) for composition in compositions(structures)),
         sizes=structures.sizes.numpy(),
         elements=dict(zip(found.tolist(), amounts.tolist(), strict=True)),
         structure_valid=structure_valid(structures),
@@ -206,34 +210,3 @@ def compositions_valid(structures: Structures, oxidation_states: str = OXIDATION
     # Of a crystal without geometry: the formula reads nothing but the numbers, and a cell may be singular here.
     bare = [Crystal(numbers, positions, np.eye(3)) for numbers, positions in split(structures)]
     return np.array([composition_valid(reduced_formula(crystal), oxidation_states) for crystal in bare], dtype=np.bool_)
-
-
-def _formulas(structures: Structures) -> tuple[str, ...]:
-    """Reduced formulas for people."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "No Pauling electronegativity")  # of noble gases: formulas are sorted by it
-        return tuple(composition.reduced_formula for composition in compositions(structures))
-
-
-def _measure(
-    structures: Structures, rows: Tensor, names: Sequence[str], providers: Mapping[str, MetricProvider]
-) -> dict[str, Metric]:
-    """The metrics of the sound samples, spread over all of them: NaN without a reason elsewhere."""
-    sound = structures[rows]
-    metrics = BatchMetrics(CrystalBatch(sound, to_pymatgen(sound)), providers)
-    spread = {}
-    for name in names:
-        metric = metrics[name]
-        values = torch.full((len(structures), *metric.values.shape[1:]), torch.nan, dtype=torch.float64)
-        values[rows] = metric.values.detach().cpu().double()
-        reasons: list[str | None] = [None] * len(structures)
-        for row, reason in zip(rows.tolist(), metric.reasons, strict=True):
-            reasons[row] = reason
-        spread[name] = Metric(values, tuple(reasons), metric.reference)
-    return spread
-
-
-def _first_reasons(measured: Mapping[str, Metric], names: Sequence[str], samples: int) -> tuple[str | None, ...]:
-    """The first reason of each sample among these metrics."""
-    columns = [measured[name].reasons for name in names if name in measured] or [(None,) * samples]
-    return tuple(next((reason for reason in row if reason is not None), None) for row in zip(*columns, strict=True))

@@ -11,6 +11,7 @@ A part of your own is a class with one method:
 
 from __future__ import annotations
 
+import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +64,7 @@ class RewardComponent(ABC):
     """
 
     required_metrics: ClassVar[tuple[str, ...]] = ()
-    failed_value: ClassVar[float | None] = None
+    failed_value: float | None = None
 
     def __init__(
         self,
@@ -150,6 +151,7 @@ class CustomReward(RewardComponent):
         elif isinstance(found, type) and issubclass(found, RewardComponent):
             made = found(**options)
             self._function, self._metrics = made.compute, made.metrics
+            self.failed_value = made.failed_value
         elif isinstance(found, type) and hasattr(found, "compute"):
             made = found(**options)
             self._function = made.compute
@@ -246,22 +248,35 @@ class PredictorReward(RewardComponent):
 class CreativityReward(RewardComponent):
     """1 for a unique and novel sample, 0 for one that is neither, otherwise how far it is from its likes.
 
-    That is the smallest positive AMD distance (Å, as published, not bounded by 1) to structures of the same reduced
-    formula, in the batch and in the reference; 0 if there is none. A sample of unsound geometry is worth 0.
+    That is the smallest positive AMD distance (Å) to structures of the same reduced formula, in the batch and in the
+    reference; 0 if there is none. A sample of unsound geometry is worth 0.
+
+    Args:
+        max_distance: a larger distance counts as this. The published form has no bound: the matcher rescales volumes,
+            so rock salt with a lattice 1.5 times as long is still known, and its distance of 4.3 Å pays more than a
+            new crystal's 1. At 1 nothing known pays more than something new.
+        scaling: `weight` and the other options of `RewardComponent`.
     """
 
     required_metrics = ("unique", "novel", "amd_distance")
-    failed_value = 0.0
+    failed_value: float | None = 0.0
+
+    def __init__(self, max_distance: float | None = None, **scaling: Any) -> None:
+        super().__init__(**scaling)
+        if max_distance is not None and not max_distance > 0:
+            raise UserError(f"CreativityReward's max_distance must be positive, got {max_distance}")
+        self.max_distance = math.inf if max_distance is None else max_distance
 
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
-        """In [0, 1] but for the distances, (B,)."""
+        """In [0, 1] but for distances without a bound, (B,)."""
         metrics_obj: BatchMetrics = kwargs["metrics_obj"]
         unique, novel = metrics_obj["unique"].values > 0, metrics_obj["novel"].values > 0
         values = (unique & novel).double()
         partly = unique ^ novel
         if bool(partly.any()):
             distances = metrics_obj["amd_distance"].values
-            values = torch.where(partly, distances.nan_to_num(nan=0.0, posinf=0.0), values)
+            known = distances.nan_to_num(nan=0.0, posinf=0.0).clamp(max=self.max_distance)
+            values = torch.where(partly, known, values)
         return values
 
 
@@ -269,7 +284,7 @@ class EnergyReward(RewardComponent):
     """Minus the energy above the hull, bounded to [0, 1] eV/atom; a failed evaluation counts as 1 eV/atom."""
 
     required_metrics = ("e_above_hull",)
-    failed_value = -1.0
+    failed_value: float | None = -1.0
 
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
         """In [-1, 0] eV/atom, (B,)."""

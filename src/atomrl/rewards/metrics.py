@@ -15,13 +15,15 @@ a hull or a matcher.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
+from atomrl.chemistry.crystals import to_pymatgen
 from atomrl.errors import UserError
 from atomrl.records import Structures
 
@@ -81,10 +83,14 @@ class BatchMetrics:
     Args:
         batch: the samples.
         providers: of the metrics, by name.
+
+    Attributes:
+        seconds: wall time of each provider, under the metric that it was first asked for.
     """
 
     def __init__(self, batch: CrystalBatch, providers: Mapping[str, MetricProvider]) -> None:
         self.batch = batch
+        self.seconds: dict[str, float] = {}
         self._providers = providers
         self._known: dict[str, Metric] = {}
 
@@ -97,7 +103,9 @@ class BatchMetrics:
         if name not in self._known:
             if name not in self._providers:
                 raise UserError(f"no provider for the metric {name}; there are {', '.join(sorted(self._providers))}")
+            started = time.perf_counter()
             measured = self._providers[name].measure(self.batch)
+            self.seconds[name] = time.perf_counter() - started
             for key, metric in measured.items():
                 _check_metric(key, metric, len(self.batch))
             self._known |= measured
@@ -107,6 +115,30 @@ class BatchMetrics:
     def computed(self) -> Mapping[str, Metric]:
         """The metrics that somebody asked for, and those that came with them."""
         return self._known
+
+
+def sound_batch(structures: Structures, rows: Tensor) -> CrystalBatch:
+    """The samples at these rows (n,), whose geometry is sound, as providers see them."""
+    tensors = structures[rows.to(structures.numbers.device)]
+    return CrystalBatch(tensors, to_pymatgen(tensors))
+
+
+def spread(metric: Metric, rows: Tensor, samples: int) -> Metric:
+    """A metric of the samples at these rows (n,) as one of all of them: elsewhere NaN, without a reason.
+
+    Values are float64 on the CPU.
+    """
+    values = torch.full((samples, *metric.values.shape[1:]), torch.nan, dtype=torch.float64)
+    values[rows] = metric.values.detach().cpu().double()
+    reasons: list[str | None] = [None] * samples
+    for row, reason in zip(rows.tolist(), metric.reasons, strict=True):
+        reasons[row] = reason
+    return Metric(values, tuple(reasons), metric.reference)
+
+
+def first_reasons(columns: Iterable[Sequence[str | None]]) -> tuple[str | None, ...]:
+    """The first reason of each sample; each column has an entry per sample, and there is at least one."""
+    return tuple(next((reason for reason in row if reason is not None), None) for row in zip(*columns, strict=True))
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,23 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from atomrl.advantages import Groups
-from atomrl.chemistry.crystals import check_cells, to_pymatgen
+from atomrl.chemistry.crystals import check_cells, readable_formula
 from atomrl.errors import UserError
 from atomrl.records import Prompts, RewardTable, Structures
-from atomrl.rewards.components import RewardComponent, Scores, as_scores, unique_names
-from atomrl.rewards.metrics import BatchMetrics, CrystalBatch, Metric, MetricProvider
+from atomrl.rewards.components import RewardComponent, as_scores, unique_names
+from atomrl.rewards.metrics import BatchMetrics, Metric, MetricProvider, first_reasons, sound_batch, spread
 from atomrl.rewards.normalize import check_normalization, normalize
 
-if TYPE_CHECKING:
-    from pymatgen.core.structure import Structure
+CELL_CHECKS = "cell_checks"
+"""Part of the time that is no component's."""
 
 
 class ReinforceReward:
@@ -81,37 +82,38 @@ class ReinforceReward:
         of the check. Samples are looked at in the order of their ids, so that which of two equal ones is the first
         does not depend on how the work was cut.
 
+        Seconds: `cell_checks` and each component's, which add up to the whole; and `metric_<name>`, the part of a
+        component's that went into a metric it was the first to ask for.
+
         Raises:
             UserError: a component returned a wrong shape, or NaN without a reason; a metric has no provider.
         """
-        if self.missing_metrics:
-            raise UserError(
-                f"nothing provides the metric {', '.join(self.missing_metrics)}, which "
-                f"{', '.join(self._who_needs(self.missing_metrics))} reads: give its provider to ReinforceReward"
-            )
-        checked = list(self.check(structures))
+        self._require_metrics()
+        samples, started = len(structures), time.perf_counter()
+        checked = tuple(self.check(structures))
         order = prompts.sample_ids.argsort(stable=True).tolist()
         rows = torch.tensor([row for row in order if checked[row] is None], dtype=torch.int64)
-        sound = _sound_batch(structures, rows)
-        metrics = BatchMetrics(sound, self._providers)
-        answers = {
-            name: self._compute(name, component, sound, metrics, prompts.sample_ids[rows])
-            for name, component in zip(self.names, self.components, strict=True)
-        }
-        raw, channels = {}, {}
+        metrics = BatchMetrics(sound_batch(structures, rows), self._providers)
+        seconds = {CELL_CHECKS: time.perf_counter() - started}
+        unsound = torch.tensor([reason is not None for reason in checked], dtype=torch.bool)
+        raw, channels, reasons = {}, {}, [checked]
         for name, component in zip(self.names, self.components, strict=True):
+            started = time.perf_counter()
+            answer = spread(self._compute(name, component, metrics, prompts.sample_ids[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
-            values = torch.full((len(structures),), failed, dtype=torch.float64)
-            values[rows] = answers[name].values
-            raw[f"raw_{name}"], channels[name] = values, component.scale(values)
-        reasons = _merged_reasons(checked, rows, answers.values(), metrics.computed.values())
-        numbers = {name: _spread(metric, rows, len(structures)) for name, metric in metrics.computed.items()}
+            raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
+            channels[name] = component.scale(raw[f"raw_{name}"])
+            reasons.append(answer.reasons)
+            seconds[name] = time.perf_counter() - started
+            seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
+        numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
         diagnostics = {
             "reward": torch.stack(list(channels.values())).sum(0),
             **raw,
-            **{name: values for name, values in numbers.items() if values is not None},
+            **{name: metric.values for name, metric in numbers.items() if metric.values.ndim == 1},
         }
-        return RewardTable(channels, reasons, diagnostics=diagnostics)
+        merged = first_reasons([*reasons, *(metric.reasons for metric in numbers.values())])
+        return RewardTable(channels, merged, diagnostics=diagnostics, seconds=seconds)
 
     def normalize(self, rewards: Tensor, group_ids: Tensor | None = None) -> Tensor:
         """Advantages: rewards (B,) normalised over the batch, or in groups where `group_ids` (B,) are given."""
@@ -123,18 +125,22 @@ class ReinforceReward:
         for provider in {id(provider): provider for provider in self._providers.values()}.values():
             provider.close()
 
-    def _who_needs(self, metrics: Sequence[str]) -> list[str]:
-        """Names of the components that read one of these metrics."""
-        pairs = zip(self.names, self.components, strict=True)
-        return [name for name, component in pairs if set(component.metrics) & set(metrics)]
+    def _require_metrics(self) -> None:
+        """Raise UserError for a metric without a provider."""
+        if missing := self.missing_metrics:
+            pairs = zip(self.names, self.components, strict=True)
+            asking = [name for name, component in pairs if set(component.metrics) & set(missing)]
+            raise UserError(
+                f"nothing provides the metric {', '.join(missing)}, which {', '.join(asking)} reads: "
+                "give its provider to ReinforceReward"
+            )
 
-    def _compute(
-        self, name: str, component: RewardComponent, batch: CrystalBatch, metrics: BatchMetrics, sample_ids: Tensor
-    ) -> Scores:
+    def _compute(self, name: str, component: RewardComponent, metrics: BatchMetrics, sample_ids: Tensor) -> Metric:
         """A component's raw values of the sound samples, float64 on the CPU, each finite or NaN with a reason."""
+        batch = metrics.batch
         nothing: tuple[str | None, ...] = (None,) * len(batch)
         if not len(batch):
-            return Scores(torch.zeros(0, dtype=torch.float64), ())
+            return Metric(torch.zeros(0, dtype=torch.float64), ())
         returned = component.compute(
             gen_structures=list(batch.crystals),
             batch_gen=batch.tensors,
@@ -150,40 +156,10 @@ class ReinforceReward:
             )
         values = values.detach().cpu().double()
         for row, (number, reason) in enumerate(zip(values.tolist(), reasons, strict=True)):
-            if reason is None and not torch.isfinite(values[row]):
+            if reason is None and not math.isfinite(number):
+                formula = readable_formula(batch.crystals[row].composition)
                 raise UserError(
-                    f"reward component {name}: {number} for sample {int(sample_ids[row])} "
-                    f"({_formula(batch.crystals[row])}); return a finite number, or Scores with a reason for NaN"
+                    f"reward component {name}: {number} for sample {int(sample_ids[row])} ({formula}); "
+                    "return a finite number, or Scores with a reason for NaN"
                 )
-        return Scores(torch.where(values.isfinite(), values, torch.nan), reasons)
-
-
-def _sound_batch(structures: Structures, rows: Tensor) -> CrystalBatch:
-    """The structures at these rows."""
-    tensors = structures[rows.to(structures.numbers.device)]
-    return CrystalBatch(tensors, to_pymatgen(tensors) if len(rows) else [])
-
-
-def _formula(crystal: Structure) -> str:
-    """Of a message."""
-    return str(crystal.composition.reduced_formula)
-
-
-def _merged_reasons(
-    checked: Sequence[str | None], rows: Tensor, answers: Iterable[Scores], metrics: Iterable[Metric]
-) -> tuple[str | None, ...]:
-    """The first reason of each sample: of the check, else of a component, else of a metric."""
-    merged = list(checked)
-    for reasons in [*(answer.reasons for answer in answers), *(metric.reasons for metric in metrics)]:
-        for row, reason in zip(rows.tolist(), reasons, strict=True):
-            merged[row] = merged[row] or reason
-    return tuple(merged)
-
-
-def _spread(metric: Metric, rows: Tensor, samples: int) -> Tensor | None:
-    """A metric's numbers at the rows of all samples, NaN elsewhere, (B,); None for features."""
-    if metric.values.ndim != 1:
-        return None
-    values = torch.full((samples,), torch.nan, dtype=torch.float64)
-    values[rows] = metric.values.double()
-    return values
+        return Metric(torch.where(values.isfinite(), values, torch.nan), reasons)

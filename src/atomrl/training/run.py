@@ -46,6 +46,7 @@ def train(config: Config, name: str) -> Path:
     torch.manual_seed(config.seed)  # initial weights come from the backbone; this is for what a user adds
     module, model = build_module(config)
     try:
+        assert isinstance(module.policy, torch.nn.Module)
         weights = sum(p.numel() * p.element_size() for p in module.policy.parameters())
         folder = open_run(
             Path(config.save_path) if config.save_path else fresh_path(name),

@@ -19,6 +19,23 @@ def fresh_path(name: str) -> Path:
     return Path("outputs") / name / f"{datetime.now():%Y-%m-%d_%H-%M-%S}-{os.getpid()}"
 
 
+def find_run(place: Path) -> tuple[Path, Path]:
+    """Checkpoint and config.yaml of a run.
+
+    Args:
+        place: the run directory, for its latest checkpoint, or a checkpoint in one.
+
+    Raises:
+        UserError: either is not there.
+    """
+    checkpoint = place / LATEST if place.is_dir() else place
+    described = checkpoint.parent / CONFIG
+    for path in (checkpoint, described):
+        if not path.is_file():
+            raise UserError(f"no {path}: give a run directory, or a checkpoint of a run next to its {CONFIG}")
+    return checkpoint, described
+
+
 def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> Path:
     """Create a run directory, or open the one to continue.
 

@@ -12,7 +12,7 @@ from atomrl.records import RewardTable, Stats
 
 
 def summarise(table: RewardTable) -> Stats:
-    """Means and spreads of a table's channels and diagnostics over finite values, and failures by reason."""
+    """Means and spreads of a table's channels and diagnostics over finite values, failures by reason, and times."""
     log: dict[str, float] = {}
     for name, values in table.channels.items():
         known = values[torch.isfinite(values)]
@@ -26,7 +26,7 @@ def summarise(table: RewardTable) -> Stats:
     log["failed"] = float(sum(reason is not None for reason in table.reasons))
     for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
         log[f"failed_{reason.partition(':')[0]}"] = float(count)
-    return log
+    return log | {f"seconds_reward_{part}": seconds for part, seconds in table.seconds.items()}
 
 
 def _moments(values: Tensor) -> dict[str, float]:

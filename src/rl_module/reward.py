@@ -1,0 +1,5 @@
+"""Published name of `atomrl.rewards.reinforce`."""
+
+from atomrl.rewards.reinforce import ReinforceReward
+
+__all__ = ["ReinforceReward"]
