@@ -14,7 +14,7 @@ from atomrl.errors import UserError
 from results.queue import Queue, StepFailedError
 from results.records import ROOT
 from results.steps import plan
-from results.studies import STUDIES, Study, controls, read_settings, whole_numbers
+from results.studies import STUDIES, Settings, Study, controls, read_settings, whole_numbers
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "results", help="for the report")
     parser.add_argument("--jobs", type=int, default=1, help="steps at once, which share the cores")
     parser.add_argument("--only-report", action="store_true", help="run nothing, report what was run")
-    parser.add_argument("--samples", type=int, help="molecules per column of `atomrl evaluate`")
+    parser.add_argument("--samples", type=int, help="samples per column of `atomrl evaluate`")
     parser.add_argument("--time-step", type=int, help="T of `atomrl evaluate`")
     parser.add_argument("--best-of", help="controls: numbers and the word budget, e.g. 4,budget; none for no control")
     return parser
@@ -56,6 +56,7 @@ def _run(options: argparse.Namespace, words: list[str]) -> None:
     folder = options.folder / study.name
     steps = plan(study, settings, folder, options.jobs)
     if not options.only_report:
+        _check_packages(settings)
         Queue(steps.steps, folder, options.jobs).run()
     from results import report  # noqa: PLC0415 - matplotlib and numpy, which hours of waiting do not need
 
@@ -63,6 +64,16 @@ def _run(options: argparse.Namespace, words: list[str]) -> None:
     path = report.write(study, settings, steps, folder, options.docs, command)
     print(path.read_text().partition(report.EACH_SEED)[0])
     print(f"report -> {path}, {path.with_suffix('.svg')}")
+
+
+def _check_packages(settings: Settings) -> None:
+    """Refuse now what would fail after hours of training."""
+    for table in settings.further:
+        if table.package is not None and importlib.util.find_spec(table.package) is None:
+            raise UserError(
+                f"{table.key} needs the package {table.package}, which is not installed: pip install"
+                f" 'atomrl[{table.extra}]', or leave it out with {table.key}=null"
+            )
 
 
 def _study(options: argparse.Namespace) -> Study:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from atomrl.errors import UserError
 from atomrl.files import write_whole
+from results.subjects import Panel
 
 WINDOW = 9
 """Iterations of the running mean."""
@@ -26,57 +26,36 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One small plot.
-
-    Attributes:
-        key: of metrics.jsonl.
-        title: with its unit.
-        scale: factor on the logged number.
-    """
-
-    key: str
-    title: str
-    scale: float = 1.0
-
-
-PANELS = (
-    Panel("reward", "reward, mean"),
-    Panel("rms_force", "RMS force, mean of evaluated, eV/Å"),
-    Panel("molecule_stability", "molecule stability, %", 100),
-    Panel("rdkit_validity", "validity (RDKit), %", 100),
-    Panel("kl_loss", "KL to the initial model (loss term / weight)"),
-)
-
 Array = NDArray[np.float64]
 
 
-def draw(logs: Mapping[int, Path], output: Path) -> None:
+def draw(logs: Mapping[int, Path], output: Path, panels: Sequence[Panel]) -> None:
     """Draw metrics.jsonl of each training seed. The same logs give the same bytes.
 
     Args:
         logs: metrics.jsonl by training seed.
         output: SVG file.
+        panels: of these, what was measured is drawn.
 
     Raises:
         UserError: a log is missing or empty, or the file cannot be written.
     """
     seeds = list(logs)
     rows = [_read(path) for path in logs.values()]
-    panels = [panel for panel in PANELS if any(row.get(panel.key) is not None for log in rows for row in log)]
-    if not panels:
-        raise UserError(f"{', '.join(map(str, logs.values()))}: none of {', '.join(p.key for p in PANELS)} is logged")
+    drawn = [panel for panel in panels if any(row.get(panel.key) is not None for log in rows for row in log)]
+    if not drawn:
+        raise UserError(f"{', '.join(map(str, logs.values()))}: none of {', '.join(p.key for p in panels)} is logged")
+    height = max(2, math.ceil((len(drawn) + 1) / 3))  # rows of three; the legend takes a place too
     # Text stays text: smaller, and a reader can search it. The salt fixes the ids that matplotlib makes up.
     with mpl.rc_context({"svg.hashsalt": "atomrl", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(10, 5.4), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(10, 2.7 * height), facecolor="white", layout="constrained")
         FigureCanvasAgg(figure)
-        axes = list(figure.subplots(2, 3, squeeze=False).flat)
-        for panel, place in zip(panels, axes, strict=False):
+        axes = list(figure.subplots(height, 3, squeeze=False).flat)
+        for panel, place in zip(drawn, axes, strict=False):
             _fill(place, panel, series(rows, panel), seeds)
-        for place in axes[len(panels) :]:
+        for place in axes[len(drawn) :]:
             place.axis("off")
-        axes[len(panels)].legend(*axes[0].get_legend_handles_labels(), loc="center", frameon=False)
+        axes[len(drawn)].legend(*axes[0].get_legend_handles_labels(), loc="center", frameon=False)
         buffer = BytesIO()
         figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
     write_whole(output, buffer.getvalue())

@@ -28,17 +28,19 @@ class Output(Protocol):
 
 @dataclass(frozen=True)
 class EvaluationTable:
-    """evaluation.json, which is written whole.
+    """evaluation.json, which is written whole, and the tables beside it.
 
     Attributes:
         path: of the file.
+        beside: names of the others, which are written after it.
     """
 
     path: Path
+    beside: tuple[str, ...] = ()
 
     def whole(self) -> bool:
-        """Whether the file is there."""
-        return self.path.is_file()
+        """Whether all files are there."""
+        return all(path.is_file() for path in (self.path, *map(self.path.with_name, self.beside)))
 
     def share(self) -> None:
         """An evaluation's files do not tell."""
@@ -55,12 +57,14 @@ class TrainedRun:
     Attributes:
         folder: the directory.
         iterations: of the whole training.
-        evaluated: the training ends with an evaluation.
+        evaluated: the training ends with an evaluation, and
+        beside: these tables stand beside its main one.
     """
 
     folder: Path
     iterations: int
     evaluated: bool
+    beside: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -80,7 +84,7 @@ class TrainedRun:
     def whole(self) -> bool:
         """Whether the last iteration is logged, after which nothing is saved, and the evaluation is there."""
         trained = self.checkpoint.is_file() and self._done() >= self.iterations
-        return trained and (self.table.is_file() or not self.evaluated)
+        return trained and (not self.evaluated or EvaluationTable(self.table, self.beside).whole())
 
     def share(self) -> float:
         """Iterations that are logged."""
@@ -153,15 +157,17 @@ def plan(study: Study, settings: Settings, folder: Path, jobs: int = 1) -> Plan:
     The controls do not depend on the training seed and run once; they are given the first seed's run, because
     `atomrl evaluate` takes the reward that chooses the best from there.
     """
+    beside = tuple(table.file for table in settings.further)
     runs = {
-        seed: TrainedRun(folder / f"seed-{seed}", settings.iterations, settings.samples > 0) for seed in study.seeds
+        seed: TrainedRun(folder / f"seed-{seed}", settings.iterations, settings.samples > 0, beside)
+        for seed in study.seeds
     }
     named = any(override.lstrip("+").startswith("threads=") for override in study.overrides)
     extra = (f"threads={threads(jobs)}",) if jobs > 1 and not named else ()
     steps: list[Step] = []
     tables = {}
     for seed, run in runs.items():
-        words = ("-m", "atomrl", "train", "--config-name", study.config, f"save_path={run.folder}", f"seed={seed}")
+        words = ("-m", "atomrl", "train", *study.chosen, f"save_path={run.folder}", f"seed={seed}")
         steps.append(Step(f"train-{seed}", "train", (*words, *study.overrides), run, extra=extra))
         tables[seed] = run.table
         if study.evaluation is not None:
@@ -191,7 +197,7 @@ def _evaluate(
     options = {
         "--base": settings.backbone,
         "--trained": run.folder,
-        "--num-molecules": evaluation.samples,
+        "--num-samples": evaluation.samples,
         "--time-step": evaluation.time_step,
         "--seed": evaluation.seed,
         "--device": settings.device,
@@ -200,4 +206,5 @@ def _evaluate(
     if n is not None:
         options["--best-of"] = n
     words = ("-m", "atomrl", "evaluate", *(str(word) for pair in options.items() for word in pair))
-    return Step(name, "evaluate", words, EvaluationTable(table), after=(f"train-{seed}",), work=2 + (n or 0))
+    output = EvaluationTable(table, tuple(further.file for further in settings.further))
+    return Step(name, "evaluate", words, output, after=(f"train-{seed}",), work=2 + (n or 0))

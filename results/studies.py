@@ -9,8 +9,12 @@ from importlib.resources import files
 from omegaconf import DictConfig, OmegaConf
 
 from atomrl.errors import UserError
+from results.subjects import CRYSTALS, MOLECULES, Further, Subject
 
-SET_BY_THE_QUEUE = ("seed", "save_path", "resume")
+SET_BY_THE_QUEUE = ("seed", "save_path", "resume", "experiment")
+SET_BY_EVALUATE = ("evaluation.samples", "evaluation.time_step", "evaluation.seed")
+EXPERIMENTS = "experiment/"
+"""Folder of `atomrl.conf` whose configurations `experiment=` names."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +22,11 @@ class Evaluation:
     """`atomrl evaluate` after each training.
 
     Attributes:
-        samples: fresh molecules per column.
+        samples: fresh samples per column.
         time_step: T of the walk.
         seed: of sizes and noise; no training and no demo uses it.
         best_of: controls to draw from the base, N each; None is the N at which the control scores at least as many
-            molecules as one training did.
+            samples as one training did.
     """
 
     samples: int = 1000
@@ -38,16 +42,27 @@ class Study:
     Attributes:
         name: on the command line and of the files in docs/results/.
         config: YAML of `atomrl.conf`.
+        subject: what its samples are.
         seeds: of the trainings.
         overrides: `key=value` for every training.
         evaluation: how to evaluate; None: `atomrl train` does it itself (`evaluation.samples`).
+        beside: another study, whose seeds the report compares with this one's.
     """
 
     name: str
     config: str
+    subject: Subject
     seeds: tuple[int, ...] = (0, 1, 2)
     overrides: tuple[str, ...] = ()
     evaluation: Evaluation | None = None
+    beside: str | None = None
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Words of `atomrl train` that choose the configuration."""
+        if self.config.startswith(EXPERIMENTS):
+            return (f"experiment={self.config.removeprefix(EXPERIMENTS)}",)
+        return "--config-name", self.config
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -56,7 +71,7 @@ class Study:
             key = override.partition("=")[0].lstrip("+")
             if key in SET_BY_THE_QUEUE:
                 raise UserError(f"{override}: the queue sets {key} itself; use --seeds or --folder")
-            if self.evaluation is not None and key.startswith("evaluation."):
+            if self.evaluation is not None and key in SET_BY_EVALUATE:
                 raise UserError(f"{override}: this study is evaluated by `atomrl evaluate`; use --samples, --time-step")
 
 
@@ -68,6 +83,7 @@ class Settings:
         iterations, groups, each: iterations, groups per iteration, samples per group.
         backbone, device: as in the configuration.
         samples, time_step: of the evaluation that `atomrl train` ends with; 0 samples: none.
+        further: tables that an evaluation has beside the main one.
     """
 
     iterations: int
@@ -77,19 +93,31 @@ class Settings:
     device: str
     samples: int
     time_step: int
+    further: tuple[Further, ...] = ()
 
     @property
     def scored(self) -> int:
-        """Molecules that one training scores."""
+        """Samples that one training scores."""
         return self.iterations * self.groups * self.each
 
     def draws(self, samples: int) -> int:
-        """N at which best-of-N for `samples` molecules scores at least as many as one training."""
+        """N at which best-of-N for so many samples scores at least as many as one training."""
         return -(-self.scored // samples)
 
 
 STUDIES = {
-    study.name: study for study in (Study("molecules", "qm9_long", evaluation=Evaluation()), Study("demo", "demo"))
+    study.name: study
+    for study in (
+        Study("molecules", "qm9_long", MOLECULES, evaluation=Evaluation()),
+        Study("demo", "demo", MOLECULES),
+        Study("crystals", "experiment/prototypes/rl_long", CRYSTALS, evaluation=Evaluation()),
+        Study(
+            *("crystals_no_diversity", "experiment/prototypes/rl_no_diversity", CRYSTALS),
+            evaluation=Evaluation(best_of=()),  # what the base can do by choosing stands in the report of `crystals`
+            beside="crystals",
+        ),
+        Study("crystals_demo", "experiment/prototypes/rl_dng", CRYSTALS),
+    )
 }
 
 
@@ -115,6 +143,7 @@ def read_settings(study: Study) -> Settings:
         time_step=_count(config, "model.time_step")
         if OmegaConf.select(config, "evaluation.time_step") is None
         else _count(config, "evaluation.time_step"),
+        further=tuple(table for table in study.subject.further if OmegaConf.select(config, table.key)),
     )
 
 

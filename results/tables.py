@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.stats import t as student
-
 from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import Estimate
+from results.cells import apart, cell, counted, counted_cell, label, markdown, over_seeds
+from results.subjects import Subject
 
-COST = ("uniqueness", "validity_x_uniqueness", "novelty")
-"""Metrics that a reward can be bought with."""
+ELEMENTS = 12
+"""Elements with a row of their own: those whose share moved most."""
 
 Json = Mapping[str, Any]
 
@@ -41,13 +40,22 @@ class Column:
     elements: Mapping[str, int]
     failures: Mapping[str, Mapping[str, int]]
 
+    def shares(self) -> dict[str, float]:
+        """{symbol: share of all atoms}."""
+        atoms = max(1, sum(self.elements.values()))
+        return {symbol: count / atoms for symbol, count in self.elements.items()}
+
+    def effective_elements(self) -> float:
+        """How many elements, were they equally frequent: exp of the entropy of the shares."""
+        return math.exp(-sum(share * math.log(share) for share in self.shares().values() if share))
+
     @classmethod
-    def of(cls, table: Json, label: str, heading: str) -> Column:
-        """The column that evaluation.json calls `label`."""
-        column = table["columns"][label]
+    def of(cls, table: Json, name: str, heading: str) -> Column:
+        """The column that evaluation.json calls `name`."""
+        column = table["columns"][name]
         return cls(
             heading,
-            {name: _estimate(metric["columns"][label]) for name, metric in table["metrics"].items()},
+            {key: _estimate(metric["columns"][name]) for key, metric in table["metrics"].items()},
             column["samples"],
             {int(size): count for size, count in column["sizes"].items()},
             column["elements"],
@@ -57,7 +65,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Result:
-    """A study's evaluations.
+    """A study's evaluations, of one table of each: the main one or a further one.
 
     Attributes:
         base: the model before training.
@@ -82,7 +90,7 @@ class Result:
 
     @classmethod
     def read(cls, tables: Mapping[int, Path], controls: Sequence[tuple[int, Path]]) -> Result:
-        """Read evaluation.json by training seed, and (N, evaluation.json) of each control.
+        """Read a table by training seed, and (N, table) of each control.
 
         Raises:
             UserError: a file is missing or broken, or the files do not belong into one table.
@@ -117,17 +125,17 @@ class Result:
     def main_table(self) -> str:
         """Base, mean over seeds, controls; how many seeds are apart from the base and from the last control."""
         count = len(self.trained)
-        head = ["metric", "rewarded", "base", f"trained, mean of {_counted(count, 'seed')}", "seeds apart from base"]
+        head = ["metric", "rewarded", "base", f"trained, mean of {counted(count, 'seed')}", "seeds apart from base"]
         head += [control.label for control in self.controls]
         head += [f"seeds apart from {control.label}" for control in self.controls]
         rows = []
         for name, metric in self.metrics.items():
             unit, better = metric["unit"], metric["better"]
-            estimates = [column.estimates[name] for column in self.trained]
-            row = [_name(metric), "yes" if name in self.rewarded else "", cell(self.base.estimates[name], unit)]
-            row += [cell(over_seeds(estimates, unit), unit), apart(estimates, self.base.estimates[name], better)]
+            base, estimates = self.base.estimates[name], [column.estimates[name] for column in self.trained]
+            row = [label(metric), "yes" if name in self.rewarded else "", cell(base, unit)]
+            row += [cell(over_seeds(estimates, unit), unit), apart(estimates, [base] * count, better)]
             row += [cell(control.estimates[name], unit) for control in self.controls]
-            row += [apart(estimates, control.estimates[name], better) for control in self.controls]
+            row += [apart(estimates, [control.estimates[name]] * count, better) for control in self.controls]
             rows.append(row)
         return markdown(head, rows, left=2)
 
@@ -135,85 +143,64 @@ class Result:
         """Each training seed with its intervals and denominators, and the denominators of base and controls."""
         columns = (self.base, *self.trained, *self.controls)
         rows = [
-            [_name(metric), *(_counted_cell(column.estimates[name], metric) for column in columns)]
+            [label(metric), *(counted_cell(column.estimates[name], metric) for column in columns)]
             for name, metric in self.metrics.items()
         ]
         return markdown(["metric", *(column.label for column in columns)], rows)
 
-    def cost_table(self) -> str:
-        """Diversity, novelty, sizes and elements."""
+    def cost_table(self, subject: Subject) -> str:
+        """Diversity, novelty, sizes, elements, failures."""
         columns = (self.base, *self.trained, *self.controls)
+        rows = []
+        for name in (name for name in subject.cost if name in self.metrics):
+            metric = self.metrics[name]
+            rows.append([label(metric), *(cell(column.estimates[name], metric["unit"]) for column in columns)])
+        rows.append([f"atoms per {subject.one}, mean", *(f"{_mean_size(column):.2f}" for column in columns)])
+        rows += self._element_rows() + self._failure_rows(subject)
+        return markdown(["", *(column.label for column in columns)], rows)
+
+    def failure_table(self, subject: Subject) -> str:
+        """Samples without an answer, by judge and reason; empty if there are none."""
+        rows = self._failure_rows(subject)
+        head = ["", *(column.label for column in (self.base, *self.trained, *self.controls))]
+        return markdown(head, rows) if rows else ""
+
+    def moved_elements(self) -> tuple[str, ...]:
+        """All elements, those first whose share the trainings moved most."""
+        columns = [column.shares() for column in (self.base, *self.trained)]
+        base, *trained = columns
+
+        def moved(symbol: str) -> float:
+            return abs(sum(shares.get(symbol, 0.0) for shares in trained) / len(trained) - base.get(symbol, 0.0))
+
+        found = {symbol for column in (self.base, *self.trained, *self.controls) for symbol in column.elements}
+        return tuple(sorted(found, key=lambda symbol: (-moved(symbol), symbol)))
+
+    def _element_rows(self) -> list[list[str]]:
+        """Shares of the elements that moved most; of all others together, and their number, if there are others."""
+        columns = (self.base, *self.trained, *self.controls)
+        shares = [column.shares() for column in columns]
+        elements = self.moved_elements()
         rows = [
-            [_name(self.metrics[name]), *(cell(column.estimates[name], "%") for column in columns)] for name in COST
+            [f"share of {symbol} atoms, %", *(f"{100 * share.get(symbol, 0):.2f}" for share in shares)]
+            for symbol in sorted(elements[:ELEMENTS])
         ]
-        rows.append(["atoms per molecule, mean", *(f"{_mean_size(column):.2f}" for column in columns)])
-        for symbol in sorted({symbol for column in columns for symbol in column.elements}):
-            shares = [column.elements.get(symbol, 0) / max(1, sum(column.elements.values())) for column in columns]
-            rows.append([f"share of {symbol} atoms, %", *(f"{100 * share:.2f}" for share in shares)])
+        if others := elements[ELEMENTS:]:
+            sums = (sum(share.get(symbol, 0) for symbol in others) for share in shares)
+            rows.append([f"share of the {len(others)} other elements, %", *(f"{100 * total:.2f}" for total in sums)])
+            numbers = (f"{column.effective_elements():.1f}" for column in columns)
+            rows.append(["effective number of elements", *numbers])
+        return rows
+
+    def _failure_rows(self, subject: Subject) -> list[list[str]]:
+        """By judge and reason."""
+        columns = (self.base, *self.trained, *self.controls)
+        rows = []
         for judge in sorted({judge for column in columns for judge in column.failures}):
             for reason in sorted({reason for column in columns for reason in column.failures.get(judge, {})}):
                 counts = [column.failures.get(judge, {}).get(reason, 0) for column in columns]
-                rows.append([f"{judge}: {reason}, molecules", *(str(count) for count in counts)])
-        return markdown(["", *(column.label for column in columns)], rows)
-
-
-def over_seeds(estimates: Sequence[Estimate], unit: str) -> Estimate:
-    """Mean over training seeds with its 95 % t interval; the denominator is the number of seeds.
-
-    No interval (NaN) for one seed, or for seeds without any spread; nothing at all if a seed has no finite value,
-    since the mean of the others would flatter.
-    """
-    values = np.array([estimate.value for estimate in estimates])
-    count = len(values)
-    if not np.isfinite(values).all():
-        return Estimate.missing()
-    mean = float(values.mean())
-    if values.min() == values.max():
-        return Estimate(mean, math.nan, math.nan, count)
-    reach = float(student.ppf(0.975, count - 1)) * float(values.std(ddof=1)) / math.sqrt(count)
-    low, high = mean - reach, mean + reach
-    if unit == "%":
-        low, high = max(0.0, low), min(1.0, high)
-    return Estimate(mean, low, high, count)
-
-
-def apart(estimates: Sequence[Estimate], reference: Estimate, better: str) -> str:
-    """How many seeds have an interval that does not touch the reference's, and to which side."""
-    far = [estimate for estimate in estimates if estimate.overlaps(reference) is False]
-    higher = sum(estimate.value > reference.value for estimate in far)
-    sides = {"higher": higher, "lower": len(far) - higher}
-    if better != "neither":
-        sides = {"better": sides[better], "worse": len(far) - sides[better]}
-    counts = [f"{side}: {n} of {len(estimates)}" for side, n in sides.items() if n]
-    return ", ".join(counts) or f"none of {len(estimates)}"
-
-
-def cell(estimate: Estimate, unit: str) -> str:
-    """`value [low, high]`; shares in percent."""
-    if math.isnan(estimate.value):
-        return "-"
-    scale, digits = (100, 1) if unit == "%" else (1, 3)
-    value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
-    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A table; the first `left` columns are text."""
-    rule = ["---" if place < left else "---:" for place in range(len(head))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)) + "\n"
-
-
-def _name(metric: Mapping[str, str]) -> str:
-    arrow = {"higher": " ↑", "lower": " ↓", "neither": ""}[metric["better"]]
-    return f"{metric['label']}{arrow}, {metric['unit']}"
-
-
-def _counted_cell(estimate: Estimate, metric: Mapping[str, str]) -> str:
-    return f"{cell(estimate, metric['unit'])} / {_counted(estimate.denominator, metric['counted'], '')}"
-
-
-def _counted(count: int, what: str, plural: str = "s") -> str:
-    return f"{count:,} {what}{plural if count != 1 else ''}"
+                rows.append([f"{judge}: {reason}, {subject.noun}", *(str(count) for count in counts)])
+        return rows
 
 
 def _mean_size(column: Column) -> float:

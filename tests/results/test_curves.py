@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from atomrl.errors import UserError
-from results.curves import PANELS, draw, running_mean, series
+from results.curves import draw, running_mean, series
+from results.subjects import CRYSTALS, MOLECULES
+
+PANELS = MOLECULES.panels
 
 
 def log(path, rows):
@@ -28,7 +31,7 @@ def logs(tmp_path):
 
 
 def test_a_line_per_seed_and_a_mean(logs, tmp_path):
-    draw(logs, tmp_path / "curves.svg")
+    draw(logs, tmp_path / "curves.svg", PANELS)
     lines = {name for name in ids(tmp_path / "curves.svg") if name.startswith(tuple(panel.key for panel in PANELS))}
     assert lines == {f"{key}-{line}" for key in ("reward", "kl_loss") for line in ("seed-0", "seed-3", "mean")}
     text = (tmp_path / "curves.svg").read_text()
@@ -36,9 +39,17 @@ def test_a_line_per_seed_and_a_mean(logs, tmp_path):
     assert "RMS force" not in text  # never measured
 
 
+def test_as_many_panels_as_there_are_measurements(tmp_path):
+    keys = [panel.key for panel in CRYSTALS.panels]
+    one = log(tmp_path / "log.jsonl", [dict.fromkeys(keys, k) for k in range(3)])
+    draw({0: one}, tmp_path / "curves.svg", CRYSTALS.panels)
+    assert {f"{key}-mean" for key in keys} <= ids(tmp_path / "curves.svg")
+    assert len(keys) == 8  # more than two rows of three hold, beside the legend
+
+
 def test_same_logs_same_bytes(logs, tmp_path):
     for name in ("one.svg", "two.svg"):
-        draw(logs, tmp_path / name)
+        draw(logs, tmp_path / name, PANELS)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
@@ -56,9 +67,9 @@ def test_shares_become_percent_and_gaps_stay():
 
 def test_logs_that_cannot_be_drawn(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        draw({0: tmp_path / "none.jsonl"}, tmp_path / "curves.svg")
+        draw({0: tmp_path / "none.jsonl"}, tmp_path / "curves.svg", PANELS)
     with pytest.raises(UserError, match="no iteration"):
-        draw({0: log(tmp_path / "empty.jsonl", [])}, tmp_path / "curves.svg")
+        draw({0: log(tmp_path / "empty.jsonl", [])}, tmp_path / "curves.svg", PANELS)
     with pytest.raises(UserError, match="is logged"):
-        draw({0: log(tmp_path / "other.jsonl", [{"lr": 1}])}, tmp_path / "curves.svg")
+        draw({0: log(tmp_path / "other.jsonl", [{"lr": 1}])}, tmp_path / "curves.svg", PANELS)
     assert not (tmp_path / "curves.svg").exists()

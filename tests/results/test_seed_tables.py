@@ -4,62 +4,13 @@ import json
 import math
 
 import pytest
+from hand_made import column, evaluation, write
 
 from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import Estimate
-from results.tables import Result, apart, cell, over_seeds
-
-METRICS = {  # name: (label, unit, counted, better)
-    "molecule_stability": ("molecule stability", "%", "samples", "higher"),
-    "uniqueness": ("uniqueness", "%", "valid", "higher"),
-    "validity_x_uniqueness": ("validity x uniqueness", "%", "samples", "higher"),
-    "novelty": ("novelty", "%", "unique", "neither"),
-    "rms_force_median": ("RMS force, median", "eV/Å", "samples", "lower"),
-}
-
-
-def column(samples=100, **more):
-    return {
-        "samples": samples,
-        "seeds": [7],
-        "command": "atomrl evaluate",
-        "sizes": {"10": 50, "20": 50},
-        "elements": {"H": 60, "C": 40},
-        "failures": {"rdkit": {"valence": 3}},
-    } | more
-
-
-def evaluation(values, columns=None, **more):
-    """evaluation.json; values: {column: {metric: (value, low, high)}}, the same triple for metrics not named."""
-    columns = columns or {label: column() for label in values}
-    return {
-        "profile": "edm-2022",
-        "evaluator": "GFN2-xTB",
-        "conditions": {"rdkit_version": "1"},
-        "rewarded": ["molecule_stability", "rms_force_median"],
-        "metrics": {
-            name: {
-                "label": label,
-                "unit": unit,
-                "counted": counted,
-                "better": better,
-                "columns": {
-                    where: dict(zip(("value", "low", "high"), found.get(name, (0.5, 0.4, 0.6)), strict=True))
-                    | {"denominator": 100}
-                    for where, found in values.items()
-                },
-            }
-            for name, (label, unit, counted, better) in METRICS.items()
-        },
-        "columns": columns,
-    } | more
-
-
-def write(folder, name, table):
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps(table))
-    return path
-
+from results.cells import apart, cell, label, over_seeds
+from results.subjects import MOLECULES
+from results.tables import ELEMENTS, Result
 
 BASE = {"molecule_stability": (0.1, 0.08, 0.12), "rms_force_median": (3.0, 2.8, 3.2)}
 
@@ -107,12 +58,34 @@ def test_seed_and_cost_tables(study):
         *("10.0 [8.0, 12.0] / 100 samples", "20.0 [18.0, 22.0] / 100 samples", "30.0 [28.0, 32.0] / 100 samples"),
         *("10.0 [8.0, 12.0] / 100 samples", "25.0 [24.0, 29.0] / 100 samples"),
     ]
-    cost = rows(result.cost_table())
+    cost = rows(result.cost_table(MOLECULES))
     assert cost["novelty, %"][:2] == ["50.0 [40.0, 60.0]", "30.0 [25.0, 35.0]"]
     assert set(cost["atoms per molecule, mean"]) == {"15.00"}
     assert cost["share of H atoms, %"][0] == "60.00"
     assert cost["rdkit: valence, molecules"][0] == "3"
     assert result.base_shift == 0
+
+
+def test_units_and_arrows_of_rows():
+    metric = {"label": "diversity", "unit": "", "counted": "samples", "better": "higher"}
+    assert label(metric) == "diversity ↑"
+    assert label(metric | {"unit": "eV/Å", "better": "neither"}) == "diversity, eV/Å"
+
+
+def test_of_many_elements_those_that_moved_have_rows(tmp_path):
+    """15 elements, equally frequent at first; training doubles Na and takes away Zr."""
+    symbols = ["Al", "B", "C", "Ca", "Cl", "Cu", "F", "Fe", "H", "K", "Li", "Mg", "N", "Na", "Zr"]
+    before = dict.fromkeys(symbols, 10)
+    after = before | {"Na": 20, "Zr": 0}
+    columns = {"base": column(elements=before), "trained": column(elements=after)}
+    result = Result.read({0: write(tmp_path, "one", evaluation({"base": BASE, "trained": BASE}, columns))}, ())
+    assert result.moved_elements()[:2] == ("Na", "Zr")
+    cost = rows(result.cost_table(MOLECULES))
+    assert sum(name.startswith("share of ") and name.endswith("atoms, %") for name in cost) == ELEMENTS == 12
+    assert cost["share of Na atoms, %"] == ["6.67", "13.33"]
+    assert cost["share of the 3 other elements, %"] == ["20.00", "20.00"]
+    # 13 elements of 1/15, one of 2/15: exp(log 15 - 2/15 log 2)
+    assert cost["effective number of elements"] == ["15.0", f"{15 / 2 ** (2 / 15):.1f}"]
 
 
 def test_missing_and_infinite_values_are_not_averaged_away():
@@ -122,7 +95,7 @@ def test_missing_and_infinite_values_are_not_averaged_away():
     tenth = Estimate(0.1, 0.0, 0.2, 10)
     assert cell(over_seeds([tenth] * 3, "%"), "%") == "10.0"  # no spread, no interval
     assert cell(over_seeds([half], "%"), "%") == "50.0"
-    assert apart([Estimate.missing()], half, "higher") == "none of 1"
+    assert apart([Estimate.missing()], [half], "higher") == "none of 1"
 
 
 def test_interval_over_three_seeds():

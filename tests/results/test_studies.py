@@ -1,5 +1,6 @@
 """Studies and their steps, and the command line around them."""
 
+import importlib.util
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -10,10 +11,15 @@ from omegaconf import OmegaConf
 from atomrl.config import load_config
 from atomrl.errors import UserError
 from results.__main__ import main
-from results.steps import plan
+from results.steps import EvaluationTable, plan
 from results.studies import STUDIES, Study, controls, read_settings, whole_numbers
+from results.subjects import MOLECULES
 
 FOLDER = Path("runs/results/molecules")
+
+
+def load(name):
+    return OmegaConf.to_container(OmegaConf.load(str(files("atomrl.conf") / f"experiment/prototypes/{name}.yaml")))
 
 
 def leaves(name):
@@ -31,6 +37,25 @@ def test_long_configuration_is_the_demo_but_for_its_length():
     different = {key: long[key] for key in long if demo.get(key) != long[key]}
     assert different == {"dataloader.epoches": 160, "evaluation.samples": 0, "save_every.": 5}
     assert set(demo) <= set(long)
+
+
+def test_long_crystal_configuration_is_the_demo_but_for_its_length_and_evaluation():
+    demo, long = leaves("experiment/prototypes/rl_dng"), leaves("experiment/prototypes/rl_long")
+    assert {key: long[key] for key in long if demo.get(key) != long[key]} == {
+        "dataloader.epoches": 120,
+        "save_every.": 5,
+        "evaluation.samples": 0,
+        "evaluation.relaxed": 200,
+        "evaluation.second_judge": "sevennet",
+    }
+    assert set(demo) <= set(long)
+
+
+def test_the_ablation_lacks_the_diversity_components_and_nothing_else():
+    long, ablation = load("rl_long"), load("rl_no_diversity")
+    kept = [part for part in long["reward"]["components"] if "Diversity" not in part["_target_"]]
+    assert len(long["reward"]["components"]) - len(kept) == 2
+    assert ablation == long | {"reward": long["reward"] | {"components": kept}}
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
@@ -55,7 +80,7 @@ def test_molecules_trains_three_seeds_and_draws_the_controls_once():
     assert 21 * 1000 >= 160 * 8 * 16 > 20 * 1000
     train, evaluate, control = steps.steps[0], steps.steps[1], steps.steps[-1]
     assert train.command == "atomrl train --config-name qm9_long save_path=runs/results/molecules/seed-0 seed=0"
-    assert "--trained runs/results/molecules/seed-0 --num-molecules 1000 --time-step 50" in evaluate.command
+    assert "--trained runs/results/molecules/seed-0 --num-samples 1000 --time-step 50" in evaluate.command
     assert "best-of" not in evaluate.command
     assert "--best-of 21" in control.command
     assert evaluate.after == control.after == ("train-0",)
@@ -68,6 +93,43 @@ def test_demo_evaluates_itself():
     assert [step.name for step in steps.steps] == ["train-0", "train-1", "train-2"]
     assert all(run.evaluated for run in steps.runs.values())
     assert steps.tables[1] == FOLDER / "seed-1" / "evaluation" / "evaluation.json"
+
+
+def test_crystals_are_judged_once_more_relaxed_and_by_a_second_judge():
+    study = STUDIES["crystals"]
+    settings = read_settings(study)
+    assert [table.title for table in settings.further] == ["relaxed", "second judge"]
+    steps = plan(study, settings, FOLDER)
+    assert [n for n, _ in steps.controls] == [4, 39]
+    assert 39 * 1000 >= settings.scored == 120 * 5 * 64 > 38 * 1000
+    train, evaluate = steps.steps[:2]
+    assert train.command == f"atomrl train experiment=prototypes/rl_long save_path={FOLDER}/seed-0 seed=0"
+    assert evaluate.output.beside == ("evaluation_relaxed.json", "evaluation_second_judge.json")
+    chosen = replace(study, overrides=("evaluation.relaxed=0", "evaluation.second_judge=null"))
+    assert read_settings(chosen).further == ()
+    demo = STUDIES["crystals_demo"]
+    assert read_settings(demo).further == ()
+    assert plan(demo, read_settings(demo), FOLDER).tables[2] == FOLDER / "seed-2" / "evaluation" / "evaluation.json"
+
+
+def test_an_evaluation_is_whole_with_the_tables_beside_it(tmp_path):
+    output = EvaluationTable(tmp_path / "evaluation.json", ("evaluation_relaxed.json",))
+    (tmp_path / "evaluation.json").touch()
+    assert not output.whole()
+    (tmp_path / "evaluation_relaxed.json").touch()
+    assert output.whole()
+
+
+def test_a_judge_that_is_not_installed_is_missed_before_the_training(tmp_path, monkeypatch, capsys):
+    found = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "sevenn" else found(name))
+    with pytest.raises(SystemExit) as ended:
+        main(["crystals", "--folder", str(tmp_path / "runs")])
+    assert ended.value.code == 2
+    assert (
+        "pip install 'atomrl[sevennet]', or leave it out with evaluation.second_judge=null" in capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
 
 
 def test_overrides_reach_training_evaluation_and_budget():
@@ -89,7 +151,9 @@ def test_threads_are_shared_among_jobs_and_are_no_other_setting(monkeypatch):
     assert one.command == two.command
 
 
-@pytest.mark.parametrize("override", ["seed=1", "++save_path=x", "resume=true", "evaluation.samples=4"])
+@pytest.mark.parametrize(
+    "override", ["seed=1", "++save_path=x", "resume=true", "experiment=demo", "evaluation.samples=4"]
+)
 def test_what_the_queue_sets_is_refused(override):
     with pytest.raises(UserError, match=r"queue sets|is evaluated by"):
         replace(STUDIES["molecules"], overrides=(override,))
@@ -97,9 +161,9 @@ def test_what_the_queue_sets_is_refused(override):
 
 def test_bad_counts_and_seeds():
     with pytest.raises(UserError, match=r"dataloader\.epoches=many"):
-        read_settings(Study("x", "demo", overrides=("dataloader.epoches=many",)))
+        read_settings(Study("x", "demo", MOLECULES, overrides=("dataloader.epoches=many",)))
     with pytest.raises(UserError, match="different whole numbers"):
-        Study("x", "demo", seeds=(1, 1))
+        Study("x", "demo", MOLECULES, seeds=(1, 1))
     with pytest.raises(UserError, match="whole numbers with commas"):
         whole_numbers("0,one", "--seeds")
     with pytest.raises(UserError, match="numbers above 1"):

@@ -185,6 +185,7 @@ def test_a_run_directory_says_whether_it_is_done(tmp_path):
     run.table.parent.mkdir()
     run.table.touch()
     assert run.whole()
+    assert not TrainedRun(run.folder, 3, evaluated=True, beside=("evaluation_relaxed.json",)).whole()
     run.checkpoint.unlink()
     assert not run.whole()
 

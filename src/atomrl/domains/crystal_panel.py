@@ -56,6 +56,7 @@ class CrystalPanel(Panel):
         second_judge: of `CrystalJudges.second`, or None.
         workers: processes that relax.
         reward: makes the training's reward, by which `judge_best` chooses.
+        batch: samples that the training scores at once.
 
     Raises:
         UserError: an unknown second judge; no reference set or hull.
@@ -68,8 +69,10 @@ class CrystalPanel(Panel):
         second_judge: str | None = None,
         workers: int = 1,
         reward: Callable[[], Reward] | None = None,
+        batch: int = 320,
     ) -> None:
         self.judges, self.relaxed, self.workers, self._reward = judges, relaxed, workers, reward
+        self.batch = batch
         self.physics = judges.physics()
         self.second = None if second_judge is None else judges.second(second_judge)
         self.matching, self.features = judges.matching(), judges.features()
@@ -90,15 +93,23 @@ class CrystalPanel(Panel):
         return Judged(metrics, AnnotatedCrystals(structures, ids, verdicts.rows()), further)
 
     def judge_best(self, structures: Structures, prompts: Prompts, n: int) -> Judged:
-        """Keep the best of each n by the total reward over all of them, and judge those."""
+        """Keep the best of each n by the total reward, and judge those.
+
+        The reward sees about as many at once as in training: it compares samples with each other, and its memory grows
+        with the square of their number.
+        """
         if self._reward is None:
             raise UserError("best-of-N chooses by a training's reward: give the run with --trained")
-        reward = self._reward()
+        structures, reward, at_once = structures.to(torch.device("cpu")), self._reward(), n * max(1, self.batch // n)
+        starts = range(0, len(structures), at_once)
         try:
-            table = reward.score(structures.to(torch.device("cpu")), prompts)
+            tables = [
+                reward.score(structures[start : start + at_once], prompts[start : start + at_once]) for start in starts
+            ]
         finally:
             reward.close()
-        rows = best_of_n(table.diagnostics["reward"].numpy(), n)
+        rewards = torch.cat([table.diagnostics["reward"] for table in tables])
+        rows = best_of_n(rewards.numpy(), n)
         return self.judge(structures[torch.from_numpy(rows)])
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:

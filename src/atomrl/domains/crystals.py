@@ -89,6 +89,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             second_judge=config.evaluation.second_judge,
             workers=config.reward.workers or os.cpu_count() or 1,
             reward=lambda: self.reward(config, model),
+            batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
         )
 
     def rewarded(self, config: CrystalConfig) -> set[str]:
