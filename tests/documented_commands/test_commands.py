@@ -35,10 +35,6 @@ SMOKE = (
     "dataloader.sample_group_size=2 dataloader.each_prompt_sample=4 model.time_step=50"
 )
 
-SHIPPED = ("crystal_small", "experiment=prototypes/", "my_vae", "my_crystals", "my_conf")
-WAITING = () if (PACKAGE / "assets" / "crystal_small").is_dir() else SHIPPED
-"""What names the crystal model or set that will ship, or what comes of them: not run until they are there."""
-
 # What is appended to a command: smaller counts only.
 TRAIN = [
     "dataloader.sample_group_size=2",
@@ -189,14 +185,10 @@ def test_commands_of_a_page(
     if "data/mp_20" in page.read_text():
         mp_20_files.write_csv(tmp_path, monkeypatch)
         mp_20_files.write_hull(tmp_path)
-    waiting = [command for command in commands(page) if any(word in command for word in WAITING)]
     for command in commands(page):
-        if command not in waiting:
-            run_or_name_the_extra(command, monkeypatch, capsys)
+        run_or_name_the_extra(command, monkeypatch, capsys)
     if page.stem == "README":
         check_run_directory(page.read_text(), tmp_path / "outputs" / "my_run")
-    if waiting:
-        pytest.skip(f"{len(waiting)} commands of {page.name} wait for assets/crystal_small; the others ran")
 
 
 def check_run_directory(readme: str, folder: Path) -> None:
@@ -248,8 +240,5 @@ def test_commands_outside_blocks_exist() -> None:
 
 
 def test_numbers_are_filled_in() -> None:
-    """Places that wait for a measurement are marked, and are gone when the model ships."""
-    open_pages = [page.name for page in PAGES if "TO MEASURE" in page.read_text()]
-    if WAITING and open_pages:
-        pytest.skip(f"{', '.join(open_pages)}: numbers wait for assets/crystal_small")
-    assert not open_pages
+    """No page has a mark where a measurement should stand."""
+    assert not [page.name for page in PAGES if "TO MEASURE" in page.read_text()]
