@@ -12,11 +12,16 @@ from pymatgen.core import Composition
 from small_crystal_set import CRYSTALS, write
 
 from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
+from atomrl.checkpoints.stored import read_stored
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.cli import main
+from atomrl.config import load_config
 from atomrl.data.prototypes.load import HULL_FILE
+from atomrl.domains.crystals import CrystalDomain
+from atomrl.evaluation import SamplePlan, compare, sample
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
 from atomrl.networks.dit import DiT, DiTConfig
+from atomrl.records import Structures
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_backbone
@@ -164,3 +169,16 @@ def test_mistakes(tmp_path, places, override, message, capsys):
     assert message in error
     assert len(error.splitlines()) == 1, error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_column_without_a_sound_sample_stands_beside_others(tmp_path, places):
+    """Nothing measured its features or energies, and it still was judged under the same conditions."""
+    domain, overrides = CrystalDomain(), [*TINY, *places, "reward.workers=1"]
+    config = load_config("experiment/prototypes/rl_dng", overrides)
+    model = domain.load(read_stored(config.model.backbone), config)
+    drawn = sample(model, SamplePlan(4, 6, 0), torch.device("cpu"))
+    crushed = Structures(drawn.numbers, drawn.positions * 0.01, drawn.mask, drawn.cell * 0.01)
+    with domain.panel(config, model) as panel:
+        judged = {"base": panel.judge(drawn), "crushed": panel.judge(crushed)}
+        report = compare(judged, set(), panel, 0, "command", tmp_path / "table")
+    assert report.main.estimate(report.main.columns[1], "unique").value == 0

@@ -89,7 +89,9 @@ class CrystalPanel(Panel):
         if self.relaxed:
             further["relaxed"] = self._relaxed(structures)
         ids = [f"{row:05d}" for row in range(len(structures))]
-        metrics = self._metrics(verdicts, self.physics, "as sampled")
+        # Said of every column alike, of one without a sound sample too: only like conditions stand in one table.
+        features = f"the base model's VAE, against {self.judges.reference.name}"
+        metrics = self._metrics(verdicts, self.physics, "as sampled", features)
         return Judged(metrics, AnnotatedCrystals(structures, ids, verdicts.rows()), further)
 
     def judge_best(self, structures: Structures, prompts: Prompts, n: int) -> Judged:
@@ -125,14 +127,15 @@ class CrystalPanel(Panel):
         if self._pool is not None:
             self._pool.close()
 
-    def _metrics(self, verdicts: CrystalVerdicts, physics: HullProvider, geometry: str) -> CrystalMetrics:
+    def _metrics(
+        self, verdicts: CrystalVerdicts, physics: HullProvider, geometry: str, features: str = "none"
+    ) -> CrystalMetrics:
         """The summary."""
-        known = self.judges.reference.name
         return evaluate_crystals(
             verdicts,
             evaluator=physics.description,
-            novelty_set=known,
-            features=f"the base model's VAE, against {known}" if verdicts.features else "none",
+            novelty_set=self.judges.reference.name,
+            features=features,
             geometry=geometry,
             tolerances=self.matching.matcher.tolerances,
         )
