@@ -11,7 +11,7 @@ from atomrl.training.run import train
 
 config = load_config("demo", ["dataloader.epoches=5", *sys.argv[1:]])  # add any key=value of conf/demo.yaml
 device, plan = choose_device(config.device), SamplePlan(count=10, time_step=config.model.time_step, seed=0)
-with MoleculePanel() as panel:  # xTB and RDKit in worker processes; a molecule that cannot be evaluated has infinite force
+with MoleculePanel() as panel:  # xTB and RDKit in workers; a molecule that cannot be evaluated has infinite force
     before = panel.judge(sample(load_backbone("edm_qm9_small"), plan, device)).metrics.samples
     run = train(config, "python_side")  # the run directory, with checkpoints and metrics.jsonl
     after = panel.judge(sample(load_backbone(f"{run}/checkpoint_latest.pth"), plan, device)).metrics.samples
