@@ -16,6 +16,7 @@ from atomrl.data.crystal_reference import CrystalReference
 from atomrl.data.prototypes.rejudge import hull_file
 from atomrl.errors import UserError
 from atomrl.force_fields.chgnet import CHGNetForceField
+from atomrl.metrics.crystal_verdicts import FEATURES
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.records import Structures
 from atomrl.rewards.matching import AMDProvider, MatchingProvider
@@ -83,7 +84,7 @@ class CrystalJudges:
             MatchingProvider.names: self.matching,
             AMDProvider.names: self.distances,
             HullProvider.names: self.physics,
-            ("structure_features", "composition_features"): self.features,
+            FEATURES: self.features,
         }
         known = {name for group in makers for name in group}
         if unknown := sorted(set(names) - known):

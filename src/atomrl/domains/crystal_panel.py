@@ -54,7 +54,6 @@ class CrystalPanel(Panel):
         judges: make the providers.
         relaxed: so many samples are judged once more after a relaxation by CHGNet.
         second_judge: of `CrystalJudges.second`, or None.
-        workers: processes that relax.
         reward: makes the training's reward, by which `judge_best` chooses.
         batch: samples that the training scores at once.
 
@@ -67,16 +66,16 @@ class CrystalPanel(Panel):
         judges: CrystalJudges,
         relaxed: int = 0,
         second_judge: str | None = None,
-        workers: int = 1,
         reward: Callable[[], Reward] | None = None,
         batch: int = 320,
     ) -> None:
-        self.judges, self.relaxed, self.workers, self._reward = judges, relaxed, workers, reward
+        self.judges, self.relaxed, self._reward = judges, relaxed, reward
         self.batch = batch
         self.physics = judges.physics()
         self.second = None if second_judge is None else judges.second(second_judge)
         self.matching, self.features = judges.matching(), judges.features()
-        self._pool: WorkerPool | None = None
+        settings = {"fmax": FMAX, "max_steps": MAX_STEPS}
+        self._relaxing = WorkerPool(RELAX, judges.workers, RELAX_TIMEOUT, settings)  # starts when it is asked
 
     def judge(self, structures: Structures) -> Judged:
         """Judge crystals, as sampled, and as asked relaxed and by the second judge."""
@@ -124,8 +123,7 @@ class CrystalPanel(Panel):
         providers: list[MetricProvider] = [self.matching, self.physics, self.features]
         for provider in [*providers, *([self.second] if self.second else [])]:
             provider.close()
-        if self._pool is not None:
-            self._pool.close()
+        self._relaxing.close()
 
     def _metrics(
         self, verdicts: CrystalVerdicts, physics: HullProvider, geometry: str, features: str = "none"
@@ -151,12 +149,9 @@ class CrystalPanel(Panel):
 
     def _relax(self, structures: Structures) -> Structures:
         """Each crystal where its relaxation ended; as it was, if its cell is not sound or its worker was lost."""
-        if self._pool is None:
-            settings = {"fmax": FMAX, "max_steps": MAX_STEPS}
-            self._pool = WorkerPool(RELAX, self.workers, RELAX_TIMEOUT, settings)
         sound = [row for row, reason in enumerate(check_cells(structures)) if reason is None]
         started = to_crystals(structures[torch.tensor(sound, dtype=torch.int64)])
-        outcomes = self._pool.map(started)
+        outcomes = self._relaxing.map(started)
         ended = [
             outcome.value.crystal if outcome.reason is None else crystal
             for outcome, crystal in zip(outcomes, started, strict=True)

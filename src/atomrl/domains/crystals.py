@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -87,7 +86,6 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             CrystalJudges(config.reward, model.vae),
             relaxed=config.evaluation.relaxed,
             second_judge=config.evaluation.second_judge,
-            workers=config.reward.workers or os.cpu_count() or 1,
             reward=lambda: self.reward(config, model),
             batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
         )

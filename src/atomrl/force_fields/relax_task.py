@@ -12,8 +12,6 @@ from atomrl.force_fields.relax import relax
 with extra("crystals"):
     from pymatgen.core import Lattice, Structure
 
-TASK = f"{__name__}:relax_crystal"
-
 
 class Relaxed(NamedTuple):
     """What a worker sends back.
