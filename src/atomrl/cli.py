@@ -66,8 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
 
-    pretrain = commands.add_parser("pretrain", help="pre-train a backbone")
-    pretrain.add_argument("what", choices=["edm", "vae", "ldm"], help="molecules; crystals: first vae, then ldm")
+    pretrain = commands.add_parser("pretrain", help="pre-train a backbone or a property predictor")
+    pretrain.add_argument(
+        "what",
+        choices=["edm", "vae", "ldm", "predictor"],
+        help="molecules: edm; crystals: vae, then ldm; a property of crystals: predictor",
+    )
     pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
 
     data = commands.add_parser("data", help="make a data set")
@@ -125,6 +129,11 @@ def _pretrain(options: argparse.Namespace) -> None:
         from atomrl.training.pretrain_run import pretrain_edm  # noqa: PLC0415
 
         pretrain_edm(options.overrides)
+        return
+    if options.what == "predictor":
+        from atomrl.training.pretrain_predictor_run import pretrain_predictor  # noqa: PLC0415
+
+        pretrain_predictor(options.overrides)
         return
     from atomrl.training.pretrain_crystal_run import pretrain_ldm, pretrain_vae  # noqa: PLC0415
 

@@ -10,7 +10,7 @@ from small_crystal_set import CRYSTALS, VALIDATION, packed
 
 from atomrl.chemistry.crystals import to_pymatgen
 from atomrl.data.batches import SizedBatches
-from atomrl.data.crystal_batches import CrystalBatches, augment, fixed_batches, rotations
+from atomrl.data.crystal_batches import ORIGIN, CrystalBatches, augment, fixed_batches, rotations, settle
 from atomrl.data.packed_crystals import load_splits
 from atomrl.data.sized import sized_rows
 from atomrl.errors import UserError
@@ -64,6 +64,16 @@ def test_augmentation_describes_the_same_crystal() -> None:
     assert (changed.frac_coords[plain.mask == 0] == 0).all()
     between = (changed.frac_coords - plain.frac_coords - moved[:, None])[plain.mask > 0]
     assert torch.allclose(between, between.round(), atol=1e-6)  # one translation for all atoms of a crystal
+
+
+def test_a_settled_crystal_is_the_same_one_in_a_description_that_no_augmentation_changes() -> None:
+    plain = packed().padded()
+    settled, again = (settle(augment(plain, seed=0, step=step)) for step in (1, 2))
+    assert mismatches(structures_of_batch(plain), structures_of_batch(settled)) == [None] * len(CRYSTALS)
+    assert torch.allclose(settled.frac_coords, again.frac_coords, atol=1e-5)
+    assert torch.allclose(settled.cell, again.cell, atol=1e-4)
+    assert torch.allclose(settled.frac_coords[:, 0], torch.tensor(ORIGIN))
+    assert (settled.frac_coords[plain.mask == 0] == 0).all()
 
 
 def test_a_set_from_disk_is_split_and_kept_as_it_is(tmp_path) -> None:

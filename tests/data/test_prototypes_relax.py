@@ -1,11 +1,16 @@
 import numpy as np
 import pytest
+import torch
+from ase.calculators.calculator import CalculationFailed
 from pymatgen.core import Lattice, Structure
 
 from atomrl.data.prototypes import relax
-from atomrl.data.prototypes.candidate import REFERENCE, TEXTBOOK, Candidate
-from atomrl.data.prototypes.recipes import start_structure
+from atomrl.data.prototypes.candidate import REFERENCE, TEXTBOOK
+from atomrl.data.prototypes.load import load_prototypes
 from atomrl.force_fields.base import Failure
+from atomrl.force_fields.chgnet import CHGNetCalculator
+
+ROCK_SALT = "AB_cF8_225_a_b:NaCl"
 
 
 def relaxed(kind, prototype, elements):
@@ -15,7 +20,7 @@ def relaxed(kind, prototype, elements):
 
 
 def test_rock_salt(capfd):
-    salt = relaxed(TEXTBOOK, "AB_cF8_225_a_b:NaCl", {"Na": "Na", "Cl": "Cl"})
+    salt = relaxed(TEXTBOOK, ROCK_SALT, {"Na": "Na", "Cl": "Cl"})
     sodium = relaxed(REFERENCE, "A_cF4_225_a:Cu", {"Cu": "Na"})
     chlorine = relaxed(REFERENCE, "molecule:Cl2", {"Cl": "Cl"})
     assert salt["energy"] - (sodium["energy"] + chlorine["energy"]) / 2 == pytest.approx(-2.13, abs=0.2)
@@ -27,16 +32,14 @@ def test_rock_salt(capfd):
     assert capfd.readouterr().out == ""
 
 
-def test_agrees_with_the_calculator_of_chgnet():
-    structure = start_structure(Candidate.make(TEXTBOOK, "A2B_tP6_136_f_a:TiO2", {"Ti": "Ti", "O": "O"}))
-    structure.perturb(0.05)
-    calculator = relax._CHGNetCalculator()
-    atoms = structure.to_ase_atoms()
-    atoms.calc = calculator
-    published = relax._model().predict_structure(structure)
-    assert atoms.get_potential_energy() / 6 == pytest.approx(float(published["e"]), abs=1e-5)
-    assert np.abs(atoms.get_forces() - published["f"]).max() < 1e-3
-    assert np.abs(atoms.get_stress(voigt=False) * 160.21766208 - published["s"]).max() < 1e-2
+def test_the_recipe_is_that_of_the_shipped_set():
+    shipped = load_prototypes()
+    built = shipped.card["build"]
+    assert (relax.MODEL, relax.model_hash()) == (built["model"], built["model_hash"])
+    rows = (shipped.prototype_ids == shipped.prototypes.index(ROCK_SALT)).nonzero()[:, 0]
+    salt = rows[(shipped.structures(rows).numbers.sort().values == torch.tensor([11, 17])).all(1)]
+    again = relaxed(TEXTBOOK, ROCK_SALT, {"Na": "Na", "Cl": "Cl"})
+    assert [again["energy"]] == pytest.approx(shipped.energies[salt].tolist(), abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -47,11 +50,23 @@ def test_agrees_with_the_calculator_of_chgnet():
         (Lattice.cubic(10), ["Si"], [[0, 0, 0]], "dilute"),
         (Lattice.cubic(6.4), ["Si"], [[0, 0, 0]], "isolated"),
         (Lattice.cubic(5), ["Si"], [[float("nan"), 0, 0]], "nonfinite"),
+        (Lattice.tetragonal(0.9, 1.0), ["H"], [[0, 0, 0]], "dense"),
     ],
 )
 def test_bad_geometries_never_reach_the_force_field(lattice, symbols, positions, reason):
     with pytest.raises(Failure) as failure:
         relax.relax_structure(Structure(lattice, symbols, positions))
+    assert failure.value.reason == reason
+
+
+@pytest.mark.parametrize(("words", "reason"), [("nonfinite_result", "nonfinite"), ("isolated", "isolated")])
+def test_what_the_force_field_refuses_has_the_same_words(monkeypatch, words, reason):
+    def refuse(*_):
+        raise CalculationFailed(words)
+
+    monkeypatch.setattr(CHGNetCalculator, "calculate", refuse)
+    with pytest.raises(Failure) as failure:
+        relax.relax_structure(Structure(Lattice.cubic(3), ["Si"], [[0, 0, 0]]))
     assert failure.value.reason == reason
 
 

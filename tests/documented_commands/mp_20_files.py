@@ -13,15 +13,15 @@ from atomrl.force_fields.chgnet import CORRECTIONS, model_id
 
 
 def write_csv(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """data/mp_20/{train,val,test}.csv; what is prepared from them is cached beside."""
+    """data/mp_20/{train,val,test}.csv, with invented band gaps; what is prepared from them is cached beside."""
     monkeypatch.setenv("ATOMRL_CACHE", str(root / "cache"))
     folder = root / "data" / "mp_20"
     folder.mkdir(parents=True)
     for split in ("train", "val", "test"):
         with (folder / f"{split}.csv").open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(["material_id", "cif"])
-            rows.writerows([f"mp-{row}", str(CifWriter(crystal))] for row, crystal in enumerate(CRYSTALS))
+            rows.writerow(["material_id", "band_gap", "cif"])
+            rows.writerows([f"mp-{row}", 0.5 * row, str(CifWriter(crystal))] for row, crystal in enumerate(CRYSTALS))
 
 
 def write_hull(root: Path) -> None:

@@ -32,6 +32,15 @@ def misbehave(item):
     return item
 
 
+def misbehave_all(items):
+    """The same for a lot."""
+    return [misbehave(item) for item in items]
+
+
+def lot_sizes(items):
+    return [len(items) for _ in items]
+
+
 def nap(seconds):
     time.sleep(seconds)
     return os.getpid()

@@ -95,6 +95,21 @@ def test_many_bad_items_in_a_row(misbehaving):
     assert reasons == ["worker_died", "foreseen", "timeout", "worker_died", error, "timeout", None]
 
 
+@pytest.mark.parametrize("size", [1, 3, 10])
+def test_of_a_lost_lot_only_the_culprit_is_lost(size):
+    items = ["a", "die", "b", "c", "d", "e", "fail", "sleep"]
+    with WorkerPool("pool_tasks:misbehave_all", 2, timeout=2) as pool:
+        outcomes = pool.map_lots(items, size)
+        assert pool.map_lots([], size) == []
+    lost = {"die": "worker_died", "fail": "foreseen", "sleep": "timeout"}
+    assert outcomes == [Outcome(None, lost[item]) if item in lost else Outcome(item, None) for item in items]
+
+
+def test_lots_are_of_the_size_asked_for():
+    with WorkerPool("pool_tasks:lot_sizes", 1, timeout=10) as pool:
+        assert [outcome.value for outcome in pool.map_lots(range(7), 3)] == [3, 3, 3, 3, 3, 3, 1]
+
+
 def test_worker_killed_between_batches_costs_nothing():
     with WorkerPool("pool_tasks:double", 2, timeout=10) as pool:
         pool.map(range(20))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from ase.calculators.calculator import CalculationFailed, Calculator
+from ase.optimize import BFGS, FIRE
 from crystal_samples import PEROVSKITE, ROCK_SALT
 from pymatgen.core import Lattice, Structure
 
@@ -12,12 +13,17 @@ from atomrl.force_fields.relax import relax
 
 
 class Collapse(Calculator):
-    """Pulls the cell together, however small it is."""
+    """Pulls the cell together, however small it is, and notes the volumes per atom that it saw."""
 
     implemented_properties = ("energy", "forces", "stress")
 
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
     def calculate(self, atoms, properties, system_changes):
         super().calculate(atoms, properties, system_changes)
+        self.seen.append(atoms.get_volume() / len(atoms))
         self.results = {"energy": -1.0, "forces": np.zeros((len(atoms), 3)), "stress": np.array([1.0, 1, 1, 0, 0, 0])}
 
 
@@ -42,11 +48,30 @@ def test_rock_salt_relaxes_to_its_lattice_constant():
     assert result.structure.species == stretched.species
 
 
+def test_another_optimizer_ends_in_the_same_place():
+    stretched = Structure(Lattice.cubic(5.9), ROCK_SALT.species, ROCK_SALT.frac_coords).get_primitive_structure()
+    fire, bfgs = (relax(stretched, CHGNetCalculator(), 0.02, optimizer=optimizer) for optimizer in (FIRE, BFGS))
+    assert fire.converged
+    assert bfgs.converged
+    assert bfgs.steps < fire.steps
+    assert bfgs.energy_per_atom == pytest.approx(fire.energy_per_atom, abs=1e-3)
+    assert max(fire.fmax, bfgs.fmax) <= 0.02
+
+
 def test_steps_are_bounded():
     result = relax(
         Structure(Lattice.cubic(4.3), PEROVSKITE.species, PEROVSKITE.frac_coords), CHGNetCalculator(), max_steps=2
     )
-    assert (result.converged, result.steps, result.reason) == (False, 2, "not_converged")
+    assert (result.converged, result.steps, result.reason) == (False, 2, "unconverged")
+    assert np.isfinite(result.energy_per_atom)
+    assert result.fmax > 0.1
+
+
+def test_time_is_bounded():
+    result = relax(
+        Structure(Lattice.cubic(4.3), PEROVSKITE.species, PEROVSKITE.frac_coords), CHGNetCalculator(), max_seconds=0.0
+    )
+    assert (result.converged, result.steps, result.reason) == (False, 0, "slow")
     assert np.isfinite(result.energy_per_atom)
 
 
@@ -58,10 +83,12 @@ def test_a_refused_cell_is_not_evaluated():
     assert result.structure == overlapping
 
 
-def test_a_collapse_is_stopped():
-    result = relax(ROCK_SALT, Collapse(), max_steps=1000, bounds=CellBounds(min_volume=15.0))
+def test_a_collapse_is_stopped_before_it_is_evaluated():
+    calculator = Collapse()
+    result = relax(ROCK_SALT, calculator, max_steps=1000, bounds=CellBounds(min_volume=15.0))
     assert (result.converged, result.reason) == (False, "volume")
     assert 0 < result.steps < 1000
+    assert min(calculator.seen) >= 15.0 > result.structure.volume / len(result.structure)
     assert np.isnan(result.energy_per_atom)
 
 

@@ -109,3 +109,15 @@ def test_presets():
 def test_unknown_layout():
     with pytest.raises(ValueError, match="layout"):
         DiTConfig(layout="rows")
+
+
+def test_bfloat16_autocast_is_near_and_trains():
+    network = randomized(DiT(DiTConfig(latent=4, hidden=32, depth=2, heads=2)))
+    latents, mask = torch.randn(3, 6, 4), torch.ones(3, 6)
+    mask[1, 4:] = 0
+    exact = network(latents, torch.tensor([3, 500, 999]), mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = network(latents, torch.tensor([3, 500, 999]), mask)
+    assert error(rounded.float().detach(), exact.detach()) < 0.05
+    rounded.float().square().sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())

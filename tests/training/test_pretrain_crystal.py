@@ -12,13 +12,13 @@ from small_crystal_set import CRYSTALS, packed
 
 from atomrl.checkpoints.crystal import load_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
-from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches
+from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches, augment
 from atomrl.errors import UserError
 from atomrl.metrics.reconstruction import match_rate, mismatches, structures_of_batch
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
 from atomrl.networks.dit import DiTConfig
 from atomrl.policies.crystal import encode
-from atomrl.training.pretrain_crystal_run import pretrain_ldm, pretrain_vae
+from atomrl.training.pretrain_crystal_run import FRAMES, pretrain_ldm, pretrain_vae
 from atomrl.training.pretrain_ldm import PretrainLDM
 from atomrl.training.pretrain_vae import PretrainVAE
 from atomrl.training.pretraining import PretrainConfig
@@ -150,6 +150,21 @@ def test_the_denoiser_learns_scaled_means_and_leaves_the_vae_alone() -> None:
     assert module.state_dict()["latent_std"] == 0.25  # a continued run keeps it
 
 
+def test_in_a_fixed_frame_augmentation_changes_nothing() -> None:
+    batch = next(iter(CrystalBatches(packed(), 4, seed=0)))
+    moved = replace(batch, crystals=augment(batch.crystals, seed=9, step=9))
+    shape, vae = DiTConfig(latent=4, hidden=16, depth=1, heads=2), CrystalVAE(TINY_VAE)
+    losses = {}
+    for frame, describe in FRAMES.items():
+        torch.manual_seed(0)
+        module = PretrainLDM(shape, PretrainConfig(), vae, 0.25, describe)
+        torch.nn.init.normal_(module.network.final_layer.linear.weight)
+        with torch.no_grad():
+            losses[frame] = [float(module.losses(module.network, each, "train")["loss"]) for each in (batch, moved)]
+    assert losses["first_atom"][0] == pytest.approx(losses["first_atom"][1], rel=1e-4)
+    assert losses["random"][0] != pytest.approx(losses["random"][1], rel=1e-3)
+
+
 def test_a_perfect_reconstruction_matches_and_a_broken_one_does_not() -> None:
     batch = packed().padded()
     original = structures_of_batch(batch)
@@ -188,7 +203,7 @@ def test_the_match_rate_is_the_share_that_a_vae_gives_back(monkeypatch: pytest.M
         (pretrain_vae, ["model.elements=50", "data=SET"], "hold the element 56.* model.elements=57"),
         (pretrain_vae, ["store=int8"], "store=int8: use one of float32, float16"),
         (pretrain_vae, ["data=/nowhere"], "no crystals in /nowhere"),
-        (pretrain_ldm, ["data=SET", "vae=/nowhere"], "no backbone in /nowhere"),
+        (pretrain_ldm, ["data=SET", "vae=/nowhere"], "no backbone at /nowhere"),
         (pretrain_ldm, ["data=SET", "vae=VAE"], "4 latent channels, the denoiser 8: set model.latent=4"),
         (pretrain_vae, ["data=SET", "train.batch_size=7", "save_path=OUT"], "batches of 7 out of 6"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -35,28 +35,27 @@ def write_folder(folder: Path, weights: Mapping[str, Tensor], card: Mapping[str,
     write_json(folder / CARD, card)
 
 
-def read_folder(folder: Path, required: Sequence[str]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_folder(folder: Path, what: str = "backbone") -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Card and weights.
 
     Args:
         folder: with both files.
-        required: entries that the card must have.
+        what: should be in it, for errors.
 
     Raises:
-        UserError: a file is missing, truncated or a Git LFS pointer, or the card lacks an entry.
+        UserError: a file is missing, truncated or a Git LFS pointer, or the card is no mapping.
     """
     for name in (WEIGHTS, CARD):
         if not (folder / name).is_file():
-            raise UserError(f"no backbone in {folder}: it lacks {name}")
+            raise UserError(f"no {what} in {folder}: it lacks {name}")
     refuse_pointer(folder / WEIGHTS)
     try:
         card = json.loads((folder / CARD).read_text())
         weights = safetensors.torch.load_file(folder / WEIGHTS)
     except (safetensors.SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{folder} cannot be read ({first_line(error)}): is a file truncated? copy it again") from error
-    for entry in required:
-        if not isinstance(card, dict) or entry not in card:
-            raise UserError(f"{folder / CARD} lacks the entry '{entry}'")
+    if not isinstance(card, dict):
+        raise UserError(f"{folder / CARD} holds {type(card).__name__}, not the mapping that describes a {what}")
     return card, weights
 
 

@@ -56,7 +56,7 @@ def read_stored(where: str) -> Stored:
     """
     path = Path(str(resources.files("atomrl") / "assets" / where)) if where in SHIPPED else Path(where)
     if path.is_dir():
-        card, weights = read_folder(path, ())
+        card, weights = read_folder(path)
         return Stored(card, weights, str(path), trained=False)
     if not path.exists():
         raise UserError(f"no backbone at {where}: give one of {', '.join(SHIPPED)}, a folder or a checkpoint file")

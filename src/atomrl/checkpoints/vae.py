@@ -7,7 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atomrl.checkpoints.folder import config_from, fill, read_folder, write_folder
+from atomrl.checkpoints.folder import config_from, fill, write_folder
+from atomrl.checkpoints.stored import Stored, read_stored
+from atomrl.errors import UserError
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 
 PREFIX = "vae."
@@ -24,14 +26,27 @@ def save_vae(folder: Path, vae: CrystalVAE, card: Mapping[str, Any]) -> None:
     write_folder(folder, weights, {"vae": asdict(vae.config), **card})
 
 
-def load_vae(folder: Path) -> CrystalVAE:
-    """The VAE of a folder that `save_vae` or `save_crystal_backbone` wrote.
+def load_vae(where: str | Path) -> CrystalVAE:
+    """The VAE of a model.
+
+    Args:
+        where: a folder that `save_vae`, `save_crystal_backbone` or `save_predictor` wrote; the name of a shipped
+            crystal backbone; or a checkpoint (.pth) of a run on crystals.
 
     Raises:
-        UserError: nothing there, truncated, entries missing or unknown, or tensors that do not fit the model.
+        UserError: nothing there, truncated, no VAE in it, entries unknown, or tensors that do not fit the model.
     """
-    card, weights = read_folder(folder, ("vae",))
-    vae = CrystalVAE(config_from(CrystalVAEConfig, card["vae"], str(folder)))
-    own = {name.removeprefix(PREFIX): tensor for name, tensor in weights.items() if name.startswith(PREFIX)}
-    fill(vae, own, str(folder))
+    return vae_of(read_stored(str(where)))
+
+
+def vae_of(stored: Stored) -> CrystalVAE:
+    """The VAE of what was read.
+
+    Raises:
+        UserError: as `load_vae`.
+    """
+    if "vae" not in stored.card:
+        raise UserError(f"{stored.origin} holds no crystal VAE: its card lacks the entry 'vae'")
+    vae = CrystalVAE(config_from(CrystalVAEConfig, stored.card["vae"], stored.origin))
+    fill(vae, stored.part(PREFIX, f"policy.{PREFIX}"), stored.origin)
     return vae

@@ -171,17 +171,10 @@ class CrystalMatcher(Closing):
             self._reduced[name] = [next(outcomes) for _ in self._references[name]]
 
     def _map(self, items: Sequence[Crystal | Compare]) -> list[Outcome]:
-        """Outcomes of the items, which go several at a time; those of a lost lot go again, one by one."""
+        """Outcomes of the items, which go several at a time: the workers' answers are outcomes themselves."""
         size = max(1, min(ITEMS_AT_ONCE, len(items) // (4 * self._pool.workers)))
-        lots = [items[start : start + size] for start in range(0, len(items), size)]
-        outcomes = self._pool.map(lots)
-        lost = [outcome.reason is not None and len(lot) > 1 for lot, outcome in zip(lots, outcomes, strict=True)]
-        singles = [[item] for lot, again in zip(lots, lost, strict=True) if again for item in lot]
-        repeated = iter(self._pool.map(singles))
-        parts: list[Outcome] = []
-        for lot, outcome, again in zip(lots, outcomes, lost, strict=True):
-            parts += [next(repeated) for _ in lot] if again else [outcome]
-        return [done for part in parts for done in (part.value if part.reason is None else [part])]
+        outcomes = self._pool.map_lots(items, size)
+        return [outcome.value if outcome.reason is None else outcome for outcome in outcomes]
 
     def _item(self, pairs: Sequence[tuple[Crystal, Crystal]]) -> Compare:
         """A comparison for a worker."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -11,8 +11,12 @@ from torch.utils.data import IterableDataset
 
 from atomrl.data.packed_crystals import PackedCrystals
 from atomrl.data.sized import sized_rows
-from atomrl.networks.crystal_vae import CrystalTensors
+from atomrl.networks.crystal_vae import CrystalTensors, cell_from_parameters, cell_parameters
 from atomrl.random import generator
+
+ORIGIN = 0.03
+"""Fractional coordinate of a settled crystal's first atom: atoms at the usual fractions of the cell from it, 1/2, 1/3,
+1/8 and so on, are then well inside the cell, and a small shift does not wrap them."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +26,12 @@ class CrystalBatch:
     Attributes:
         crystals: B of them.
         step: global number of this batch, the key of its randomness.
+        properties: of the crystals, {name: (B,) float32}, NaN where unknown.
     """
 
     crystals: CrystalTensors
     step: int
+    properties: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def mask(self) -> Tensor:
@@ -34,7 +40,8 @@ class CrystalBatch:
 
     def to(self, device: torch.device, non_blocking: bool = False) -> CrystalBatch:
         """The same batch on a device."""
-        return CrystalBatch(self.crystals.to(device, non_blocking), self.step)
+        properties = {name: values.to(device, non_blocking=non_blocking) for name, values in self.properties.items()}
+        return CrystalBatch(self.crystals.to(device, non_blocking), self.step, properties)
 
 
 def rotations(quaternions: Tensor) -> Tensor:
@@ -71,6 +78,23 @@ def augment(crystals: CrystalTensors, seed: int, step: int) -> CrystalTensors:
     return replace(crystals, frac_coords=wrapped, cell=crystals.cell @ turned.transpose(1, 2))
 
 
+def settle(crystals: CrystalTensors) -> CrystalTensors:
+    """Each crystal in one fixed description: its first atom at `ORIGIN`, its lattice as `cell_from_parameters` puts it.
+
+    Undoes `augment`. Which descriptions of a crystal a model generates does not matter to who uses it; a model that
+    needs to know only one has less to learn.
+    """
+    shifts = ORIGIN - crystals.frac_coords[:, :1]
+    wrapped = (crystals.frac_coords + shifts) % 1.0 * crystals.mask[..., None]
+    return replace(crystals, frac_coords=wrapped, cell=cell_from_parameters(*cell_parameters(crystals.cell)))
+
+
+def augmented(crystals: PackedCrystals, seed: int, step: int) -> CrystalBatch:
+    """All of these crystals as one batch, augmented."""
+    properties = {name: torch.from_numpy(values).float() for name, values in crystals.properties.items()}
+    return CrystalBatch(augment(crystals.padded(), seed, step), step, properties)
+
+
 class CrystalBatches(IterableDataset[CrystalBatch]):
     """Endless stream of augmented batches, from any step on; see `sized_rows`.
 
@@ -86,7 +110,7 @@ class CrystalBatches(IterableDataset[CrystalBatch]):
 
     def __iter__(self) -> Iterator[CrystalBatch]:
         for step, rows in sized_rows(self.crystals.sizes, self.batch_size, self.seed, self.first_step):
-            yield CrystalBatch(augment(self.crystals.select(rows).padded(), self.seed, step), step)
+            yield augmented(self.crystals.select(rows), self.seed, step)
 
 
 def fixed_batches(crystals: PackedCrystals, batch_size: int, seed: int, count: int) -> list[CrystalBatch]:

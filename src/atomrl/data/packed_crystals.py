@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,13 @@ from atomrl.networks.crystal_vae import CrystalTensors
 SHIPPED = "prototypes"
 CSV_FILES = {"train": "train.csv", "val": "val.csv"}
 
+PROTOTYPE_PROPERTIES = {
+    "energy_per_atom": "energies",
+    "formation_energy_per_atom": "formation_energies",
+    "e_above_hull": "energies_above_hull",
+}
+"""Properties of the prototype set, by the names that MP-20's columns have: eV/atom, by CHGNet."""
+
 
 @dataclass(frozen=True)
 class PackedCrystals:
@@ -29,21 +37,29 @@ class PackedCrystals:
         frac_coords: in [0, 1), (atoms, 3) float32.
         lattices: lattice vectors in rows, Å, (C, 3, 3) float32.
         offsets: crystal k holds the atoms offsets[k]:offsets[k + 1], (C + 1,) int64.
+        properties: {name: (C,) float64}, NaN where unknown. Of a CSV file its columns of numbers; of the prototype set
+            those of `PROTOTYPE_PROPERTIES`.
     """
 
     numbers: NDArray[np.int64]
     frac_coords: NDArray[np.float32]
     lattices: NDArray[np.float32]
     offsets: NDArray[np.int64]
+    properties: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: CrystalSet | PrototypeSet) -> PackedCrystals:
-        """All crystals of a set, properties left out."""
+        """All crystals of a set."""
+        if isinstance(source, PrototypeSet):
+            columns = {name: getattr(source, attribute) for name, attribute in PROTOTYPE_PROPERTIES.items()}
+        else:
+            columns = dict(source.properties)
         return cls(
             np.asarray(source.numbers, dtype=np.int64),
             np.asarray(source.frac_coords),
             np.asarray(source.lattices),
             np.asarray(source.offsets),
+            {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()},
         )
 
     def __len__(self) -> int:
@@ -63,7 +79,8 @@ class PackedCrystals:
         sizes = self.sizes[rows]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
-        return PackedCrystals(self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets)
+        properties = {name: values[rows] for name, values in self.properties.items()}
+        return PackedCrystals(self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets, properties)
 
     def crystal(self, row: int) -> Crystal:
         """One crystal."""

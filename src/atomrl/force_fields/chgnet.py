@@ -158,7 +158,7 @@ def load_model(weights: str, device: str = "cpu") -> CHGNet:
     """
     # In `CHGNet.load` the two published versions differ in this flag too.
     options = {"mlp_out_bias": weights == "0.2.0", "version": weights}
-    stored = torch.load(_weights_file(weights), map_location="cpu", weights_only=True)
+    stored = torch.load(weights_file(weights), map_location="cpu", weights_only=True)
     with contextlib.redirect_stdout(io.StringIO()):  # the constructor prints its number of parameters
         model: CHGNet = CHGNet.from_dict(stored["model"], **options)
     return model.to(device).eval().requires_grad_(False)
@@ -168,14 +168,14 @@ def load_model(weights: str, device: str = "cpu") -> CHGNet:
 def model_id(weights: str) -> str:
     """Name, version and hash of published weights, e.g. `chgnet-0.3.0-0123456789ab`."""
     digest = hashlib.sha256()
-    state = torch.load(_weights_file(weights), map_location="cpu", weights_only=True)["model"]["state_dict"]
+    state = torch.load(weights_file(weights), map_location="cpu", weights_only=True)["model"]["state_dict"]
     for name in sorted(state):
         digest.update(name.encode())
         digest.update(state[name].numpy().tobytes())
     return f"chgnet-{weights}-{digest.hexdigest()[:12]}"
 
 
-def _weights_file(weights: str) -> Path:
+def weights_file(weights: str) -> Path:
     """The file of these weights in the installed package."""
     found = sorted((Path(chgnet.__file__).parent / "pretrained" / weights).glob("*.pth.tar"))
     if len(found) != 1:

@@ -15,7 +15,7 @@ from atomrl.chemistry.niggli import Crystal
 from atomrl.closing import Closing
 from atomrl.errors import UserError
 from atomrl.force_fields.base import Evaluation
-from atomrl.force_fields.pool import Outcome, WorkerPool
+from atomrl.force_fields.pool import WorkerPool
 from atomrl.records import Structures
 
 
@@ -104,20 +104,14 @@ class CrystalForceField(Closing):
 
     def _evaluate(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
         """Results of crystals that passed the check."""
-        starts = range(0, len(crystals), self._batch_size)
-        batches = [list(crystals[start : start + self._batch_size]) for start in starts]
         if self._pool is None:
+            starts = range(0, len(crystals), self._batch_size)
+            batches = [list(crystals[start : start + self._batch_size]) for start in starts]
             return [result for batch in batches for result in self._evaluate_batch(batch, **self._settings)]
-        outcomes = self._pool.map(batches)
-        lost = [index for index, outcome in enumerate(outcomes) if outcome.reason is not None]
-        singles = [crystal for index in lost if len(batches[index]) > 1 for crystal in batches[index]]
-        again = iter(self._pool.map([[crystal] for crystal in singles]))
-        results = []
-        for batch, outcome in zip(batches, outcomes, strict=True):
-            one_by_one = outcome.reason is not None and len(batch) > 1
-            parts = [next(again) for _ in batch] if one_by_one else [outcome]
-            results += _unpack(batch, parts)
-        return results
+        return [
+            outcome.value if outcome.reason is None else failed(len(crystal.numbers), outcome.reason)
+            for crystal, outcome in zip(crystals, self._pool.map_lots(crystals, self._batch_size), strict=True)
+        ]
 
 
 def checked(energy: float, forces: NDArray[np.float64], stress: NDArray[np.float64] | None = None) -> CrystalEvaluation:
@@ -133,14 +127,3 @@ def checked(energy: float, forces: NDArray[np.float64], stress: NDArray[np.float
 def failed(atoms: int, reason: str) -> CrystalEvaluation:
     """The evaluation of a crystal that has no result."""
     return CrystalEvaluation(float("nan"), np.full((atoms, 3), np.nan), reason)
-
-
-def _unpack(batch: Sequence[Crystal], outcomes: Sequence[Outcome]) -> list[CrystalEvaluation]:
-    """Results of a batch out of one outcome for all of it, or one for each crystal."""
-    if len(outcomes) == 1 and outcomes[0].reason is None:
-        whole: list[CrystalEvaluation] = outcomes[0].value
-        return whole
-    return [
-        outcome.value[0] if outcome.reason is None else failed(len(crystal.numbers), outcome.reason)
-        for crystal, outcome in zip(batch, outcomes, strict=True)
-    ]

@@ -113,6 +113,31 @@ class WorkerPool(Closing):
         """The same, in the background: `submit(items).result()` is `map(items)`. Batches run one after the other."""
         return self._feeder.submit(self._run, list(items))
 
+    def map_lots(self, items: Sequence[object], size: int) -> list[Outcome]:
+        """Outcomes of the items, in their order, by a task that gets a list of them and returns one value for each.
+
+        A lot without an answer, whatever the reason, goes again item by item (lists of one), so that only the culprit
+        stays without a value. The time-out is that of a lot.
+
+        Args:
+            items: of all lots.
+            size: items per lot, at least 1.
+
+        Raises:
+            UserError: as `map`.
+        """
+        lots = [list(items[start : start + size]) for start in range(0, len(items), size)]
+        answers = list(zip(lots, self.map(lots), strict=True))
+        lost = [item for lot, outcome in answers if outcome.reason is not None and len(lot) > 1 for item in lot]
+        again = iter(self.map_lots(lost, 1) if lost else [])
+        outcomes: list[Outcome] = []
+        for lot, outcome in answers:
+            if outcome.reason is None:
+                outcomes += [Outcome(value, None) for _, value in zip(lot, outcome.value, strict=True)]
+            else:
+                outcomes += [next(again) for _ in lot] if len(lot) > 1 else [outcome]
+        return outcomes
+
     def pids(self) -> list[int]:
         """Process ids of the workers that run now."""
         return [worker.process.pid for worker in self._running]

@@ -1,22 +1,32 @@
-"""Relaxation of a crystal, cell and positions, with any ASE calculator."""
+"""Relaxation of a crystal, cell and positions, with any ASE calculator and optimizer."""
 
 from __future__ import annotations
 
+import math
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, CalculatorError
 from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
+from ase.optimize.optimize import Optimizer
 
-from atomrl.chemistry.crystals import CellBounds, check_cells, from_pymatgen
+from atomrl.chemistry.crystals import CellBounds, check_cells
 from atomrl.extras import extra
+from atomrl.force_fields.base import Failure
+from atomrl.records import Structures
 
 with extra("crystals"):
     from pymatgen.core import Structure
 
-NOT_CONVERGED = "not_converged"
+UNCONVERGED = "unconverged"
+SLOW = "slow"
 
 
 @dataclass(frozen=True)
@@ -25,18 +35,23 @@ class Relaxation:
 
     Attributes:
         structure: the last geometry, with the sites in the given order; the given one if it did not pass the checks.
-        energy_per_atom: eV, of that geometry; NaN if there is none that passes the checks.
-        converged: whether the largest force and cell gradient are below the bound.
+        energy_per_atom: eV, of that geometry; NaN if it does not pass the checks or the calculator failed.
+        fmax: eV/Å, the largest force there, on an atom or the cell; NaN as the energy is.
         steps: of the optimizer.
-        reason: None if it converged, else `not_converged`, a reason of `crystals.check_cells` (before or during), or
-            `calculator: ` and the calculator's words.
+        reason: None if it converged, else `unconverged`, `slow`, a reason of `crystals.check_cells` (before or during),
+            or `calculator: ` and the calculator's words.
     """
 
     structure: Structure
     energy_per_atom: float
-    converged: bool
+    fmax: float
     steps: int
     reason: str | None
+
+    @property
+    def converged(self) -> bool:
+        """Whether the largest force, on an atom or the cell, is below the bound."""
+        return self.reason is None
 
 
 def relax(
@@ -45,19 +60,25 @@ def relax(
     fmax: float = 0.1,
     max_steps: int = 300,
     bounds: CellBounds | None = None,
+    optimizer: Callable[..., Optimizer] = FIRE,
+    max_seconds: float = math.inf,
 ) -> Relaxation:
-    """FIRE on positions and cell (Fréchet filter) until no force exceeds `fmax`.
+    """Move positions and cell (Fréchet filter) until no force exceeds `fmax`.
 
-    The geometry is checked before the first and after each step: one that collapses is stopped before it takes all time
-    and memory. What the calculator raises as `CalculatorError` is a reason; the energy is then NaN.
+    Each geometry is checked before the calculator sees it: one that collapses is stopped before it takes all time and
+    memory. What the calculator raises as `CalculatorError` is a reason; the energy is then NaN.
 
     Args:
         structure: ordered.
         calculator: of ASE, giving energy, forces and stress.
         fmax: eV/Å; for the cell in the same unit, as ASE scales it by the number of atoms.
-        max_steps: at which it stops unconverged.
+        max_steps: after which it is `unconverged`.
         bounds: of the geometry; `CellBounds()` if None.
+        optimizer: of ASE, e.g. the class FIRE or BFGS.
+        max_seconds: after which it is `slow`, looked at after each step: of this process's processor time, so that a
+            busy machine does not decide what converges.
     """
+    started = time.process_time()
     atoms = Atoms(
         numbers=[species.Z for species in structure.species],
         scaled_positions=structure.frac_coords,
@@ -65,34 +86,57 @@ def relax(
         pbc=True,
     )
     atoms.calc = calculator
-    reason = _check(atoms, bounds)
+    reason = _refused(atoms, bounds)
     if reason is not None:
-        return Relaxation(structure, float("nan"), False, 0, reason)
-    optimizer = FIRE(FrechetCellFilter(atoms), logfile=None)  # type: ignore[no-untyped-call]
-    converged = False
+        return Relaxation(structure, math.nan, math.nan, 0, reason)
+    cell = _CheckedCell(atoms, bounds)
+    search = optimizer(cell, logfile=None)
+    energy, largest, reason = math.nan, math.nan, UNCONVERGED
     try:
         with warnings.catch_warnings():
             # scipy says so of the matrix logarithm of a cell that moved far; the next check judges the cell itself
             warnings.filterwarnings("ignore", message="logm result may be inaccurate")
-            for done in optimizer.irun(fmax=fmax, steps=max_steps):
-                converged, reason = done, _check(atoms, bounds)
-                if reason is not None:
+            for converged in search.irun(fmax=fmax, steps=max_steps):  # type: ignore[no-untyped-call]
+                if converged:
+                    reason = None
+                elif time.process_time() - started > max_seconds:
+                    reason = SLOW
                     break
-        energy = atoms.get_potential_energy() if reason is None else float("nan")  # type: ignore[no-untyped-call]
+        energy = float(atoms.get_potential_energy()) / len(atoms)  # type: ignore[no-untyped-call]
+        largest = float(np.linalg.norm(cell.get_forces(), axis=1).max())  # type: ignore[no-untyped-call]
     except CalculatorError as error:
-        reason, energy, converged = f"calculator: {error}", float("nan"), False
-    if reason is not None:
-        converged = False
-    elif not converged:
-        reason = NOT_CONVERGED
-    return Relaxation(_structure(atoms), float(energy) / len(atoms), bool(converged), optimizer.nsteps, reason)
+        reason = f"calculator: {error}"
+    except Failure as failure:
+        reason = failure.reason
+    last = Structure(atoms.cell.array, atoms.numbers, atoms.get_scaled_positions())  # type: ignore[no-untyped-call]
+    return Relaxation(last, energy, largest, search.nsteps, reason)
 
 
-def _structure(atoms: Atoms) -> Structure:
-    """The pymatgen structure of ASE atoms."""
-    return Structure(atoms.cell.array, atoms.numbers, atoms.get_scaled_positions())  # type: ignore[no-untyped-call]
+class _CheckedCell(FrechetCellFilter):
+    """Refuses a step to a geometry that is not fit to be evaluated.
+
+    Args:
+        atoms: that move.
+        bounds: see `relax`.
+    """
+
+    def __init__(self, atoms: Atoms, bounds: CellBounds | None) -> None:
+        super().__init__(atoms)  # type: ignore[no-untyped-call]
+        self._bounds = bounds
+
+    def set_positions(self, new: Any, **options: Any) -> None:  # type: ignore[override] # ASE gives it two names
+        """Take a step.
+
+        Raises:
+            Failure: a reason of `check_cells`.
+        """
+        super().set_positions(new, **options)  # type: ignore[no-untyped-call]
+        reason = _refused(self.atoms, self._bounds)
+        if reason is not None:
+            raise Failure(reason)
 
 
-def _check(atoms: Atoms, bounds: CellBounds | None) -> str | None:
+def _refused(atoms: Atoms, bounds: CellBounds | None) -> str | None:
     """Why the geometry is not fit to be evaluated, or None."""
-    return check_cells(from_pymatgen([_structure(atoms)]), bounds=bounds)[0]
+    numbers, positions, cell = (torch.tensor(part)[None] for part in (atoms.numbers, atoms.positions, atoms.cell.array))
+    return check_cells(Structures(numbers, positions, numbers > 0, cell), bounds=bounds)[0]

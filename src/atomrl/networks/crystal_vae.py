@@ -205,6 +205,27 @@ class CrystalVAE(nn.Module):
         return structures_of(self.decode(latents, mask), mask)
 
 
+def readable(vae: CrystalVAE, structures: Structures) -> tuple[CrystalTensors, Tensor]:
+    """Crystals as a VAE takes them, on its device and in its precision, and which of them it knows all elements of.
+
+    Args:
+        vae: that will encode them.
+        structures: B crystals; their cells are inverted in their own precision.
+
+    Returns:
+        The batch, with elements 0 where one is unknown, and (B,) bool.
+
+    Raises:
+        ValueError: the structures are molecules.
+    """
+    weight = vae.encoder.atom_type_embedder.weight
+    batch = CrystalTensors.of(structures).to(weight.device)
+    mask = batch.mask > 0
+    known = ((batch.numbers >= 0) & (batch.numbers < vae.config.elements) | ~mask).all(1)
+    numbers = torch.where(known[:, None] & mask, batch.numbers, 0)
+    return CrystalTensors(numbers, batch.frac_coords.to(weight.dtype), batch.cell.to(weight.dtype), mask), known
+
+
 def structures_of(decoded: Decoded, mask: Tensor) -> Structures:
     """Crystals out of the decoder's heads.
 

@@ -96,7 +96,8 @@ class SelfAttention(nn.Module):
     """Attention over real atoms, with the parameters of `nn.MultiheadAttention`.
 
     Not that module itself: without gradients it takes another path than with them, and the log-probabilities of
-    rollout and update must come from the same operations.
+    rollout and update must come from the same operations. Under a CPU's autocast the attention itself stays in the
+    features' precision: for the few atoms of a cell torch's bfloat16 kernel there is several times slower.
     """
 
     def __init__(self, hidden: int, heads: int) -> None:
@@ -109,9 +110,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, features: Tensor, keys: Tensor) -> Tensor:
         """Features (B, N, H) -> the same; keys: what may be looked at, (B, 1, 1, N) bool."""
-        projected = functional.linear(features, self.in_proj_weight, self.in_proj_bias)
+        projected = functional.linear(features, self.in_proj_weight, self.in_proj_bias).to(features.dtype)
         query, key, value = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=keys)
+        with torch.autocast("cpu", enabled=False):
+            mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=keys)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return out
 

@@ -14,38 +14,38 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from atomrl.errors import UserError
-from atomrl.records import Structures
 from atomrl.rewards.custom import FORMS, load_object
 from atomrl.rewards.metrics import BatchMetrics
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
 from atomrl.rewards.normalize import CLIP_RANGE, check_normalization, normalize
+from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
+from atomrl.rewards.scores import Scores
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
+__all__ = [
+    "CompositionDiversityReward",
+    "CreativityReward",
+    "CustomReward",
+    "EnergyReward",
+    "Predictor",
+    "PredictorReward",
+    "RewardComponent",
+    "Scores",
+    "StructureDiversityReward",
+]
+
 TOO_FEW = "too_few_samples"
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What `compute` may return instead of a tensor, if some samples have no value.
-
-    Attributes:
-        values: (B,); NaN where there is none.
-        reasons: why, one entry per sample, None where there is a value.
-    """
-
-    values: Tensor
-    reasons: tuple[str | None, ...]
 
 
 class RewardComponent(ABC):
@@ -192,18 +192,11 @@ def as_scores(answer: Any, name: str) -> Tensor | Scores:
         ) from error
 
 
-class Predictor(Protocol):
-    """A surrogate of properties."""
-
-    def predict(self, batch: Structures) -> Mapping[str, Tensor]:
-        """Properties of B samples by name, (B,) each."""
-
-
 class PredictorReward(RewardComponent):
     """A predicted property, or how near it is to a target.
 
     Args:
-        predictor: predicts it.
+        predictor: predicts it: a folder that `atomrl pretrain predictor` wrote, or an object with `predict`.
         target_name: which of the predictor's properties.
         target_value: wanted: the reward is -(prediction - target)^2. None: the prediction itself, larger is better.
         clip_min: a prediction is raised to this first.
@@ -213,7 +206,7 @@ class PredictorReward(RewardComponent):
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predictor | str | Path,
         target_name: str,
         target_value: float | None = None,
         clip_min: float | None = None,
@@ -223,7 +216,10 @@ class PredictorReward(RewardComponent):
         super().__init__(**scaling)
         if clip_min is not None and clip_max is not None and not clip_min < clip_max:
             raise UserError(f"clip_min must be below clip_max, got {clip_min} and {clip_max}")
-        self.predictor, self.target_name, self.target_value = predictor, target_name, target_value
+        if isinstance(predictor, str | Path):
+            predictor = NetworkPredictor.load(predictor, target_name)
+        self.predictor = predictor
+        self.target_name, self.target_value = target_name, target_value
         self.clip_min, self.clip_max = clip_min, clip_max
 
     @property
@@ -231,18 +227,19 @@ class PredictorReward(RewardComponent):
         """Of the property."""
         return self.target_name
 
-    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
         """The prediction or -(prediction - target)^2, (B,)."""
         with torch.no_grad():
             predicted = self.predictor.predict(kwargs["batch_gen"])
         if self.target_name not in predicted:
-            raise UserError(
-                f"PredictorReward wants {self.target_name!r}; its predictor knows {', '.join(sorted(predicted))}"
-            )
-        values = predicted[self.target_name].double()
+            raise unknown_target(self.target_name, tuple(predicted), "its predictor")
+        answer = predicted[self.target_name]
+        values = (answer.values if isinstance(answer, Scores) else answer).double()
         if self.clip_min is not None or self.clip_max is not None:
             values = values.clamp(self.clip_min, self.clip_max)
-        return values if self.target_value is None else -(values - self.target_value).square()
+        if self.target_value is not None:
+            values = -(values - self.target_value).square()
+        return Scores(values, answer.reasons) if isinstance(answer, Scores) else values
 
 
 class CreativityReward(RewardComponent):

@@ -12,7 +12,7 @@ from torch import Tensor
 from atomrl.chemistry.crystals import compositions
 from atomrl.chemistry.hull import Hull
 from atomrl.errors import UserError
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE
+from atomrl.networks.crystal_vae import CrystalVAE, readable
 from atomrl.protocols import ForceField
 from atomrl.records import Structures
 from atomrl.rewards.metrics import CrystalBatch, FeatureProvider, Metric
@@ -122,18 +122,12 @@ def vae_features(vae: CrystalVAE, structures: Structures) -> dict[str, Tensor]:
     widths = {"structure_features": vae.config.latent, "composition_features": vae.config.width}
     parts = {name: [torch.zeros(0, width, dtype=weight.dtype)] for name, width in widths.items()}
     for start in range(0, len(structures), CHUNK):
-        chunk = structures[slice(start, start + CHUNK)]
-        # The cell is inverted in the precision of the samples, then all is cast to that of the VAE.
-        batch = CrystalTensors.of(chunk).to(weight.device)
-        mask = batch.mask > 0
-        known = ((batch.numbers >= 0) & (batch.numbers < vae.config.elements) | ~mask).all(1)
-        numbers = torch.where(known[:, None] & mask, batch.numbers, 0)
-        batch = CrystalTensors(numbers, batch.frac_coords.to(weight.dtype), batch.cell.to(weight.dtype), mask)
+        batch, known = readable(vae, structures[slice(start, start + CHUNK)])
         rows = {
             "structure_features": vae.encode(batch).mean,
-            "composition_features": vae.encoder.atom_type_embedder(numbers),
+            "composition_features": vae.encoder.atom_type_embedder(batch.numbers),
         }
         for name, values in rows.items():
-            means = torch.where(mask[..., None], values, 0).sum(1) / mask.sum(1, keepdim=True)
+            means = torch.where(batch.mask[..., None], values, 0).sum(1) / batch.mask.sum(1, keepdim=True)
             parts[name].append(torch.where(known[:, None], means, torch.nan).cpu())
     return {name: torch.cat(columns) for name, columns in parts.items()}

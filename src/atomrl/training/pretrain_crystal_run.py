@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-import torch
-from torch import nn
 
 from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
-from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches, augment, fixed_batches
-from atomrl.data.packed_crystals import SHIPPED, CrystalSplits, PackedCrystals, load_splits
+from atomrl.data.crystal_batches import augment, settle
+from atomrl.data.packed_crystals import PackedCrystals, load_splits
 from atomrl.errors import UserError
 from atomrl.metrics.reconstruction import match_rate
 from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE, CrystalVAEConfig, LossWeights
 from atomrl.networks.dit import DiTConfig
 from atomrl.policies.crystal import measure_latent_std
-from atomrl.training.pretrain_ldm import PretrainLDM
-from atomrl.training.pretrain_session import Session, begin, fit, options_from
+from atomrl.training.crystal_session import (
+    CrystalSession,
+    check_elements,
+    crystal_stream,
+    rounded,
+    stored_type,
+)
+from atomrl.training.pretrain_ldm import PretrainLDM, unchanged
+from atomrl.training.pretrain_session import begin, fit, options_from
 from atomrl.training.pretrain_vae import PretrainVAE, ReconstructionRate
-from atomrl.training.pretraining import StreamData
 
-STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-
-M = TypeVar("M", bound=nn.Module)
-
-
-@dataclass
-class CrystalSession(Session):
-    """Options of both commands; see `Session` for those of every pre-training.
-
-    Attributes:
-        data: `prototypes`, or a folder with a crystal set or with `train.csv` and `val.csv`.
-        store: type of the weights in the folder, `float32`, `float16` or `bfloat16`; the card's numbers are those of
-            the stored weights. Loading gives float32 again.
-        card_structures: validation crystals whose reconstruction is matched for the card.
-    """
-
-    data: str = SHIPPED
-    store: str = "float32"
-    card_structures: int = 1000
+FRAMES = {"random": unchanged, "first_atom": settle}
 
 
 @dataclass
@@ -70,12 +52,15 @@ class LDMRun(CrystalSession):
     """Options of `atomrl pretrain ldm`, given as key=value.
 
     Attributes:
-        vae: folder of the VAE whose latents are learned.
+        vae: folder of the VAE whose latents are learned, or whatever else `load_vae` takes.
+        frame: `random`, crystals rotated and translated at random, as published; or `first_atom`, each crystal always
+            in the same description (`settle`), which is less to learn for a small model or a small set.
         model: shape of the denoiser.
     """
 
     save_path: str = "runs/pretrain_ldm"
     vae: str = "runs/pretrain_vae"
+    frame: str = "random"
     model: DiTConfig = field(default_factory=lambda: DiTConfig(hidden=160, depth=6, heads=5))
 
 
@@ -87,15 +72,15 @@ def pretrain_vae(overrides: Sequence[str]) -> Path:
     """
     options = options_from(VAERun, overrides, "pretrain vae")
     _check_heads(options.model.width, options.model.heads, "model.width")
-    dtype = _stored_type(options.store)
+    dtype = stored_type(options.store)
     splits = load_splits(options.data)
-    _check_elements(splits, options.model)
+    check_elements(splits, options.model)
     begin(options)
     module = PretrainVAE(options.model, options.train, options.weights)
     watched = _sample(splits.validation, options.match_structures, options.train.seed)
-    card = fit(module, _data(splits, options), options, [ReconstructionRate(watched)])
+    card = fit(module, crystal_stream(splits, options), options, [ReconstructionRate(watched)])
     folder = Path(options.save_path)
-    vae = _rounded(module.average, dtype)
+    vae = rounded(module.average, dtype)
     card |= {"data": options.data, "reconstruction": _reconstruction(vae, splits.validation, options)}
     save_vae(folder, vae.to(dtype), card)
     return folder
@@ -109,10 +94,13 @@ def pretrain_ldm(overrides: Sequence[str]) -> Path:
     """
     options = options_from(LDMRun, overrides, "pretrain ldm")
     _check_heads(options.model.hidden, options.model.heads, "model.hidden")
-    dtype = _stored_type(options.store)
+    dtype = stored_type(options.store)
     splits = load_splits(options.data)
-    vae = load_vae(Path(options.vae))
-    _check_elements(splits, vae.config)
+    if options.frame not in FRAMES:
+        raise UserError(f"frame={options.frame}: use one of {', '.join(FRAMES)}")
+    describe = FRAMES[options.frame]
+    vae = load_vae(options.vae)
+    check_elements(splits, vae.config)
     if vae.config.latent != options.model.latent:
         raise UserError(
             f"the VAE in {options.vae} has {vae.config.latent} latent channels, the denoiser {options.model.latent}: "
@@ -120,23 +108,17 @@ def pretrain_ldm(overrides: Sequence[str]) -> Path:
         )
     begin(options)
     # The stream's first batch holds crystals of one size; their latents need not spread like those of all.
-    latent_std = measure_latent_std(vae, _sample(splits.train, options.train.batch_size, options.train.seed))
-    module = PretrainLDM(options.model, options.train, vae, latent_std)
-    card = fit(module, _data(splits, options), options)
+    some = _sample(splits.train, options.train.batch_size, options.train.seed)
+    module = PretrainLDM(options.model, options.train, vae, measure_latent_std(vae, describe(some)), describe)
+    card = fit(module, crystal_stream(splits, options), options)
     folder = Path(options.save_path)
-    kept = _rounded(module.vae, dtype)
-    card |= {"data": options.data, "reconstruction": _reconstruction(kept, splits.validation, options)}
-    denoiser, sizes = _rounded(module.average, dtype), splits.train.histogram()
+    kept = rounded(module.vae, dtype)
+    card |= {"data": options.data, "frame": options.frame}
+    card |= {"reconstruction": _reconstruction(kept, splits.validation, options)}
+    denoiser, sizes = rounded(module.average, dtype), splits.train.histogram()
     backbone = CrystalBackbone(kept.to(dtype), denoiser.to(dtype), float(module.latent_std), sizes)
     save_crystal_backbone(folder, backbone, card)
     return folder
-
-
-def _data(splits: CrystalSplits, options: CrystalSession) -> StreamData[CrystalBatch]:
-    """Training stream and validation batches, both augmented."""
-    size, seed = options.train.batch_size, options.train.seed
-    validation = fixed_batches(splits.validation, size, seed, options.val_batches)
-    return StreamData(partial(CrystalBatches, splits.train, size, seed), validation)
 
 
 def _sample(crystals: PackedCrystals, count: int, seed: int) -> CrystalTensors:
@@ -150,29 +132,7 @@ def _reconstruction(vae: CrystalVAE, crystals: PackedCrystals, options: CrystalS
     return {"match_rate": match_rate(vae, chosen), "structures": len(chosen.mask)}
 
 
-def _rounded(network: M, dtype: torch.dtype) -> M:
-    """A float32 copy with the numbers that storing as `dtype` leaves."""
-    return copy.deepcopy(network).to(dtype).float()
-
-
-def _stored_type(name: str) -> torch.dtype:
-    """Type of the stored weights."""
-    if name not in STORED:
-        raise UserError(f"store={name}: use one of {', '.join(STORED)}")
-    return STORED[name]
-
-
 def _check_heads(width: int, heads: int, name: str) -> None:
     """Refuse a width that the attention's heads cannot share."""
     if width % heads or width % 2:
         raise UserError(f"{name}={width} with model.heads={heads}: it must be even and a multiple of the heads")
-
-
-def _check_elements(splits: CrystalSplits, config: CrystalVAEConfig) -> None:
-    """Refuse crystals with elements that the VAE has no row for."""
-    heaviest = max(int(part.numbers.max()) for part in (splits.train, splits.validation))
-    if heaviest >= config.elements:
-        raise UserError(
-            f"the crystals hold the element {heaviest}, the VAE knows those below {config.elements}: "
-            f"train one with model.elements={heaviest + 1}"
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
@@ -9,11 +10,16 @@ from torch import Tensor
 
 from atomrl.data.crystal_batches import CrystalBatch
 from atomrl.diffusion.gaussian import DIFFUSION_STEPS, training_loss
-from atomrl.networks.crystal_vae import CrystalVAE
+from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import encode
 from atomrl.random import generator
 from atomrl.training.pretraining import PretrainConfig, Pretraining
+
+
+def unchanged(crystals: CrystalTensors) -> CrystalTensors:
+    """The crystals as they are."""
+    return crystals
 
 
 class PretrainLDM(Pretraining[DiT, CrystalBatch]):
@@ -26,21 +32,30 @@ class PretrainLDM(Pretraining[DiT, CrystalBatch]):
         train: how to train it.
         vae: gives the clean latents, its posterior's mean; frozen.
         latent_std: the denoiser's latents are the VAE's over this.
+        describe: which description of the crystals is learned, a function of the batch's augmented ones.
     """
 
     latent_std: Tensor
 
-    def __init__(self, model: DiTConfig, train: PretrainConfig, vae: CrystalVAE, latent_std: float) -> None:
+    def __init__(
+        self,
+        model: DiTConfig,
+        train: PretrainConfig,
+        vae: CrystalVAE,
+        latent_std: float,
+        describe: Callable[[CrystalTensors], CrystalTensors] = unchanged,
+    ) -> None:
         super().__init__(DiT(model), train)
         self.save_hyperparameters({"model": asdict(model), "train": asdict(train)})
         self.vae = vae.requires_grad_(False).eval()
+        self.describe = describe
         self.register_buffer("latent_std", torch.tensor(latent_std))
 
     def losses(self, network: DiT, batch: CrystalBatch, purpose: str) -> dict[str, Tensor]:
         """Batch means of `mse`, `vb` (bits) and their sum, `loss`."""
         rng = generator(self.device, self.config.seed, batch.step, purpose)
         with torch.no_grad():
-            clean = encode(self.vae, batch.crystals, float(self.latent_std))
+            clean = encode(self.vae, self.describe(batch.crystals), float(self.latent_std))
         steps = torch.randint(DIFFUSION_STEPS, clean.shape[:1], generator=rng, device=self.device)
         noise = torch.randn(clean.shape, generator=rng, device=self.device)
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from atomrl.chemistry.hull import HullKey
 from atomrl.data.prototypes.build import read_records
 from atomrl.data.prototypes.load import CARD_FILE, HULL_FILE, SET_FILE, SPLITS
+from atomrl.data.prototypes.relax import WEIGHTS
 from atomrl.data.prototypes.selection import (
     CONTACT,
     HIGHEST_ABOVE_HULL,
@@ -39,9 +40,6 @@ SHARES = (0.9, 0.05, 0.05)
 
 LARGEST = 4_000_000
 """Bytes, of the compressed set."""
-
-WEIGHTS = "0.3.0"
-"""Of CHGNet, as `relax` loads them."""
 
 PACKAGES = ("chgnet", "torch", "pymatgen", "smact", "ase", "spglib", "numpy")
 

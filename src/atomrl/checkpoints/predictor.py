@@ -1,0 +1,79 @@
+"""Property predictors on disk: the trained perceptron and the VAE that it reads, in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomrl.checkpoints.folder import config_from, fill, read_folder, write_folder
+from atomrl.checkpoints.stored import Stored
+from atomrl.checkpoints.vae import PREFIX as VAE
+from atomrl.checkpoints.vae import vae_of
+from atomrl.errors import UserError
+from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
+
+HEAD = "predictor."
+"""Of the perceptron's names in the file."""
+
+HOW = "train one with `atomrl pretrain predictor`"
+
+
+def save_predictor(folder: Path, predictor: CrystalPredictor, card: Mapping[str, Any]) -> None:
+    """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    weights = {
+        prefix + name: tensor
+        for prefix, part in ((VAE, predictor.vae), (HEAD, predictor.head))
+        for name, tensor in part.state_dict().items()
+    }
+    own = {
+        "vae": asdict(predictor.vae.config),
+        "predictor": asdict(predictor.config),
+        "targets": list(predictor.targets),
+    }
+    write_folder(folder, weights, {**own, **card})
+
+
+def load_predictor(where: str | Path) -> CrystalPredictor:
+    """The predictor of a folder that `save_predictor` wrote, in evaluation mode.
+
+    Raises:
+        UserError: nothing there, truncated, no predictor in it, entries unknown, or tensors that do not fit the model
+            or are not finite.
+    """
+    folder = Path(where)
+    if not folder.is_dir():
+        raise UserError(f"no predictor at {folder}: give a folder with model.safetensors and model.json, or {HOW}")
+    card, weights = read_folder(folder, "predictor")
+    origin = str(folder)
+    for entry in ("predictor", "targets"):
+        if entry not in card:
+            raise UserError(f"{origin} holds no predictor: its card lacks the entry '{entry}'; {HOW}")
+    vae = vae_of(Stored(card, weights, origin, trained=False))
+    config = config_from(PredictorConfig, card["predictor"], origin)
+    head = PropertyHead(config.inputs(vae.config), _targets(card["targets"], origin), config)
+    own = {name.removeprefix(HEAD): tensor for name, tensor in weights.items() if name.startswith(HEAD)}
+    fill(head, own, origin)
+    _require_finite(own, origin)
+    return CrystalPredictor(vae, head, config)
+
+
+def _targets(names: Any, origin: str) -> tuple[str, ...]:
+    """Names of the properties."""
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{origin}: targets={names!r} must be a list of names of properties")
+    return tuple(names)
+
+
+def _require_finite(weights: Mapping[str, Tensor], origin: str) -> None:
+    """Refuse weights of a training that diverged: their predictions would all be missing."""
+    if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
+        raise UserError(f"{origin}: {bad[0]} is not finite: its training diverged, {HOW} and a smaller train.lr")

@@ -1,0 +1,64 @@
+"""Predictors of properties, for `PredictorReward`: what one is, and the trained network as one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from atomrl.checkpoints.predictor import load_predictor
+from atomrl.errors import UserError
+from atomrl.networks.predictor import CrystalPredictor
+from atomrl.records import Structures
+from atomrl.rewards.scores import Scores
+
+UNREADABLE = "no_prediction"
+
+
+class Predictor(Protocol):
+    """A surrogate of properties."""
+
+    def predict(self, batch: Structures) -> Mapping[str, Tensor | Scores]:
+        """Properties of B samples by name, (B,) each; `Scores` where some samples have none."""
+
+
+class NetworkPredictor:
+    """A `CrystalPredictor` as a `Predictor`; a crystal that its VAE cannot read has the reason `no_prediction`.
+
+    Args:
+        network: trained; it follows the samples to their device.
+    """
+
+    def __init__(self, network: CrystalPredictor) -> None:
+        self.network = network
+
+    @classmethod
+    def load(cls, folder: str | Path, target: str) -> NetworkPredictor:
+        """The predictor in a folder that `atomrl pretrain predictor` wrote.
+
+        Args:
+            folder: its place.
+            target: a property that it must know.
+
+        Raises:
+            UserError: nothing there, damaged, no predictor, or one of other properties.
+        """
+        network = load_predictor(folder)
+        if target not in network.targets:
+            raise unknown_target(target, network.targets, f"the predictor in {folder}")
+        return cls(network)
+
+    def predict(self, batch: Structures) -> dict[str, Scores]:
+        """All properties."""
+        predicted = self.network.to(batch.positions.device).predict(batch)
+        return {
+            name: Scores(values, tuple(UNREADABLE if missing else None for missing in values.isnan().tolist()))
+            for name, values in predicted.items()
+        }
+
+
+def unknown_target(target: str, known: Iterable[str], predictor: str) -> UserError:
+    """The error about a property that a predictor does not know."""
+    return UserError(f"PredictorReward wants {target!r}; {predictor} knows {', '.join(sorted(known))}")
