@@ -14,7 +14,7 @@ from atomrl.checkpoints.backbone import load_backbone
 from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig
 from benchmarks import chemistry, crystals, edm, memory, signal
-from benchmarks.crystal_source import CrystalSource
+from benchmarks.crystal_source import BACKBONE, CrystalSource
 from benchmarks.crystals import Part
 from benchmarks.memory import Peak
 from benchmarks.signal import Signal
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="of each side; the fastest counts")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu on a busy machine, with --threads 1")
     parser.add_argument("--crystals", type=Path, help="folder of a finished crystal set; the shipped one if not given")
-    parser.add_argument("--crystal-backbone", help="name or folder; disturbed copies of the set if not given")
+    parser.add_argument("--crystal-backbone", default=BACKBONE, help="name or folder; %(default)s if not given")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(

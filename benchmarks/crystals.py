@@ -68,7 +68,7 @@ def chgnet(source: CrystalSource, count: int, turns: int, clock: str) -> Iterato
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its number of parameters
         model = CHGNet.load(use_device="cpu", verbose=False)
     expected = _single_energies(model, crystals)
-    name = f"CHGNet, {len(crystals)} {source.kind}, batched"
+    name = f"CHGNet, {len(crystals)} samples, batched"
     for number, label, by, target in ((0, name, clock, None), (WORKERS, f"{name}, {WORKERS} workers", "wall", 2.5)):
         force_field = CHGNetForceField(workers=number, device="cpu")
         try:
@@ -110,7 +110,7 @@ def matching(source: CrystalSource, count: int, turns: int) -> Iterator[Ratio]:
         best = [min(pair) for pair in zip(best, seconds, strict=True)]
     plain, first, again = best
     lost = f"nothing; {expected.unique.count(False)} not unique, {expected.novel.count(False)} not novel"
-    yield Ratio(f"matching, {len(crystals)} {source.kind}, {expected.pairs} pairs", plain, first, 10.0, lost)
+    yield Ratio(f"matching, {len(crystals)} samples, {expected.pairs} pairs", plain, first, 10.0, lost)
     yield Ratio("the same, references known", plain, again, None, lost)
 
 
@@ -127,7 +127,7 @@ def reward(source: CrystalSource, samples: int) -> Iterator[Part]:
     finally:
         scorer.close()
     failed = sum(reason is not None for reason in table.reasons)
-    yield Part(f"reward, {samples} {source.kind}, {failed} failed", seconds)
+    yield Part(f"reward, {samples} samples, {failed} failed", seconds)
     for part, spent in table.seconds.items():
         yield Part(f"    of which {part}" if part.startswith("metric_") else f"  {part}", spent)
 
