@@ -9,6 +9,7 @@ import pytest
 import small_crystal_set
 import torch
 from small_crystal_set import CRYSTALS, packed
+from small_pretraining import SMALL
 
 from atomrl.checkpoints.crystal import load_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
@@ -24,15 +25,6 @@ from atomrl.training.pretrain_vae import PretrainVAE
 from atomrl.training.pretraining import PretrainConfig
 
 TINY_VAE = CrystalVAEConfig(width=16, heads=2, feedforward=32, layers=1, latent=4)
-SMALL = [
-    "train.batch_size=3",
-    "train.warmup=2",
-    "train.decay_steps=1",  # a constant rate up to the last steps, so that a shorter run is the beginning of a longer
-    "threads=1",
-    "val_every=2",
-    "val_batches=1",
-    "log_every=1",
-]
 VAE = [f"model.{name}={getattr(TINY_VAE, name)}" for name in ("width", "heads", "feedforward", "layers", "latent")]
 LDM = ["model.hidden=16", "model.depth=1", "model.heads=2", "model.latent=4"]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from crystal_models import small_vae
 from small_crystal_set import CRYSTALS, packed
+from small_pretraining import SMALL
 
 from atomrl.checkpoints.predictor import load_predictor
 from atomrl.checkpoints.vae import load_vae, save_vae
@@ -23,15 +24,6 @@ from atomrl.training.pretrain_predictor import PretrainPredictor
 from atomrl.training.pretrain_predictor_run import errors, pretrain_predictor, standardize, with_properties
 from atomrl.training.pretraining import PretrainConfig
 
-SMALL = [
-    "train.batch_size=3",
-    "train.warmup=2",
-    "train.decay_steps=1",  # a constant rate up to the last steps, so that a shorter run is the beginning of a longer
-    "threads=1",
-    "val_every=2",
-    "val_batches=1",
-    "log_every=1",
-]
 GAPS = np.array([8.5, 3.2, np.nan, 1.1, 8.0, 3.0, 7.8, 14.2])
 ENERGIES = np.array([-2.0, np.nan, np.nan, 0.0, -1.9, -3.5, -3.0, -3.2])
 

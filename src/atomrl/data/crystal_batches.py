@@ -74,8 +74,7 @@ def augment(crystals: CrystalTensors, seed: int, step: int) -> CrystalTensors:
     count = len(crystals.cell)
     turned = rotations(torch.randn(count, 4, generator=rng, device=rng.device))
     shifts = torch.rand(count, 1, 3, generator=rng, device=rng.device)
-    wrapped = (crystals.frac_coords + shifts) % 1.0 * crystals.mask[..., None]
-    return replace(crystals, frac_coords=wrapped, cell=crystals.cell @ turned.transpose(1, 2))
+    return _described(crystals, shifts, crystals.cell @ turned.transpose(1, 2))
 
 
 def settle(crystals: CrystalTensors) -> CrystalTensors:
@@ -85,8 +84,13 @@ def settle(crystals: CrystalTensors) -> CrystalTensors:
     needs to know only one has less to learn.
     """
     shifts = ORIGIN - crystals.frac_coords[:, :1]
+    return _described(crystals, shifts, cell_from_parameters(*cell_parameters(crystals.cell)))
+
+
+def _described(crystals: CrystalTensors, shifts: Tensor, cell: Tensor) -> CrystalTensors:
+    """The crystals with their atoms shifted (B, 1, 3) and wrapped, and their lattice as `cell` writes it."""
     wrapped = (crystals.frac_coords + shifts) % 1.0 * crystals.mask[..., None]
-    return replace(crystals, frac_coords=wrapped, cell=cell_from_parameters(*cell_parameters(crystals.cell)))
+    return replace(crystals, frac_coords=wrapped, cell=cell)
 
 
 def augmented(crystals: PackedCrystals, seed: int, step: int) -> CrystalBatch:
