@@ -76,7 +76,7 @@ def runs(tmp_path):
             run.mkdir()
             times = {"seconds_rollout": 60, "seconds_update": 60}
             (run / "metrics.jsonl").write_text(json.dumps({"iteration": 0, **logged, **times}) + "\n")
-    for n in (4, 77):
+    for n in (4, 52):
         folder = tmp_path / "runs" / "crystals" / f"best-of-{n}"
         save(folder, {f"base best of {n}": 0.3, "trained": 0.4}, 0.9)
     return tmp_path / "runs"
@@ -143,13 +143,13 @@ def test_an_evaluation_leaves_the_files_that_a_study_waits_for(tmp_path):
 def test_report_of_crystals(runs):
     page = report(runs, "crystals")
     assert "molecule" not in page
-    assert "each training scored 76,800 crystals: 240 iterations x 10 groups x 32" in page
+    assert "each training scored 51,200 crystals: 160 iterations x 10 groups x 32" in page
     assert f"profile `{PROFILE}`, energies above hull by chgnet" in page
     assert "time in rollouts and updates by seed: 0: 2 min, 1: 2 min" in page
     main_row = part(page, "## Before and after")["mSUN (metastable, unique, novel) ↑, %"]
     assert main_row["base"] == "10.0 [8.0, 12.0]"
-    assert main_row["best of 77"] == "30.0 [28.0, 32.0]"
-    assert main_row["seeds apart from best of 77"] == "better: 2 of 2"
+    assert main_row["best of 52"] == "30.0 [28.0, 32.0]"
+    assert main_row["seeds apart from best of 52"] == "better: 2 of 2"
     assert "structure diversity, 1 / (1 + Fréchet) ↑" in part(page, "## Before and after")
     cost = part(page, "## What it cost")
     assert cost["share of Na atoms, %"]["seed 1"] == "75.00"

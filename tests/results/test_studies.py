@@ -42,7 +42,7 @@ def test_long_configuration_is_the_demo_but_for_its_length():
 def test_long_crystal_configuration_is_the_demo_but_for_its_length_and_evaluation():
     demo, long = leaves("experiment/prototypes/rl_dng"), leaves("experiment/prototypes/rl_long")
     assert {key: long[key] for key in long if demo.get(key) != long[key]} == {
-        "dataloader.epoches": 240,
+        "dataloader.epoches": 160,
         "save_every.": 5,
         "evaluation.samples": 0,
         "evaluation.relaxed": 200,
@@ -100,8 +100,8 @@ def test_crystals_are_judged_once_more_relaxed_and_by_a_second_judge():
     settings = read_settings(study)
     assert [table.title for table in settings.further] == ["relaxed", "second judge"]
     steps = plan(study, settings, FOLDER)
-    assert [n for n, _ in steps.controls] == [4, 77]
-    assert 77 * 1000 >= settings.scored == 240 * 10 * 32 > 76 * 1000
+    assert [n for n, _ in steps.controls] == [4, 52]
+    assert 52 * 1000 >= settings.scored == 160 * 10 * 32 > 51 * 1000
     train, evaluate = steps.steps[:2]
     assert train.command == f"atomrl train experiment=prototypes/rl_long save_path={FOLDER}/seed-0 seed=0"
     assert evaluate.output.beside == ("evaluation_relaxed.json", "evaluation_second_judge.json")
