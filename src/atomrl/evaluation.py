@@ -99,22 +99,20 @@ def compare(
         folder: is made if it is not there.
     """
 
-    def table(columns: Mapping[str, Metrics[Any]]) -> Comparison:
-        made = [Column(label, metrics, (seed,), command) for label, metrics in columns.items()]
-        return Comparison.of(made, rewarded)
+    def columns(metrics: Mapping[str, Metrics[Any]]) -> list[Column]:
+        return [Column(label, of_one, (seed,), command) for label, of_one in metrics.items()]
 
-    titles = dict.fromkeys(title for verdict in judged.values() for title in verdict.further)
-    report = Report(
-        table({label: verdict.metrics for label, verdict in judged.items()}),
-        {
-            title: table({name: verdict.further[title] for name, verdict in judged.items() if title in verdict.further})
-            for title in titles
-        },
-    )
+    main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)
+    further = {}
+    for title in dict.fromkeys(title for verdict in judged.values() for title in verdict.further):
+        metrics = {label: verdict.further[title] for label, verdict in judged.items() if title in verdict.further}
+        known = set.intersection(*(set(of_one.definitions) for of_one in metrics.values()))
+        further[title] = Comparison.of(columns(metrics), rewarded & known)  # its rows may be fewer
+    report = Report(main, further)
     for label, verdict in judged.items():
         panel.write(folder, label.replace(" ", "_"), verdict)
     write_whole(folder / "evaluation.json", report.main.json_text())
-    for title, further in report.further.items():
-        write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", further.json_text())
+    for title, comparison in report.further.items():
+        write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", comparison.json_text())
     write_whole(folder / "evaluation.md", report.markdown())
     return report

@@ -91,7 +91,7 @@ def test_it_trains_once_all_is_in_place(tmp_path, monkeypatch, capsys):
     assert "dft_band_gap: 8 of 8 training crystals have it" in said
     assert "dft_band_gap: mean absolute error" in said
     small = ["model.time_step=6", "dataloader.epoches=1", "dataloader.sample_group_size=2"]
-    small += ["dataloader.each_prompt_sample=4", "evaluation.samples=0", "reward.workers=1", "threads=1"]
+    small += ["dataloader.each_prompt_sample=4", "evaluation.samples=4", "reward.workers=1", "threads=1"]
     small += ["train.exploded_above=1e5", "log.tensorboard=false", "save_path=run"]
     monkeypatch.setattr(sys, "argv", ["train_rl.py", "experiment=mp_20/rl_bandgap", *small])
     runpy.run_path(str(ROOT / "src" / "train_rl.py"), run_name="__main__")
@@ -99,3 +99,8 @@ def test_it_trains_once_all_is_in_place(tmp_path, monkeypatch, capsys):
     assert line["grad_norm"] > 0
     assert line["raw_dft_band_gap"] < 0  # minus a squared distance
     assert 0 <= line["dft_band_gap_reward_mean"] <= 1
+    table = json.loads((tmp_path / "run" / "evaluation" / "evaluation.json").read_text())
+    assert "reward_dft_band_gap" in table["rewarded"]
+    row = table["metrics"]["reward_dft_band_gap"]["columns"]
+    assert row["base"]["value"] < 0
+    assert 0 < row["trained"]["denominator"] <= 4

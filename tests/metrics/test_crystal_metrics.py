@@ -1,6 +1,7 @@
 """Crystals judged: hand-made verdicts for the sums, real judges for the way there."""
 
 import math
+from dataclasses import replace
 
 import ase.io
 import numpy as np
@@ -173,6 +174,20 @@ def test_all_samples_are_judged(samples):
     assert metrics.elements["H"] == 2
     assert "icsd24" in metrics.conditions["composition_validity"]
     assert "SMACT 4" in metrics.conditions["composition_validity"]
+
+
+def test_components_of_ones_own_have_rows(samples):
+    """A mean of those that have a value, below the profile's rows, and in the files of the samples."""
+    gaps = np.array([1.0, 2.0, np.nan, 6.0, np.nan, np.nan, np.nan])
+    judged = replace(judge_crystals(samples, providers()), components={"band_gap": gaps})
+    metrics = evaluate_crystals(judged, evaluator="fake", novelty_set="none", resamples=100)
+    assert list(metrics.definitions) == [*METRICS, "reward_band_gap"]
+    assert list(metrics.summary)[-1] == "reward_band_gap"
+    assert metrics.summary["reward_band_gap"].value == pytest.approx(3.0)
+    assert metrics.summary["reward_band_gap"].denominator == 3
+    rows = judged.rows()
+    assert rows[3]["reward_band_gap"] == 6.0
+    assert "reward_band_gap" not in rows[2]
 
 
 def test_rows_leave_out_what_is_unknown(samples):

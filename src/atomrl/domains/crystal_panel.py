@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from atomrl.protocols import Reward
 from atomrl.records import Prompts, Structures
 from atomrl.rewards.metrics import CrystalBatch, Metric, MetricProvider
 from atomrl.rewards.physics_providers import HullProvider
+from atomrl.rewards.reinforce import ReinforceReward
 
 RELAX = "atomrl.force_fields.relax_task:relax_crystal"
 FMAX, MAX_STEPS, RELAX_TIMEOUT = 0.1, 300, 180.0
@@ -56,6 +57,7 @@ class CrystalPanel(Panel):
         second_judge: of `CrystalJudges.second`, or None.
         reward: makes the training's reward, by which `judge_best` chooses.
         batch: samples that the training scores at once.
+        own: the training's components that pay for no metric of the profile; each gets a row.
 
     Raises:
         UserError: an unknown second judge; no reference set or hull.
@@ -68,9 +70,10 @@ class CrystalPanel(Panel):
         second_judge: str | None = None,
         reward: Callable[[], Reward] | None = None,
         batch: int = 320,
+        own: ReinforceReward | None = None,
     ) -> None:
         self.judges, self.relaxed, self._reward = judges, relaxed, reward
-        self.batch = batch
+        self.batch, self.own = batch, own
         self.physics = judges.physics()
         self.second = None if second_judge is None else judges.second(second_judge)
         self.matching, self.features = judges.matching(), judges.features()
@@ -81,6 +84,7 @@ class CrystalPanel(Panel):
         """Judge crystals, as sampled, and as asked relaxed and by the second judge."""
         structures = structures.to(torch.device("cpu"))
         verdicts = judge_crystals(structures, [self.matching, self.physics, self.features])
+        verdicts = self._with_components(verdicts, structures)
         further = {}
         if self.second is not None:
             again = judge_crystals(structures, [KnownMatching(verdicts), self.second])
@@ -123,7 +127,24 @@ class CrystalPanel(Panel):
         providers: list[MetricProvider] = [self.matching, self.physics, self.features]
         for provider in [*providers, *([self.second] if self.second else [])]:
             provider.close()
+        if self.own is not None:
+            self.own.close()
         self._relaxing.close()
+
+    def _with_components(self, verdicts: CrystalVerdicts, structures: Structures) -> CrystalVerdicts:
+        """The verdicts with what each component of one's own computes."""
+        if self.own is None:
+            return verdicts
+        table = self.own.score(structures, _ungrouped(structures))
+        pairs = zip(table.reasons, verdicts.reasons["geometry"], strict=True)
+        return replace(
+            verdicts,
+            components={name: table.diagnostics[f"raw_{name}"].numpy() for name in self.own.names},
+            reasons={
+                **verdicts.reasons,
+                "reward_components": tuple(reason if unsound is None else None for reason, unsound in pairs),
+            },
+        )
 
     def _metrics(
         self, verdicts: CrystalVerdicts, physics: HullProvider, geometry: str, features: str = "none"
@@ -157,6 +178,12 @@ class CrystalPanel(Panel):
             for outcome, crystal in zip(outcomes, started, strict=True)
         ]
         return replace_rows(structures, sound, from_crystals(ended))
+
+
+def _ungrouped(structures: Structures) -> Prompts:
+    """Prompts of samples that belong to one group."""
+    places = torch.arange(len(structures))
+    return Prompts(0, 0, structures.sizes, torch.zeros_like(places), places)
 
 
 def replace_rows(structures: Structures, rows: list[int], by: Structures) -> Structures:

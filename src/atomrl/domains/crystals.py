@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,23 +17,35 @@ from atomrl.domains.base import Domain
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.metrics.crystal_monitor import CrystalMonitor
+from atomrl.metrics.crystal_verdicts import component_metric
 from atomrl.policies.crystal import Sampling
 from atomrl.protocols import Reward
 from atomrl.records import Structures
 from atomrl.rewards.build import build_components
+from atomrl.rewards.components import (
+    CompositionDiversityReward,
+    CreativityReward,
+    EnergyReward,
+    RewardComponent,
+    StructureDiversityReward,
+    unique_names,
+)
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.reinforce import ReinforceReward
 
-REWARDED = {
-    "creativity": {"unique", "novel"},
-    "energy": {"e_above_hull_median", "e_above_hull_mean", "metastable", "stable", "evaluation_failures"},
-    "structure_diversity": {"structure_diversity"},
-    "composition_diversity": {"composition_diversity"},
-}
-"""Metrics that a component pays for."""
-
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
 """Metrics that creativity or energy pay for."""
+
+REWARDED: Mapping[type[RewardComponent], set[str]] = {
+    CreativityReward: {"unique", "novel", *TOGETHER},
+    EnergyReward: {
+        *("e_above_hull_median", "e_above_hull_mean", "metastable", "stable", "evaluation_failures"),
+        *TOGETHER,
+    },
+    StructureDiversityReward: {"structure_diversity"},
+    CompositionDiversityReward: {"composition_diversity"},
+}
+"""Metrics of the profile that a component pays for; any other component gets a row of its own."""
 
 
 class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
@@ -60,17 +72,9 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         Raises:
             UserError: a component cannot be built, or the reference set or its hull is not there.
         """
-        section = config.reward
-        if section.type == "dummy":
+        if config.reward.type == "dummy":
             return DummyReward()
-        components = build_components(section.components)
-        reward = ReinforceReward(
-            components, config.train.reward_normalize_fn, config.train.reward_eps, section.reference_dataset
-        )
-        if reward.missing_metrics:
-            judges = CrystalJudges(section, model.vae)
-            reward.provide(*judges.providers(reward.missing_metrics))
-        return reward
+        return _summed(config, build_components(config.reward.components), CrystalJudges(config.reward, model.vae))
 
     def channel_weights(self, config: CrystalConfig, reward: Reward) -> Mapping[str, float]:
         """Each component counts as its own weight says; of the dummy, compactness alone."""
@@ -82,21 +86,23 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
 
     def panel(self, config: CrystalConfig, model: CrystalBackbone) -> CrystalPanel:
         """Profile `mp20-2025`, with the run's force field, reference set and hull."""
+        judges = CrystalJudges(config.reward, model.vae)
+        own = _own_components(config)
         return CrystalPanel(
-            CrystalJudges(config.reward, model.vae),
+            judges,
             relaxed=config.evaluation.relaxed,
             second_judge=config.evaluation.second_judge,
             reward=lambda: self.reward(config, model),
             batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
+            own=_summed(config, own, judges) if own else None,
         )
 
     def rewarded(self, config: CrystalConfig) -> set[str]:
         """By component."""
         if config.reward.type == "dummy":
             return set()
-        names = [component.name for component in build_components(config.reward.components)]
-        paid = {metric for name in names for metric in REWARDED.get(name, set())}
-        return paid | (TOGETHER if {"creativity", "energy"} & set(names) else set())
+        paid = {metric for component in build_components(config.reward.components) for metric in _paid(component)}
+        return paid | {component_metric(name) for name in unique_names(_own_components(config))}
 
     def export(self, path: Path, structures: Structures) -> None:
         """Extended XYZ or CIF, with formulas and what is wrong with a cell."""
@@ -112,3 +118,24 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
                 print(f"{len(structures) - written} samples have no CIF (no volume or not finite): see an .extxyz file")
         else:
             write_extxyz(path, annotated)
+
+
+def _summed(config: CrystalConfig, components: Sequence[RewardComponent], judges: CrystalJudges) -> ReinforceReward:
+    """A reward of these components, with providers of what they read."""
+    train = config.train
+    reward = ReinforceReward(components, train.reward_normalize_fn, train.reward_eps, config.reward.reference_dataset)
+    if reward.missing_metrics:
+        reward.provide(*judges.providers(reward.missing_metrics))
+    return reward
+
+
+def _paid(component: RewardComponent) -> set[str]:
+    """Metrics of the profile that a component pays for."""
+    return {metric for kind, metrics in REWARDED.items() if isinstance(component, kind) for metric in metrics}
+
+
+def _own_components(config: CrystalConfig) -> list[RewardComponent]:
+    """Components that pay for no metric of the profile: the user's, and predicted properties."""
+    if config.reward.type == "dummy" or not config.reward.components:
+        return []
+    return [component for component in build_components(config.reward.components) if not _paid(component)]

@@ -7,7 +7,7 @@ encoder, and counts as neither unique nor novel, with an infinite energy above t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -67,9 +67,11 @@ class CrystalVerdicts:
         energies_per_atom: eV, (B,); NaN if unknown. None if nobody was asked.
         hull_holds_compound: whether the hull of its elements holds a compound, (B,) bool. None if nobody was asked.
         features: {name: (B, F)} with the reference's; NaN where unknown.
-        reasons: {`geometry`, `matching`, `e_above_hull`, a name of `features`: why there is no answer, one entry per
-            sample, None where there is}. A sample that failed `geometry` is listed there alone.
+        reasons: {`geometry`, `matching`, `e_above_hull`, a name of `features`, `reward_components`: why there is no
+            answer, one entry per sample, None where there is}. A sample that failed `geometry` is listed there alone.
         oxidation_states: the set behind `composition_valid`.
+        components: {reward component: its raw values, (B,); NaN where it has none}, of components that pay for nothing
+            among the rest.
     """
 
     formulas: tuple[str, ...]
@@ -85,6 +87,7 @@ class CrystalVerdicts:
     features: Mapping[str, Metric]
     reasons: Mapping[str, tuple[str | None, ...]]
     oxidation_states: str = OXIDATION_STATES
+    components: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -117,7 +120,9 @@ class CrystalVerdicts:
         """Each sample's verdicts as plain values; an unknown number is absent and its reason there."""
         columns: dict[str, Sequence[str | float | bool | None]] = {"formula": self.formulas}
         columns |= {name: values.tolist() for name, values in self.flags.items()}
-        for name, numbers in (("e_above_hull", self.e_above_hull), ("energy_per_atom", self.energies_per_atom)):
+        known = {"e_above_hull": self.e_above_hull, "energy_per_atom": self.energies_per_atom}
+        known |= {component_metric(name): values for name, values in self.components.items()}
+        for name, numbers in known.items():
             if numbers is not None:
                 columns[name] = [value if np.isfinite(value) else None for value in numbers.tolist()]
         columns |= {f"{name}_reason": reasons for name, reasons in self.reasons.items()}
@@ -125,6 +130,11 @@ class CrystalVerdicts:
             {name: value for name, value in zip(columns, row, strict=True) if value is not None}
             for row in zip(*columns.values(), strict=True)
         ]
+
+
+def component_metric(name: str) -> str:
+    """What a reward component is called among metrics: `reward_<name>`."""
+    return f"reward_{name}"
 
 
 def judge_crystals(

@@ -14,7 +14,7 @@ duplicate does not become unique because a resample happens to miss the first of
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -23,7 +23,7 @@ from atomrl.chemistry.matching import Tolerances
 from atomrl.errors import UserError
 from atomrl.metrics.bootstrap import RESAMPLES, Estimate, mean, median, proportion
 from atomrl.metrics.crystal_validity import describe
-from atomrl.metrics.crystal_verdicts import METASTABLE, MIN_VOLUME, STABLE, TOLERANCE, CrystalVerdicts
+from atomrl.metrics.crystal_verdicts import METASTABLE, MIN_VOLUME, STABLE, TOLERANCE, CrystalVerdicts, component_metric
 from atomrl.metrics.definition import SKIPPED, Definition, Metrics
 from atomrl.metrics.frechet import diversity
 
@@ -98,7 +98,7 @@ def evaluate_crystals(
         raise UserError("cannot evaluate 0 crystals: give at least one sample")
     match = tolerances or Tolerances()
     return CrystalMetrics(
-        definitions=METRICS,
+        definitions={**METRICS, **component_definitions(samples.components)},
         profile=PROFILE,
         conditions={
             "geometry": geometry,
@@ -124,6 +124,14 @@ def evaluate_crystals(
     )
 
 
+def component_definitions(components: Iterable[str]) -> dict[str, Definition]:
+    """Rows for reward components that pay for no metric of the profile: the mean of what each computes."""
+    return {
+        component_metric(name): Definition(f"reward component {name}, mean", "", "scored", "higher")
+        for name in components
+    }
+
+
 def _summary(samples: CrystalVerdicts, seed: int, resamples: int) -> dict[str, Estimate]:
     """All estimates, in the order of `METRICS`."""
     found = {
@@ -136,7 +144,10 @@ def _summary(samples: CrystalVerdicts, seed: int, resamples: int) -> dict[str, E
     for name, source in DIVERSITIES.items():
         if source in samples.features:
             found[name] = _diversity(samples, source, seed)
-    return {name: found[name] for name in METRICS if name in found}
+    for name, values in samples.components.items():
+        found[component_metric(name)] = mean(values, seed, resamples)
+    order = (*METRICS, *map(component_metric, samples.components))
+    return {name: found[name] for name in order if name in found}
 
 
 def _diversity(samples: CrystalVerdicts, name: str, seed: int) -> Estimate:
