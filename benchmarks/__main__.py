@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from atomrl.checkpoints.backbone import load_backbone
+from atomrl.cores import cores
 from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig
 from benchmarks import chemistry, crystals, edm, memory, signal
@@ -28,16 +29,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="short walks and few samples: does it run at all?")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of torch")
+    parser.add_argument("--threads", type=int, default=cores(), help="of torch")
     parser.add_argument("--turns", type=int, default=3, help="of each side; the fastest counts")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu on a busy machine, with --threads 1")
     parser.add_argument("--crystals", type=Path, help="folder of a finished crystal set; the shipped one if not given")
     parser.add_argument("--crystal-backbone", default=BACKBONE, help="name or folder; %(default)s if not given")
     options = parser.parse_args()
+    if min(options.threads, options.turns) < 1:
+        parser.error(f"--threads {options.threads} --turns {options.turns}: both must be at least 1")
     torch.set_num_threads(options.threads)
     print(
         f"{options.threads} thread(s), {options.clock} clock, least of {options.turns} interleaved turns, "
-        f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+        f"load {os.getloadavg()[0]:.1f} on {cores()} cores"
     )
     print(HEADER)
     try:
@@ -45,7 +48,8 @@ def main() -> None:
             for row in rows(part, options):
                 print(row.line(), flush=True)
     except UserError as error:
-        sys.exit(f"benchmarks: {error}")
+        print(f"benchmarks: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Signal | Part]:

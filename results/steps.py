@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from atomrl.cores import cores
 from results.studies import Evaluation, Settings, Study
 
 
@@ -186,7 +186,7 @@ def plan(study: Study, settings: Settings, folder: Path, jobs: int = 1) -> Plan:
 
 def threads(jobs: int) -> int:
     """Of each of so many processes: two busy sets of threads on the same cores wait for each other."""
-    return max(1, (os.cpu_count() or 1) // jobs)
+    return max(1, cores() // jobs)
 
 
 def _evaluate(

@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     _sampling(evaluate, count=1000)
     evaluate.add_argument("--base", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
     evaluate.add_argument("--trained", type=Path, help="run directory or checkpoint; leave out to judge the base alone")
+    evaluate.add_argument(
+        "--trust-code", action="store_true", help="run code that the trained run's config.yaml names: a reward of yours"
+    )
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
 
@@ -96,8 +99,10 @@ def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from atomrl.config import load_config  # noqa: PLC0415
+    from atomrl.config.checks import check_one_process  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
 
+    check_one_process()
     name, overrides = _experiment(options)
     config = load_config(name, overrides, options.config_dir)
     train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]))
@@ -125,6 +130,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
+    from atomrl.config.checks import check_one_process  # noqa: PLC0415
+
+    check_one_process()
     if options.what == "edm":
         from atomrl.training.pretrain_run import pretrain_edm  # noqa: PLC0415
 
@@ -147,12 +155,9 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _check_reward(options: argparse.Namespace) -> None:
-    from atomrl.rewards.check import example_crystals, load_reward, report  # noqa: PLC0415
+    from atomrl.commands import check_reward_command  # noqa: PLC0415
 
-    found = report(load_reward(options.reward), *example_crystals())
-    print("\n".join(found.lines()))
-    if found.problems:
-        raise UserError(f"{options.reward} does not keep what a reward promises: {found.problems[0]}")
+    check_reward_command(options)
 
 
 _COMMANDS = {

@@ -1,19 +1,19 @@
-"""`atomrl sample` and `atomrl evaluate`."""
+"""`atomrl sample`, `atomrl evaluate` and `atomrl check-reward`."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import from_yaml
+from atomrl.config import CrystalConfig, read_config
 from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, best_of, compare, sample
 from atomrl.experiment import choose_device
+from atomrl.rewards.trust import require_trust
 from atomrl.training.run_directory import find_run
 
 
@@ -34,16 +34,21 @@ def sample_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Judge a base and a trained model on fresh samples with the same seed."""
     command = shlex.join(["atomrl", *options.words])
+    if options.best_of < 0 or options.best_of == 1:
+        raise UserError(f"--best-of {options.best_of}: must be at least 2; 0 or nothing for no such control")
     stored = read_stored(options.base)
     domain = domain_for(stored)
     device, plan = choose_device(options.device), _plan(options, domain.time_step)
     config, trained = domain.default_config(), None
     if options.trained is not None:
         checkpoint, described = find_run(options.trained)
-        config = from_yaml(OmegaConf.load(described))
+        config = read_config(described)
+        if isinstance(config, CrystalConfig) and not options.trust_code:
+            require_trust(config.reward.components, described, "--trust-code")
         if config.domain != domain.name:
             raise UserError(f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}")
         trained = domain.load(read_stored(str(checkpoint)), config)
+    config = replace(config, device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
     judged = {}
     with domain.panel(config, base) as panel:
@@ -58,8 +63,31 @@ def evaluate_command(options: argparse.Namespace) -> None:
     print(f"tables and {domain.noun} -> {options.output}")
 
 
+def check_reward_command(options: argparse.Namespace) -> None:
+    """Try a reward of the user's on a few crystals; metrics that it reads are measured as in a run by default."""
+    from atomrl.checkpoints.crystal import crystal_backbone_of  # noqa: PLC0415 - this and the next need an extra
+    from atomrl.domains.crystal_judges import CrystalJudges  # noqa: PLC0415
+    from atomrl.rewards.check import example_crystals, load_reward, report  # noqa: PLC0415
+    from atomrl.rewards.reinforce import ReinforceReward  # noqa: PLC0415
+
+    reward = load_reward(options.reward)
+    try:
+        if isinstance(reward, ReinforceReward) and reward.missing_metrics:
+            config = CrystalConfig()
+            judges = CrystalJudges(config.reward, crystal_backbone_of(read_stored(config.model.backbone)).vae)
+            reward.provide(*judges.providers(reward.missing_metrics))
+        found = report(reward, *example_crystals())
+    finally:
+        reward.close()
+    print("\n".join(found.lines()))
+    if found.problems:
+        raise UserError(f"{options.reward} does not keep what a reward promises: {found.problems[0]}")
+
+
 def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:
     """Which samples the options ask for."""
     if options.num_samples < 1:
         raise UserError(f"--num-molecules {options.num_samples}: must be at least 1")
-    return SamplePlan(options.num_samples, options.time_step or time_step, options.seed)
+    if options.time_step is not None and options.time_step < 1:
+        raise UserError(f"--time-step {options.time_step}: must be at least 1")
+    return SamplePlan(options.num_samples, time_step if options.time_step is None else options.time_step, options.seed)

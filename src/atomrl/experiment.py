@@ -31,6 +31,8 @@ def build_module(config: Config) -> tuple[RLModule, Model]:
     model: Model = domain.load(read_stored(config.model.backbone), config)
     policy = model.policy()
     walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
+    if config.evaluation.samples and config.evaluation.time_step is not None:
+        policy.transitions(config.evaluation.time_step)  # now, not after the training
     reward = domain.reward(config, model)
     module = RLModule(
         policy=policy,
@@ -39,7 +41,7 @@ def build_module(config: Config) -> tuple[RLModule, Model]:
         objective=build_objective(config, domain.channel_weights(config, reward)),
         sampling=build_sampling(config),
         config=build_update(config, walk),
-        total_steps=config.train.total_steps or config.dataloader.epoches,
+        total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config),
         card=model.card,
     )
@@ -105,6 +107,11 @@ def build_update(config: Config, walk: tuple[Transition, ...]) -> TrainSection:
     if train.num_inner_batch is None:
         return train
     inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
+    if not inside:
+        raise UserError(
+            f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
+            "with model.sampler=ddim, raise model.eta above 0"
+        )
     trained = min(len(inside), train.train_steps or len(inside))
     if train.num_inner_batch > trained:
         raise UserError(f"train.num_inner_batch={train.num_inner_batch} exceeds the {trained} trained transitions")

@@ -104,14 +104,14 @@ def _sample(
     """Walk one bucket from noise to structures."""
     shared = config.share_initial_noise
     latents, mask = policy.prior(prompts, draw(prompts, "prior", shared=shared))
-    dtype, wanted = latents.dtype, set(trained)
+    dtype, wanted, atoms = latents.dtype, set(trained), latents.shape[1]
     kept: dict[int, Tensor] = {}
     log_probs: dict[int, Tensor] = {}
     for transition in walk:
         step = policy.step(latents, mask, transition, prompts)
         following = step.mean
         if transition.trainable:
-            normals = draw(prompts, "step", transition.index, dtype=dtype)(latents.shape[-1])
+            normals = draw(prompts, "step", transition.index, dtype=dtype, atoms=atoms)(latents.shape[-1])
             following = policy.project(step.mean + step.std * policy.noise(normals, mask), mask)
         if transition.index in wanted:
             kept[transition.index], kept[transition.index + 1] = latents, following
@@ -119,15 +119,23 @@ def _sample(
                 following, step.mean, step.std, mask, config.log_prob_reduction
             )
         latents = following
-    structures = policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype))
+    structures = policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype, atoms=atoms))
     return Bucket(prompts, mask, kept, log_probs, {}, structures)
 
 
 def draw(
-    prompts: Prompts, purpose: str, step: int = 0, shared: bool = False, dtype: torch.dtype = torch.float32
+    prompts: Prompts,
+    purpose: str,
+    step: int = 0,
+    shared: bool = False,
+    dtype: torch.dtype = torch.float32,
+    atoms: int | None = None,
 ) -> Draw:
-    """Source of standard normals for a batch: one per sample, or one per group if shared."""
+    """Source of standard normals for a batch: one per sample, or one per group if shared.
+
+    `atoms` is the padded width; if None it is read off the prompts, for which a GPU has to be waited for.
+    """
     ids = prompts.group_ids if shared else prompts.sample_ids
-    atoms = int(prompts.sizes.max())
+    atoms = int(prompts.sizes.max()) if atoms is None else atoms
     seed = key(prompts.seed, prompts.iteration, purpose, step)
     return lambda features: keyed_normals(ids, atoms, features, seed, dtype)

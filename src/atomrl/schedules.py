@@ -31,6 +31,19 @@ def lr_factor(step: int, kind: str, warmup: int, total: int, min_ratio: float, d
     raise ValueError(f"scheduler is constant, cosine or wsd, got {kind!r}")
 
 
+def tail_factor(step: int, warmup: int, total: int, decay: int) -> float:
+    """Factor at a step of a pre-training: linear warm-up, constant, then a cosine to 0.
+
+    Args:
+        step: from 0.
+        warmup: steps of the warm-up; 0 and 1: none.
+        total: steps of the run.
+        decay: how many of its last steps the rate falls over; 0 and 1: none.
+    """
+    left = min(1.0, max(0, total - step) / max(1, decay))
+    return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 - math.cos(math.pi * left))
+
+
 def follow(scheduler: LambdaLR) -> None:
     """Set the learning rates to what the schedule says now.
 

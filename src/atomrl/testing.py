@@ -13,8 +13,11 @@ from torch import Tensor
 
 from atomrl.log_prob import gaussian_log_prob
 from atomrl.protocols import DiffusionPolicy, ForceField, Reward
-from atomrl.records import Prompts, Step, Structures
-from atomrl.rollout import RolloutConfig, rollout
+from atomrl.records import Prompts, Step, Structures, Trajectory, Transition, pad_atoms
+from atomrl.rollout import RolloutConfig, draw, rollout
+
+PADDING = 2
+"""Atoms by which `check_policy` pads even the largest sample."""
 
 
 def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20, tolerance: float = 1e-5) -> None:
@@ -22,7 +25,7 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
 
     Args:
         policy: on the prompts' device.
-        prompts: at least two samples of different sizes, so that padding is exercised.
+        prompts: at least two samples of different sizes: they must not notice each other in one batch.
         num_steps: length of the walk.
         tolerance: of log-ratios and padding, as in float32; pass 1e-8 for a float64 policy.
     """
@@ -49,7 +52,7 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
                 new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update"
             )
             _check_gradient(policy, step, following, bucket.mask)
-    _check_padding(policy, trajectory.buckets[0].latents, trajectory.buckets[0].prompts, num_steps, tolerance)
+    _check_padding(policy, trajectory, tolerance)
 
 
 def _check_gradient(policy: DiffusionPolicy, step: Step, following: Tensor, mask: Tensor) -> None:
@@ -62,22 +65,40 @@ def _check_gradient(policy: DiffusionPolicy, step: Step, following: Tensor, mask
     assert all(bool(torch.isfinite(gradient).all()) for gradient in used), "a gradient is not finite"
 
 
-def _check_padding(
-    policy: DiffusionPolicy, latents: object, prompts: Prompts, num_steps: int, tolerance: float
-) -> None:
-    """A sample's step must not depend on how far it is padded."""
-    assert isinstance(latents, dict)
-    index = min(latents)
-    transition = policy.transitions(num_steps)[index]
-    row = int(prompts.sizes.argmin())
-    one = prompts[row : row + 1]
-    size = int(one.sizes[0])
-    batch = latents[index]
-    mask = (torch.arange(batch.shape[1], device=batch.device)[None, :] < prompts.sizes[:, None]).to(batch.dtype)
+def _check_padding(policy: DiffusionPolicy, trajectory: Trajectory, tolerance: float) -> None:
+    """A sample's step and noise must depend neither on its padding nor on the sizes of the samples beside it.
+
+    A rollout pads little or not at all, so here all its samples, small and large, form one batch that is wider than
+    any of them.
+    """
+    prompts = trajectory.prompts
+    atoms = int(prompts.sizes.max()) + PADDING
+    mask = torch.cat([pad_atoms(bucket.mask, atoms) for bucket in trajectory.buckets])
+    for index in trajectory.trained:
+        transition = trajectory.walk[index]
+        latents = torch.cat([pad_atoms(bucket.latents[index], atoms) for bucket in trajectory.buckets])
+        wide = _answers(policy, latents, mask, transition, prompts)
+        start = 0
+        for bucket in trajectory.buckets:
+            rows, real = slice(start, start + len(bucket.prompts)), bucket.mask > 0
+            narrow = _answers(policy, bucket.latents[index], bucket.mask, transition, bucket.prompts)
+            for name, expected in narrow.items():
+                found = wide[name][rows, : real.shape[1]]
+                what = f"the {name} of transition {index} depends on the padding, or on other samples' sizes"
+                _assert_close(found[real], expected[real], tolerance, what)
+            start = rows.stop
+
+
+def _answers(
+    policy: DiffusionPolicy, latents: Tensor, mask: Tensor, transition: Transition, prompts: Prompts
+) -> dict[str, Tensor]:
+    """What a policy says about latents (B, N, D), and about normals that each sample has of its own, by name."""
+    normals = draw(prompts, "padding", transition.index, dtype=latents.dtype, atoms=mask.shape[1])(latents.shape[-1])
     with torch.no_grad():
-        padded = policy.step(batch, mask, transition, prompts).mean[row, :size]
-        alone = policy.step(batch[row : row + 1, :size], mask[row : row + 1, :size], transition, one).mean[0]
-    _assert_close(padded, alone, tolerance, "a step depends on the padding")
+        step = policy.step(latents, mask, transition, prompts)
+        noise, projected = policy.noise(normals, mask), policy.project(normals, mask)
+    std = torch.as_tensor(step.std, dtype=step.mean.dtype, device=step.mean.device).expand_as(step.mean)
+    return {"mean": step.mean, "std": std, "noise": noise, "projection": projected}
 
 
 def check_reward(reward: Reward, structures: Structures, prompts: Prompts) -> None:

@@ -142,17 +142,20 @@ def update(
     for _ in range(config.epoch_per_rollout):
         for block in _blocks(trajectory.trained, config.gradient_accumulation_steps):
             optimizer.zero_grad()
-            probes = []
+            probes, finite = [], []
             scale = 1 / (samples * len(block))
-            for part in _slices(trajectory, advantages.total, active, config.train_micro_batch_size):
+            parts = list(_slices(trajectory, advantages.total, active, config.train_micro_batch_size))
+            for part in parts:
                 for index in block:
-                    probe = _backward(policy, part, trajectory.walk[index], objective, config, scale, log)
+                    probe, loss = _backward(policy, part, trajectory.walk[index], objective, config, scale, log)
+                    finite.append(torch.isfinite(loss))
                     if config.max_behaviour_kl is not None and index in _probed(block):
                         probes.append(probe)
+            _require_finite(finite, parts, [trajectory.walk[index] for index in block])
             _reduce_gradients(parameters, collective)
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             if not torch.isfinite(norm):
-                raise NonFiniteLossError(f"the gradient's norm is {float(norm)}", {})
+                raise _bad_gradient(float(norm), trajectory, block)
             log.add("grad_norm", norm[None])
             _guarded_step(policy, optimizer, parameters, probes, config, collective, log)
     return {**log.means(collective), "masked_samples": float(masked)}
@@ -166,8 +169,8 @@ def _backward(
     config: UpdateConfig,
     scale: float,
     log: _Log,
-) -> Probe:
-    """Accumulate the gradient of one transition of some samples."""
+) -> tuple[Probe, Tensor]:
+    """Accumulate the gradient of one transition of some samples; also the loss of each, (B,)."""
     latents, following = _latents(part, transition.index), _latents(part, transition.index + 1)
     mask, prompts = part.bucket.mask[part.rows], part.bucket.prompts[part.rows]
     old = part.bucket.log_probs[transition.index][part.rows]
@@ -181,12 +184,10 @@ def _backward(
     log_prob = gaussian_log_prob(following, step.mean, step.std, mask, reduction)
     terms = StepTerms(log_prob, old, part.advantages, part.active, transition.balance, divergence)
     answer = objective.loss(terms)
-    _require_finite(answer.loss, part, transition)
     (answer.loss.sum() * scale).backward()
-    counts = {name: values[part.active] for name, values in answer.counts.items()}
-    log.step(transition, answer.loss.detach(), (log_prob - old).detach()[part.active], counts)
+    log.step(transition, answer.loss.detach(), (log_prob - old).detach(), answer.counts, part.active)
     std = step.std.detach() if isinstance(step.std, Tensor) else step.std
-    return Probe(part, transition, step.mean.detach(), std)
+    return Probe(part, transition, step.mean.detach(), std), answer.loss.detach()
 
 
 def _slices(trajectory: Trajectory, advantages: Tensor, active: Tensor, size: int | None) -> Iterator[Slice]:
@@ -220,16 +221,25 @@ def _latents(part: Slice, index: int) -> Tensor:
     return torch.where(part.active[:, None, None], part.bucket.latents[index][part.rows], 0.0)
 
 
-def _require_finite(loss: Tensor, part: Slice, transition: Transition) -> None:
-    """Stop at the first loss that is not finite, naming the transition and the sample."""
-    loss = loss.detach()
-    if bool(torch.isfinite(loss).all()):
+def _require_finite(finite: list[Tensor], parts: list[Slice], walk: list[Transition]) -> None:
+    """Stop at the first loss of a block that is not finite, naming the transition and the sample.
+
+    One look per block: on a GPU each one waits for all work before it.
+
+    Args:
+        finite: for each part and, within it, each transition: which samples' losses are, (B,) bool.
+        parts: of the block.
+        walk: its transitions.
+    """
+    if bool(torch.cat(finite).all()):
         return
-    row = int((~torch.isfinite(loss)).nonzero()[0])
+    place = next(place for place, flags in enumerate(finite) if not bool(flags.all()))
+    part, transition = parts[place // len(walk)], walk[place % len(walk)]
+    row = int((~finite[place]).nonzero()[0])
     prompts = part.bucket.prompts[part.rows]
     sample = int(prompts.sample_ids[row])
     raise NonFiniteLossError(
-        f"the loss of sample {sample} at transition {transition.index} is {float(loss[row])}",
+        f"the loss of sample {sample} at transition {transition.index} of iteration {prompts.iteration} is not finite",
         {
             "iteration": prompts.iteration,
             "sample_id": sample,
@@ -237,6 +247,28 @@ def _require_finite(loss: Tensor, part: Slice, transition: Transition) -> None:
             "latents": part.bucket.latents[transition.index][part.rows][row].cpu(),
             "following": part.bucket.latents[transition.index + 1][part.rows][row].cpu(),
             "advantage": float(part.advantages[row]),
+        },
+    )
+
+
+def _bad_gradient(norm: float, trajectory: Trajectory, block: tuple[int, ...]) -> NonFiniteLossError:
+    """Of a gradient that is not finite although all losses are: with all that went into it on this rank."""
+    prompts = trajectory.prompts
+    return NonFiniteLossError(
+        f"the gradient over transitions {block[0]} to {block[-1]} of iteration {prompts.iteration} has the norm {norm}"
+        ", although each loss is finite",
+        {
+            "iteration": prompts.iteration,
+            "transitions": list(block),
+            "buckets": [
+                {
+                    "sample_ids": bucket.prompts.sample_ids.cpu(),
+                    "latents": {index: bucket.latents[index].cpu() for index in block},
+                    "following": {index: bucket.latents[index + 1].cpu() for index in block},
+                    "log_probs": {index: bucket.log_probs[index].cpu() for index in block},
+                }
+                for bucket in trajectory.buckets
+            ],
         },
     )
 
@@ -274,8 +306,9 @@ def _guarded_step(
             for parameter, old in zip(parameters, before, strict=True):
                 parameter.lerp_(old, 0.5 if halvings < MAX_HALVINGS else 1.0)
         moved = _behaviour_kl(policy, probes, config.log_prob_reduction, collective)
-    log.add("behaviour_kl", torch.tensor([moved]))
-    log.add("step_halvings", torch.tensor([float(halvings)]))
+    device = before[0].device  # a collective of a GPU takes no tensor of the CPU
+    log.add("behaviour_kl", torch.tensor([moved], device=device))
+    log.add("step_halvings", torch.tensor([float(halvings)], device=device))
 
 
 def _behaviour_kl(policy: DiffusionPolicy, probes: list[Probe], reduction: str, collective: Collective) -> float:
@@ -290,8 +323,9 @@ def _behaviour_kl(policy: DiffusionPolicy, probes: list[Probe], reduction: str, 
             part, transition = probe.part, probe.transition
             mask = part.bucket.mask[part.rows]
             step = policy.step(_latents(part, transition.index), mask, transition, part.bucket.prompts[part.rows])
-            moved = gaussian_kl(probe.mean, probe.std, step.mean, step.std, mask, reduction)[part.active]
-            total += torch.stack([moved.double().sum() * transition.balance**2, part.active.sum().double()])
+            moved = gaussian_kl(probe.mean, probe.std, step.mean, step.std, mask, reduction).double()
+            counted = torch.where(part.active, moved, 0.0).sum() * transition.balance**2
+            total += torch.stack([counted, part.active.sum().double()])
     total = collective.sum(total)
     return float(total[0] / total[1].clamp(min=1))
 
@@ -304,21 +338,26 @@ class _Log:
         self.sums: dict[str, Tensor] = {}
         self.largest = torch.zeros(())
 
-    def add(self, name: str, values: Tensor) -> None:
-        """Add (n,) values to the mean that the log will show."""
+    def add(self, name: str, values: Tensor, active: Tensor | None = None) -> None:
+        """Add (n,) values, or those that are active, (n,) bool, to the mean that the log will show."""
         values = values.detach().double()
-        entry = torch.stack([values.sum(), torch.tensor(float(len(values)), device=values.device).double()])
+        weights = torch.ones_like(values) if active is None else active.double()
+        if active is not None:
+            values = torch.where(active, values, 0.0)
+        entry = torch.stack([values.sum(), weights.sum()])
         self.sums[name] = self.sums[name] + entry if name in self.sums else entry
 
-    def step(self, transition: Transition, loss: Tensor, log_ratio: Tensor, counts: Mapping[str, Tensor]) -> None:
-        """Add one transition's losses, log-ratios and the objective's counts."""
+    def step(
+        self, transition: Transition, loss: Tensor, log_ratio: Tensor, counts: Mapping[str, Tensor], active: Tensor
+    ) -> None:
+        """Add one transition's losses, and the log-ratios and the objective's counts of the active samples."""
         self.add("loss", loss)
         stage = transition.index * BINS // self.transitions
-        self.add(f"abs_log_ratio_stage{stage}", log_ratio.abs())
-        if len(log_ratio):
-            self.largest = torch.maximum(self.largest.to(log_ratio.device), log_ratio.abs().max())
+        sizes = torch.where(active, log_ratio, 0.0).abs()
+        self.add(f"abs_log_ratio_stage{stage}", sizes, active)
+        self.largest = torch.maximum(self.largest.to(sizes.device), sizes.max())
         for name, values in counts.items():
-            self.add(name, values)
+            self.add(name, values, active)
 
     def means(self, collective: Collective) -> Stats:
         """Means over all ranks, and the largest absolute log-ratio of this rank."""

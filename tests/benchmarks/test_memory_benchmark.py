@@ -1,6 +1,7 @@
 """The memory benchmark measures a process of its own, and what the walk adds."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,15 @@ def test_the_peak_is_that_of_a_fresh_process() -> None:
     assert "goal 1.5 GB" in found.line()
 
 
+def test_a_system_without_proc_tells_its_peak_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    here = memory._peak_so_far()
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "absent")
+    assert memory._peak_so_far() >= 0.9 * here  # at least this process's own; its parent's may be larger
+    in_bytes = memory._peak_so_far() // 1024
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert memory._peak_so_far() == pytest.approx(in_bytes, rel=0.1)
+
+
 def test_the_command_knows_the_part(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = []
 
@@ -32,3 +42,16 @@ def test_the_command_knows_the_part(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         benchmarks.main()
     assert asked == [(20, 24, 1), (1000, 24, 1)]
     assert "0.95 GB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(["--turns", "0"], "at least 1"), (["reward", "--crystals", "nowhere"], "nowhere")]
+)
+def test_what_a_user_gets_wrong_ends_with_two(
+    words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--threads", "1", *words])
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

@@ -84,6 +84,7 @@ def test_pointer(folder):
     ("changes", "message"),
     [
         ({"latent_std": 0.0}, "latent_std=0.0 must be a positive number"),
+        ({"latent_std": float("inf")}, "latent_std=inf must be a positive number"),
         ({"latent_std": None}, "lacks the entry 'latent_std'"),
         ({"sizes": {}}, "no size histogram"),
         ({"conditions": []}, "not expected"),
@@ -91,9 +92,27 @@ def test_pointer(folder):
         ({"vae": {"width": 16, "heads": 2, "feedforward": 32, "layers": 1, "latent": 4}}, "4 latent channels"),
         ({"denoiser": {"hidden": 32, "depth": 1, "heads": 2}}, "has shape"),
         ({"denoiser": {"hidden": 16, "depth": 1, "heads": 2, "layout": "rows"}}, "layout is"),
+        ({"denoiser": {"hidden": 16, "depth": 0, "heads": 2}}, "depth=0: must be at least 1"),
+        ({"denoiser": {"hidden": 16, "depth": 1, "heads": 3}}, "a width of 16 with 3 heads: it must be even and"),
+        ({"denoiser": {"hidden": 15, "depth": 1, "heads": 3}}, "a width of 15 with 3 heads: it must be even and"),
+        ({"denoiser": 5}, "has 5 where the entries of DiTConfig should be"),
+        ({"vae": [1]}, r"has \[1\] where the entries of CrystalVAEConfig should be"),
+        ({"vae": {"width": 16, "heads": 0}}, "heads=0: must be at least 1"),
+        ({"vae": {"width": 16, "heads": True}}, "heads=True is not of type int"),
+        ({"vae": {"width": 16, "heads": 3}}, "a width of 16 with 3 heads"),
+        ({"conditions": 5}, "conditions=5 is not a list"),
+        ({"conditions": [5]}, "has 5 where the entries of Condition should be"),
+        ({"conditions": [{"name": "gap"}]}, "missing 1 required positional argument: 'kind'"),
+        ({"conditions": [{"name": "gap", "kind": "colour"}]}, "unknown kind 'colour'"),
+        ({"conditions": [{"name": "gap.1", "kind": "value"}]}, "torch refuses these as names"),
+        ({"conditions": [{"name": "keys", "kind": "value"}]}, "torch refuses these as names"),
+        ({"drop_prob": "often"}, "drop_prob='often' is not a number"),
+        ({"drop_prob": 2}, "drop_prob=2.0: must lie between 0 and 1"),
     ],
 )
 def test_cards_that_do_not_fit(folder, changes, message):
     rewrite(folder, **changes)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as caught:
         load_crystal_backbone(folder)
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)

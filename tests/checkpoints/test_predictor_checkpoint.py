@@ -115,6 +115,8 @@ def test_damaged_files(folder, tmp_path):
         ({"vae": None}, "lacks the entry 'vae'"),
         ({"predictor": {"pooling": "max"}}, "pooling is 'max'"),
         ({"predictor": {"colour": 1}}, "unknown backbone entries"),
+        ({"predictor": "mean"}, "has 'mean' where the entries of PredictorConfig should be"),
+        ({"predictor": {"hidden": [6, 4, 3]}}, r"hidden=\[6, 4, 3\] is not of type tuple\[int, int\] \| None"),
         ({"predictor": {"hidden": [6, 4]}}, "has shape"),
     ],
 )

@@ -144,6 +144,28 @@ def test_json_round_trip(tmp_path, many):
     )
 
 
+@pytest.mark.parametrize(
+    ("formula", "words"),
+    [
+        ("Zz3", "in 'Zz3', Zz.* is no element"),
+        ("X2", "is no element"),
+        ({"Na": 1}, "is no formula"),
+        (None, "it has no entries"),
+    ],
+)
+def test_formulas_that_are_none(tmp_path, formula, words):
+    path = tmp_path / "hull.json"
+    Hull(KEY, entries_of(SALT)).save(path)
+    record = json.loads(path.read_text())
+    columns = {"formulas": [formula], "energies_per_atom": [-1.0], "ids": ["a"]}
+    for name, values in columns.items():
+        record[name] = [] if formula is None else [*record[name], *values]
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=words) as caught:
+        Hull.load(path)
+    assert "hull.json" in str(caught.value)
+
+
 @pytest.mark.parametrize("content", ["", "{}", '{"format": "other"}', "[1]", '{"format": "atomrl-hull-1"}'])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "hull.json"

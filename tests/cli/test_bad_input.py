@@ -47,6 +47,9 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         ("train.step_weighting=sideways", "published, balanced"),
         ("model.time_step=0", "at least 1"),
         ("model.time_step=2000", "between 1 and 1000"),
+        ("evaluation={samples: 1, time_step: 2000}", "between 1 and 1000"),
+        ("train.max_grad_norm=-1", "train.max_grad_norm=-1.0: must be positive"),
+        ("threads=0", "at least 1"),
         ("reward.gate=open", "gate"),
         ("resume=true", "nothing to resume"),
         ("wandb.enabled=true", "atomrl[wandb]"),
@@ -65,6 +68,46 @@ def test_configuration_files(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     (tmp_path / "mine.yaml").write_text("reward:\n  tpye: dummy\n")
     message = refused(capsys, tmp_path, "--config-dir", str(tmp_path), "--config-name", "mine")
     assert "reward.tpye" in message
+    (tmp_path / "broken.yaml").write_text("reward: {type: dummy\nmodel: [\n")
+    message = refused(capsys, tmp_path, "--config-dir", str(tmp_path), "--config-name", "broken")
+    assert "broken.yaml" in message
+    assert "line 2" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample --time-step 0", "--time-step 0: must be at least 1"),
+        ("evaluate --time-step -1", "--time-step -1: must be at least 1"),
+        ("sample --num-samples 0", "must be at least 1"),
+        ("evaluate --best-of -3", "--best-of -3: must be at least 2"),
+        ("evaluate --best-of 1", "--best-of 1: must be at least 2"),
+    ],
+)
+def test_options_of_samples(
+    words: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path
+) -> None:
+    command, *rest = words.split()
+    model = {"sample": "--backbone", "evaluate": "--base"}[command]
+    with pytest.raises(SystemExit) as caught:
+        main([command, model, str(backbone), "--output", str(tmp_path / "out.sdf"), *rest])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out.sdf").exists()
+
+
+@pytest.mark.parametrize("words", [["train"], ["pretrain", "edm"], ["pretrain", "vae"]])
+def test_several_processes(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What torchrun says to each process that it starts."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert "error: WORLD_SIZE=2" in capsys.readouterr().err
 
 
 def test_missing_and_damaged_backbones(capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path) -> None:
@@ -135,7 +178,7 @@ def test_an_existing_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], 
     with pytest.raises(SystemExit) as caught:
         main(["train", *TINY, f"model.backbone={backbone}", f"save_path={run}"])
     assert caught.value.code == 2
-    assert "resume=true" in capsys.readouterr().err
+    assert "kept exists: remove it" in capsys.readouterr().err
     assert [(path.name, path.read_text()) for path in run.iterdir()] == [("config.yaml", "mine\n")]
 
 

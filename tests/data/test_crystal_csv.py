@@ -1,6 +1,7 @@
 """The field's CSV format: what is read, what is reported, what is cached."""
 
 import csv
+import gzip
 import logging
 
 import numpy as np
@@ -127,13 +128,40 @@ def test_save_and_load(crystals, tmp_path):
         ("id,cif\n1,2\n", "no column 'material_id'"),
         ("material_id,cif\n", "no row"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
+        ("\ufeffmaterial_id,cif\n", "no row"),
+        ("material_id,cif\n1," + 17_000_000 * "x", "no CSV text in UTF-8 .field larger than field limit"),
+        ("material_id,cif,name\n1,,é\n".encode("latin-1"), "no CSV text in UTF-8"),
+        ("material_id,cif\n1,\n".encode("utf-16"), "no CSV text in UTF-8"),
+        (gzip.compress(b"material_id,cif\n1,\n"), "no CSV text in UTF-8 .*: unpack it"),
     ],
+    ids=range(10),
 )
 def test_files_that_are_no_such_set(tmp_path, content, message):
     path = tmp_path / "train.csv"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=message):
         load_crystal_csv(path, tmp_path, workers=1)
+
+
+def test_what_a_reader_should_know(tmp_path, caplog):
+    """Cells that are not sound are left out; identifiers that come again and texts among numbers are named."""
+    crowded = Structure(Lattice.cubic(3.0), ["Na", "Cl"], [[0, 0, 0], [0.05, 0, 0]])
+    rows = [row(number, PEROVSKITE.to(fmt="cif")) for number in range(1, 8)]
+    rows[2][2] = crowded.to(fmt="cif")
+    rows[4][1] = "id-1"
+    rows[4][3] = rows[5][3] = "n/a"
+    path = write(tmp_path / "train.csv", rows)
+    path.write_text("\ufeff" + path.read_text())
+    for _ in range(2):  # parsed, and from the cache
+        caplog.clear()
+        crystals = load_crystal_csv(path, tmp_path, workers=1)
+        assert [(failure.row, failure.reason) for failure in crystals.failures] == [(3, "unsound: overlap")]
+        assert "6 of 7 rows read, 1 not (1 unsound)" in caplog.text
+        assert "1 rows have the material_id of an earlier one: row 5 ('id-1')" in caplog.text
+        assert "the column 'band_gap' is no property" in caplog.text
+        assert "2 of its values are no numbers: row 5 ('n/a'), row 6 ('n/a')" in caplog.text
+        assert "formula" not in caplog.text
+        assert set(crystals.properties) == set()
 
 
 def test_a_missing_file(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from atomrl.data.prototypes.build import BuildOptions, build, read_records
 from atomrl.data.prototypes.candidate import REFERENCE, Candidate
+from atomrl.data.prototypes.command import data_command
 from atomrl.errors import UserError
 
 TASK = "data.prototype_tasks:relax"
@@ -78,6 +79,33 @@ def test_other_settings_are_refused(tmp_path, calls):
 def test_no_build_is_one_clear_line(tmp_path):
     with pytest.raises(UserError, match="atomrl data prototypes build"):
         read_records(tmp_path / "relaxed.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["build", "--workers", "0"], "--workers=0: must be at least 1"),
+        (["build", "--limit", "0"], "--limit=0: must be at least 1"),
+        (["build", "--seed", "-1"], "--seed=-1: must be at least 0"),
+        (["build", "--minutes", "0"], "--minutes=0.0: must be positive"),
+        (["build", "--minutes", "nan"], "--minutes=nan: must be positive"),
+        (["hull", "--judge", "sevennet", "--workers", "-1"], "--workers=-1: must be at least 0"),
+    ],
+)
+def test_numbers_that_cannot_be(words, message, tmp_path):
+    with pytest.raises(UserError) as caught:
+        data_command([*words, "--save", str(tmp_path / "build")])
+    assert str(caught.value) == message
+    assert not (tmp_path / "build").exists()
+
+
+def test_damaged_files_are_named(tmp_path):
+    (tmp_path / "relaxed.jsonl").write_bytes(b'{"key": "a"}\n{"key": "b\n')
+    with pytest.raises(UserError, match=r"relaxed\.jsonl, line 2 cannot be read"):
+        read_records(tmp_path / "relaxed.jsonl")
+    (tmp_path / "build.json").write_text('{"seed": 0, "model')
+    with pytest.raises(UserError, match=r"build\.json cannot be read .* build into another folder"):
+        build([candidate("a")], options(tmp_path, save=tmp_path), SETTINGS)
 
 
 SCRIPT = """

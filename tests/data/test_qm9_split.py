@@ -1,9 +1,11 @@
 from importlib import resources
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
-from atomrl.data.qm9 import MOLECULES, TRAIN, VALIDATION
+from atomrl.data.qm9 import MOLECULES, TRAIN, VALIDATION, load_qm9
+from atomrl.errors import UserError
 
 
 def test_published_ids(qm9_set):
@@ -15,3 +17,9 @@ def test_published_ids(qm9_set):
     assert not np.isin(ids["validation"], ids["test"]).any()
     assert all((np.diff(part) > 0).all() for part in ids.values())
     assert np.isin(qm9_set.ids, ids["test"]).all()
+
+
+def test_a_damaged_cache_is_named(tmp_path):
+    (tmp_path / "qm9-v1.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match=r"qm9-v1\.safetensors cannot be read .*: delete it, and it is made again"):
+        load_qm9(tmp_path)

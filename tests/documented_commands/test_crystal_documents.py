@@ -32,7 +32,8 @@ from test_train_crystals import TINY, backbone, known_set
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "configs" / "rl_module" / "rl_module.yaml"
-DENSITY = f"{{_target_: {ROOT}/examples/custom_reward.py:AtomicDensity}}"
+DENSITY_CODE = f"{ROOT}/examples/custom_reward.py:AtomicDensity"
+DENSITY = f"{{_target_: {DENSITY_CODE}}}"
 
 LOAD = """
 from src.rl_module import RLModule
@@ -98,10 +99,19 @@ def run(request) -> Path:
 
 
 def test_loading_a_run(run, caplog):
-    """The snippet: the checkpoint's own weights come back, and the flag is answered in one line."""
+    """The snippet: the checkpoint's own weights come back, and the flag is answered in one line.
+
+    A run that is paid by code of the user's loads only if that is said.
+    """
     checkpoint = run / "checkpoint_latest.pth"
+    snippet = LOAD.replace("path/to/rl.ckpt", str(checkpoint))
+    if DENSITY_CODE in (run / "config.yaml").read_text():
+        with pytest.raises(UserError, match=r"AtomicDensity; add trust_code=True"):
+            executed(snippet)
+        snippet = snippet.replace("weights_only=False", "weights_only=False, trust_code=True")
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
-        module = executed(LOAD.replace("path/to/rl.ckpt", str(checkpoint)))["rl_module"]
+        module = executed(snippet)["rl_module"]
     [line] = [record.getMessage() for record in caplog.records]
     assert "weights_only=False" in line
     assert "safe" in line
@@ -117,7 +127,7 @@ def test_rollout_rewards_and_loss(run, caplog):
     """A loaded run samples what its next iteration would sample, scores it as the log says, and has a loss."""
     from src.rl_module import RLModule
 
-    module = RLModule.load_from_checkpoint(run, weights_only=True)
+    module = RLModule.load_from_checkpoint(run, weights_only=True, trust_code=True)
     assert not caplog.records
     try:
         batch = module.plan.prompts(2)

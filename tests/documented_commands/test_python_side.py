@@ -3,18 +3,29 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import mp_20_files
+import numpy as np
 import pytest
+import torch
+import yaml
 
 from atomrl.chemistry.crystals import CellBounds
+from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
 from atomrl.chemistry.hull import Hull
+from atomrl.chemistry.rdkit import RdkitRecord
+from atomrl.force_fields.base import Evaluation
+from atomrl.records import Structures
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "python_side.py"
 REWARD = ROOT / "examples" / "custom_reward.py"
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+WITH_LINKS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+WITH_LINKS += sorted((ROOT / "src" / "atomrl" / "assets").glob("*/README.md"))
 
 # Fewer and smaller, nothing else: the demo's T = 50 and 8 x 16 samples would take minutes.
 SMALL = [
@@ -75,16 +86,67 @@ def test_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     if "data/mp_20" in page.read_text():
         mp_20_files.write_csv(tmp_path, monkeypatch)
-    names: dict[str, object] = {"__name__": page.stem}
+    if page.stem == "molecules":
+        write_molecules(tmp_path)
+    names: dict[str, Any] = {"__name__": page.stem}
     for number, block in enumerate(python_blocks(page)):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
     if page.stem == "crystals":
         hull = Hull.load(tmp_path / "data" / "mp_20" / "hull.json")
         assert len(hull.entries) == 3 * len(mp_20_files.CRYSTALS)
         assert hull.key.data_version == "mp_20"
+    elif page.stem == "molecules":
+        assert (len(names["molecules"]), len(names["stable"]), len(names["forces"])) == (2, 1, 1)
+        assert names["smiles"] == ["[H]O[H]"]
+        assert (tmp_path / "first.xyz").read_text().startswith("3\n")
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def write_molecules(folder: Path) -> None:
+    """What `atomrl sample` and an evaluation leave: water, and two hydrogens that no force field was asked about."""
+    positions = torch.tensor([[[0.0, 0.0, 0.1], [0.0, 0.76, -0.5], [0.0, -0.76, -0.5]]] * 2, dtype=torch.float64)
+    numbers, mask = torch.tensor([[8, 1, 1], [1, 1, 0]]), torch.tensor([[True] * 3, [True, True, False]])
+    records = [RdkitRecord(True, "[H]O[H]", 1, None), RdkitRecord.invalid("valence")]
+    results = [Evaluation(-138.0, np.zeros((3, 3)), None), Evaluation.failed(2, "scf")]
+    samples = Annotated(Structures(numbers, positions, mask), ["00000", "00001"], records, results)
+    write_sdf(folder / "molecules.sdf", samples)
+    write_extxyz(folder / "molecules.extxyz", samples)
+
+
+@pytest.mark.parametrize("page", WITH_LINKS, ids=lambda page: f"{page.parent.name}-{page.stem}")
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+    """Files exist, and a page that is named with an anchor has that heading."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = page.parent / path if path else page
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, made as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    plain = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading).lower() for heading in headings]
+    names = [re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain]
+    again = [names[:place].count(name) for place, name in enumerate(names)]
+    return {f"{name}-{count}" if count else name for name, count in zip(names, again, strict=True)}
+
+
+def test_every_page_is_listed() -> None:
+    """The README leads to each page of docs/, and to the result pages by way of docs/results.md."""
+    readme, results = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
+    assert [page.name for page in PAGES if f"(docs/{page.name})" not in readme] == []
+    reports = sorted((ROOT / "docs" / "results").glob("*.md"))
+    assert [page.name for page in reports if f"(results/{page.name})" not in results] == []
+
+
+def test_citation_is_of_this_version() -> None:
+    """CITATION.cff agrees with pyproject.toml, and has what the format demands."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "authors"} <= citation.keys()
+    assert (citation["title"], citation["version"]) == (project["name"], project["version"])
+    assert citation["license"] == project["license"]
+    assert (citation["type"], citation["abstract"]) == ("software", project["description"] + ".")

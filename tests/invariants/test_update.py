@@ -76,17 +76,38 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], t
         assert float((value - right[name]).abs().max()) <= tolerance * scale, name
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_ratio_is_one_before_the_first_update(dtype: torch.dtype) -> None:
+# In float32 another cut than the rollout's moves each mean by a few roundings (see the next test), over a std that is
+# smallest in the last steps, and a log-ratio sums over all elements. Whatever the code does, that exceeds 1e-5 there:
+# on the shipped weights it is 6e-4.
+@pytest.mark.parametrize(
+    ("dtype", "cut", "tolerance"),
+    [(torch.float32, None, 1e-5), (torch.float32, 2, 1e-4), (torch.float64, None, 1e-8), (torch.float64, 2, 1e-8)],
+)
+def test_the_ratio_is_one_before_the_first_update(dtype: torch.dtype, cut: int | None, tolerance: float) -> None:
     model = policy(dtype)
     trajectory = roll(model)
     advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
     optimizer = torch.optim.SGD(model.current.parameters(), lr=0.0)
-    config = UpdateConfig(train_micro_batch_size=2, exploded_above=LIMIT)
+    config = UpdateConfig(train_micro_batch_size=cut, exploded_above=LIMIT)
     stats = update(model, trajectory, advantages, OBJECTIVE, optimizer, config)
-    assert stats["max_abs_log_ratio"] <= (1e-4 if dtype is torch.float32 else 1e-8)
+    assert stats["max_abs_log_ratio"] <= tolerance
     assert stats["kl_loss"] <= 1e-6
     assert stats["clip_frac"] == 0
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5])
+def test_a_step_does_not_depend_on_the_cut_in_float32(cut: int) -> None:
+    model = policy(torch.float32)
+    trajectory = roll(model)
+    with torch.no_grad():
+        for bucket in trajectory.buckets:
+            for index in trajectory.trained:
+                latents, transition = bucket.latents[index], trajectory.walk[index]
+                whole = model.step(latents, bucket.mask, transition, bucket.prompts).mean
+                for first in range(0, len(latents), cut):
+                    rows = slice(first, first + cut)
+                    part = model.step(latents[rows], bucket.mask[rows], transition, bucket.prompts[rows]).mean
+                    assert float((part - whole[rows]).abs().max()) <= 1e-5 * float(whole[rows].abs().max())
 
 
 def test_sampling_does_not_depend_on_the_micro_batch() -> None:
@@ -107,15 +128,54 @@ def test_the_gradient_does_not_depend_on_micro_batches(rollout_size: int, train_
     assert_same(expected, found, 1e-8)
 
 
-def test_a_subset_of_steps_is_an_unbiased_estimate() -> None:
+def test_a_subset_of_steps_is_a_part_of_the_whole_rollout() -> None:
+    """Which part, and that each step has the same chance: test_prompts.test_chosen_steps_are_unbiased."""
     model = policy()
     full = roll(model)
     partial = roll(model, train_steps=5)
     assert len(partial.trained) == 5
     for bucket, other in zip(full.buckets, partial.buckets, strict=True):
-        assert set(other.latents) <= set(bucket.latents)
+        assert torch.equal(other.structures.positions, bucket.structures.positions)
+        assert set(other.log_probs) == set(partial.trained)
+        assert set(other.latents) == {place for index in partial.trained for place in (index, index + 1)}
+        assert all(torch.equal(value, bucket.latents[index]) for index, value in other.latents.items())
         for index, value in other.log_probs.items():
             assert torch.equal(value, bucket.log_probs[index])
+
+
+class Recorder:
+    """Stands where the update has an optimizer: keeps the gradient of each step, and moves nothing."""
+
+    def __init__(self, model: MoleculePolicy) -> None:
+        self.parameters = dict(model.current.named_parameters())
+        self.steps: list[dict[str, torch.Tensor]] = []
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters.values():
+            parameter.grad = None
+
+    def step(self) -> None:
+        self.steps.append({name: parameter.grad.clone() for name, parameter in self.parameters.items()})
+
+
+@pytest.mark.parametrize(("size", "shares"), [(None, [20]), (8, [8, 8, 4]), (50, [20])])
+def test_transitions_may_be_spread_over_several_optimizer_steps(size: int | None, shares: list[int]) -> None:
+    """Each step is along the mean of its own transitions, so that weighed by their number they add up to the whole."""
+    model = policy()
+    trajectory = roll(model)
+    assert len(trajectory.trained) == STEPS == sum(shares)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    whole, part = Recorder(model), Recorder(model)
+    config = UpdateConfig(max_grad_norm=1e9, exploded_above=LIMIT)
+    update(model, trajectory, advantages, OBJECTIVE, whole, config)
+    config = replace(config, gradient_accumulation_steps=size, epoch_per_rollout=2)
+    update(model, trajectory, advantages, OBJECTIVE, part, config)
+    assert len(whole.steps) == 1
+    assert len(part.steps) == 2 * len(shares)
+    for steps in (part.steps[: len(shares)], part.steps[len(shares) :]):
+        pairs = list(zip(shares, steps, strict=True))
+        summed = {name: sum(share / STEPS * step[name] for share, step in pairs) for name in whole.parameters}
+        assert_same(whole.steps[0], summed, 1e-8)
 
 
 def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:

@@ -72,8 +72,11 @@ def test_physics(found):
     assert summary["rms_force_mean"].denominator == 297
     assert summary["force_field_failures"].value == 3 / 300
     assert summary["energy_per_atom_mean"].value == pytest.approx(-2)
-    assert summary["energy_per_atom_median"].denominator == 297
+    assert summary["energy_per_atom_mean"].denominator == 297
+    assert summary["energy_per_atom_median"].value == pytest.approx(-2)
+    assert summary["energy_per_atom_median"].denominator == 300
     assert np.isposinf(found.samples.rms_forces[:3]).all()
+    assert np.isposinf(found.samples.energies_per_atom[:3]).all()
     assert found.failures["force_field"] == {"scf": 3}
 
 
@@ -102,7 +105,17 @@ def test_half_failed_is_an_infinite_median(judge, qm9_test, records_of):
     part = qm9_test[:10]
     found = judge(part, records_of(part), forced(part, failed=range(6))).summary
     assert found["rms_force_median"].value == math.inf
-    assert found["rms_force_mean"].denominator == 4
+    assert found["energy_per_atom_median"].value == math.inf
+    assert found["rms_force_mean"].denominator == found["energy_per_atom_mean"].denominator == 4
+
+
+def test_an_element_without_a_reference_has_no_energy_per_atom(judge, qm9_test, records_of):
+    part = qm9_test[:10]
+    references = {symbol: energy for symbol, energy in REFERENCES.items() if symbol != "H"}
+    found = judge(part, records_of(part), forced(part), references=references).summary
+    assert found["energy_per_atom_median"].value == math.inf
+    assert math.isnan(found["energy_per_atom_mean"].value)
+    assert found["force_field_failures"].value == 0
 
 
 def test_everything_failed(judge):

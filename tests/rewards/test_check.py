@@ -1,5 +1,6 @@
 """What `check-reward` reports, and the example that it is shown with."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,15 @@ import pytest
 import torch
 
 from atomrl.chemistry.crystals import check_cells
+from atomrl.cli import main
+from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.errors import UserError
+from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.records import Prompts, RewardTable, Structures
 from atomrl.rewards.check import example_crystals, load_reward, report
 from atomrl.rewards.components import CustomReward
 from atomrl.rewards.dummy import DummyReward
+from atomrl.rewards.metrics import CrystalBatch, Metric
 from atomrl.rewards.reinforce import ReinforceReward
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_reward.py"
@@ -80,6 +85,98 @@ def test_a_whole_reward_by_its_path() -> None:
     assert isinstance(load_reward("atomrl.rewards.dummy:DummyReward"), DummyReward)
     with pytest.raises(UserError, match="without arguments"):
         load_reward("atomrl.rewards.force_energy:ForceEnergyReward")
+
+
+COMPONENT = """
+import sys
+
+from atomrl.rewards.components import RewardComponent
+
+class Headless(RewardComponent):
+    def __init__(self):
+        self.scale_by = 2.0
+
+    def compute(self, gen_structures, **kwargs):
+        return [0.0 for _ in gen_structures]
+
+class Wanting(RewardComponent):
+    def __init__(self, target, **options):
+        super().__init__(**options)
+
+    def compute(self, gen_structures, **kwargs):
+        return [0.0 for _ in gen_structures]
+
+class Half:
+    scope = "per_batch"
+
+    def score(self, structures, prompts):
+        pass
+
+class Above(RewardComponent):
+    required_metrics = ("e_above_hull",)
+
+    def compute(self, gen_structures, **kwargs):
+        return -kwargs["metrics_obj"]["e_above_hull"].values
+
+class Undeclared(Above):
+    required_metrics = ()
+
+def ends(structures):
+    sys.exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("mine.py:Headless", "Headless has no weight"),
+        ("mine.py:Wanting", "missing 1 required positional argument: 'target'"),
+        ("mine.py:Half", "mine.py:Half has no close"),
+        ("mine.py:Undeclared", r"nothing provides the metric e_above_hull \(there are: none\): add it to required"),
+        ("mine.py:ends", r"reward component ends calls sys.exit\(0\)"),
+        ("atomrl.rewards.components.RewardComponent", "abstract"),
+        ("atomrl.rewards.components.PredictorReward", "missing 2 required"),
+        ("atomrl.rewards.components.CustomReward", "CustomReward needs source"),
+        ("src.rl_module.components.CustomReward", "CustomReward needs source"),
+    ],
+)
+def test_what_cannot_be_trained_with(
+    source: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refused as a training refuses it, in one line."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(COMPONENT)
+    with pytest.raises(SystemExit) as caught:
+        main(["check-reward", source])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert re.search(words, error)
+    assert error.count("\n") == 1
+
+
+def test_metrics_are_measured_by_the_judges_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = []
+
+    class Judge:
+        names = ("e_above_hull",)
+
+        def measure(self, batch: CrystalBatch) -> dict[str, Metric]:
+            return {"e_above_hull": Metric(torch.arange(len(batch)) / 10, (None,) * len(batch))}
+
+        def close(self) -> None:
+            closed.append(self)
+
+    asked = []
+    monkeypatch.setattr(CrystalJudges, "providers", lambda self, names: asked.append((self.vae, names)) or [Judge()])
+    (tmp_path / "mine.py").write_text(COMPONENT)
+    main(["check-reward", f"{tmp_path}/mine.py:Above"])
+    [(vae, names)] = asked
+    assert isinstance(vae, CrystalVAE)
+    assert names == ("e_above_hull",)
+    assert len(closed) == 1
+    assert "channel above: shape (16,), 16 of 16 finite, -1.5 to -0" in capsys.readouterr().out
 
 
 def test_example_runs(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from atomrl.rewards.components import (
 from atomrl.rewards.metrics import BatchMetrics, CrystalBatch, FeatureProvider, Metric
 from atomrl.rewards.mmd import leave_one_out, subsample
 
+NO_NUMBERS = ["1.0", None, [1], True, math.nan, math.inf]
+
 
 def known(values: list) -> Metric:
     return Metric(torch.tensor(values, dtype=torch.float64), (None,) * len(values))
@@ -70,6 +72,31 @@ def test_predictor_without_the_target() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        *((EnergyReward, {"weight": value}, "weight of EnergyReward must be a finite number") for value in NO_NUMBERS),
+        *((EnergyReward, {"eps": value}, "eps of a normalisation must be a finite number") for value in NO_NUMBERS),
+        (EnergyReward, {"clip_range": ["a", "b"]}, "each end of clip_range must be a finite number, got 'a'"),
+        (EnergyReward, {"clip_range": [0, math.inf]}, "each end of clip_range must be a finite number, got inf"),
+        (EnergyReward, {"clip_range": 3}, "clip_range is a lower and a higher bound, got 3"),
+        (EnergyReward, {"clip_range": "ab"}, "clip_range is a lower and a higher bound, got 'ab'"),
+        (CreativityReward, {"max_distance": "far"}, "max_distance must be positive, got 'far'"),
+        (StructureDiversityReward, {"max_references": "a"}, "max_references of StructureDiversityReward"),
+        (StructureDiversityReward, {"max_references": -1}, "whole number from 1, got -1"),
+        (CompositionDiversityReward, {"max_references": 0}, "whole number from 1, got 0"),
+        (CompositionDiversityReward, {"seed": 1.5}, "seed of CompositionDiversityReward"),
+        (PredictorReward, {"predictor": 3, "target_name": "gap"}, "a folder or an object with predict: 3"),
+        (PredictorReward, {"predictor": SimpleNamespace, "target_name": "gap"}, "object with predict"),
+        (PredictorReward, {"predictor": 3, "target_name": "gap", "target_value": "high"}, "target_value of Predictor"),
+    ],
+)
+def test_options_are_checked_when_a_component_is_made(kind: type, options: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        kind(**options)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("component", "name"),
     [(StructureDiversityReward, "structure_features"), (CompositionDiversityReward, "composition_features")],
 )
@@ -116,5 +143,5 @@ def test_a_provider_that_breaks_its_promises(metric: Metric, words: str) -> None
     provider = SimpleNamespace(measure=lambda batch: {"novel": metric})
     with pytest.raises(UserError, match=words):
         BatchMetrics(CrystalBatch(None, [None, None]), {"novel": provider})["novel"]
-    with pytest.raises(UserError, match="unique"):
+    with pytest.raises(UserError, match=r"metric unique \(there are: novel\): add it to required_metrics"):
         BatchMetrics(CrystalBatch(None, [None, None]), {"novel": provider})["unique"]

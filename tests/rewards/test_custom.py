@@ -1,13 +1,15 @@
 """Rewards that live in the user's own files."""
 
+import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from atomrl.errors import UserError
-from atomrl.rewards.components import CustomReward, RewardComponent, Scores, unique_names
+from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores, unique_names
 from atomrl.rewards.custom import load_object
 
 FILE = """
@@ -76,14 +78,37 @@ def test_a_subclass_needs_no_source() -> None:
         ("no_such_package.reward", "no module no_such_package"),
         ("reward", "path/to/file.py:name"),
         ("broken.py:f", "line 1"),
-        ("needs.py:f", "not_installed_anywhere"),
+        ("broken.f", r"broken\.py, line 1"),
+        ("needs.py:f", "needs.py imports not_installed_anywhere, which is not installed"),
+        ("needs.f", "needs imports not_installed_anywhere, which is not installed"),
+        ("itself.py:f", "itself.py imports itself_missing, which is not installed"),
+        ("wrong.py:f", "wrong.py cannot be imported: cannot import name 'nothing' from 'math'"),
+        ("wrong.f", "wrong cannot be imported: cannot import name 'nothing' from 'math'"),
+        ("latin.py:f", "latin.py.*utf-8"),
+        ("ends.py:f", r"ends.py calls sys.exit\(0\): raise an exception instead"),
+        ("ends.f", r"ends calls sys.exit\(0\)"),
+        (".mine.count", "is named path/to/file.py:name"),
+        ("folder/mine.count", "is named path/to/file.py:name"),
+        ("mine.AtomCont", r"mine holds no AtomCont; did you mean AtomCount\?$"),
+        ("mine.py:missing", "mine.py holds no missing; it holds AtomCount, count$"),
+        ("needs_nothing.py:f", "it holds no class or function"),
+        ("atomrl.rewards.components.EnergyRewrd", "did you mean EnergyReward"),
+        ("atomrl.rewards.components.CustomReward", "which has no compute of its own"),
     ],
 )
 def test_bad_sources(file: Path, source: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(file.parent)
     Path("broken.py").write_text("def f(:\n")
     Path("needs.py").write_text("import not_installed_anywhere\n")
-    with pytest.raises((UserError, ModuleNotFoundError), match=words) as caught:
+    Path("itself.py").write_text("import itself_missing\n")
+    Path("wrong.py").write_text("from math import nothing\n")
+    Path("latin.py").write_bytes("name = 'é'\n".encode("latin-1"))
+    Path("ends.py").write_text("import sys\nsys.exit(0)\n")
+    Path("needs_nothing.py").write_text("import re\nfrom pathlib import Path\nSCALE = 2\n")
+    for name in ("broken", "needs", "wrong", "ends", "mine"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # of another folder
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=words) as caught:
         CustomReward(source)
     assert "\n" not in str(caught.value)
 
@@ -91,6 +116,13 @@ def test_bad_sources(file: Path, source: str, words: str, monkeypatch: pytest.Mo
 def test_an_answer_that_is_no_array() -> None:
     with pytest.raises(UserError, match="words: got list"):
         CustomReward(words).compute(["a"])
+
+
+@pytest.mark.parametrize("answer", [np.ones(1, complex), torch.ones(1, dtype=torch.complex64), [1j]])
+def test_complex_numbers(answer: object) -> None:
+    for given in (answer, Scores(answer, (None,))):
+        with pytest.raises(UserError, match="mine: got complex numbers"):
+            as_scores(given, "mine")
 
 
 def words(structures: list) -> list:

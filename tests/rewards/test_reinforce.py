@@ -154,6 +154,56 @@ def test_one_line_names_component_and_sample(batch: tuple[Structures, Prompts], 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "words"),
+    [
+        (1e140, {"weight": 1e200}, r"1e\+140 to 1.5.*e\+141, are too large for normalize_fn=None and weight=1e\+200"),
+        (1e300, {"normalize_fn": "std"}, ".*, are too large for normalize_fn=std"),
+        (1e306, {"normalize_fn": "norm"}, ".*, are too large for normalize_fn=norm"),
+    ],
+)
+def test_what_overflows_when_it_is_scaled(
+    batch: tuple[Structures, Prompts], size: float, options: dict, words: str
+) -> None:
+    class Huge(RewardComponent):
+        def compute(self, gen_structures: list, **kwargs: object) -> torch.Tensor:
+            return size * torch.arange(len(gen_structures), dtype=torch.float64).clamp(min=1)
+
+    with pytest.raises(UserError, match=f"reward component huge: its values, {words}"):
+        ReinforceReward([Huge(**options)]).score(*batch)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda crystals, tensors: tensors.positions.add_(1.0),
+        lambda crystals, tensors: tensors.cell.mul_(2.0),
+        lambda crystals, tensors: crystals[3].scale_lattice(1.0),
+        lambda crystals, tensors: crystals[0].replace_species({"Na": "K"}),
+    ],
+)
+def test_a_component_must_not_change_the_samples(batch: tuple[Structures, Prompts], change: object) -> None:
+    class Rough(RewardComponent):
+        def compute(self, gen_structures: list, **kwargs: object) -> list:
+            change(gen_structures, kwargs["batch_gen"])
+            return density(gen_structures)
+
+    with pytest.raises(UserError, match=r"rough changes gen_structures or batch_gen.*copies"):
+        ReinforceReward([Rough()]).score(*batch)
+
+
+def test_a_component_without_its_weight() -> None:
+    class Headless(RewardComponent):
+        def __init__(self) -> None:
+            self.scale_by = 2.0
+
+        def compute(self, gen_structures: list, **kwargs: object) -> list:
+            return density(gen_structures)
+
+    with pytest.raises(UserError, match=r"Headless has no weight, .*super\(\).__init__\(\*\*options\)"):
+        ReinforceReward([Headless()])
+
+
 def test_nan_with_a_reason_is_fine(batch: tuple[Structures, Prompts]) -> None:
     class Mine(RewardComponent):
         def compute(self, gen_structures: list, **kwargs: object) -> Scores:

@@ -10,6 +10,7 @@ from atomrl.checkpoints.backbone import load_backbone
 from atomrl.data.batches import SizedBatches
 from atomrl.data.qm9 import load_qm9, split
 from atomrl.errors import UserError
+from atomrl.schedules import tail_factor
 from atomrl.training.pretrain_run import pretrain_edm
 from atomrl.training.pretraining import PretrainConfig, Pretraining
 
@@ -47,6 +48,20 @@ def test_batches_hold_molecules_of_near_size_and_continue_at_any_step() -> None:
     later = next(iter(SizedBatches(molecules, 64, seed=0, first_step=30)))
     assert torch.equal(later.positions, batches[30].positions)
     assert later.step == batches[30].step == 30
+
+
+@pytest.mark.parametrize(
+    ("warmup", "decay", "factors"),
+    [
+        (2, 2, [0.5, 1, 1, 1, 0.5]),
+        (0, 0, [1, 1, 1, 1, 1]),
+        (1, 1, [1, 1, 1, 1, 1]),
+        (0, 5, [(1 + np.cos(np.pi * step / 5)) / 2 for step in range(5)]),
+    ],
+)
+def test_the_rate_warms_up_stays_and_falls(warmup: int, decay: int, factors: list[float]) -> None:
+    found = [tail_factor(step, warmup, total=5, decay=decay) for step in range(5)]
+    assert found == pytest.approx(factors)
 
 
 def test_a_module_without_losses_cannot_be_made() -> None:

@@ -1,6 +1,7 @@
 """Pre-training of the crystal backbone: it learns, resumes as if uninterrupted, and counts what it gives back."""
 
 import json
+import signal
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -9,15 +10,16 @@ import pytest
 import small_crystal_set
 import torch
 from small_crystal_set import CRYSTALS, packed
-from small_pretraining import SMALL
+from small_pretraining import SMALL, ctrl_c  # noqa: F401 - a fixture
 
 from atomrl.checkpoints.crystal import load_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
+from atomrl.cli import main
 from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches, augment
 from atomrl.errors import UserError
 from atomrl.metrics.reconstruction import match_rate, mismatches, structures_of_batch
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
-from atomrl.networks.dit import DiTConfig
+from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import encode
 from atomrl.training.pretrain_crystal_run import FRAMES, pretrain_ldm, pretrain_vae
 from atomrl.training.pretrain_ldm import PretrainLDM
@@ -63,20 +65,43 @@ def test_a_resumed_vae_equals_an_uninterrupted_one(crystals: Path, tmp_path: Pat
     assert card["reconstruction"]["structures"] == small_crystal_set.VALIDATION
 
 
-def test_a_resumed_denoiser_equals_an_uninterrupted_one(crystals: Path, vae_folder: Path, tmp_path: Path) -> None:
-    def run(name: str, steps: int) -> dict[str, torch.Tensor]:
-        options = [*SMALL, *LDM, f"vae={vae_folder}", f"data={crystals}", f"save_path={tmp_path / name}"]
-        backbone = load_crystal_backbone(pretrain_ldm([*options, f"train.steps={steps}"]))
-        assert backbone.sizes == {2: 4, 5: 2}
-        assert backbone.latent_std > 0
-        vae = load_vae(vae_folder).state_dict()
-        assert all(torch.equal(value, vae[name]) for name, value in backbone.vae.state_dict().items())
-        return backbone.denoiser.state_dict()
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_denoiser_stopped_by_ctrl_c_equals_an_uninterrupted_one(
+    crystals: Path,
+    vae_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cut, honest = tmp_path / "cut", PretrainLDM.losses
 
-    run("cut", 2)
-    resumed, straight = run("cut", 5), run("straight", 5)
-    assert all(torch.equal(value, straight[name]) for name, value in resumed.items())
-    assert logged(tmp_path / "straight") >= {"mse", "vb", "loss", "val_mse", "val_vb", "val_loss"}
+    def words(folder: Path, *more: str) -> list[str]:
+        return [*SMALL, *LDM, f"vae={vae_folder}", f"data={crystals}", f"save_path={folder}", "train.steps=5", *more]
+
+    def stopped(self: PretrainLDM, network: DiT, batch: CrystalBatch, purpose: str) -> dict[str, torch.Tensor]:
+        if (purpose, batch.step) == ("train", 1):
+            signal.raise_signal(signal.SIGINT)
+        return honest(self, network, batch, purpose)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PretrainLDM, "losses", stopped)
+        with pytest.raises(SystemExit) as ended:
+            main(["pretrain", "ldm", *words(cut)])
+    assert ended.value.code == 130
+    assert capsys.readouterr().out.splitlines() == ["", f"stopped; continue with the same command: save_path={cut}"]
+    assert torch.load(cut / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert {path.name for path in cut.iterdir()} == {"last.ckpt", "log"}
+
+    folders = pretrain_ldm(words(cut, "checkpoint_minutes=1e-9")), pretrain_ldm(words(tmp_path / "straight"))
+    resumed, straight = (load_crystal_backbone(folder) for folder in folders)
+    assert resumed.sizes == {2: 4, 5: 2}
+    assert resumed.latent_std == straight.latent_std > 0
+    vae = load_vae(vae_folder).state_dict()
+    assert all(torch.equal(value, vae[name]) for name, value in resumed.vae.state_dict().items())
+    expected = straight.denoiser.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in resumed.denoiser.state_dict().items())
+    assert [path.name for path in cut.glob("*.ckpt")] == ["last.ckpt"]  # not a second one, which nothing reads
+    assert logged(folders[1]) >= {"mse", "vb", "loss", "val_mse", "val_vb", "val_loss"}
 
 
 def test_weights_stored_in_half_size_load_as_float32(crystals: Path, tmp_path: Path) -> None:

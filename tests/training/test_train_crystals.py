@@ -141,6 +141,8 @@ def test_every_objective_trains_every_domain(tmp_path, domain, objective):
         options = ["experiment=prototypes/rl_dng", *TINY, *crystals]
     if objective == "grpo":
         options += ["train.kl_weight=1", "train.entropy_weight=1e-5"]
+    else:
+        options += ["train.kl_weight=0", "train.entropy_weight=0"]
     run = tmp_path / "run"
     main(["train", *options, f"train.objective={objective}", "dataloader.epoches=2", f"save_path={run}"])
     logged = lines(run)

@@ -7,9 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
-from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.folder import fill, module_from, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig, EDMNetwork
@@ -48,8 +46,8 @@ def load_backbone(where: str) -> Backbone:
             run, of which the averaged weights are taken.
 
     Raises:
-        UserError: nothing there, not a checkpoint, truncated, code inside, tensors that do not fit the model, or a
-            model of crystals.
+        UserError: nothing there, not a checkpoint, truncated, code inside, a card with entries that are unknown or out
+            of range, tensors that do not fit the model, or a model of crystals.
     """
     stored = read_stored(where)
     return backbone_of(stored)
@@ -64,7 +62,8 @@ def backbone_of(stored: Stored) -> Backbone:
     if "backbone" not in stored.card:
         raise UserError(f"{stored.origin} is no molecule backbone: its card lacks the entry 'backbone'")
     weights = stored.part("", AVERAGED)
-    network = network_from(stored.card["backbone"], weights, stored.origin)
+    network = module_from(EDMNetwork, EDMConfig, stored.card["backbone"], stored.origin)
+    fill(network, weights, stored.origin)
     return Backbone(network, sizes_of(stored.card, stored.origin), stored.origin)
 
 
@@ -72,14 +71,3 @@ def save_backbone(folder: Path, network: EDMNetwork, sizes: Mapping[int, int], c
     """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights."""
     entries = {"backbone": asdict(network.config), "sizes": sizes_entry(sizes), **card}
     write_folder(folder, network.state_dict(), entries)
-
-
-def network_from(entries: Mapping[str, Any], weights: Mapping[str, Tensor], origin: str) -> EDMNetwork:
-    """Network with these weights.
-
-    Raises:
-        UserError: unknown or missing entries, or tensors whose names or shapes do not fit.
-    """
-    network = EDMNetwork(config_from(EDMConfig, entries, origin))
-    fill(network, weights, origin)
-    return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.folder import config_from, fill, module_from, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.errors import UserError
 from atomrl.networks.conditions import Condition, ConditionModule
@@ -77,8 +78,8 @@ def load_crystal_backbone(where: str | Path) -> CrystalBackbone:
             of which the denoiser's averaged weights are taken.
 
     Raises:
-        UserError: nothing there, truncated, entries missing or unknown, tensors that do not fit the model, or a model
-            of molecules.
+        UserError: nothing there, truncated, entries missing, unknown or out of range, tensors that do not fit the
+            model, or a model of molecules.
     """
     return crystal_backbone_of(read_stored(str(where)))
 
@@ -94,20 +95,33 @@ def crystal_backbone_of(stored: Stored) -> CrystalBackbone:
         if entry not in card:
             raise UserError(f"{origin} is no crystal backbone: its card lacks the entry '{entry}'")
     latent_std = card["latent_std"]
-    if not isinstance(latent_std, (int, float)) or not latent_std > 0:
+    if not isinstance(latent_std, (int, float)) or not 0 < latent_std < math.inf:
         raise UserError(f"{origin}: latent_std={latent_std!r} must be a positive number")
-    vae = CrystalVAE(config_from(CrystalVAEConfig, card["vae"], origin))
-    denoiser = DiT(config_from(DiTConfig, card["denoiser"], origin))
+    vae = module_from(CrystalVAE, CrystalVAEConfig, card["vae"], origin)
+    denoiser = module_from(DiT, DiTConfig, card["denoiser"], origin)
     if vae.config.latent != denoiser.config.latent:
         raise UserError(
             f"{origin}: the VAE has {vae.config.latent} latent channels, the denoiser {denoiser.config.latent}"
         )
-    conditions = None
-    if card["conditions"]:
-        specs = [config_from(Condition, entries, origin) for entries in card["conditions"]]
-        conditions = ConditionModule(specs, denoiser.config.hidden, float(card["drop_prob"]))
+    conditions = _conditions(card, denoiser.config.hidden, origin)
     fill(_modules(vae, denoiser, conditions), _weights(stored), origin)
     return CrystalBackbone(vae, denoiser, float(latent_std), sizes_of(card, origin), conditions, origin)
+
+
+def _conditions(card: Mapping[str, Any], hidden: int, origin: str) -> ConditionModule | None:
+    """The condition module of a card, still without its weights; None: it is unconditional."""
+    entries, drop_prob = card["conditions"], card["drop_prob"]
+    if not isinstance(entries, list):
+        raise UserError(f"{origin}: its card's conditions={entries!r} is not a list of conditions")
+    if not isinstance(drop_prob, (int, float)):
+        raise UserError(f"{origin}: its card's drop_prob={drop_prob!r} is not a number")
+    if not entries:
+        return None
+    conditions = [config_from(Condition, each, origin) for each in entries]
+    try:
+        return ConditionModule(conditions, hidden, float(drop_prob))
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
 
 
 def _weights(stored: Stored) -> dict[str, Tensor]:

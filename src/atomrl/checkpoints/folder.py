@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from types import UnionType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import safetensors
 import safetensors.torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 C = TypeVar("C", bound="DataclassInstance")
+M = TypeVar("M", bound=nn.Module)
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 LFS_POINTER = b"version https://git-lfs"
@@ -48,38 +50,80 @@ def read_folder(folder: Path, what: str = "backbone") -> tuple[dict[str, Any], d
     for name in (WEIGHTS, CARD):
         if not (folder / name).is_file():
             raise UserError(f"no {what} in {folder}: it lacks {name}")
-    refuse_pointer(folder / WEIGHTS)
     try:
+        refuse_pointer(folder / WEIGHTS)
         card = json.loads((folder / CARD).read_text())
         weights = safetensors.torch.load_file(folder / WEIGHTS)
-    except (safetensors.SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (safetensors.SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise UserError(f"{folder} cannot be read ({first_line(error)}): is a file truncated? copy it again") from error
     if not isinstance(card, dict):
         raise UserError(f"{folder / CARD} holds {type(card).__name__}, not the mapping that describes a {what}")
     return card, weights
 
 
-def config_from(kind: type[C], entries: Mapping[str, Any], origin: str) -> C:
+def config_from(kind: type[C], entries: Any, origin: str) -> C:
     """Configuration dataclass out of a card's entries; lists become tuples.
 
     Raises:
-        UserError: an entry that this version does not know, or a value that the configuration refuses.
+        UserError: the entries are no mapping, one of them is not known to this version, or a value is of another type
+            or one that the configuration refuses.
     """
+    if not isinstance(entries, Mapping):
+        raise UserError(f"{origin}: its card has {entries!r} where the entries of {kind.__name__} should be")
     known = {entry.name for entry in fields(kind)}
-    if unknown := sorted(set(entries) - known):
+    if unknown := sorted(str(name) for name in set(entries) - known):
         raise UserError(f"{origin}: unknown backbone entries {unknown}; it was written by another version")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()}
+    annotations, types = {entry.name: entry.type for entry in fields(kind)}, get_type_hints(kind)
+    for name, value in values.items():
+        if not _is_a(value, types[name]):
+            raise UserError(f"{origin}: its card's {name}={entries[name]!r} is not of type {annotations[name]}")
     try:
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})
-    except (TypeError, ValueError) as error:
+        return kind(**values)
+    except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{origin}: {first_line(error)}") from error
 
 
-def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """Load weights into a module of exactly these tensors.
+def module_from(make: Callable[[C], M], kind: type[C], entries: Any, origin: str) -> M:
+    """Module, still without its weights, out of a card's entries.
+
+    Args:
+        make: the module's class.
+        kind: of its configuration.
+        entries: of the configuration, in the card.
+        origin: where the card was, for errors.
 
     Raises:
-        UserError: tensors whose names or shapes do not fit.
+        UserError: as `config_from`, or the module refuses the configuration.
     """
+    config = config_from(kind, entries, origin)
+    try:
+        return make(config)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value of a card is of an annotated type; a whole number is a float too, a truth value no number."""
+    if isinstance(kind, UnionType):
+        return any(_is_a(value, option) for option in get_args(kind))
+    if get_origin(kind) is tuple:
+        parts = get_args(kind)
+        if parts[-1] is Ellipsis:
+            parts = parts[:1] * len(value) if isinstance(value, tuple) else ()
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is_a, value, parts))
+    if kind in {int, float} and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Load weights into a module of exactly these tensors; floating types may differ.
+
+    Raises:
+        UserError: what is no tensors by name, or tensors whose names, shapes or types do not fit.
+    """
+    require_tensors(weights, origin)
     expected = module.state_dict()
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or extra:
@@ -89,7 +133,22 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
             raise UserError(
                 f"{origin}: {name} has shape {tuple(weights[name].shape)}, the model needs {tuple(tensor.shape)}"
             )
+        if weights[name].is_floating_point() != tensor.is_floating_point():
+            raise UserError(f"{origin}: {name} holds {weights[name].dtype}, the model needs {tensor.dtype}")
     module.load_state_dict(dict(weights))
+
+
+def require_tensors(weights: object, origin: str) -> None:
+    """Refuse what is no mapping of names to tensors.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(weights, Mapping):
+        raise UserError(f"{origin} is damaged: where its weights should be it has {type(weights).__name__}")
+    for name, tensor in weights.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise UserError(f"{origin} is damaged: its weights hold {name!r}, which is {type(tensor).__name__}")
 
 
 def sizes_entry(sizes: Mapping[int, int]) -> dict[str, int]:
@@ -101,11 +160,21 @@ def sizes_of(card: Mapping[str, Any], origin: str) -> dict[int, int]:
     """Size histogram of a card.
 
     Raises:
-        UserError: it has none.
+        UserError: it has none, or one that is not {atoms: count}.
     """
-    if not card.get("sizes"):
+    entry = card.get("sizes")
+    if not entry:
         raise UserError(f"{origin}: no size histogram; add 'sizes': {{atoms: count}}")
-    return {int(size): int(count) for size, count in card["sizes"].items()}
+    if not isinstance(entry, Mapping):
+        raise UserError(f"{origin}: its card's sizes={entry!r} is not a mapping of atoms to counts, {{atoms: count}}")
+    for size, count in entry.items():
+        if not str(size).isdecimal() or int(size) < 1 or not _is_a(count, int) or count < 0:
+            raise UserError(
+                f"{origin}: its card's sizes have {size!r}: {count!r}; both must be whole numbers, {{atoms: count}}"
+            )
+    if not any(entry.values()):
+        raise UserError(f"{origin}: its card's sizes are all counted 0 times")
+    return {int(size): count for size, count in entry.items()}
 
 
 def refuse_pointer(path: Path) -> None:

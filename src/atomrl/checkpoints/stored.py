@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -13,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomrl.checkpoints.folder import first_line, read_folder, refuse_pointer
+from atomrl.checkpoints.folder import first_line, read_folder, refuse_pointer, require_tensors
 from atomrl.errors import UserError
 
 SHIPPED = ("edm_qm9_small", "crystal_small")
+
+ARCHIVE = b"PK\x03\x04"
+"""What a file of torch.save begins with."""
 
 AVERAGED = "averaged.module."
 """Prefix in a run's checkpoint of the trained module's averaged weights, as torch's AveragedModel names them."""
@@ -52,7 +57,7 @@ def read_stored(where: str) -> Stored:
             run.
 
     Raises:
-        UserError: nothing there, not a checkpoint, truncated, or code inside.
+        UserError: nothing there, not a checkpoint, truncated or otherwise damaged, or code inside.
     """
     path = Path(str(resources.files("atomrl") / "assets" / where)) if where in SHIPPED else Path(where)
     if path.is_dir():
@@ -61,9 +66,14 @@ def read_stored(where: str) -> Stored:
     if not path.exists():
         raise UserError(f"no backbone at {where}: give one of {', '.join(SHIPPED)}, a folder or a checkpoint file")
     checkpoint = read_torch(path)
-    if not isinstance(checkpoint, dict) or "atomrl" not in checkpoint:
-        raise UserError(f"{where} is not a checkpoint of this package: it lacks the entry 'atomrl'")
-    return Stored(checkpoint["atomrl"], checkpoint["state_dict"], where, trained=True)
+    for entry in ("atomrl", "state_dict"):
+        if not isinstance(checkpoint, dict) or entry not in checkpoint:
+            raise UserError(f"{where} is not a checkpoint of this package: it lacks the entry {entry!r}")
+    card, weights = checkpoint["atomrl"], checkpoint["state_dict"]
+    if not isinstance(card, dict):
+        raise UserError(f"{where} is damaged: its entry 'atomrl' is {card!r}, not the mapping that describes a model")
+    require_tensors(weights, where)
+    return Stored(card, weights, where, trained=True)
 
 
 def read_torch(path: Path) -> Any:
@@ -72,8 +82,9 @@ def read_torch(path: Path) -> Any:
     Raises:
         UserError: not such a file, truncated, or it holds objects, whose loading would run code.
     """
-    refuse_pointer(path)
     try:
+        refuse_pointer(path)
+        _require_whole_archive(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # other errors say it better
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -81,5 +92,15 @@ def read_torch(path: Path) -> Any:
         raise UserError(
             f"{path} holds more than tensors and plain values; it was not loaded, since that could run code from it"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}): is it truncated? copy it again") from error
+
+
+def _require_whole_archive(path: Path) -> None:
+    """Refuse what torch.save has not written, or not like this: torch itself compares no checksums."""
+    with path.open("rb") as file:
+        if file.read(len(ARCHIVE)) != ARCHIVE:
+            raise UserError(f"{path} is no file of torch.save, which writes zip archives; it was not loaded")
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise UserError(f"{path} is damaged: {damaged} in it has another checksum than when written; copy it again")

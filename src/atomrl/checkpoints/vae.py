@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atomrl.checkpoints.folder import config_from, fill, write_folder
+from atomrl.checkpoints.folder import fill, module_from, write_folder
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.errors import UserError
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
@@ -34,7 +34,8 @@ def load_vae(where: str | Path) -> CrystalVAE:
             crystal backbone; or a checkpoint (.pth) of a run on crystals.
 
     Raises:
-        UserError: nothing there, truncated, no VAE in it, entries unknown, or tensors that do not fit the model.
+        UserError: nothing there, truncated, no VAE in it, entries unknown or out of range, or tensors that do not fit
+            the model.
     """
     return vae_of(read_stored(str(where)))
 
@@ -47,6 +48,6 @@ def vae_of(stored: Stored) -> CrystalVAE:
     """
     if "vae" not in stored.card:
         raise UserError(f"{stored.origin} holds no crystal VAE: its card lacks the entry 'vae'")
-    vae = CrystalVAE(config_from(CrystalVAEConfig, stored.card["vae"], stored.origin))
+    vae = module_from(CrystalVAE, CrystalVAEConfig, stored.card["vae"], stored.origin)
     fill(vae, stored.part(PREFIX, f"policy.{PREFIX}"), stored.origin)
     return vae

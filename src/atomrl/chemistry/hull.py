@@ -185,14 +185,16 @@ class Hull:
         """Read what `save` wrote.
 
         Raises:
-            UserError: the file is missing or not such a file.
+            UserError: the file is missing or not such a file, has no entries, or has a formula with what is no element.
         """
         try:
             record = json.loads(path.read_text())
             if record["format"] != FORMAT:
                 raise ValueError(f"format {record['format']!r}")
             columns = zip(record["formulas"], record["energies_per_atom"], record["ids"], strict=True)
-            entries = [HullEntry(Composition(formula), float(energy), str(name)) for formula, energy, name in columns]
+            entries = [HullEntry(_composition(formula), float(energy), str(name)) for formula, energy, name in columns]
+            if not entries:
+                raise ValueError("it has no entries")
             return cls(HullKey(**record["key"]), entries)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"cannot read the hull {path}: {error}; give a file that Hull.save wrote") from error
@@ -224,6 +226,20 @@ class Hull:
             raise RuntimeError(f"the linear program of the hull was not solved: {solution.message}")
         np.add.at(lowest, candidates, self._formation[phases] * solution.x)
         return lowest
+
+
+def _composition(formula: object) -> Composition:
+    """A formula as `save` writes it; pymatgen takes mappings too, and invents species for unknown symbols.
+
+    Raises:
+        ValueError: it is no text, or names something that is no element.
+    """
+    if not isinstance(formula, str):
+        raise ValueError(f"{formula!r} is no formula")
+    composition = Composition(formula)
+    if strangers := [str(species) for species in composition if not isinstance(species, Element)]:
+        raise ValueError(f"in {formula!r}, {', '.join(strangers)} is no element")
+    return composition
 
 
 def _fractions(compositions: Sequence[Composition]) -> NDArray[np.float64]:

@@ -1,8 +1,17 @@
 """The configuration of a run: typed, composed by Hydra from one self-contained YAML, checked before anything loads."""
 
-from atomrl.config.compose import from_yaml, load_config, to_yaml
+from atomrl.config.compose import from_yaml, load_config, read_config, to_yaml
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import Config, TrainSection
 
-__all__ = ["Config", "CrystalConfig", "MoleculeConfig", "TrainSection", "from_yaml", "load_config", "to_yaml"]
+__all__ = [
+    "Config",
+    "CrystalConfig",
+    "MoleculeConfig",
+    "TrainSection",
+    "from_yaml",
+    "load_config",
+    "read_config",
+    "to_yaml",
+]

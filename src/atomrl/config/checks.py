@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from atomrl.config.sections import Config
+from atomrl.config.crystals import CrystalConfig
+from atomrl.config.molecules import MoleculeConfig, MoleculeTrain
+from atomrl.config.sections import Config, TrainSection
 from atomrl.errors import UserError
 
 REWARDS = {"molecules": ("xtb", "dummy"), "crystals": ("reinforce", "dummy")}
 
+READ_BY = {
+    "fed_grpo": ("clip_advantage_value",),
+    "grpo": ("group_reward_norm", "reward_normalize_fn", "reward_eps", "kl_weight", "entropy_weight"),
+}
+"""Keys of `train` that only one objective reads."""
+
+SEEDS = range(-(2**63), 2**64)
+"""What torch takes."""
+
 
 def check(config: Config) -> None:
     """Refuse values out of range and keys that contradict each other."""
-    _check_ranges(config)
+    _check_counts(config)
+    _check_numbers(config)
     _check_choices(config)
+    _check_objective(config.train)
     _check_together(config)
+    if isinstance(config, MoleculeConfig):
+        _check_molecules(config)
+    if isinstance(config, CrystalConfig):
+        _check_crystals(config)
     needs = config.needs
     if not isinstance(needs, Mapping) or not all(isinstance(text, str) for pair in needs.items() for text in pair):
         raise UserError(f"needs={config.needs}: must map each path to a text that says where to get it")
@@ -38,6 +57,19 @@ def check_needs(config: Config) -> None:
         raise UserError(f"this experiment needs what is not in {Path.cwd()}: {'; '.join(missing)}")
 
 
+def check_one_process() -> None:
+    """Refuse to be one of several processes that torchrun started: each would train the same for itself.
+
+    Raises:
+        UserError: the environment says that there are others.
+    """
+    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise UserError(
+            f"WORLD_SIZE={processes}: a training is one process, and each of these would train the same thing for "
+            "itself; start it without torchrun, once (seeds can run side by side as commands of their own)"
+        )
+
+
 def _texts(tree: Any) -> Iterator[str]:
     """All texts among the values of nested mappings and lists."""
     if isinstance(tree, str):
@@ -47,8 +79,8 @@ def _texts(tree: Any) -> Iterator[str]:
             yield from _texts(value)
 
 
-def _check_ranges(config: Config) -> None:
-    """Numbers."""
+def _check_counts(config: Config) -> None:
+    """Whole numbers."""
     loader, train = config.dataloader, config.train
     for key, value, low in (
         ("model.time_step", config.model.time_step, 1),
@@ -60,15 +92,48 @@ def _check_ranges(config: Config) -> None:
         ("train.train_micro_batch_size", train.train_micro_batch_size, 1),
         ("train.gradient_accumulation_steps", train.gradient_accumulation_steps, 1),
         ("train.num_inner_batch", train.num_inner_batch, 1),
+        ("train.warmup_steps", train.warmup_steps, 0),
+        ("train.total_steps", train.total_steps, 1),
         ("save_every", config.save_every, 1),
+        ("threads", config.threads, 1),
         ("reward.workers", config.reward.workers, 1),
         ("evaluation.samples", config.evaluation.samples, 0),
+        ("evaluation.time_step", config.evaluation.time_step, 1),
     ):
-        if value is not None and value < low:
-            raise UserError(f"{key}={value}: must be at least {low}")
-    for key, number in (("train.learning_rate", train.learning_rate), ("train.clip_range", train.clip_range)):
-        if not number > 0:
-            raise UserError(f"{key}={number}: must be positive")
+        _at_least(key, value, low)
+    if config.seed not in SEEDS:
+        raise UserError(f"seed={config.seed}: must be a number of 64 bits")
+
+
+def _check_numbers(config: Config) -> None:
+    """Other numbers."""
+    train = config.train
+    for key, value in (
+        ("train.learning_rate", train.learning_rate),
+        ("train.clip_range", train.clip_range),
+        ("train.clip_advantage_value", train.clip_advantage_value),
+        ("train.max_grad_norm", train.max_grad_norm),
+        ("train.max_behaviour_kl", train.max_behaviour_kl),
+        ("train.exploded_above", train.exploded_above),
+        ("max_time_hours", config.max_time_hours),
+    ):
+        _positive(key, value)
+    for key, number in (
+        ("train.kl_penalty_weight", train.kl_penalty_weight),
+        ("train.kl_weight", train.kl_weight),
+        ("train.entropy_weight", train.entropy_weight),
+        ("train.weight_decay", train.weight_decay),
+        ("early_stop_minutes", config.early_stop_minutes),
+        ("early_stop_delta", config.early_stop_delta),
+        ("dataloader.nodes_dist_focus_multiplier", config.dataloader.nodes_dist_focus_multiplier),
+    ):
+        _not_negative(key, number)
+    for name in ("decay_fraction", "min_lr_ratio", "ema_decay"):
+        if not 0 <= getattr(train, name) <= 1:
+            raise UserError(f"train.{name}={getattr(train, name)}: must lie between 0 and 1")
+    for name in ("beta1", "beta2"):
+        if not 0 <= getattr(train, name) < 1:
+            raise UserError(f"train.{name}={getattr(train, name)}: must be at least 0 and below 1")
     if not 0 <= train.train_min_time < train.train_max_time <= 1:
         raise UserError(
             f"train.train_min_time={train.train_min_time}, train.train_max_time={train.train_max_time}: "
@@ -93,9 +158,26 @@ def _check_choices(config: Config) -> None:
             raise UserError(f"{key}={choice}: must be one of {', '.join(allowed)}")
 
 
+def _check_objective(train: TrainSection) -> None:
+    """Refuse what the chosen objective would not read; a default cannot be told from its own value, and passes."""
+    default = {entry.name: entry.default for entry in fields(train)}
+    for other in READ_BY.keys() - {train.objective}:
+        unread = [name for name in READ_BY[other] if getattr(train, name) != default[name]]
+        if unread:
+            given = ", ".join(f"train.{name}={getattr(train, name)}" for name in unread)
+            back = " ".join(f"train.{name}={default[name]}" for name in unread)
+            raise UserError(
+                f"train.objective={train.objective} does not read {given}, which train.objective={other} does: "
+                f"choose that one, or set {back}"
+            )
+
+
 def _check_together(config: Config) -> None:
     """Keys that say something about each other."""
     loader, train = config.dataloader, config.train
+    low, high = loader.nodes_dist_focus_min, loader.nodes_dist_focus_max
+    if low is not None and high is not None and low > high:
+        raise UserError(f"dataloader.nodes_dist_focus_min={low} exceeds dataloader.nodes_dist_focus_max={high}")
     if loader.each_prompt_sample == 1 and (train.objective == "fed_grpo" or train.group_reward_norm):
         raise UserError(
             "dataloader.each_prompt_sample=1: a group of one has no spread to normalise by, nothing would be learned; "
@@ -114,3 +196,63 @@ def _check_together(config: Config) -> None:
         raise UserError(f"train.train_steps={train.train_steps} exceeds model.time_step={config.model.time_step}")
     if config.resume and config.save_path is None:
         raise UserError("resume=true needs save_path: the run directory to continue")
+
+
+def _check_molecules(config: MoleculeConfig) -> None:
+    """Keys that only molecules have."""
+    reward, train = config.reward, config.train
+    _at_least("reward.max_iterations", reward.max_iterations, 1)
+    _positive("reward.timeout", reward.timeout)
+    references = reward.energy_atom_refs
+    if isinstance(references, Mapping):
+        bad = [entry for entry, energy in references.items() if not isinstance(energy, int | float)]
+    else:
+        bad = [] if references in ("xtb", None) else [references]
+    if bad:
+        raise UserError(f"reward.energy_atom_refs: {bad[0]} is no energy of a symbol: give xtb, {{symbol: eV}} or null")
+    published = MoleculeTrain().channel_weights
+    for channel, weight in train.channel_weights.items():
+        _not_negative(f"train.{channel}_adv_weight", weight)
+        if weight and channel not in reward.channels and weight != published[channel]:
+            raise UserError(
+                f"train.{channel}_adv_weight={weight}, but {_why_absent(channel, reward.type)}, or set the weight to 0"
+            )
+    if not any(config.channel_weights.values()):
+        keys = ", ".join(f"train.{channel}_adv_weight" for channel in reward.channels)
+        raise UserError(f"{keys}: the weight of every channel is 0, and nothing would be learned; raise one")
+
+
+def _why_absent(channel: str, reward_type: str) -> str:
+    """Why a reward does not give a channel, and what to do."""
+    if reward_type == "dummy":
+        return f"reward.type=dummy has no channel {channel}: choose reward.type=xtb"
+    if channel == "energy":
+        return "reward.use_energy=false: there is no energy channel; set reward.use_energy=true"
+    return "reward.stability_channel=force: stability is no channel of its own; set reward.stability_channel=own"
+
+
+def _check_crystals(config: CrystalConfig) -> None:
+    """Keys that only crystals have."""
+    _at_least("reward.batch_size", config.reward.batch_size, 1)
+    _at_least("evaluation.relaxed", config.evaluation.relaxed, 0)
+    _positive("reward.timeout", config.reward.timeout)
+    if config.evaluation.second_judge not in (None, "sevennet"):
+        raise UserError(f"evaluation.second_judge={config.evaluation.second_judge}: must be sevennet or null")
+
+
+def _at_least(key: str, value: int | None, low: int) -> None:
+    """Refuse a smaller number; None is left to who reads it."""
+    if value is not None and value < low:
+        raise UserError(f"{key}={value}: must be at least {low}")
+
+
+def _positive(key: str, value: float | None) -> None:
+    """Refuse 0, what is below, and NaN; None is left to who reads it."""
+    if value is not None and not value > 0:
+        raise UserError(f"{key}={value}: must be positive")
+
+
+def _not_negative(key: str, value: float) -> None:
+    """Refuse what is below 0, and what is not finite."""
+    if not (math.isfinite(value) and value >= 0):
+        raise UserError(f"{key}={value}: must be 0 or more")

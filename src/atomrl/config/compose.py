@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -31,7 +33,7 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
         folder: where the user's own YAML files are.
 
     Raises:
-        UserError: unknown or contradictory keys, values of the wrong type, no such file.
+        UserError: unknown or contradictory keys, values of the wrong type, no such file, or one that is no YAML.
     """
     for override in overrides:
         if "=" not in override:
@@ -41,17 +43,39 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
         composed = _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
     except HydraException as error:
         raise UserError(f"configuration {name}: {str(error).strip().splitlines()[0]}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _no_yaml(f"configuration {name}", error) from error
     return from_yaml(composed)
 
 
+def read_config(path: Path) -> Config:
+    """The configuration in a file, e.g. the config.yaml of a run.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _no_yaml(str(path), error) from error
+    try:
+        return from_yaml(loaded)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
 def from_yaml(composed: DictConfig | ListConfig) -> Config:
-    """Typed and validated configuration out of a loaded YAML, e.g. the config.yaml of a run.
+    """Typed and validated configuration out of a loaded YAML.
 
     Raises:
         UserError: as `load_config`.
     """
     tree = OmegaConf.to_container(composed, resolve=False)
-    domain = tree.get("domain", Config.domain) if isinstance(tree, dict) else None
+    if not isinstance(tree, dict):
+        raise UserError("configuration: it is a list, and must be keys with values")
+    domain = tree.get("domain", Config.domain)
     if domain not in DOMAINS:
         raise UserError(f"domain={domain}: must be one of {', '.join(DOMAINS)}")
     for key in _leaves(tree):
@@ -88,6 +112,12 @@ def _compose(name: str, overrides: list[str], folder: Path | None) -> DictConfig
         raise UserError(f"--config-dir {folder}: no such folder")
     with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
         return compose(name, overrides)
+
+
+def _no_yaml(what: str, error: yaml.YAMLError | UnicodeDecodeError) -> UserError:
+    """One line that says what is wrong with a file, and where."""
+    said = re.sub(r"\s+", " ", str(error))
+    return UserError(f"{what} is no YAML: {said}")
 
 
 def _known_key(key: str, kind: type[Config]) -> None:

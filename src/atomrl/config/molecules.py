@@ -16,7 +16,7 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
 
     Attributes:
         type: `xtb` (GFN2) or `dummy` (smoke tests; its numbers mean nothing).
-        workers: scoring processes; null takes one per core.
+        workers: scoring processes; null takes one per core that this process may use.
         timeout: seconds that one molecule may take.
         max_iterations: bound on SCF iterations.
     """
@@ -27,13 +27,21 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
     max_iterations: int = 100
     energy_atom_refs: Any = "xtb"
 
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the channels that this reward gives."""
+        energy = ("energy",) if self.use_energy or self.type == "dummy" else ()
+        stability = ("stability",) if self.stability_channel == "own" and self.type != "dummy" else ()
+        return ("force", *energy, *stability)
+
 
 @dataclass(frozen=True)
 class MoleculeTrain(TrainSection):
     """Objective and optimizer, with the reward's channels.
 
     Attributes:
-        force_adv_weight, energy_adv_weight, stability_adv_weight: weights of the channels' advantages.
+        force_adv_weight, energy_adv_weight, stability_adv_weight: weights of the channels' advantages. The published
+            0.1 of energies counts only where reward.use_energy makes them a channel.
     """
 
     force_adv_weight: float = 1.0
@@ -42,7 +50,7 @@ class MoleculeTrain(TrainSection):
 
     @property
     def channel_weights(self) -> Mapping[str, float]:
-        """Weight of each reward channel's advantages."""
+        """Weight of each channel's advantages, whether the reward gives it or not."""
         return {
             "force": self.force_adv_weight,
             "energy": self.energy_adv_weight,
@@ -68,3 +76,9 @@ class MoleculeConfig(Config):
     reward: MoleculeReward = field(default_factory=MoleculeReward)
     train: MoleculeTrain = field(default_factory=MoleculeTrain)
     log: MoleculeLog = field(default_factory=MoleculeLog)
+
+    @property
+    def channel_weights(self) -> Mapping[str, float]:
+        """Weight of the advantages of each channel that the reward gives."""
+        weights = self.train.channel_weights
+        return {channel: weights[channel] for channel in self.reward.channels}

@@ -109,7 +109,7 @@ class RewardSection:
 
     Attributes:
         type: of the reward; `dummy` is for smoke tests, its numbers mean nothing.
-        workers: scoring processes; null takes one per core.
+        workers: scoring processes; null takes one per core that this process may use.
     """
 
     type: str = "dummy"

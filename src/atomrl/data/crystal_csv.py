@@ -10,9 +10,8 @@ import csv
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
+from atomrl.chemistry.crystals import check_cells, from_crystals
 from atomrl.chemistry.niggli import Crystal
+from atomrl.cores import cores
 from atomrl.data.qm9 import cache_folder
 from atomrl.errors import UserError
 from atomrl.files import write_json, write_whole
@@ -30,7 +31,7 @@ from atomrl.force_fields.pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 ID, CIF = "material_id", "cif"
 
 BLOCK = 1024
@@ -40,7 +41,10 @@ TIMEOUT = 30.0
 """Seconds for one CIF."""
 
 SHOWN = 5
-"""Failed rows that a report names."""
+"""Rows of a kind that a report names."""
+
+ALIKE = 64
+"""Crystals of about the same size that are checked at a time, padded to the largest of them."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class FailedRow:
     Attributes:
         row: its number in the file, 1 for the first after the header.
         material_id: its identifier.
-        reason: why, as `niggli.parse_cif` says it, or `no_cif`, `timeout`, `worker_died`.
+        reason: why, as `niggli.parse_cif` says it, or `no_cif`, `timeout`, `worker_died`, or `unsound: ` and what
+            `check_cells` says.
     """
 
     row: int
@@ -71,6 +76,7 @@ class CrystalSet:
         ids: `material_id` of each crystal.
         labels: other columns, {name: C texts}; columns of further CIFs (`cif.conv`) are left out.
         failures: rows of the file that are not here.
+        remarks: what else a reader should know, e.g. identifiers that come several times.
     """
 
     numbers: NDArray[np.uint8]
@@ -81,6 +87,7 @@ class CrystalSet:
     ids: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]]
     failures: tuple[FailedRow, ...]
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,7 +107,11 @@ class CrystalSet:
         )
 
     def report(self) -> str:
-        """How many rows were read and which were not, in one line."""
+        """How many rows were read and which were not, and the remarks, in one line."""
+        return "; ".join((self._rows(), *self.remarks))
+
+    def _rows(self) -> str:
+        """How many rows were read and which were not."""
         total = len(self) + len(self.failures)
         if not self.failures:
             return f"all {total} rows read"
@@ -123,6 +134,7 @@ class CrystalSet:
             ids=tuple(record["ids"]),
             labels={name: tuple(texts) for name, texts in record["labels"].items()},
             failures=tuple(FailedRow(*failure) for failure in record["failures"]),
+            remarks=tuple(record["remarks"]),
         )
 
     def save(self, path: Path) -> None:
@@ -147,6 +159,7 @@ class CrystalSet:
             "ids": self.ids,
             "labels": self.labels,
             "failures": [(failure.row, failure.material_id, failure.reason) for failure in self.failures],
+            "remarks": self.remarks,
         }
         write_json(path.with_suffix(".json"), record)
 
@@ -154,22 +167,24 @@ class CrystalSet:
 def load_crystal_csv(path: Path, cache: Path | None = None, workers: int | None = None) -> CrystalSet:
     """The crystals of a CSV file in their canonical form (`niggli.canonical`); parsed on the first call, then cached.
 
-    Rows that do not parse are left out, kept as `failures`, and logged.
+    Rows that do not parse, or to a cell that is not sound (`check_cells`), are left out, kept as `failures`, and logged
+    with the `remarks`.
 
     Args:
         path: with the columns `material_id` and `cif`.
         cache: folder for prepared data; the user's cache folder if None.
-        workers: processes; as many as the machine has cores if None.
+        workers: processes; one per core that this process may use if None.
 
     Raises:
-        UserError: the file is missing, a Git LFS pointer, lacks a column, or has no row that parses.
+        UserError: the file is missing, a Git LFS pointer, no CSV text in UTF-8, lacks a column, or has no row that
+            holds a sound crystal.
     """
     stored = (cache or cache_folder()) / f"crystals-v{CACHE_VERSION}-{_digest(path)}.safetensors"
     if not (stored.exists() and stored.with_suffix(".json").exists()):
-        crystals = _parse(path, workers or os.cpu_count() or 1)
+        crystals = _parse(path, cores() if workers is None else workers)
         crystals.save(stored)
     crystals = CrystalSet.load(stored)
-    if crystals.failures:
+    if crystals.failures or crystals.remarks:
         log.warning("%s: %s", path, crystals.report())
     return crystals
 
@@ -191,20 +206,43 @@ def _digest(path: Path) -> str:
 def _parse(path: Path, workers: int) -> CrystalSet:
     """Stream the rows through worker processes, a block at a time."""
     packed = _Packer()
-    with (
-        path.open(newline="", encoding="utf-8") as file,
-        WorkerPool("atomrl.chemistry.niggli:parse_cif", workers, TIMEOUT) as pool,
-    ):
-        for block in _blocks(path, csv.reader(file)):
-            outcomes = pool.map([row[CIF] for row in block.values()])
-            for (number, row), outcome in zip(block.items(), outcomes, strict=True):
-                if not row[CIF].strip():
-                    packed.failures.append(FailedRow(number, row[ID], "no_cif"))
-                elif outcome.reason is not None:
-                    packed.failures.append(FailedRow(number, row[ID], outcome.reason))
-                else:
-                    packed.add(outcome.value, row)
+    try:
+        with (
+            path.open(newline="", encoding="utf-8-sig") as file,
+            WorkerPool("atomrl.chemistry.niggli:parse_cif", workers, TIMEOUT) as pool,
+        ):
+            for block in _blocks(path, csv.reader(file)):
+                _add_block(packed, block, pool)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(
+            f"{path} is no CSV text in UTF-8 ({error}): unpack it if it is compressed, and save it in UTF-8"
+        ) from error
     return packed.result(path)
+
+
+def _add_block(packed: _Packer, block: Mapping[int, Mapping[str, str]], pool: WorkerPool) -> None:
+    """Parse rows, by number, and keep those that hold a sound crystal."""
+    outcomes = pool.map([row[CIF] for row in block.values()])
+    parsed = {number: outcome.value for number, outcome in zip(block, outcomes, strict=True) if outcome.reason is None}
+    unsound = _unsound(parsed)
+    for (number, row), outcome in zip(block.items(), outcomes, strict=True):
+        reason = outcome.reason or unsound.get(number)
+        if not row[CIF].strip():
+            packed.failures.append(FailedRow(number, row[ID], "no_cif"))
+        elif reason is not None:
+            packed.failures.append(FailedRow(number, row[ID], reason))
+        else:
+            packed.add(outcome.value, number, row)
+
+
+def _unsound(crystals: Mapping[int, Crystal]) -> dict[int, str]:
+    """Of crystals by number, those whose cell no force field should see, and why."""
+    reasons: dict[int, str] = {}
+    by_size = iter(sorted(crystals, key=lambda number: len(crystals[number].numbers)))
+    while some := list(islice(by_size, ALIKE)):
+        found = check_cells(from_crystals([crystals[number] for number in some]))
+        reasons |= {number: f"unsound: {why}" for number, why in zip(some, found, strict=True) if why is not None}
+    return reasons
 
 
 def _blocks(path: Path, reader: Iterator[list[str]]) -> Iterator[dict[int, dict[str, str]]]:
@@ -229,14 +267,16 @@ class _Packer:
         self._frac_coords: list[NDArray[np.float32]] = []
         self._lattices: list[NDArray[np.float32]] = []
         self._ids: list[str] = []
+        self._rows: list[int] = []
         self._columns: dict[str, list[str]] = {}
 
-    def add(self, crystal: Crystal, row: Mapping[str, str]) -> None:
-        """Append one row."""
+    def add(self, crystal: Crystal, number: int, row: Mapping[str, str]) -> None:
+        """Append one row, of this number in the file."""
         self._numbers.append(crystal.numbers.astype(np.uint8))
         self._frac_coords.append(crystal.frac_coords.astype(np.float32))
         self._lattices.append(crystal.lattice.astype(np.float32))
         self._ids.append(row[ID])
+        self._rows.append(number)
         for name, text in row.items():
             if name != ID and name.partition(".")[0] != CIF:
                 self._columns.setdefault(name, []).append(text)
@@ -257,7 +297,31 @@ class _Packer:
             tuple(self._ids),
             {name: tuple(self._columns[name]) for name, values in numbers.items() if values is None},
             failures,
+            tuple(self._remarks(name for name, values in numbers.items() if values is None)),
         )
+
+    def _remarks(self, texts: Iterable[str]) -> Iterator[str]:
+        """Identifiers that come again, and columns of texts of which most are numbers."""
+        places = zip(self._rows, self._ids, strict=True)
+        first = dict(reversed(list(zip(self._ids, self._rows, strict=True))))
+        again = [(row, name) for row, name in places if first[name] != row]
+        if again:
+            yield f"{len(again)} rows have the {ID} of an earlier one: {_shown(again)}"
+        for name in texts:
+            filled = [(row, text) for row, text in zip(self._rows, self._columns[name], strict=True) if text.strip()]
+            words = [(row, text) for row, text in filled if _numbers([text]) is None]
+            if 2 * len(words) < len(filled):
+                yield (
+                    f"the column {name!r} is no property, since {len(words)} of its values are no numbers: "
+                    f"{_shown(words)}; leave them empty if they are missing"
+                )
+
+
+def _shown(rows: Sequence[tuple[int, str]]) -> str:
+    """The first few rows and what stands there."""
+    more = len(rows) - SHOWN
+    named = ", ".join(f"row {row} ({text!r})" for row, text in rows[:SHOWN])
+    return named + (f" and {more} more" if more > 0 else "")
 
 
 def _numbers(texts: list[str]) -> NDArray[np.float64] | None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from atomrl.errors import UserError
@@ -71,12 +72,15 @@ def load_qm9(cache: Path | None = None) -> MoleculeSet:
     """All of QM9, from the cached tensor file, which is built on the first call (under a minute).
 
     Raises:
-        UserError: `qm9pack` is not installed and nothing is cached.
+        UserError: `qm9pack` is not installed and nothing is cached, or what is cached is damaged.
     """
     path = (cache or cache_folder()) / f"qm9-v{CACHE_VERSION}.safetensors"
     if not path.exists():
         _build(path)
-    arrays = load_file(path)
+    try:
+        arrays = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it, and it is made again") from error
     return MoleculeSet(arrays["numbers"], arrays["positions"], arrays["offsets"], arrays["ids"])
 
 

@@ -10,6 +10,18 @@ from numpy.typing import NDArray
 from atomrl.errors import UserError
 
 
+def full_batches(count: int, batch_size: int) -> int:
+    """Full batches in a set of `count` structures.
+
+    Raises:
+        UserError: there is none.
+    """
+    batches = count // batch_size
+    if not batches:
+        raise UserError(f"batches of {batch_size} out of {count} structures: make the batches smaller")
+    return batches
+
+
 def sized_rows(
     sizes: NDArray[np.int64], batch_size: int, seed: int, first_step: int = 0
 ) -> Iterator[tuple[int, NDArray[np.int64]]]:
@@ -26,9 +38,7 @@ def sized_rows(
     Raises:
         UserError: the set is smaller than a batch.
     """
-    steps_per_epoch = len(sizes) // batch_size
-    if not steps_per_epoch:
-        raise UserError(f"batches of {batch_size} out of {len(sizes)} structures: make the batches smaller")
+    steps_per_epoch = full_batches(len(sizes), batch_size)
     epoch, skip = divmod(first_step, steps_per_epoch)
     while True:
         rng = np.random.Generator(np.random.PCG64([seed, epoch]))

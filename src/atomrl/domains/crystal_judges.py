@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator
 from functools import cached_property
+from typing import TypedDict
 
 import torch
 
@@ -12,6 +12,7 @@ from atomrl.chemistry.amd import AMDDistances
 from atomrl.chemistry.matching import CrystalMatcher
 from atomrl.chemistry.niggli import Crystal
 from atomrl.config.crystals import CrystalReward
+from atomrl.cores import cores
 from atomrl.data.crystal_reference import CrystalReference
 from atomrl.data.prototypes.rejudge import hull_file
 from atomrl.errors import UserError
@@ -24,17 +25,26 @@ from atomrl.rewards.metrics import FeatureProvider, MetricProvider
 from atomrl.rewards.physics_providers import HullProvider, vae_feature_provider
 
 
+class Place(TypedDict):
+    """Where a force field computes, as it takes it."""
+
+    device: str
+    workers: int
+
+
 class CrystalJudges:
     """Who measures crystals, as a configuration's reward section says.
 
     Args:
         section: reference set, hull, workers.
         vae: whose features diversity is measured in.
+        device: of the force fields, `auto`, `cpu` or `cuda`; on the CPU they run in the workers.
     """
 
-    def __init__(self, section: CrystalReward, vae: CrystalVAE) -> None:
+    def __init__(self, section: CrystalReward, vae: CrystalVAE, device: str = "auto") -> None:
         self.section, self.vae = section, vae
-        self.workers = section.workers or os.cpu_count() or 1
+        self.workers = cores() if section.workers is None else section.workers
+        self._on_gpu = device != "cpu" and torch.cuda.is_available()
 
     @cached_property
     def reference(self) -> CrystalReference:
@@ -51,7 +61,7 @@ class CrystalJudges:
 
     def physics(self) -> HullProvider:
         """Energies by CHGNet above its hull."""
-        force_field = CHGNetForceField(workers=self._workers(), batch_size=self.section.batch_size)
+        force_field = CHGNetForceField(batch_size=self.section.batch_size, **self._place())
         return HullProvider(force_field, self.reference.hull(self.section.hull))
 
     def second(self, name: str) -> HullProvider:
@@ -68,7 +78,7 @@ class CrystalJudges:
         from atomrl.force_fields import sevennet  # noqa: PLC0415 - an extra
 
         hull = self.reference.hull(name=hull_file(sevennet.NAME))
-        return HullProvider(sevennet.SevenNetForceField(workers=self._workers()), hull)
+        return HullProvider(sevennet.SevenNetForceField(**self._place()), hull)
 
     def features(self) -> FeatureProvider:
         """`structure_features` and `composition_features`, of the reference's too."""
@@ -91,9 +101,9 @@ class CrystalJudges:
             raise UserError(f"nobody measures the metric {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
         return [make() for group, make in makers.items() if set(group) & set(names)]
 
-    def _workers(self) -> int:
-        """Processes of a force field that is a network: none on a GPU, which this process feeds."""
-        return 0 if torch.cuda.is_available() else self.workers
+    def _place(self) -> Place:
+        """Of a force field that is a network: a GPU, which this process feeds, or workers."""
+        return {"device": "cuda", "workers": 0} if self._on_gpu else {"device": "cpu", "workers": self.workers}
 
     def _known(self) -> Iterator[Crystal]:
         """The reference's crystals, one by one."""

@@ -15,6 +15,7 @@ from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.errors import UserError
 from atomrl.force_fields.pool import WorkerPool
 from atomrl.metrics.best_of import best_of_n
+from atomrl.metrics.crystal_validity import composition_valid
 from atomrl.metrics.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
 from atomrl.metrics.crystals import CrystalMetrics, evaluate_crystals
 from atomrl.protocols import Reward
@@ -26,6 +27,8 @@ from atomrl.rewards.reinforce import ReinforceReward
 RELAX = "atomrl.force_fields.relax_task:relax_crystal"
 FMAX, MAX_STEPS, RELAX_TIMEOUT = 0.1, 300, 180.0
 """eV/Å; steps; seconds per crystal."""
+SALT = ((11, 1), (17, 1))
+"""NaCl."""
 CHOICE_SEED = 20260101
 """Of the choice of samples that are relaxed: the same places in every column."""
 
@@ -60,7 +63,7 @@ class CrystalPanel(Panel):
         own: the training's components that pay for no metric of the profile; each gets a row.
 
     Raises:
-        UserError: an unknown second judge; no reference set or hull.
+        UserError: an unknown second judge; no reference set or hull; a package is not installed.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class CrystalPanel(Panel):
     ) -> None:
         self.judges, self.relaxed, self._reward = judges, relaxed, reward
         self.batch, self.own = batch, own
+        composition_valid(SALT)  # what SMACT lacks shows now, not after a training
         self.physics = judges.physics()
         self.second = None if second_judge is None else judges.second(second_judge)
         self.matching, self.features = judges.matching(), judges.features()

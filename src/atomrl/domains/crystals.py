@@ -74,7 +74,8 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """
         if config.reward.type == "dummy":
             return DummyReward()
-        return _summed(config, build_components(config.reward.components), CrystalJudges(config.reward, model.vae))
+        judges = CrystalJudges(config.reward, model.vae, config.device)
+        return _summed(config, build_components(config.reward.components), judges)
 
     def channel_weights(self, config: CrystalConfig, reward: Reward) -> Mapping[str, float]:
         """Each component counts as its own weight says; of the dummy, compactness alone."""
@@ -86,7 +87,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
 
     def panel(self, config: CrystalConfig, model: CrystalBackbone) -> CrystalPanel:
         """Profile `mp20-2025`, with the run's force field, reference set and hull."""
-        judges = CrystalJudges(config.reward, model.vae)
+        judges = CrystalJudges(config.reward, model.vae, config.device)
         own = _own_components(config)
         return CrystalPanel(
             judges,

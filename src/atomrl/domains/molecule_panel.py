@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config.molecules import MoleculeReward
+from atomrl.cores import cores
 from atomrl.domains.base import Judged, Panel
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
@@ -29,12 +29,12 @@ class MoleculePanel(Panel):
 
     Args:
         reward: by which `judge_best` chooses; the documented defaults if None.
-        workers: processes of each judge; one per core if None.
+        workers: processes of each judge; one per core that this process may use if None.
         timeout: seconds that one molecule may take.
     """
 
     def __init__(self, reward: MoleculeReward | None = None, workers: int | None = None, timeout: float = 10.0) -> None:
-        count = workers or os.cpu_count() or 1
+        count = cores() if workers is None else workers
         self.force_field = XTBForceField(count, timeout)
         self.checker = MoleculeChecker(count, timeout)
         self.training = TrainingSmiles.load()

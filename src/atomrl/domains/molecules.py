@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         section = config.reward
         if section.type == "dummy":
             return DummyReward()
-        force_field = XTBForceField(section.workers or os.cpu_count() or 1, section.timeout, section.max_iterations)
+        force_field = XTBForceField(section.workers, section.timeout, section.max_iterations)
         network = model.network.config
         unknown = [
             symbol
@@ -67,8 +66,8 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         return ForceEnergyReward(force_field, section)
 
     def channel_weights(self, config: MoleculeConfig, reward: Reward) -> Mapping[str, float]:
-        """As the configuration says."""
-        return config.train.channel_weights
+        """As the configuration says, of the channels that there are."""
+        return config.channel_weights
 
     def monitor(self, config: MoleculeConfig) -> MoleculeMonitor:
         """Stability, elements, RDKit."""
@@ -76,11 +75,11 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
 
     def panel(self, config: MoleculeConfig, model: Backbone) -> MoleculePanel:
         """GFN2-xTB and RDKit."""
-        return MoleculePanel(config.reward, config.reward.workers)
+        return MoleculePanel(config.reward, config.reward.workers, config.reward.timeout)
 
     def rewarded(self, config: MoleculeConfig) -> set[str]:
         """By channel weight, and by the stability terms of the force channel."""
-        reward, weights = config.reward, config.train.channel_weights
+        reward, weights = config.reward, config.channel_weights
         if reward.type == "dummy":
             return set()
         paid = {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}

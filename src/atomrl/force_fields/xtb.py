@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from atomrl.cores import cores
 from atomrl.errors import UserError
 from atomrl.force_fields.base import ODD_ELECTRONS, Evaluation, Geometry, check_geometries, odd_electrons, split
 from atomrl.force_fields.pool import Outcome, WorkerPool
@@ -30,7 +30,7 @@ class XTBForceField:
     electron and flagged.
 
     Args:
-        workers: processes, one thread each; as many as the machine has cores if None.
+        workers: processes, one thread each; one per core that this process may use if None.
         timeout: seconds per molecule, after which its worker is killed.
         max_iterations: of the self-consistent field.
     """
@@ -38,8 +38,7 @@ class XTBForceField:
     elements: frozenset[int] = ELEMENTS
 
     def __init__(self, workers: int | None = None, timeout: float = 10.0, max_iterations: int = 100) -> None:
-        if workers is None:
-            workers = os.cpu_count() or 1
+        workers = cores() if workers is None else workers
         settings = {"max_iterations": max_iterations}
         self._pool = WorkerPool("atomrl.force_fields.gfn2:singlepoint", workers, timeout, settings)
 

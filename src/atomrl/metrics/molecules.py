@@ -40,7 +40,7 @@ METRICS: Mapping[str, Definition] = {
     "rms_force_median": Definition("RMS force, median (failure = inf)", "eV/Å", "samples", "lower"),
     "rms_force_mean": Definition("RMS force, mean of evaluated", "eV/Å", "evaluated", "lower"),
     "force_field_failures": Definition("force field failures", "%", "samples", "lower"),
-    "energy_per_atom_median": Definition("energy per atom, median of evaluated", "eV", "evaluated", "lower"),
+    "energy_per_atom_median": Definition("energy per atom, median (failure = inf)", "eV", "samples", "lower"),
     "energy_per_atom_mean": Definition("energy per atom, mean of evaluated", "eV", "evaluated", "lower"),
 }
 """In the order of the table. Energies are relative to isolated atoms: they depend on size and composition."""
@@ -59,7 +59,8 @@ class Samples:
         novel: valid and not among the training molecules, (B,) bool.
         smiles: of the largest fragment; None if invalid.
         energies: eV, (B,); NaN if the evaluation failed.
-        energies_per_atom: eV relative to isolated atoms, per atom, (B,); NaN likewise.
+        energies_per_atom: eV relative to isolated atoms, per atom, (B,); +inf if the evaluation failed or an element
+            has no reference.
         rms_forces: root of the mean over atoms of |F|^2, eV/Å, (B,); +inf if the evaluation failed.
         force_reasons: why an evaluation failed; None where it did not.
         rdkit_reasons: why a molecule is invalid; None where it is valid.
@@ -103,8 +104,8 @@ def evaluate_molecules(
         structures: the samples as they came, without repair.
         records: what RDKit says about each.
         results: what a force field says about each, eV and eV/Å; None to leave physical metrics out.
-        references: energy of an isolated atom by symbol, eV; a molecule with an element that has none has no energy
-            per atom.
+        references: energy of an isolated atom by symbol, eV; a molecule with an element that has none counts, for the
+            energy per atom, as one whose evaluation failed.
         training: the set that novelty is measured against.
         evaluator: name of the force field, for the record.
         seed: of the bootstrap.
@@ -177,6 +178,7 @@ def _per_sample(
             np.isfinite(rms_forces) & np.array([reason is None for reason in reasons]), rms_forces, np.inf
         )
     atoms = reference_energies(structures.numbers, references).cpu().numpy()
+    per_atom = (energies - atoms) / np.maximum(sizes, 1)
     return Samples(
         sizes=sizes,
         stable_atoms=found.stable_atoms.sum(1).cpu().numpy(),
@@ -186,7 +188,7 @@ def _per_sample(
         novel=novel,
         smiles=tuple(record.smiles for record in records),
         energies=energies,
-        energies_per_atom=(energies - atoms) / np.maximum(sizes, 1),
+        energies_per_atom=np.where(np.isfinite(per_atom), per_atom, np.inf),
         rms_forces=rms_forces,
         force_reasons=reasons,
         rdkit_reasons=tuple(record.reason for record in records),
@@ -209,11 +211,10 @@ def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict
     }
     if not physics:
         return summary
-    energies = samples.energies_per_atom
     return summary | {
         "rms_force_median": median(samples.rms_forces, seed, resamples),
         "rms_force_mean": mean(samples.rms_forces, seed, resamples),
         "force_field_failures": proportion(np.isinf(samples.rms_forces), seed, resamples),
-        "energy_per_atom_median": median(energies[np.isfinite(energies)], seed, resamples),
-        "energy_per_atom_mean": mean(energies, seed, resamples),
+        "energy_per_atom_median": median(samples.energies_per_atom, seed, resamples),
+        "energy_per_atom_mean": mean(samples.energies_per_atom, seed, resamples),
     }

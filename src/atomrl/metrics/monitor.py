@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from ase.data import chemical_symbols
 
@@ -21,7 +23,11 @@ class MoleculeMonitor:
         self._checker = MoleculeChecker() if rdkit else None
 
     def measure(self, structures: Structures) -> Stats:
-        """Stability, mean size and shares of the elements; validity, uniqueness of the valid, and their product."""
+        """Stability, mean size and shares of the elements, shares of 1.
+
+        With RDKit also validity, uniqueness of the valid and their product, and how many of the valid are stable; NaN
+        if none is valid.
+        """
         structures = structures.to(torch.device("cpu"))
         verdict = valence(structures.numbers, structures.positions, structures.mask)
         atoms = structures.numbers[structures.mask]
@@ -32,10 +38,13 @@ class MoleculeMonitor:
         }
         stats |= {f"share_{chemical_symbols[int(z)]}": float((atoms == z).double().mean()) for z in atoms.unique()}
         if self._checker is not None:
-            names = [record.smiles for record in self._checker.check(structures) if record.smiles is not None]
+            records = self._checker.check(structures)
+            names = [record.smiles for record in records if record.smiles is not None]
+            stable = verdict.molecule_stable[torch.tensor([record.valid for record in records])]
             stats["rdkit_validity"] = len(names) / len(structures)
             stats["rdkit_uniqueness"] = len(set(names)) / max(1, len(names))
             stats["validity_x_uniqueness"] = len(set(names)) / len(structures)
+            stats["stability_given_rdkit_valid"] = float(stable.double().mean()) if len(stable) else math.nan
         return stats
 
     def close(self) -> None:

@@ -130,6 +130,10 @@ class ConditionModule(nn.Module):
         names = [condition.name for condition in conditions]
         if not names or len(set(names)) < len(names):
             raise UserError(f"conditions need names that differ, got {names}")
+        if bad := [name for name in names if not name or "." in name or hasattr(nn.ModuleDict(), name)]:
+            raise UserError(f"conditions {bad}: torch refuses these as names of modules; call them otherwise")
+        if not 0 <= drop_prob <= 1:
+            raise UserError(f"drop_prob={drop_prob}: must lie between 0 and 1")
         self.conditions, self.drop_prob = tuple(conditions), drop_prob
         self.encoders = nn.ModuleDict({condition.name: ConditionEncoder(condition, hidden) for condition in conditions})
         self.proj = nn.Sequential(nn.Linear(len(names) * hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden))

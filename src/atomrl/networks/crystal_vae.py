@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from atomrl.networks.checks import at_least, shared_by_heads
 from atomrl.networks.transformer import Transformer, index_embedding
 from atomrl.records import Structures
 
@@ -36,6 +37,17 @@ class CrystalVAEConfig:
     layers: int = 8
     latent: int = 8
     elements: int = 100
+
+    def check(self) -> None:
+        """Refuse what no network can be made of.
+
+        Raises:
+            UserError: a number out of range, or `width` is no even multiple of the heads.
+        """
+        at_least(1, width=self.width, heads=self.heads, feedforward=self.feedforward)
+        at_least(1, layers=self.layers, latent=self.latent)
+        at_least(2, elements=self.elements)
+        shared_by_heads(self.width, self.heads)
 
 
 @dataclass(frozen=True)
@@ -178,10 +190,15 @@ class Decoder(nn.Module):
 
 
 class CrystalVAE(nn.Module):
-    """Encoder and decoder between crystals and latents (B, N, D)."""
+    """Encoder and decoder between crystals and latents (B, N, D).
+
+    Raises:
+        UserError: see `CrystalVAEConfig.check`.
+    """
 
     def __init__(self, config: CrystalVAEConfig) -> None:
         super().__init__()
+        config.check()
         self.config = config
         self.encoder = Encoder(config)
         self.quant_conv = nn.Linear(config.width, 2 * config.latent, bias=False)

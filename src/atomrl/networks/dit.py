@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from atomrl.networks.checks import at_least, shared_by_heads
 from atomrl.networks.transformer import index_embedding
 
 FREQUENCIES = 256
@@ -56,6 +57,16 @@ class DiTConfig:
     def preset(cls, size: str, **changes: Any) -> DiTConfig:
         """A published size, S, B or L, with changes."""
         return cls(**{**PRESETS[size], **changes})
+
+    def check(self) -> None:
+        """Refuse what no network can be made of.
+
+        Raises:
+            UserError: a number out of range, or `hidden` is no even multiple of the heads.
+        """
+        at_least(1, latent=self.latent, hidden=self.hidden, depth=self.depth)
+        at_least(1, heads=self.heads, mlp_ratio=self.mlp_ratio)
+        shared_by_heads(self.hidden, self.heads)
 
 
 def time_embedding(time: Tensor) -> Tensor:
@@ -185,10 +196,15 @@ class TimeEmbedder(nn.Module):
 
 
 class DiT(nn.Module):
-    """Noise and variance in a noisy latent, given its time step and a condition."""
+    """Noise and variance in a noisy latent, given its time step and a condition.
+
+    Raises:
+        UserError: see `DiTConfig.check`.
+    """
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
+        config.check()
         self.config = config
         self.x_embedder = _linear(config.latent, config.hidden)
         self.t_embedder = TimeEmbedder(config.hidden)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from ase.data import atomic_numbers
 from torch import Tensor, nn
 
 from atomrl.diffusion.edm import polynomial_gamma, remove_mean
+from atomrl.errors import UserError
+from atomrl.networks.checks import at_least, positive
 from atomrl.networks.egnn import EGNN, EGNNConfig
 
 
@@ -64,6 +67,35 @@ class EDMConfig:
             normalization_factor=self.normalization_factor,
         )
 
+    def atomic_numbers(self) -> tuple[int, ...]:
+        """Of the elements, in their order.
+
+        Raises:
+            UserError: one is no element symbol.
+        """
+        if unknown := [symbol for symbol in self.elements if not atomic_numbers.get(symbol)]:
+            raise UserError(f"the backbone's elements {unknown} are not element symbols")
+        return tuple(atomic_numbers[symbol] for symbol in self.elements)
+
+    def check(self) -> None:
+        """Refuse what no network can be made of, or would not be the one that was asked for.
+
+        Raises:
+            UserError: an unknown element or none, a number out of range, or an unknown word.
+        """
+        elements, factors = list(self.elements), list(self.normalize_factors)
+        if not elements or len(set(self.atomic_numbers())) < len(elements):
+            raise UserError(f"elements={elements}: name one or more, each once")
+        if len(factors) != 3:
+            raise UserError(f"normalize_factors={factors}: give three positive numbers")
+        for factor in factors:
+            positive(normalize_factors=factor)
+        at_least(0, context_features=self.context_features)
+        at_least(1, diffusion_steps=self.diffusion_steps)
+        if not 0 < self.noise_precision < 0.5:
+            raise UserError(f"noise_precision={self.noise_precision}: must lie between 0 and 0.5")
+        self.egnn().check()
+
 
 class Dynamics(nn.Module):
     """Holds the EGNN under its published name, `dynamics.egnn`."""
@@ -84,12 +116,17 @@ class NoiseTable(nn.Module):
 
 
 class EDMNetwork(nn.Module):
-    """eps_theta(z_t, t, context) of EDM, with the published parameter names."""
+    """eps_theta(z_t, t, context) of EDM, with the published parameter names.
+
+    Raises:
+        UserError: see `EDMConfig.check`.
+    """
 
     buffer: Tensor
 
     def __init__(self, config: EDMConfig) -> None:
         super().__init__()
+        config.check()
         self.config = config
         self.dynamics = Dynamics(config.egnn())
         self.gamma = NoiseTable(polynomial_gamma(config.diffusion_steps, config.noise_precision))

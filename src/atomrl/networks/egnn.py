@@ -18,7 +18,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from atomrl.errors import UserError
+from atomrl.networks.checks import at_least, positive
 from atomrl.networks.pair_network import PairInputs, message_sum, pair_scalar
+
+AGGREGATIONS = ("sum", "mean")
 
 SIN_FREQUENCIES = 6
 """Wave numbers of the sinusoidal distance embedding: 2 pi 4^k / 15 per Å for k = 0..5."""
@@ -65,6 +69,19 @@ class EGNNConfig:
     def edge_features(self) -> int:
         """Geometric features of a pair: its distance at the block's start and at the input, each embedded."""
         return 2 * (2 * SIN_FREQUENCIES if self.sin_embedding else 1)
+
+    def check(self) -> None:
+        """Refuse what no network can be made of, or would not be the one that was asked for.
+
+        Raises:
+            UserError: a number out of range, or an unknown aggregation.
+        """
+        at_least(1, in_features=self.in_features, hidden=self.hidden, edge_hidden=self.edge_width)
+        at_least(1, layers=self.layers, inv_sublayers=self.inv_sublayers)
+        at_least(0, norm_constant=self.norm_constant)
+        positive(coords_range=self.coords_range, normalization_factor=self.normalization_factor)
+        if self.aggregation not in AGGREGATIONS:
+            raise UserError(f"aggregation={self.aggregation}: must be one of {', '.join(AGGREGATIONS)}")
 
 
 @dataclass(frozen=True)
@@ -226,10 +243,15 @@ class EquivariantBlock(nn.Module):
 
 
 class EGNN(nn.Module):
-    """Fully connected EGNN over the real atoms of each molecule, without self edges."""
+    """Fully connected EGNN over the real atoms of each molecule, without self edges.
+
+    Raises:
+        UserError: see `EGNNConfig.check`.
+    """
 
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__()
+        config.check()
         self.config = config
         self.embedding = nn.Linear(config.in_features, config.hidden)
         self.embedding_out = nn.Linear(config.hidden, config.in_features)

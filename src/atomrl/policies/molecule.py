@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 
 import torch
-from ase.data import atomic_numbers
+from ase.data import chemical_symbols
 from torch import Tensor, nn
 
 from atomrl.diffusion.edm import ReverseKernel, alpha, project, remove_mean, sigma
@@ -27,24 +27,36 @@ def encode(numbers: Tensor, positions: Tensor, mask: Tensor, config: EDMConfig) 
 
     Returns:
         (B, N, 3 + F), 0 where padded.
+
+    Raises:
+        UserError: a real atom is of none of the elements.
     """
-    elements = element_numbers(config).to(numbers.device)
+    one_hot = numbers[..., None] == element_numbers(config).to(numbers.device)
+    unknown = (mask > 0) & ~one_hot.any(-1)
+    if bool(unknown.any()):
+        symbols = [_symbol(number) for number in numbers[unknown].unique().tolist()]
+        raise UserError(
+            f"the backbone knows {', '.join(config.elements)}; the molecules also hold {', '.join(symbols)}"
+        )
     by_position, by_type, by_charge = config.normalize_factors
-    columns = [
-        remove_mean(positions / by_position, mask),
-        (numbers[..., None] == elements).to(positions.dtype) / by_type,
-    ]
+    columns = [remove_mean(positions / by_position, mask), one_hot.to(positions.dtype) / by_type]
     if config.include_charges:
         columns.append(numbers[..., None].to(positions.dtype) / by_charge)
     return torch.cat(columns, dim=-1) * mask[..., None]
 
 
 def element_numbers(config: EDMConfig) -> Tensor:
-    """Atomic number of each one-hot column, (elements,) int64."""
-    unknown = [symbol for symbol in config.elements if symbol not in atomic_numbers]
-    if unknown:
-        raise UserError(f"the backbone's elements {unknown} are not element symbols")
-    return torch.tensor([atomic_numbers[symbol] for symbol in config.elements])
+    """Atomic number of each one-hot column, (elements,) int64.
+
+    Raises:
+        UserError: one is no element symbol.
+    """
+    return torch.tensor(config.atomic_numbers())
+
+
+def _symbol(number: int) -> str:
+    """Of an element; `Z=...` for a number that is none."""
+    return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"Z={number}"
 
 
 class MoleculePolicy(WithReference[EDMNetwork]):

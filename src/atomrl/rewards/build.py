@@ -6,16 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atomrl.errors import UserError
-from atomrl.rewards.components import CustomReward, RewardComponent
+from atomrl.rewards.components import CustomReward, RewardComponent, check_scaling
 from atomrl.rewards.custom import load_object
-
-TARGET = "_target_"
-
-PUBLISHED = {
-    "src.rl_module.components": "atomrl.rewards.components",
-    "src.rl_module.reward": "atomrl.rewards.reinforce",
-}
-"""Modules as published configurations name them, and where they are here."""
+from atomrl.rewards.trust import TARGET, here
 
 
 def build_components(entries: Sequence[Any]) -> list[RewardComponent]:
@@ -25,7 +18,7 @@ def build_components(entries: Sequence[Any]) -> list[RewardComponent]:
         entries: each `{_target_: ..., key: value}`. `_target_` names a component of this package (by its published name
             too), or code of the user's, by a dotted path or `path/to/file.py:name`: a `RewardComponent`, another class
             with `compute`, or a function f(structures) -> array. The other keys are its arguments; a value may be such
-            a mapping again.
+            a mapping again, of a class with `predict`.
 
     Raises:
         UserError: no entry, one without `_target_`, a name that is not there, or arguments that it refuses.
@@ -44,6 +37,7 @@ def _component(entry: Any) -> RewardComponent:
     else:
         component = _made(CustomReward, name, {"source": found, **options})
     assert isinstance(component, RewardComponent)
+    check_scaling(component)
     return component
 
 
@@ -52,15 +46,18 @@ def _parts(entry: Any) -> tuple[str, dict[str, Any]]:
     if not isinstance(entry, Mapping) or not isinstance(entry.get(TARGET), str):
         raise UserError(f"reward.components: {entry!r} is no mapping with {TARGET}: a class or function")
     options = {str(key): _value(value) for key, value in entry.items() if key != TARGET}
-    return _here(entry[TARGET]), options
+    return here(entry[TARGET]), options
 
 
 def _value(value: Any) -> Any:
-    """An argument; a mapping with `_target_` becomes the object that it names."""
+    """An argument; a mapping with `_target_` becomes an object of the class that it names, which must predict."""
     if not isinstance(value, Mapping) or TARGET not in value:
         return value
     name, options = _parts(value)
-    return _made(load_object(name), name, options)
+    found = load_object(name)
+    if not isinstance(found, type) or not callable(getattr(found, "predict", None)):
+        raise UserError(f"reward.components: {name} is no class with predict, and an argument can be of no other class")
+    return _made(found, name, options)
 
 
 def _made(kind: Any, name: str, options: Mapping[str, Any]) -> Any:
@@ -69,9 +66,3 @@ def _made(kind: Any, name: str, options: Mapping[str, Any]) -> Any:
         return kind(**options)
     except TypeError as error:
         raise UserError(f"reward component {name} with {', '.join(options) or 'no arguments'}: {error}") from error
-
-
-def _here(name: str) -> str:
-    """Where a published name is in this package."""
-    module, _, last = name.rpartition(".")
-    return f"{PUBLISHED[module]}.{last}" if module in PUBLISHED else name

@@ -16,8 +16,9 @@ from atomrl.advantages import Groups
 from atomrl.errors import UserError
 from atomrl.protocols import Reward
 from atomrl.records import Prompts, RewardTable, Structures
-from atomrl.rewards.components import CustomReward, RewardComponent
-from atomrl.rewards.custom import load_object
+from atomrl.rewards.build import build_components
+from atomrl.rewards.components import RewardComponent
+from atomrl.rewards.custom import load_object, no_exit
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.testing import check_reward
 
@@ -113,15 +114,19 @@ def load_reward(source: str) -> Reward:
             a class that implements `protocols.Reward` and needs no arguments.
 
     Raises:
-        UserError: no such file or name, or it is none of these.
+        UserError: no such file or name, it is none of these, or it cannot be made as a training would make it.
     """
     found = load_object(source)
     if isinstance(found, type) and not issubclass(found, RewardComponent) and hasattr(found, "score"):
+        if missing := [part for part in ("scope", "close") if not hasattr(found, part)]:
+            raise UserError(f"{source} has no {' and no '.join(missing)}, which a class with score needs too")
         try:
-            return cast("Reward", found())
+            with no_exit(source):
+                return cast("Reward", found())
         except TypeError as error:
             raise UserError(f"{source} cannot be made without arguments ({error}): check it from Python") from error
-    return ReinforceReward([CustomReward(found)])
+    with no_exit(source):
+        return ReinforceReward(build_components([{"_target_": source}]))
 
 
 def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardReport:
@@ -131,16 +136,20 @@ def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardRe
         reward: of any kind.
         structures: B samples, e.g. `example_crystals()`.
         prompts: theirs.
+
+    Raises:
+        UserError: as `reward.score`, or it ends the program.
     """
-    table = reward.score(structures, prompts)
-    started = time.perf_counter()
-    table = reward.score(structures, prompts)
-    seconds = (time.perf_counter() - started) / max(1, len(structures))
     broken = None
-    try:
-        check_reward(reward, structures, prompts)
-    except AssertionError as error:
-        broken = str(error)
+    with no_exit("the reward"):
+        reward.score(structures, prompts)
+        started = time.perf_counter()
+        table = reward.score(structures, prompts)
+        seconds = (time.perf_counter() - started) / max(1, len(structures))
+        try:
+            check_reward(reward, structures, prompts)
+        except AssertionError as error:
+            broken = str(error)
     return RewardReport(
         samples=len(structures),
         groups=Groups.of(prompts.group_ids).count,

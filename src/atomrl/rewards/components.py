@@ -15,6 +15,7 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,7 +27,7 @@ from atomrl.errors import UserError
 from atomrl.rewards.custom import FORMS, load_object
 from atomrl.rewards.metrics import BatchMetrics
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
-from atomrl.rewards.normalize import CLIP_RANGE, check_normalization, normalize
+from atomrl.rewards.normalize import CLIP_RANGE, check_normalization, normalize, require_number
 from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
 from atomrl.rewards.scores import Scores
 
@@ -57,6 +58,9 @@ class RewardComponent(ABC):
         eps: of the normalisation.
         clip_range: of the normalisation `clip`.
 
+    Raises:
+        UserError: a number that is none or not finite, or an unknown normalisation.
+
     Attributes:
         required_metrics: names in `BatchMetrics` that `compute` reads.
         failed_value: what a sample whose geometry is not sound is worth; None: nothing (NaN), and the objective
@@ -73,6 +77,7 @@ class RewardComponent(ABC):
         eps: float = 1e-4,
         clip_range: tuple[float, float] = CLIP_RANGE,
     ) -> None:
+        require_number(f"weight of {type(self).__name__}", weight)
         check_normalization(normalize_fn, eps, clip_range)
         self.weight, self.normalize_fn, self.eps, self.clip_range = weight, normalize_fn, eps, tuple(clip_range)
 
@@ -105,6 +110,20 @@ class RewardComponent(ABC):
         """Compute, normalise over the batch, and weigh, (B,)."""
         answer = self.compute(gen_structures=gen_structures, **kwargs)
         return self.scale(answer.values if isinstance(answer, Scores) else answer)
+
+
+def check_scaling(component: RewardComponent) -> None:
+    """Refuse a component that does not know its weight and normalisation.
+
+    Raises:
+        UserError: its `__init__` does not call that of `RewardComponent`.
+    """
+    missing = [name for name in ("weight", "normalize_fn", "eps", "clip_range") if not hasattr(component, name)]
+    if missing:
+        raise UserError(
+            f"reward component {type(component).__name__} has no {', '.join(missing)}: its __init__ must call "
+            "super().__init__(**options)"
+        )
 
 
 def snake_case(name: str) -> str:
@@ -143,6 +162,8 @@ class CustomReward(RewardComponent):
                 raise UserError(f"CustomReward needs source: {FORMS}, a class with compute, or a function")
             source = type(self)
         found = load_object(source) if isinstance(source, str) else source
+        if isinstance(found, type) and issubclass(found, CustomReward) and found.compute is CustomReward.compute:
+            raise UserError(f"CustomReward cannot be made of {source!r}, which has no compute of its own")
         self._name = snake_case(found.__name__) if hasattr(found, "__name__") else "custom"
         self._function: Callable[..., Any]
         self._metrics: tuple[str, ...] = self.required_metrics
@@ -179,9 +200,18 @@ def as_scores(answer: Any, name: str) -> Tensor | Scores:
     """What `compute` of the component `name` returned: a tensor or Scores as it is, an array or a list as a tensor.
 
     Raises:
-        UserError: it is none of these.
+        UserError: it is none of these, or holds complex numbers.
     """
-    if isinstance(answer, Tensor | Scores):
+    if isinstance(answer, Scores):
+        return Scores(_as_tensor(answer.values, name), answer.reasons)
+    return _as_tensor(answer, name)
+
+
+def _as_tensor(answer: Any, name: str) -> Tensor:
+    """Real numbers as a tensor."""
+    if answer.is_complex() if isinstance(answer, Tensor) else np.iscomplexobj(answer):
+        raise UserError(f"reward component {name}: got complex numbers; return real ones")
+    if isinstance(answer, Tensor):
         return answer
     try:
         return torch.from_numpy(np.array(answer, dtype=np.float64))
@@ -202,6 +232,9 @@ class PredictorReward(RewardComponent):
         clip_min: a prediction is raised to this first.
         clip_max: and lowered to this.
         scaling: `weight` and the other options of `RewardComponent`.
+
+    Raises:
+        UserError: a predictor without `predict` or without the property, or a number that is none.
     """
 
     def __init__(
@@ -214,10 +247,15 @@ class PredictorReward(RewardComponent):
         **scaling: Any,
     ) -> None:
         super().__init__(**scaling)
+        for name, number in (("target_value", target_value), ("clip_min", clip_min), ("clip_max", clip_max)):
+            if number is not None:
+                require_number(f"{name} of PredictorReward", number)
         if clip_min is not None and clip_max is not None and not clip_min < clip_max:
             raise UserError(f"clip_min must be below clip_max, got {clip_min} and {clip_max}")
         if isinstance(predictor, str | Path):
             predictor = NetworkPredictor.load(predictor, target_name)
+        elif isinstance(predictor, type) or not hasattr(predictor, "predict"):
+            raise UserError(f"PredictorReward's predictor must be a folder or an object with predict: {predictor!r}")
         self.predictor = predictor
         self.target_name, self.target_value = target_name, target_value
         self.clip_min, self.clip_max = clip_min, clip_max
@@ -260,8 +298,8 @@ class CreativityReward(RewardComponent):
 
     def __init__(self, max_distance: float | None = None, **scaling: Any) -> None:
         super().__init__(**scaling)
-        if max_distance is not None and not max_distance > 0:
-            raise UserError(f"CreativityReward's max_distance must be positive, got {max_distance}")
+        if max_distance is not None and not (isinstance(max_distance, Real) and max_distance > 0):
+            raise UserError(f"CreativityReward's max_distance must be positive, got {max_distance!r}")
         self.max_distance = math.inf if max_distance is None else max_distance
 
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
@@ -296,10 +334,16 @@ class DiversityReward(RewardComponent):
         max_references: more reference rows than this are subsampled,
         seed: by this seed.
         scaling: `weight` and the other options of `RewardComponent`.
+
+    Raises:
+        UserError: one of them is no such number.
     """
 
     def __init__(self, max_references: int = MAX_REFERENCES, seed: int = 0, **scaling: Any) -> None:
         super().__init__(**scaling)
+        for name, number, low in (("max_references", max_references, 1), ("seed", seed, 0)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < low:
+                raise UserError(f"{name} of {type(self).__name__} must be a whole number from {low}, got {number!r}")
         self.max_references, self.seed = max_references, seed
 
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Scores:

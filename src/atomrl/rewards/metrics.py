@@ -102,7 +102,10 @@ class BatchMetrics:
         """
         if name not in self._known:
             if name not in self._providers:
-                raise UserError(f"no provider for the metric {name}; there are {', '.join(sorted(self._providers))}")
+                raise UserError(
+                    f"nothing provides the metric {name} (there are: {', '.join(sorted(self._providers)) or 'none'}): "
+                    "add it to required_metrics of the component that reads it"
+                )
             started = time.perf_counter()
             measured = self._providers[name].measure(self.batch)
             self.seconds[name] = time.perf_counter() - started

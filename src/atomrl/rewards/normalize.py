@@ -13,6 +13,10 @@ result is 0. `clip` looks at no spread.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -23,17 +27,32 @@ NORMALIZE_FNS = ("std", "norm", "subtract_mean", "clip")
 CLIP_RANGE = (-1.0, 1.0)
 
 
+def require_number(name: str, value: object) -> None:
+    """Refuse what is no finite real number: a text, None, True, NaN.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise UserError(f"{name} must be a finite number, got {value!r}")
+
+
 def check_normalization(normalize_fn: str | None, eps: float, clip_range: tuple[float, float]) -> None:
     """Refuse a normalisation that does not exist.
 
     Raises:
-        UserError: an unknown name, a negative eps, or an empty clip range.
+        UserError: an unknown name, an eps that is negative or no finite number, or an empty clip range.
     """
     if normalize_fn is not None and normalize_fn not in NORMALIZE_FNS:
         raise UserError(f"normalize_fn is one of {', '.join(NORMALIZE_FNS)}, or null; got {normalize_fn!r}")
+    require_number("eps of a normalisation", eps)
     if not eps >= 0:
         raise UserError(f"eps of a normalisation must be 0 or more, got {eps}")
-    if len(clip_range) != 2 or not clip_range[0] < clip_range[1]:
+    if not isinstance(clip_range, Sequence) or isinstance(clip_range, str) or len(clip_range) != 2:
+        raise UserError(f"clip_range is a lower and a higher bound, got {clip_range!r}")
+    for end in clip_range:
+        require_number("each end of clip_range", end)
+    if not clip_range[0] < clip_range[1]:
         raise UserError(f"clip_range is a lower and a higher bound, got {list(clip_range)}")
 
 

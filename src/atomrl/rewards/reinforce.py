@@ -22,12 +22,24 @@ from atomrl.advantages import Groups
 from atomrl.chemistry.crystals import check_cells, readable_formula
 from atomrl.errors import UserError
 from atomrl.records import Prompts, RewardTable, Structures
-from atomrl.rewards.components import RewardComponent, as_scores, unique_names
-from atomrl.rewards.metrics import BatchMetrics, Metric, MetricProvider, first_reasons, sound_batch, spread
+from atomrl.rewards.components import CustomReward, RewardComponent, as_scores, check_scaling, unique_names
+from atomrl.rewards.custom import no_exit
+from atomrl.rewards.metrics import (
+    BatchMetrics,
+    CrystalBatch,
+    Metric,
+    MetricProvider,
+    first_reasons,
+    sound_batch,
+    spread,
+)
 from atomrl.rewards.normalize import check_normalization, normalize
 
 CELL_CHECKS = "cell_checks"
 """Part of the time that is no component's."""
+
+LARGEST = 1e150
+"""A raw value whose square is still finite, as the standard deviation needs it."""
 
 
 class ReinforceReward:
@@ -57,6 +69,8 @@ class ReinforceReward:
         check_normalization(normalize_fn, eps, (-1.0, 1.0))
         if not components:
             raise UserError("ReinforceReward got no components: name at least one")
+        for component in components:
+            check_scaling(component)
         self.components, self.normalize_fn, self.eps = tuple(components), normalize_fn, eps
         self.reference_dataset, self.check = reference_dataset, check
         self.names = unique_names(self.components)
@@ -86,7 +100,8 @@ class ReinforceReward:
         component's that went into a metric it was the first to ask for.
 
         Raises:
-            UserError: a component returned a wrong shape, or NaN without a reason; a metric has no provider.
+            UserError: a component returned a wrong shape, or NaN without a reason, or changed the samples; what it
+                returned is too large to be normalised and weighed; a metric has no provider.
         """
         self._require_metrics()
         samples, started = len(structures), time.perf_counter()
@@ -102,7 +117,7 @@ class ReinforceReward:
             answer = spread(self._compute(name, component, metrics, prompts.sample_ids[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
-            channels[name] = component.scale(raw[f"raw_{name}"])
+            channels[name] = _scaled(name, component, raw[f"raw_{name}"])
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
@@ -141,12 +156,21 @@ class ReinforceReward:
         nothing: tuple[str | None, ...] = (None,) * len(batch)
         if not len(batch):
             return Metric(torch.zeros(0, dtype=torch.float64), ())
-        returned = component.compute(
-            gen_structures=list(batch.crystals),
-            batch_gen=batch.tensors,
-            metrics_obj=metrics,
-            device=batch.tensors.positions.device,
-        )
+        # Not of the package's own, which are known to leave them alone: looking takes a millisecond per sample.
+        foreign = type(component).__module__ != RewardComponent.__module__ or isinstance(component, CustomReward)
+        crystals, before = list(batch.crystals), _content(batch) if foreign else ()
+        with no_exit(f"reward component {name}"):
+            returned = component.compute(
+                gen_structures=crystals,
+                batch_gen=batch.tensors,
+                metrics_obj=metrics,
+                device=batch.tensors.positions.device,
+            )
+        if foreign and _content(batch) != before:
+            raise UserError(
+                f"reward component {name} changes gen_structures or batch_gen, which other components read too: "
+                "let it work on copies"
+            )
         answer = as_scores(returned, name)
         values, reasons = (answer, nothing) if isinstance(answer, Tensor) else (answer.values, answer.reasons)
         if values.shape != (len(batch),) or len(reasons) != len(batch):
@@ -163,3 +187,25 @@ class ReinforceReward:
                     "return a finite number, or Scores with a reason for NaN"
                 )
         return Metric(torch.where(values.isfinite(), values, torch.nan), reasons)
+
+
+def _scaled(name: str, component: RewardComponent, raw: Tensor) -> Tensor:
+    """A component's raw values (B,), NaN where there is none, normalised and weighed, all others finite."""
+    scaled = component.scale(raw)
+    known = raw[raw.isfinite()]
+    if bool((known.abs() > LARGEST).any() or (raw.isfinite() & ~scaled.isfinite()).any()):
+        raise UserError(
+            f"reward component {name}: its values, {float(known.min())} to {float(known.max())}, are too large for "
+            f"normalize_fn={component.normalize_fn} and weight={component.weight}; return smaller numbers"
+        )
+    return scaled
+
+
+def _content(batch: CrystalBatch) -> tuple[bytes, ...]:
+    """What a component must leave as it is: the samples as tensors, and cells, places and atoms of the crystals."""
+    tensors = batch.tensors
+    columns = [tensors.numbers, tensors.positions, tensors.mask, *([] if tensors.cell is None else [tensors.cell])]
+    arrays = [column.detach().cpu().numpy() for column in columns]
+    arrays += [array for crystal in batch.crystals for array in (crystal.lattice.matrix, crystal.frac_coords)]
+    atoms = [sorted(crystal.composition.get_el_amt_dict().items()) for crystal in batch.crystals]
+    return (*(array.tobytes() for array in arrays), repr(atoms).encode())

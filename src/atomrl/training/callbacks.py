@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from atomrl.config import Config
 from atomrl.errors import UserError
-from atomrl.files import whole
+from atomrl.files import whole, write_whole
 from atomrl.progress import bar
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
@@ -25,6 +29,49 @@ def save(trainer: lightning.Trainer, path: Path) -> None:
         trainer.save_checkpoint(partial)
 
 
+def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
+    """`torch.save` as a whole; by way of memory, since torch's own writer has no word for a full disk.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(values), buffer)
+    write_whole(path, buffer.getvalue())
+
+
+class Interruption(Callback):
+    """Knows whether a signal ended the run: Lightning's own status says so for any exception.
+
+    Attributes:
+        code: exit code of a run that Ctrl-C (130) or SIGTERM (143) ended; None for any other end.
+    """
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Look at what ends the run (Lightning)."""
+        if isinstance(exception, KeyboardInterrupt):
+            self.code = 130
+        elif isinstance(exception, SIGTERMException):
+            self.code = 143
+
+
+def logged(trainer: lightning.Trainer, key: str, name: str) -> float:
+    """The last value of a number that the configuration names.
+
+    Raises:
+        UserError: nobody logs it.
+    """
+    if name not in trainer.callback_metrics:
+        known = ", ".join(sorted(trainer.callback_metrics))
+        raise UserError(f"{key}={name} is not logged; choose one of {known}")
+    return float(trainer.callback_metrics[name])
+
+
 class Checkpoints(Callback):
     """Saves checkpoint_latest.pth every few iterations; checkpoint_best.pth and the averaged weights on a new best."""
 
@@ -34,18 +81,13 @@ class Checkpoints(Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare, then save (Lightning)."""
-        metric = self.config.best_checkpoint_metric
-        if metric not in trainer.callback_metrics:
-            known = ", ".join(sorted(trainer.callback_metrics))
-            raise UserError(f"best_checkpoint_metric={metric} is not logged; choose one of {known}")
-        value = float(trainer.callback_metrics[metric])
+        value = logged(trainer, "best_checkpoint_metric", self.config.best_checkpoint_metric)
         sign = 1 if self.config.best_checkpoint_mode == "max" else -1
         if math.isfinite(value) and not sign * value <= sign * self.best:
             self.best = value
             save(trainer, self.folder / BEST)
             assert isinstance(pl_module, RLModule)
-            with whole(self.folder / WEIGHTS) as partial:
-                torch.save(pl_module.averaged.module.state_dict(), partial)
+            save_tensors(self.folder / WEIGHTS, pl_module.averaged.module.state_dict())
         done = trainer.current_epoch + 1
         if done % self.config.save_every == 0 or done == trainer.max_epochs or trainer.should_stop:
             save(trainer, self.folder / LATEST)
@@ -76,12 +118,20 @@ class Limits(Callback):
             trainer.should_stop = True
         if config.early_stop_metric is None:
             return
-        value = float(trainer.callback_metrics[config.early_stop_metric])
+        value = logged(trainer, "early_stop_metric", config.early_stop_metric)
         if value >= self.best + config.early_stop_delta:
             self.best, self.improved = value, now
         elif now - self.improved > config.early_stop_minutes * 60:
             print(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes: stopping")
             trainer.should_stop = True
+
+    def state_dict(self) -> dict[str, float]:
+        """The best value so far (Lightning)."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Continue with the best value so far; the minutes without a better one start anew (Lightning)."""
+        self.best = state_dict["best"]
 
 
 class Progress(Callback):

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import lightning
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.nn import Parameter
 
 from atomrl.advantages import Advantages
 from atomrl.checkpoints.stored import read_torch
 from atomrl.collective import current
-from atomrl.config import TrainSection, from_yaml
+from atomrl.config import CrystalConfig, TrainSection, read_config
 from atomrl.config.checks import check_needs
 from atomrl.errors import UserError
 from atomrl.objectives.base import Objective
 from atomrl.protocols import DiffusionPolicy, Monitor
 from atomrl.records import Prompts, RewardTable, Structures, Trajectory
+from atomrl.rewards.trust import require_trust
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.scoring import Scorer
 from atomrl.training.run_directory import find_run
@@ -78,7 +78,7 @@ class DocumentedInterface(lightning.LightningModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's other options are for modules with hparams
-        cls, checkpoint_path: str | Path, *, weights_only: bool | None = None
+        cls, checkpoint_path: str | Path, *, weights_only: bool | None = None, trust_code: bool = False
     ) -> RLModule:
         """The module of a run, with the weights of one of its checkpoints, on the CPU.
 
@@ -88,17 +88,18 @@ class DocumentedInterface(lightning.LightningModule):
             checkpoint_path: checkpoint_latest.pth or checkpoint_best.pth, next to the run's config.yaml; or the run
                 directory, for the latest.
             weights_only: accepted as documented. False changes nothing: loading never runs code from a file.
+            trust_code: run code that the run's config.yaml names: a reward component that is not the package's.
 
         Raises:
-            UserError: no run there, a file that is not a run's checkpoint or holds objects, or what the reward
-                compares with is missing.
+            UserError: no run there, a file that is not a run's checkpoint or holds objects, what the reward compares
+                with is missing, or the configuration names such code and it is not trusted.
         """
         if weights_only is False:
             log.warning(
                 "%s: weights_only=False is accepted, but loading stays safe: tensors and plain values only, never code",
                 checkpoint_path,
             )
-        return _load_run(Path(checkpoint_path))
+        return _load_run(Path(checkpoint_path), trust_code)
 
     def rollout(self, batch: Prompts) -> tuple[Generated, Trajectory]:
         """Sample every prompt; a `per_sample` reward scores the first samples while the next are drawn."""
@@ -167,12 +168,14 @@ class _KeptGradients:
         self.gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
 
 
-def _load_run(place: Path) -> RLModule:
+def _load_run(place: Path, trust_code: bool) -> RLModule:
     """The module that a run's config.yaml describes, built on its checkpoint instead of its base backbone."""
     from atomrl.experiment import build_module  # noqa: PLC0415 - imports RLModule
 
     checkpoint, described = find_run(place)
-    config = from_yaml(OmegaConf.load(described))
+    config = read_config(described)
+    if isinstance(config, CrystalConfig) and not trust_code:
+        require_trust(config.reward.components, described, "trust_code=True")
     config = replace(config, model=replace(config.model, backbone=str(checkpoint)))
     check_needs(config)
     module, _ = build_module(config)

@@ -10,6 +10,7 @@ from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
 from atomrl.data.crystal_batches import augment, settle
 from atomrl.data.packed_crystals import PackedCrystals, load_splits
+from atomrl.data.sized import full_batches
 from atomrl.errors import UserError
 from atomrl.metrics.reconstruction import match_rate
 from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE, CrystalVAEConfig, LossWeights
@@ -75,6 +76,7 @@ def pretrain_vae(overrides: Sequence[str]) -> Path:
     dtype = stored_type(options.store)
     splits = load_splits(options.data)
     check_elements(splits, options.model)
+    full_batches(len(splits.train), options.train.batch_size)
     begin(options)
     module = PretrainVAE(options.model, options.train, options.weights)
     watched = _sample(splits.validation, options.match_structures, options.train.seed)
@@ -106,6 +108,7 @@ def pretrain_ldm(overrides: Sequence[str]) -> Path:
             f"the VAE in {options.vae} has {vae.config.latent} latent channels, the denoiser {options.model.latent}: "
             f"set model.latent={vae.config.latent}"
         )
+    full_batches(len(splits.train), options.train.batch_size)
     begin(options)
     # The stream's first batch holds crystals of one size; their latents need not spread like those of all.
     some = _sample(splits.train, options.train.batch_size, options.train.seed)

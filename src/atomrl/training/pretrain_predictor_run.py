@@ -13,6 +13,7 @@ from atomrl.checkpoints.predictor import save_predictor
 from atomrl.checkpoints.vae import load_vae
 from atomrl.data.crystal_batches import augmented
 from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals, load_splits
+from atomrl.data.sized import full_batches
 from atomrl.errors import UserError
 from atomrl.networks.predictor import CHUNK, CrystalPredictor, PredictorConfig, PropertyHead
 from atomrl.training.crystal_session import CrystalSession, check_elements, crystal_stream, rounded, stored_type
@@ -59,6 +60,7 @@ def pretrain_predictor(overrides: Sequence[str]) -> Path:
     )
     vae = load_vae(options.vae)
     check_elements(splits, vae.config)
+    full_batches(len(splits.train), options.train.batch_size)
     begin(options)
     head = PropertyHead(options.model.inputs(vae.config), tuple(columns), options.model)
     standardize(head, splits.train)

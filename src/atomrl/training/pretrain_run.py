@@ -14,7 +14,9 @@ from lightning.pytorch.callbacks import Callback
 
 from atomrl.checkpoints.backbone import Backbone, save_backbone
 from atomrl.data.batches import SizedBatches
-from atomrl.data.qm9 import load_qm9, size_histogram, split
+from atomrl.data.qm9 import ATOMIC_NUMBERS, load_qm9, size_histogram, split
+from atomrl.data.sized import full_batches
+from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, sample
 from atomrl.metrics.monitor import MoleculeMonitor
 from atomrl.networks.edm import EDMConfig
@@ -63,11 +65,13 @@ def pretrain_edm(overrides: Sequence[str]) -> Path:
     """Train to the end, or continue; the folder then holds model.safetensors and model.json.
 
     Raises:
-        UserError: an unknown option, or QM9 is not installed.
+        UserError: an unknown option or one that cannot be, or QM9 is not installed.
     """
     options = options_from(PretrainRun, overrides, "pretrain edm")
+    _check_model(options.model)
     train, folder = options.train, Path(options.save_path)
     parts = split(load_qm9())
+    full_batches(len(parts["train"]), train.batch_size)
     sizes = size_histogram(parts["train"])
     begin(options)
     module = PretrainEDM(options.model, train)
@@ -76,3 +80,14 @@ def pretrain_edm(overrides: Sequence[str]) -> Path:
     card = fit(module, data, options, [SampleQuality(sizes, options.quality_every, options.quality_samples)])
     save_backbone(folder, module.average, sizes, card)
     return folder
+
+
+def _check_model(config: EDMConfig) -> None:
+    """Refuse a network that QM9 does not fit."""
+    if missing := [symbol for symbol in ATOMIC_NUMBERS if symbol not in config.elements]:
+        raise UserError(f"model.elements={list(config.elements)}: QM9 also holds {', '.join(missing)}; add them")
+    if config.context_features:
+        raise UserError(
+            f"model.context_features={config.context_features}: QM9's molecules come without a condition; leave it at 0"
+        )
+    config.check()

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from atomrl.checkpoints.folder import first_line
 from atomrl.errors import UserError
+from atomrl.experiment import choose_device
+from atomrl.training.callbacks import Interruption
+from atomrl.training.pretrain_checks import check
+from atomrl.training.pretrain_saving import LAST, LastCheckpoint, checkpoint_to_continue
 from atomrl.training.pretraining import PretrainConfig
-
-LAST = "last.ckpt"
 
 
 @dataclass
@@ -31,18 +34,21 @@ class Session:
 
     Attributes:
         save_path: folder of checkpoints, logs and, at the end, the weights; an unfinished run there is continued.
-        init: checkpoint of another run to continue from, e.g. for a short decay of the learning rate; null: none.
-        precision: Lightning's, e.g. `32-true` or `bf16-mixed`.
+        init: checkpoint of another run to start from, e.g. for a short decay of the learning rate; null: none. Once the
+            run has its own checkpoint in `save_path`, it continues from that one.
+        device: `auto`, `cpu` or `cuda`; one GPU at most.
+        precision: `32-true`, `bf16-mixed` or, on a GPU, `16-mixed`; see Lightning.
         threads: of torch; null leaves torch's choice.
         val_every: steps between validations.
-        val_batches: batches of a validation.
-        log_every: steps between lines of the log.
+        val_batches: batches of a validation; 0: none.
+        log_every: steps between lines of the log; 0: none.
         checkpoint_minutes: between checkpoints.
         train: how to train.
     """
 
     save_path: str = "runs/pretrain"
     init: str | None = None
+    device: str = "auto"
     precision: str = "32-true"
     threads: int | None = None
     val_every: int = 1000
@@ -64,17 +70,30 @@ def options_from(kind: type[S], overrides: Sequence[str], command: str) -> S:
         command: its name, for errors.
 
     Raises:
-        UserError: an unknown option, or a value of the wrong type or one that an option's own check refuses.
+        UserError: an unknown option, or a value of the wrong type, out of range or one that an option's own check
+            refuses.
     """
     schema = OmegaConf.structured(kind)
     for name in schema:
         if OmegaConf.is_config(schema[name]):
             OmegaConf.set_readonly(schema[name], False)
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{command}: {override!r} is not of the form key=value")
+        try:
+            schema.merge_with_dotlist([override])
+        except YAMLError as error:
+            raise UserError(
+                f"{command}: {override!r} cannot be read ({first_line(error)}): close what it opens"
+            ) from error
+        except (OmegaConfBaseException, ValueError) as error:
+            raise UserError(f"{command}: {first_line(error)}") from error
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(schema, OmegaConf.from_dotlist(list(overrides))))
-    except (OmegaConfBaseException, ValueError) as error:
+        typed = OmegaConf.to_object(schema)
+    except (OmegaConfBaseException, ValueError) as error:  # a missing interpolation; what an option's own check refuses
         raise UserError(f"{command}: {first_line(error)}") from error
     assert isinstance(typed, kind)
+    check(typed)
     return typed
 
 
@@ -95,36 +114,69 @@ def fit(
 
     Returns:
         The card's entries about the training.
+
+    Raises:
+        UserError: see `checkpoint_to_continue`; or the folder cannot be written.
+        KeyboardInterrupt: Ctrl-C; the folder holds the checkpoint that the same command continues from.
+        SystemExit: SIGTERM; likewise.
     """
-    folder = Path(session.save_path)
+    resume = checkpoint_to_continue(module, session)
+    folder = _writable(Path(session.save_path))
+    interruption, last = Interruption(), LastCheckpoint(folder / LAST, session.checkpoint_minutes)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module=r"lightning\..*")
-    trainer = lightning.Trainer(
-        max_steps=session.train.steps,
-        default_root_dir=folder,
-        precision=session.precision,  # type: ignore[arg-type]  # Lightning checks it
-        logger=CSVLogger(folder, name="log"),
-        gradient_clip_val=session.train.max_grad_norm,
-        val_check_interval=session.val_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        log_every_n_steps=session.log_every,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[
-            ModelCheckpoint(
-                folder, save_last=True, train_time_interval=timedelta(minutes=session.checkpoint_minutes), save_top_k=1
-            ),
-            *callbacks,
-        ],
-    )
-    last = folder / LAST
-    resume = str(last) if last.exists() else session.init
     started = time.monotonic()
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    trainer.save_checkpoint(last)
+    with warnings.catch_warnings(), last.listening():
+        warnings.filterwarnings("ignore", module=r"lightning\..*")
+        trainer = _trainer(session, [interruption, *callbacks, last])
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+        except (SystemExit, RuntimeError):
+            # Lightning turns Ctrl-C into an exit with code 1, or into an error of its own tear-down, and SIGTERM, as of
+            # a batch system, into one with code 0.
+            if interruption.code is None:
+                raise
+            raise last.stopped(interruption.code) from None
+        last.save(trainer)
+    if last.asked:  # after the last step
+        raise last.stopped(130)
     hours = (time.monotonic() - started) / 3600
     print(f"{trainer.global_step} steps -> {folder}")
     return {
         "training": {"steps": trainer.global_step, "seed": session.train.seed, "hours_of_last_session": hours},
     }
+
+
+def _trainer(session: Session, callbacks: list[Callback]) -> lightning.Trainer:
+    """Lightning's, on one device."""
+    return lightning.Trainer(
+        accelerator="gpu" if choose_device(session.device).type == "cuda" else "cpu",
+        devices=1,
+        max_steps=session.train.steps,
+        default_root_dir=session.save_path,
+        precision=session.precision,  # type: ignore[arg-type]  # checked
+        logger=CSVLogger(session.save_path, name="log"),
+        gradient_clip_val=session.train.max_grad_norm,
+        val_check_interval=session.val_every,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=session.log_every,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+    )
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, made as needed, with that of the logs.
+
+    Raises:
+        UserError: it cannot be made or written.
+    """
+    try:
+        (folder / "log").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create save_path={folder}: {error.strerror}; choose another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to save_path={folder}: no permission; choose another folder")
+    return folder

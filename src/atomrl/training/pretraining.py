@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import lightning
 import torch
@@ -17,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from atomrl.data.batches import Listed
-from atomrl.schedules import follow
+from atomrl.schedules import follow, tail_factor
 from atomrl.training.averaging import move_average
 
 
@@ -29,10 +28,10 @@ class PretrainConfig:
         steps: optimizer steps in all.
         decay_steps: the learning rate is constant but for the last `decay_steps`, over which it falls to 0. A run
             whose length is not known yet keeps a constant rate; a short decay from any of its checkpoints gives
-            weights to use.
+            weights to use. 0: it stays constant to the end.
         batch_size: structures per step.
         lr: peak learning rate of AdamW.
-        warmup: steps of linear warm-up.
+        warmup: steps of linear warm-up; 0: none.
         weight_decay: of AdamW.
         max_grad_norm: gradients are clipped to this norm.
         ema_decay: decay of the averaged weights per step.
@@ -98,8 +97,9 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
         self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch.mask))
         return terms["loss"]
 
-    def on_train_batch_end(self, *_: object) -> None:
-        """Move the averaged weights (Lightning)."""
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Move the averaged weights with the others, before any callback saves both (Lightning)."""
+        super().optimizer_step(*args, **kwargs)
         self.averaged.update_parameters(self.network)
 
     def validation_step(self, batch: B, batch_idx: int) -> None:
@@ -111,11 +111,7 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
         """AdamW; linear warm-up, constant, then cosine to 0 (Lightning)."""
         config = self.config
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-
-        def factor(step: int) -> float:
-            left = min(1.0, max(0, config.steps - step) / config.decay_steps)
-            return min(1.0, (step + 1) / config.warmup) * 0.5 * (1 - math.cos(math.pi * left))
-
+        factor = partial(tail_factor, warmup=config.warmup, total=config.steps, decay=config.decay_steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

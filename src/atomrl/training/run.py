@@ -10,18 +10,25 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from lightning.pytorch.trainer.states import TrainerStatus
 
-from atomrl.checkpoints.stored import read_stored, read_torch
+from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.config.checks import check_needs
 from atomrl.domains import Model, domain_of
 from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.evaluation import SamplePlan, compare, sample
 from atomrl.experiment import build_module, choose_device
-from atomrl.training.callbacks import Checkpoints, Limits, Progress
+from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
 from atomrl.training.jsonl import JSONLLogger
-from atomrl.training.run_directory import LATEST, METRICS, fresh_path, open_run
+from atomrl.training.run_directory import (
+    LATEST,
+    METRICS,
+    REPRODUCER,
+    check_resumable,
+    forget_if_empty,
+    fresh_path,
+    open_run,
+)
 
 COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""
@@ -35,11 +42,13 @@ def train(config: Config, name: str) -> Path:
         name: of the experiment, part of the default save_path.
 
     Raises:
-        UserError: see `check_needs`, `build_module` and `open_run`.
+        UserError: see `check_needs`, `build_module`, `check_resumable` and `open_run`.
         NonFiniteLossError: the loss is not finite; a reproducer was saved in the run directory.
     """
     check_extras(config)
     check_needs(config)
+    place = Path(config.save_path) if config.save_path else fresh_path(name)
+    first = check_resumable(place, config) if config.resume else 0
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
@@ -48,16 +57,14 @@ def train(config: Config, name: str) -> Path:
     try:
         assert isinstance(module.policy, torch.nn.Module)
         weights = sum(p.numel() * p.element_size() for p in module.policy.parameters())
-        folder = open_run(
-            Path(config.save_path) if config.save_path else fresh_path(name),
-            to_yaml(config),
-            config.resume,
-            COPIES * weights,
-        )
+        folder = open_run(place, to_yaml(config), config.resume, COPIES * weights)
         checkpoint = folder / LATEST if config.resume else None
-        first = 0 if checkpoint is None else int(read_torch(checkpoint)["atomrl"]["iteration"]) + 1
-        print(f"{name}: {model.origin} on {device.type}, {config.dataloader.epoches - first} iterations -> {folder}")
-        _fit(module, config, folder, checkpoint, first, device)
+        left = max(0, config.dataloader.epoches - first)
+        print(f"{name}: {model.origin} on {device.type}, {left} iterations -> {folder}")
+        try:
+            _fit(module, config, folder, checkpoint, first, device)
+        finally:
+            forget_if_empty(folder)
     finally:
         module.close()
     return folder
@@ -66,18 +73,21 @@ def train(config: Config, name: str) -> Path:
 def train_and_evaluate(config: Config, name: str, command: str) -> Path:
     """Train, then print and save the before/after table, if evaluation.samples asks for one.
 
-    `command` is what a reader would type to get the same table.
+    `command` is what a reader would type to get the same table. The judges are called in before the training, so that
+    what they lack does not show at its end.
     """
-    folder = train(config, name)
+    check_extras(config)
+    check_needs(config)
     if not config.evaluation.samples:
-        return folder
+        return train(config, name)
     domain, device = domain_of(config), choose_device(config.device)
+    base = domain.load(read_stored(config.model.backbone), config)
     plan = SamplePlan(
         config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
     )
-    places = {"base": config.model.backbone, "trained": str(folder / LATEST)}
-    models: dict[str, Model] = {label: domain.load(read_stored(where), config) for label, where in places.items()}
-    with domain.panel(config, models["base"]) as panel:
+    with domain.panel(config, base) as panel:
+        folder = train(config, name)
+        models: dict[str, Model] = {"base": base, "trained": domain.load(read_stored(str(folder / LATEST)), config)}
         judged = {label: panel.judge(sample(model, plan, device, label)) for label, model in models.items()}
         report = compare(judged, domain.rewarded(config), panel, plan.seed, command, folder / "evaluation")
     print(report.markdown())
@@ -96,6 +106,7 @@ def _fit(
 ) -> None:
     """Let Lightning drive the iterations."""
     assert isinstance(module, lightning.LightningModule)
+    interruption = Interruption()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -105,7 +116,7 @@ def _fit(
             max_epochs=config.dataloader.epoches,
             default_root_dir=folder,
             logger=_loggers(config, folder, first),
-            callbacks=[Progress(), Limits(config), Checkpoints(folder, config)],
+            callbacks=[interruption, Progress(), Limits(config), Checkpoints(folder, config)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -116,15 +127,22 @@ def _fit(
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
         except (SystemExit, RuntimeError):
             # Lightning turns Ctrl-C into an exit with code 1, or, between two iterations, into an error of its own
-            # tear-down; either way its status says what happened.
-            if trainer.state.status != TrainerStatus.INTERRUPTED:
+            # tear-down; SIGTERM, as of a batch system, ends a run after the iteration in which it comes.
+            if interruption.code is None:
                 raise
-            print(f"\nstopped; continue with: save_path={folder} resume=true", flush=True)
-            raise KeyboardInterrupt from None
+            print(f"\n{_how_to_go_on(folder)}", flush=True)
+            raise (KeyboardInterrupt if interruption.code == 130 else SystemExit(interruption.code)) from None
         except NonFiniteLossError as error:
-            path = folder / "nonfinite_loss.pt"
-            torch.save(dict(error.reproducer), path)
+            path = folder / REPRODUCER
+            save_tensors(path, error.reproducer)
             raise NonFiniteLossError(f"{error}; the run stopped, {path} reproduces it", error.reproducer) from error
+
+
+def _how_to_go_on(folder: Path) -> str:
+    """What to do after Ctrl-C."""
+    if (folder / LATEST).is_file():
+        return f"stopped; continue with: save_path={folder} resume=true"
+    return f"stopped before the first checkpoint; start again with: save_path={folder}"
 
 
 def _loggers(config: Config, folder: Path, first: int) -> list[Logger]:

@@ -7,11 +7,15 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
+from atomrl.checkpoints.stored import read_stored
+from atomrl.config import Config, read_config
+from atomrl.domains import domain_of
 from atomrl.errors import UserError
 from atomrl.files import write_whole
 
 LATEST, BEST, WEIGHTS = "checkpoint_latest.pth", "checkpoint_best.pth", "generative_model_ema.npy"
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
+REPRODUCER = "nonfinite_loss.pt"
 
 
 def fresh_path(name: str) -> Path:
@@ -36,6 +40,36 @@ def find_run(place: Path) -> tuple[Path, Path]:
     return checkpoint, described
 
 
+def check_resumable(path: Path, config: Config) -> int:
+    """First iteration that a resumed run has left; what it stands on is checked before anything of it is written over.
+
+    Raises:
+        UserError: there is no run, its checkpoint is damaged or of something else, or the configuration names another
+            domain, backbone or seed than the run began with.
+    """
+    if not (path / LATEST).is_file():
+        how = f"remove {path} and leave resume out" if path.exists() else "leave resume out"
+        raise UserError(f"nothing to resume: {path / LATEST} does not exist; {how} to start a run there")
+    checkpoint, described = find_run(path)
+    began = read_config(described)
+    pairs = {
+        "domain": (began.domain, config.domain),
+        "model.backbone": (began.model.backbone, config.model.backbone),
+        "seed": (began.seed, config.seed),
+    }
+    for key, (old, new) in pairs.items():
+        if old != new:
+            raise UserError(
+                f"resume=true with {key}={new}, but the run in {path} began with {key}={old}: give the same experiment "
+                "and the same overrides, or another save_path for another run"
+            )
+    stored = read_stored(str(checkpoint))
+    if "iteration" not in stored.card:
+        raise UserError(f"{checkpoint} is not a run's checkpoint: it lacks the number of its iteration")
+    domain_of(config).load(stored, config)  # refuses weights that do not fit
+    return int(stored.card["iteration"]) + 1
+
+
 def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> Path:
     """Create a run directory, or open the one to continue.
 
@@ -49,26 +83,33 @@ def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> P
         The path.
 
     Raises:
-        UserError: it holds a run and `resume` is off; `resume` is on and there is nothing to continue; it cannot be
-            written; the disk is full.
+        UserError: it holds a run or something else and `resume` is off; it cannot be written; the disk is full.
     """
-    if resume:
-        if not (path / LATEST).is_file():
-            raise UserError(f"nothing to resume: {path / LATEST} does not exist; leave resume out to start a run there")
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"{path} exists: set resume=true to continue the run in it, or give another save_path")
-    created = not path.exists()
     try:
+        created = not path.exists()
+        if not resume and not created and (not path.is_dir() or any(path.iterdir())):
+            how = "set resume=true to continue the run in it" if (path / LATEST).is_file() else "remove it"
+            raise UserError(f"{path} exists: {how}, or give another save_path")
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free
     except OSError as error:
         raise UserError(f"cannot create the run directory {path}: {error.strerror}") from error
     try:
         if free < needed_bytes:
-            raise UserError(f"{path}: the run needs {needed_bytes >> 20} MiB, {free >> 20} MiB are free on that disk")
+            needed, left = (f"{count / 2**20:.1f} MiB" for count in (needed_bytes, free))
+            raise UserError(f"{path}: the run needs {needed}, {left} are free on that disk")
         write_whole(path / CONFIG, config_yaml)
     except UserError:
         if created:
             shutil.rmtree(path)
         raise
     return path
+
+
+def forget_if_empty(path: Path) -> None:
+    """Take back the directory of a run that ended before it had anything to keep, so that it can start there again."""
+    metrics = path / METRICS
+    begun = metrics.is_file() and metrics.stat().st_size > 0
+    if begun or any((path / name).exists() for name in (LATEST, BEST, REPRODUCER)):
+        return
+    shutil.rmtree(path)

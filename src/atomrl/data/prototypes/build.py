@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from atomrl.data.prototypes.candidate import Candidate
+from atomrl.data.prototypes.notes import read_notes
 from atomrl.errors import UserError
 from atomrl.files import write_json
 from atomrl.force_fields.pool import Outcome, WorkerPool
@@ -89,12 +90,21 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """The lines of `relaxed.jsonl`.
 
     Raises:
-        UserError: there is no such file.
+        UserError: there is no such file, or a line of it is none of a build's.
     """
     if not path.exists():
         raise UserError(f"no relaxed structures at {path}; run `atomrl data prototypes build --save {path.parent}`")
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    records = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            record = json.loads(line)
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(
+                f"{path}, line {number} cannot be read ({error}): delete it, and the next "
+                "`atomrl data prototypes build` does its candidate again"
+            ) from error
+        records.append(record)
+    return records
 
 
 def _relaxed(left: deque[Candidate], options: BuildOptions) -> Iterator[tuple[Candidate, Outcome]]:
@@ -148,7 +158,7 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
     if not path.exists():
         write_json(path, settings)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_notes(path, "build into another folder")
     different = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))
     if different:
         name = different[0]

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomrl.errors import UserError
 from atomrl.extras import extra
 
 # Imports stand inside the commands: pymatgen, torch and chgnet take ten seconds, `--help` should not.
@@ -35,13 +36,25 @@ def data_command(arguments: Sequence[str]) -> None:
     hull.add_argument("--judge", choices=["sevennet"], required=True, help="the other force field, an extra")
     hull.add_argument("--folder", type=Path, help="folder of the finished set (default: the one that ships)")
     hull.add_argument("--output", type=Path, help="folder of the new hull (default: that of the set)")
-    hull.add_argument("--workers", type=int, default=1, help="processes of one thread each")
+    hull.add_argument("--workers", type=int, default=1, help="processes of one thread each; 0: this process")
     for step in (build, finish, check, hull):
         step.add_argument(
             "--save", type=Path, default=Path("runs/prototypes"), help="folder of the build and of energies so far"
         )
     options = parser.parse_args(arguments)
+    _check_ranges(options)
     _STEPS[options.step](options)
+
+
+def _check_ranges(options: argparse.Namespace) -> None:
+    """Refuse numbers that cannot be."""
+    given = vars(options)
+    for name, low in (("limit", 1), ("workers", 1 if options.step == "build" else 0), ("seed", 0)):
+        if given.get(name, low) < low:
+            raise UserError(f"--{name}={given[name]}: must be at least {low}")
+    minutes = given.get("minutes")
+    if minutes is not None and not minutes > 0:
+        raise UserError(f"--minutes={minutes}: must be positive")
 
 
 def _build(options: argparse.Namespace) -> None:

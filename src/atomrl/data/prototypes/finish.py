@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
 from collections import Counter
 from dataclasses import asdict
@@ -20,6 +19,7 @@ from torch import Tensor
 from atomrl.chemistry.hull import HullKey
 from atomrl.data.prototypes.build import read_records
 from atomrl.data.prototypes.load import CARD_FILE, HULL_FILE, SET_FILE, SPLITS
+from atomrl.data.prototypes.notes import read_notes
 from atomrl.data.prototypes.relax import WEIGHTS
 from atomrl.data.prototypes.selection import (
     CONTACT,
@@ -59,7 +59,7 @@ def finish(save_folder: Path, output: Path, split_seed: int = 0) -> dict[str, An
         UserError: there is nothing to finish, or a file cannot be written.
     """
     records = read_records(save_folder / "relaxed.jsonl")
-    build = json.loads((save_folder / "build.json").read_text(encoding="utf-8"))
+    build = read_notes(save_folder / "build.json", "build into another folder")
     lines = hashlib.sha256((save_folder / "relaxed.jsonl").read_bytes()).hexdigest()
     selection = select(records, HullKey(model_id(WEIGHTS), CORRECTIONS[WEIGHTS], f"prototypes-{lines[:12]}"))
     if not selection.crystals:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import lzma
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,15 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from atomrl.checkpoints.folder import refuse_pointer
+from atomrl.data.prototypes.notes import read_notes
 from atomrl.errors import UserError
 from atomrl.records import Structures
 
 ASSETS = Path(__file__).parents[2] / "assets" / "prototypes"
 SET_FILE, CARD_FILE, HULL_FILE = "prototypes.safetensors.xz", "prototypes.json", "hull.json"
 SPLITS = ("train", "val", "test")
+REMEDY = "make it with `atomrl data prototypes build` and `finish`"
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ def load_prototypes(folder: Path = ASSETS) -> PrototypeSet:
         folder: with `prototypes.safetensors.xz` and its card `prototypes.json`.
 
     Raises:
-        UserError: a file is missing, or the set is not the one that the card describes.
+        UserError: a file is missing, damaged or a Git LFS pointer, or the set is not the one that the card describes.
     """
     for name in (SET_FILE, CARD_FILE):
-        if not (folder / name).exists():
-            raise UserError(f"no {name} in {folder}; make it with `atomrl data prototypes build` and `finish`")
-    card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        if not (folder / name).is_file():
+            raise UserError(f"no {name} in {folder}; {REMEDY}")
+        refuse_pointer(folder / name)
+    card = read_notes(folder / CARD_FILE, REMEDY, {"sha256": str, "prototypes": list})
     content = (folder / SET_FILE).read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != card["sha256"]:
@@ -100,4 +103,11 @@ def load_prototypes(folder: Path = ASSETS) -> PrototypeSet:
             f"{folder / SET_FILE} has SHA-256 {found[:12]}..., its card says {card['sha256'][:12]}...; "
             "the file is damaged or belongs to another card: make both again"
         )
-    return PrototypeSet(**load(lzma.decompress(content)), prototypes=tuple(card["prototypes"]), card=card)
+    arrays = load(lzma.decompress(content))
+    expected = {entry.name for entry in fields(PrototypeSet)} - {"prototypes", "card"}
+    if arrays.keys() != expected:
+        raise UserError(
+            f"{folder / SET_FILE} was written by another version: it differs by the arrays "
+            f"{sorted(arrays.keys() ^ expected)}; {REMEDY}"
+        )
+    return PrototypeSet(**arrays, prototypes=tuple(card["prototypes"]), card=card)

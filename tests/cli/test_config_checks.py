@@ -1,0 +1,156 @@
+"""Values that mean nothing, and keys that contradict each other, are refused before anything loads."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from atomrl.config import Config, MoleculeConfig, from_yaml, load_config, read_config, to_yaml
+from atomrl.domains import domain_of
+from atomrl.errors import UserError
+from atomrl.experiment import build_objective
+from atomrl.force_fields.xtb import XTBForceField
+from atomrl.records import Prompts, Structures
+from atomrl.rewards.base import Physics
+from atomrl.rewards.dummy import DummyReward
+from atomrl.rewards.force_energy import score_physics
+
+CONF = Path(__file__).parents[2] / "src" / "atomrl" / "conf"
+SHIPPED = [str(path.relative_to(CONF).with_suffix("")) for path in sorted(CONF.rglob("*.yaml"))]
+
+RANGES = {
+    "must be positive": [
+        *("train.max_grad_norm=-1", "train.max_grad_norm=0", "train.max_grad_norm=nan", "train.max_behaviour_kl=-1"),
+        *("train.clip_advantage_value=-1", "train.exploded_above=0", "train.clip_range=0", "train.learning_rate=-1"),
+        *("max_time_hours=0", "reward.timeout=0"),
+    ],
+    "must be 0 or more": [
+        *("train.kl_penalty_weight=-1", "train.weight_decay=-1", "train.weight_decay=inf", "train.force_adv_weight=-1"),
+        *("early_stop_minutes=-1", "early_stop_delta=-1", "dataloader.nodes_dist_focus_multiplier=-1"),
+    ],
+    "must lie between 0 and 1": ["train.ema_decay=2", "train.decay_fraction=-1", "train.min_lr_ratio=5"],
+    "at least 0 and below 1": ["train.beta1=2", "train.beta2=1"],
+    "must be at least": [
+        *("train.total_steps=0", "train.warmup_steps=-1", "reward.max_iterations=0", "reward.workers=0", "threads=0"),
+        *("evaluation.time_step=0", "evaluation.samples=-1"),
+    ],
+    "64 bits": ["seed=18446744073709551616"],
+}
+TOGETHER = [
+    ("train.kl_weight=1", "objective=fed_grpo does not read train.kl_weight=1.0, which train.objective=grpo does"),
+    ("train.group_reward_norm=false", "set train.group_reward_norm=True"),
+    ("train.reward_normalize_fn=null", "set train.reward_normalize_fn=std"),
+    ("train.kl_weight=1 train.entropy_weight=1e-5", "or set train.kl_weight=0.0 train.entropy_weight=0.0"),
+    ("domain=crystals train.reward_eps=0.1", "does not read train.reward_eps=0.1"),
+    (
+        "train.objective=grpo train.clip_advantage_value=3",
+        "objective=grpo does not read train.clip_advantage_value=3.0",
+    ),
+    ("train.energy_adv_weight=0.2", "set reward.use_energy=true"),
+    ("train.stability_adv_weight=1", "set reward.stability_channel=own"),
+    ("reward.type=dummy reward.stability_channel=own train.stability_adv_weight=1", "dummy has no channel stability"),
+    ("train.force_adv_weight=0", "every channel is 0"),
+    ("reward.energy_atom_refs=5", "5 is no energy"),
+    ("reward.energy_atom_refs.H=much", "H is no energy"),
+    ("dataloader.nodes_dist_focus_min=9 dataloader.nodes_dist_focus_max=5", "nodes_dist_focus_min=9 exceeds"),
+    ("domain=crystals evaluation.relaxed=-1", "at least 0"),
+    ("domain=crystals evaluation.second_judge=chgnet", "must be sevennet or null"),
+    ("domain=crystals reward.batch_size=0", "at least 1"),
+    ("domain=crystals reward.timeout=-1", "positive"),
+]
+
+
+def config_of(words: str) -> Config:
+    """The defaults with these keys, without Hydra, which takes longer."""
+    return from_yaml(OmegaConf.from_dotlist(words.split()))
+
+
+@pytest.mark.parametrize(("words", "message"), TOGETHER)
+def test_contradictions(words, message):
+    with pytest.raises(UserError) as refused:
+        config_of(words)
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"), [(override, message) for message, rows in RANGES.items() for override in rows]
+)
+def test_ranges(override, message):
+    with pytest.raises(UserError, match=message) as refused:
+        config_of(override)
+    assert str(refused.value).startswith(override.partition("=")[0])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_configurations_pass_and_come_back_from_a_run_directory(name, tmp_path):
+    config = load_config(name)
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_config(tmp_path / "config.yaml") == config
+
+
+def test_values_at_the_ends_of_their_ranges_pass():
+    config_of("train.max_grad_norm=inf train.ema_decay=1 train.beta1=0 train.min_lr_ratio=1 early_stop_minutes=0")
+    config_of("train.objective=grpo train.kl_weight=1 train.reward_normalize_fn=null")
+
+
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("reward: {type: xtb}", {"force": 1.0}),
+        ("reward: {type: xtb}\ntrain: {energy_adv_weight: 0.1}", {"force": 1.0}),  # the published value
+        ("reward: {type: xtb, use_energy: true}", {"force": 1.0, "energy": 0.1}),
+        ("reward: {stability_channel: own}", {"force": 1.0, "stability": 0.0}),
+        ("reward: {type: dummy, use_energy: false, stability_channel: own}", {"force": 1.0, "energy": 0.1}),
+    ],
+)
+def test_a_channel_counts_where_the_reward_gives_it(text, weights):
+    """Up to the first advantages, which used to be where the defaults contradicted each other."""
+    config = from_yaml(OmegaConf.create(text))
+    assert isinstance(config, MoleculeConfig)
+    molecules = Structures(torch.tensor([[1, 1], [1, 1]]), torch.rand(2, 2, 3).double(), torch.ones(2, 2).bool())
+    prompts = Prompts(0, 0, molecules.sizes, torch.zeros(2, dtype=torch.int64), torch.arange(2))
+    if config.reward.type == "dummy":
+        table = DummyReward().score(molecules, prompts)
+    else:
+        physics = Physics(torch.zeros(2).double(), torch.rand(2, 2, 3).double(), (None, None))
+        table = score_physics(physics, molecules, prompts.group_ids, config.reward)
+    assert set(table.channels) == set(config.reward.channels)
+    given = domain_of(config).channel_weights(config, DummyReward())
+    assert given == weights
+    objective = build_objective(config, given)
+    assert set(objective.advantages(table, prompts.group_ids, torch.ones(2).bool()).channels) <= weights.keys()
+    paid = domain_of(config).rewarded(config)
+    assert ("energy_per_atom_median" in paid) == (config.reward.type == "xtb" and "energy" in weights)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"reward: {type: dummy\n", "is no YAML"),
+        (b"\tseed: 1\n", "line 1"),
+        (b"seed: 1\nseed: 2\n", "duplicate key seed"),
+        (b"seed: \xe9\n", "utf-8"),
+        (b"- 1\n", "list"),
+    ],
+)
+def test_files_that_are_no_configuration(content, message, tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(content)
+    for read in (lambda: load_config("mine", folder=tmp_path), lambda: read_config(tmp_path / "mine.yaml")):
+        with pytest.raises(UserError) as refused:
+            read()
+        assert message in str(refused.value).lower().replace("yaml", "YAML")
+        assert "mine" in str(refused.value)
+        assert len(str(refused.value).splitlines()) == 1
+    with pytest.raises(UserError, match="cannot read"):
+        read_config(tmp_path / "absent.yaml")
+
+
+def test_null_workers_are_the_cores_of_this_process(monkeypatch):
+    monkeypatch.setattr("atomrl.force_fields.xtb.cores", lambda: 7)
+    started = []
+    monkeypatch.setattr("atomrl.force_fields.xtb.WorkerPool", lambda task, workers, *rest: started.append(workers))
+    XTBForceField()
+    XTBForceField(3)
+    assert started == [7, 3]

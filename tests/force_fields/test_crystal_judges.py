@@ -1,0 +1,30 @@
+"""Where the judges of crystals compute: `device` is obeyed, a GPU or not."""
+
+import pytest
+import torch
+from crystal_models import small_vae
+
+from atomrl.config.crystals import CrystalReward
+from atomrl.domains.crystal_judges import CrystalJudges
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "where", "workers"),
+    [
+        ("cpu", True, "cpu", True),
+        ("auto", True, "cuda", False),
+        ("cuda", True, "cuda", False),
+        ("auto", False, "cpu", True),
+    ],
+)
+def test_the_device_is_obeyed(device, gpu, where, workers, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    judges = CrystalJudges(CrystalReward(workers=2), small_vae(), device)
+    with judges.physics().force_field as force_field:
+        assert force_field._settings["device"] == where
+        assert (force_field._pool is not None) == workers
+
+
+def test_workers_are_the_cores_of_this_process(monkeypatch):
+    monkeypatch.setattr("atomrl.domains.crystal_judges.cores", lambda: 7)
+    assert CrystalJudges(CrystalReward(), small_vae()).workers == 7

@@ -1,0 +1,161 @@
+"""What a run does after each iteration, with a trainer and a clock that only pretend: saving, stopping, the bar."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from atomrl.config import TrainSection, load_config
+from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.policies.toy import SubspaceGaussian
+from atomrl.prompts import PromptPlan, SizeDistribution
+from atomrl.rewards.dummy import DummyReward
+from atomrl.rollout import RolloutConfig
+from atomrl.training import callbacks
+from atomrl.training.callbacks import Checkpoints, Limits, Progress
+from atomrl.training.rl_module import RLModule
+
+HOUR = 3600.0
+
+
+class Clock:
+    """Stands where the package reads the time."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1e6
+        monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+
+class Trainer:
+    """What the callbacks ask of Lightning's; a checkpoint says of which iteration it is."""
+
+    def __init__(self, max_epochs: int = 5) -> None:
+        self.max_epochs, self.current_epoch, self.should_stop = max_epochs, 0, False
+        self.callback_metrics: dict[str, torch.Tensor] = {}
+
+    def save_checkpoint(self, path: Path) -> None:
+        path.write_text(str(self.current_epoch))
+
+
+def module(config: TrainSection | None = None) -> RLModule:
+    """Of a toy, 20 iterations long."""
+    return RLModule(
+        policy=SubspaceGaussian(torch.zeros(4)),
+        plan=PromptPlan(SizeDistribution({2: 1}), 1, 2),
+        reward=DummyReward(),
+        objective=FedGRPO(FedGRPOConfig()),
+        sampling=RolloutConfig(5),
+        config=config or TrainSection(),
+        total_steps=20,
+    )
+
+
+def follow(callback, trainer: Trainer, values: list[float], clock: Clock | None = None, seconds: float = 0) -> int:
+    """Iterations with these values until the run stops; how many that were."""
+    for done, value in enumerate(values):
+        trainer.current_epoch, trainer.callback_metrics = done, {"reward": torch.tensor(value)}
+        if clock is not None:
+            clock.now += seconds
+        callback.on_train_epoch_end(trainer, None)
+        if trainer.should_stop:
+            return done + 1
+    return len(values)
+
+
+def test_a_run_may_be_given_hours(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It stops after the first iteration that ends beyond them; without a limit it never does."""
+    clock = Clock(monkeypatch)
+    limits = Limits(load_config("demo", ["max_time_hours=2.5"]))
+    assert follow(limits, Trainer(), [0.0] * 5, clock, HOUR) == 3
+    assert capsys.readouterr().out == "max_time_hours=2.5 reached: stopping\n"
+    free = Trainer()
+    assert follow(Limits(load_config("demo", [])), free, [0.0] * 5, clock, 1000 * HOUR) == 5
+    assert not free.should_stop
+
+
+EARLY = ["early_stop_metric=reward", "early_stop_minutes=10", "early_stop_delta=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "iterations"),
+    [
+        ([0, 1, 2, 3, 4, 5, 6], 7),
+        ([0, 0.5, 0.9, 1.0, 1.4, 1.5, 2], 7),  # each second one improves by the 0.5 that counts
+        ([3, 2, 1, 0, 0], 4),  # 4 minutes each: the third without a better one passes 10
+        ([0, 1, 1.4, 1.4, 1.4, 9], 5),  # an improvement by less than 0.5 is none
+        ([0, float("nan"), float("nan"), float("nan")], 4),
+    ],
+)
+def test_a_run_stops_when_a_number_no_longer_improves(
+    rewards: list[float], iterations: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock, trainer = Clock(monkeypatch), Trainer()
+    limits = Limits(load_config("demo", EARLY))
+    assert follow(limits, trainer, rewards, clock, seconds=240) == iterations
+    stopped = trainer.should_stop
+    assert stopped == (iterations < 7)
+    assert ("reward has not improved for 10.0 minutes: stopping" in capsys.readouterr().out) == stopped
+
+
+def test_a_resumed_run_keeps_the_best_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    first = Limits(load_config("demo", EARLY))
+    follow(first, Trainer(), [3.0], clock, seconds=240)
+    resumed = Limits(load_config("demo", EARLY))
+    resumed.load_state_dict(first.state_dict())
+    assert follow(resumed, Trainer(), [2.0] * 9, clock, seconds=240) == 3
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", ["0", "0", "2", "2", "2"]), ("min", ["0", "1", "1", "1", "4"])])
+def test_the_best_checkpoint(mode: str, best: list[str], tmp_path: Path) -> None:
+    """The first iteration's, then that of each better value; not-a-number is no value."""
+    trainer, rewards = Trainer(max_epochs=9), [1.0, 0.5, 3.0, float("nan"), 0.2]
+    config = load_config("demo", ["best_checkpoint_metric=reward", f"best_checkpoint_mode={mode}", "save_every=2"])
+    saving, trained = Checkpoints(tmp_path, config), module()
+    for done, (value, expected) in enumerate(zip(rewards, best, strict=True)):
+        trainer.current_epoch, trainer.callback_metrics = done, {"reward": torch.tensor(value)}
+        trained.averaged.module.mean.data.fill_(done)
+        saving.on_train_epoch_end(trainer, trained)
+        assert (tmp_path / "checkpoint_best.pth").read_text() == expected
+        weights = torch.load(tmp_path / "generative_model_ema.npy", weights_only=True)
+        assert weights["mean"].tolist() == [int(expected)] * 4
+    assert (tmp_path / "checkpoint_latest.pth").read_text() == "3"
+    resumed = Checkpoints(tmp_path, config)
+    resumed.load_state_dict(saving.state_dict())
+    trainer.current_epoch, trainer.should_stop = 5, True
+    trainer.callback_metrics = {"reward": torch.tensor(1.0)}
+    resumed.on_train_epoch_end(trainer, trained)
+    assert (tmp_path / "checkpoint_best.pth").read_text() == best[-1]
+    assert (tmp_path / "checkpoint_latest.pth").read_text() == "5"  # a run that is stopped saves
+
+
+def test_a_run_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock, trainer, progress = Clock(monkeypatch), Trainer(max_epochs=3), Progress()
+    monkeypatch.setenv("ELIGN_TQDM", "1")
+    for iteration in range(3):
+        trainer.current_epoch = iteration
+        trainer.callback_metrics = {"reward": torch.tensor(0.25), "lr": torch.tensor(1e-3)}
+        progress.on_train_epoch_start(trainer, None)
+        clock.now += 30
+        progress.on_train_epoch_end(trainer, None)
+    progress.on_train_end(trainer, None)
+    out, err = capsys.readouterr()
+    assert out == "first iteration: 30.0 s; expected for the 2 left: 1.0 min\n"
+    assert "train" in err
+    assert "2/2" in err
+    assert "reward=0.250" in err
+    assert "lr=" not in err
+    Progress().on_train_end(trainer, None)  # a run that ends in its first iteration has no bar
+
+
+def test_the_learning_rate_follows_the_configured_schedule() -> None:
+    config = TrainSection(
+        learning_rate=2.0, scheduler="wsd", warmup_steps=4, min_lr_ratio=0.1, decay_fraction=0.5, beta1=0.8, beta2=0.9
+    )
+    made = module(config).configure_optimizers()
+    scheduler = made["lr_scheduler"]["scheduler"]
+    (factor,) = scheduler.lr_lambdas
+    assert [factor(step) for step in (0, 3, 10, 15, 20)] == pytest.approx([0.25, 1, 1, 0.55, 0.1])
+    assert scheduler.base_lrs == [2.0]
+    assert made["optimizer"].defaults["betas"] == (0.8, 0.9)
