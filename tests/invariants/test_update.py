@@ -14,6 +14,7 @@ import torch
 from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.policies.crystal import CrystalPolicy
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.prompts import PromptPlan, SizeDistribution
 from atomrl.records import RewardTable, Trajectory
@@ -21,24 +22,37 @@ from atomrl.rewards.dummy import DummyReward
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.update import UpdateConfig, update, usable
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for the processes of two_ranks.py
+from crystal_models import small_policy
+
+POLICIES = ("molecule", "crystal")
 STEPS = 20
+SMALL = EDMConfig(hidden=16, edge_hidden=8, layers=2)
 LIMIT = 1e5  # an untrained network lets latents grow to about 100
 OBJECTIVE = FedGRPO(FedGRPOConfig(kl_penalty_weight=0.1, step_weighting="balanced"))
 
 
-def policy(dtype: torch.dtype = torch.float64) -> MoleculePolicy:
+def policy(dtype: torch.dtype = torch.float64, kind: str = "molecule") -> MoleculePolicy | CrystalPolicy:
     torch.manual_seed(0)
-    made = MoleculePolicy(EDMNetwork(EDMConfig(hidden=16, edge_hidden=8, layers=2))).to(dtype)
-    made.keep_reference()
+    made = small_policy() if kind == "crystal" else MoleculePolicy(EDMNetwork(SMALL))
+    made.to(dtype).keep_reference()
     return made
+
+
+def reduction(model: MoleculePolicy | CrystalPolicy) -> str:
+    """Of log-probabilities, as the shipped experiments of each domain have it."""
+    return "mean" if isinstance(model, CrystalPolicy) else "sum"
 
 
 def plan(groups: int = 4) -> PromptPlan:
     return PromptPlan(SizeDistribution({4: 1, 5: 1, 8: 2}), groups, samples_per_group=3, seed=2)
 
 
-def roll(model: MoleculePolicy, micro_batch_size: int = 12, train_steps: int | None = None) -> Trajectory:
-    return rollout(model, plan().prompts(0), RolloutConfig(STEPS, micro_batch_size, train_steps=train_steps))
+def roll(
+    model: MoleculePolicy | CrystalPolicy, micro_batch_size: int = 12, train_steps: int | None = None
+) -> Trajectory:
+    config = RolloutConfig(STEPS, micro_batch_size, train_steps=train_steps, log_prob_reduction=reduction(model))
+    return rollout(model, plan().prompts(0), config)
 
 
 def score(trajectory: Trajectory) -> RewardTable:
@@ -53,11 +67,13 @@ def failing_score(trajectory: Trajectory) -> RewardTable:
     return replace(table, channels=channels, reasons=tuple("scf" if failed else None for failed in lost.tolist()))
 
 
-def gradients(model: MoleculePolicy, trajectory: Trajectory, config: UpdateConfig) -> dict[str, torch.Tensor]:
+def gradients(
+    model: MoleculePolicy | CrystalPolicy, trajectory: Trajectory, config: UpdateConfig
+) -> dict[str, torch.Tensor]:
     """Gradient of an update, by name, from a step of plain SGD."""
     before = {name: value.detach().clone() for name, value in model.current.named_parameters()}
     optimizer = torch.optim.SGD(model.current.parameters(), lr=1.0)
-    config = replace(config, max_grad_norm=1e9, exploded_above=LIMIT)
+    config = replace(config, max_grad_norm=1e9, exploded_above=LIMIT, log_prob_reduction=reduction(model))
     update(
         model,
         trajectory,
@@ -83,12 +99,15 @@ def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], t
     ("dtype", "cut", "tolerance"),
     [(torch.float32, None, 1e-5), (torch.float32, 2, 1e-4), (torch.float64, None, 1e-8), (torch.float64, 2, 1e-8)],
 )
-def test_the_ratio_is_one_before_the_first_update(dtype: torch.dtype, cut: int | None, tolerance: float) -> None:
-    model = policy(dtype)
+@pytest.mark.parametrize("kind", POLICIES)
+def test_the_ratio_is_one_before_the_first_update(
+    kind: str, dtype: torch.dtype, cut: int | None, tolerance: float
+) -> None:
+    model = policy(dtype, kind)
     trajectory = roll(model)
     advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
     optimizer = torch.optim.SGD(model.current.parameters(), lr=0.0)
-    config = UpdateConfig(train_micro_batch_size=cut, exploded_above=LIMIT)
+    config = UpdateConfig(train_micro_batch_size=cut, exploded_above=LIMIT, log_prob_reduction=reduction(model))
     stats = update(model, trajectory, advantages, OBJECTIVE, optimizer, config)
     assert stats["max_abs_log_ratio"] <= tolerance
     assert stats["kl_loss"] <= 1e-6
@@ -96,8 +115,9 @@ def test_the_ratio_is_one_before_the_first_update(dtype: torch.dtype, cut: int |
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5])
-def test_a_step_does_not_depend_on_the_cut_in_float32(cut: int) -> None:
-    model = policy(torch.float32)
+@pytest.mark.parametrize("kind", POLICIES)
+def test_a_step_does_not_depend_on_the_cut_in_float32(kind: str, cut: int) -> None:
+    model = policy(torch.float32, kind)
     trajectory = roll(model)
     with torch.no_grad():
         for bucket in trajectory.buckets:
@@ -110,8 +130,9 @@ def test_a_step_does_not_depend_on_the_cut_in_float32(cut: int) -> None:
                     assert float((part - whole[rows]).abs().max()) <= 1e-5 * float(whole[rows].abs().max())
 
 
-def test_sampling_does_not_depend_on_the_micro_batch() -> None:
-    model = policy()
+@pytest.mark.parametrize("kind", POLICIES)
+def test_sampling_does_not_depend_on_the_micro_batch(kind: str) -> None:
+    model = policy(kind=kind)
     whole, cut = roll(model, 12), roll(model, 3)
     assert len(cut.buckets) > len(whole.buckets)
     order = torch.argsort(whole.sample_ids), torch.argsort(cut.sample_ids)
@@ -121,8 +142,9 @@ def test_sampling_does_not_depend_on_the_micro_batch() -> None:
 
 
 @pytest.mark.parametrize(("rollout_size", "train_size"), [(3, None), (12, 2), (6, 5)])
-def test_the_gradient_does_not_depend_on_micro_batches(rollout_size: int, train_size: int | None) -> None:
-    one, other = policy(), policy()
+@pytest.mark.parametrize("kind", POLICIES)
+def test_the_gradient_does_not_depend_on_micro_batches(kind: str, rollout_size: int, train_size: int | None) -> None:
+    one, other = policy(kind=kind), policy(kind=kind)
     expected = gradients(one, roll(one, 12), UpdateConfig())
     found = gradients(other, roll(other, rollout_size), UpdateConfig(train_micro_batch_size=train_size))
     assert_same(expected, found, 1e-8)
@@ -199,9 +221,9 @@ def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
     return torch.load(output, weights_only=True)
 
 
-@pytest.mark.parametrize("objective", ["fed_grpo", "grpo"])
-def test_three_steps_on_two_processes_equal_one(objective: str, tmp_path: Path) -> None:
-    one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", objective) for ranks in (1, 2))
+@pytest.mark.parametrize(("objective", "kind"), [("fed_grpo", "molecule"), ("grpo", "molecule"), ("grpo", "crystal")])
+def test_three_steps_on_two_processes_equal_one(objective: str, kind: str, tmp_path: Path) -> None:
+    one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", objective, kind) for ranks in (1, 2))
     assert_same(one, two, 1e-8)
 
 

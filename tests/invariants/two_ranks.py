@@ -1,10 +1,10 @@
-"""One rank of a data-parallel run of three updates with the objective of this name; rank 0 saves the parameters."""
+"""One rank of a data-parallel run of three updates: output, objective, policy; rank 0 saves the parameters."""
 
 import sys
 
 import torch
 import torch.distributed as dist
-from test_update import LIMIT, OBJECTIVE, STEPS, failing_score, plan, policy
+from test_update import LIMIT, OBJECTIVE, STEPS, failing_score, plan, policy, reduction
 
 from atomrl.collective import current
 from atomrl.objectives.grpo import GRPO, GRPOConfig
@@ -20,14 +20,16 @@ OBJECTIVES = {
 def main() -> None:
     dist.init_process_group("gloo")
     objective = OBJECTIVES[sys.argv[2]]
-    model = policy()
+    model = policy(kind=sys.argv[3])
+    reduced = reduction(model)
     optimizer = torch.optim.SGD(model.current.parameters(), lr=0.01)
     for iteration in range(3):
         prompts = plan().share(plan().prompts(iteration), dist.get_rank(), dist.get_world_size())
-        trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12))
+        trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12, log_prob_reduction=reduced))
         active = usable(trajectory, LIMIT)
         advantages = objective.advantages(failing_score(trajectory), trajectory.group_ids, active, current())
-        update(model, trajectory, advantages, objective, optimizer, UpdateConfig(exploded_above=LIMIT), current())
+        config = UpdateConfig(exploded_above=LIMIT, log_prob_reduction=reduced)
+        update(model, trajectory, advantages, objective, optimizer, config, current())
     if dist.get_rank() == 0:
         torch.save({name: value.detach() for name, value in model.current.named_parameters()}, sys.argv[1])
     dist.destroy_process_group()

@@ -123,11 +123,11 @@ def test_the_best_checkpoint(mode: str, best: list[str], tmp_path: Path) -> None
     assert (tmp_path / "checkpoint_latest.pth").read_text() == "3"
     resumed = Checkpoints(tmp_path, config)
     resumed.load_state_dict(saving.state_dict())
-    trainer.current_epoch, trainer.should_stop = 5, True
+    trainer.current_epoch, trainer.should_stop = 6, True
     trainer.callback_metrics = {"reward": torch.tensor(1.0)}
     resumed.on_train_epoch_end(trainer, trained)
     assert (tmp_path / "checkpoint_best.pth").read_text() == best[-1]
-    assert (tmp_path / "checkpoint_latest.pth").read_text() == "5"  # a run that is stopped saves
+    assert (tmp_path / "checkpoint_latest.pth").read_text() == "6"  # a run that is stopped saves
 
 
 def test_a_run_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
