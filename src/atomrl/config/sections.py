@@ -173,7 +173,7 @@ class Config:
         best_checkpoint_metric, best_checkpoint_mode: which logged number says what `best` is, and `max` or `min`.
         early_stop_metric: number that must improve; null: no early stop.
         early_stop_minutes: stop when it has not for this long.
-        early_stop_delta: by at least this.
+        early_stop_delta: by more than this.
         needs: what the experiment cannot start without, {path: where to get it}; all that is missing is named before
             anything loads. A path counts as long as another key names it or a folder that it is in.
     """

@@ -119,7 +119,7 @@ class Limits(Callback):
         if config.early_stop_metric is None:
             return
         value = logged(trainer, "early_stop_metric", config.early_stop_metric)
-        if value >= self.best + config.early_stop_delta:
+        if value > self.best + config.early_stop_delta:
             self.best, self.improved = value, now
         elif now - self.improved > config.early_stop_minutes * 60:
             print(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes: stopping")
