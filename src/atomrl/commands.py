@@ -36,6 +36,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     command = shlex.join(["atomrl", *options.words])
     if options.best_of < 0 or options.best_of == 1:
         raise UserError(f"--best-of {options.best_of}: must be at least 2; 0 or nothing for no such control")
+    if options.best_of and options.trained is None:
+        raise UserError(f"--best-of {options.best_of} chooses by a training's reward: give the run with --trained")
     stored = read_stored(options.base)
     domain = domain_for(stored)
     device, plan = choose_device(options.device), _plan(options, domain.time_step)

@@ -40,7 +40,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
     [
         ("reward.tpye=dummy", "did you mean type"),
         ("nonsense=1", "unknown configuration key nonsense"),
-        ("train.learning_rate=fast", "fast"),
+        ("train.learning_rate=fast", "train.learning_rate: Value 'fast'"),
         ("dataloader.micro_batch_size=2", "never split"),
         ("train.train_steps=1000", "exceeds model.time_step"),
         ("train.train_min_time=1.0", "the first below the second"),
@@ -108,6 +108,25 @@ def test_several_processes(
         main(words)
     assert caught.value.code == 2
     assert "error: WORLD_SIZE=2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "invalid choice: 'trian'"),
+        (["train", "--resume"], "--resume"),
+        (["sample", "--seed", "1.5"], "invalid int value: '1.5'"),
+        (["evaluate", "--best-of", "2"], "give the run with --trained"),
+        ([], "command"),
+    ],
+)
+def test_words_of_a_command(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 def test_missing_and_damaged_backbones(capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path) -> None:

@@ -83,7 +83,8 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
     try:
         typed = OmegaConf.to_object(OmegaConf.merge(_schema(DOMAINS[domain]), composed))
     except OmegaConfBaseException as error:
-        raise UserError(f"configuration: {str(error).strip().splitlines()[0]}") from error
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"configuration: {key}{str(error).strip().splitlines()[0]}") from error
     assert isinstance(typed, Config)
     check(typed)
     return typed

@@ -87,7 +87,7 @@ def options_from(kind: type[S], overrides: Sequence[str], command: str) -> S:
                 f"{command}: {override!r} cannot be read ({first_line(error)}): close what it opens"
             ) from error
         except (OmegaConfBaseException, ValueError) as error:
-            raise UserError(f"{command}: {first_line(error)}") from error
+            raise UserError(f"{command}: {override}: {first_line(error)}") from error
     try:
         typed = OmegaConf.to_object(schema)
     except (OmegaConfBaseException, ValueError) as error:  # a missing interpolation; what an option's own check refuses
