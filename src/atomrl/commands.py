@@ -8,13 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import CrystalConfig, read_config
+from atomrl.config import CrystalConfig
 from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, best_of, compare, sample
 from atomrl.experiment import choose_device
-from atomrl.rewards.trust import require_trust
-from atomrl.training.run_directory import find_run
+from atomrl.training.run_directory import described_run, find_run
 
 
 def sample_command(options: argparse.Namespace) -> None:
@@ -44,9 +43,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     config, trained = domain.default_config(), None
     if options.trained is not None:
         checkpoint, described = find_run(options.trained)
-        config = read_config(described)
-        if isinstance(config, CrystalConfig) and not options.trust_code:
-            require_trust(config.reward.components, described, "--trust-code")
+        config = described_run(described, options.trust_code, "--trust-code")
         if config.domain != domain.name:
             raise UserError(f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}")
         trained = domain.load(read_stored(str(checkpoint)), config)

@@ -139,19 +139,14 @@ def update(
         )
     parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
     log = _Log(len(trajectory.walk))
+    parts = list(_slices(trajectory, advantages.total, active, config.train_micro_batch_size))
     for _ in range(config.epoch_per_rollout):
         for block in _blocks(trajectory.trained, config.gradient_accumulation_steps):
             optimizer.zero_grad()
-            probes, finite = [], []
             scale = 1 / (samples * len(block))
-            parts = list(_slices(trajectory, advantages.total, active, config.train_micro_batch_size))
-            for part in parts:
-                for index in block:
-                    probe, loss = _backward(policy, part, trajectory.walk[index], objective, config, scale, log)
-                    finite.append(torch.isfinite(loss))
-                    if config.max_behaviour_kl is not None and index in _probed(block):
-                        probes.append(probe)
-            _require_finite(finite, parts, [trajectory.walk[index] for index in block])
+            probes = _accumulate(
+                policy, parts, [trajectory.walk[index] for index in block], objective, config, scale, log
+            )
             _reduce_gradients(parameters, collective)
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             if not torch.isfinite(norm):
@@ -159,6 +154,28 @@ def update(
             log.add("grad_norm", norm[None])
             _guarded_step(policy, optimizer, parameters, probes, config, collective, log)
     return {**log.means(collective), "masked_samples": float(masked)}
+
+
+def _accumulate(
+    policy: DiffusionPolicy,
+    parts: list[Slice],
+    walk: list[Transition],
+    objective: Objective,
+    config: UpdateConfig,
+    scale: float,
+    log: _Log,
+) -> list[Probe]:
+    """Accumulate the gradient of a block of transitions; what the guard will look at."""
+    probed = () if config.max_behaviour_kl is None else _probed(tuple(transition.index for transition in walk))
+    probes, finite = [], []
+    for part in parts:
+        for transition in walk:
+            probe, loss = _backward(policy, part, transition, objective, config, scale, log)
+            finite.append(torch.isfinite(loss))
+            if transition.index in probed:
+                probes.append(probe)
+    _require_finite(finite, parts, walk)
+    return probes
 
 
 def _backward(

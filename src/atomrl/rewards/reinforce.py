@@ -156,7 +156,7 @@ class ReinforceReward:
         nothing: tuple[str | None, ...] = (None,) * len(batch)
         if not len(batch):
             return Metric(torch.zeros(0, dtype=torch.float64), ())
-        # Not of the package's own, which are known to leave them alone: looking takes a millisecond per sample.
+        # Not of the package's own, which are known to leave them alone: looking goes through every site.
         foreign = type(component).__module__ != RewardComponent.__module__ or isinstance(component, CustomReward)
         crystals, before = list(batch.crystals), _content(batch) if foreign else ()
         with no_exit(f"reward component {name}"):

@@ -16,16 +16,15 @@ from torch.nn import Parameter
 from atomrl.advantages import Advantages
 from atomrl.checkpoints.stored import read_torch
 from atomrl.collective import current
-from atomrl.config import CrystalConfig, TrainSection, read_config
+from atomrl.config import TrainSection
 from atomrl.config.checks import check_needs
 from atomrl.errors import UserError
 from atomrl.objectives.base import Objective
 from atomrl.protocols import DiffusionPolicy, Monitor
 from atomrl.records import Prompts, RewardTable, Structures, Trajectory
-from atomrl.rewards.trust import require_trust
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.scoring import Scorer
-from atomrl.training.run_directory import find_run
+from atomrl.training.run_directory import described_run, find_run
 from atomrl.update import update, usable
 
 if TYPE_CHECKING:
@@ -173,9 +172,7 @@ def _load_run(place: Path, trust_code: bool) -> RLModule:
     from atomrl.experiment import build_module  # noqa: PLC0415 - imports RLModule
 
     checkpoint, described = find_run(place)
-    config = read_config(described)
-    if isinstance(config, CrystalConfig) and not trust_code:
-        require_trust(config.reward.components, described, "trust_code=True")
+    config = described_run(described, trust_code, "trust_code=True")
     config = replace(config, model=replace(config.model, backbone=str(checkpoint)))
     check_needs(config)
     module, _ = build_module(config)

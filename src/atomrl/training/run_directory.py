@@ -8,10 +8,11 @@ from datetime import datetime
 from pathlib import Path
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, read_config
+from atomrl.config import Config, CrystalConfig, read_config
 from atomrl.domains import domain_of
 from atomrl.errors import UserError
 from atomrl.files import write_whole
+from atomrl.rewards.trust import require_trust
 
 LATEST, BEST, WEIGHTS = "checkpoint_latest.pth", "checkpoint_best.pth", "generative_model_ema.npy"
 CONFIG, METRICS = "config.yaml", "metrics.jsonl"
@@ -38,6 +39,23 @@ def find_run(place: Path) -> tuple[Path, Path]:
         if not path.is_file():
             raise UserError(f"no {path}: give a run directory, or a checkpoint of a run next to its {CONFIG}")
     return checkpoint, described
+
+
+def described_run(described: Path, trust_code: bool, remedy: str) -> Config:
+    """The configuration of a run that may be somebody else's, out of its config.yaml.
+
+    Args:
+        described: the file.
+        trust_code: its reward may name code that is not the package's.
+        remedy: how to say so, for the error.
+
+    Raises:
+        UserError: as `read_config`, or it names such code and that is not trusted.
+    """
+    config = read_config(described)
+    if isinstance(config, CrystalConfig) and not trust_code:
+        require_trust(config.reward.components, described, remedy)
+    return config
 
 
 def check_resumable(path: Path, config: Config) -> int:
