@@ -8,6 +8,9 @@ BIN := .venv/bin
 STUDY ?= molecules
 OPTIONS ?=
 
+# Of `make test`: files at once, each on one thread. A file stays whole, since its tests share what is slow to make.
+JOBS ?= 2
+
 .DEFAULT_GOAL := help
 .PHONY: help venv demo demo-crystals test lint types bench results clean
 
@@ -28,8 +31,8 @@ demo: venv  ## post-train the shipped backbone and compare before with after, 20
 demo-crystals: venv  ## the same for crystals: new, different, low-energy ones, 30 minutes on 2 cores
 	$(BIN)/atomrl train experiment=prototypes/rl_dng
 
-test: venv  ## run the tests
-	$(BIN)/python -m pytest
+test: venv  ## run the tests, JOBS files at once
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: venv  ## check style and format
 	$(BIN)/ruff check .

@@ -38,9 +38,9 @@ def tail_factor(step: int, warmup: int, total: int, decay: int) -> float:
         step: from 0.
         warmup: steps of the warm-up; 0 and 1: none.
         total: steps of the run.
-        decay: how many of its last steps the rate falls over; 0 and 1: none.
+        decay: how many of its last steps the rate falls over, all of them if it has fewer; 0 and 1: none.
     """
-    left = min(1.0, max(0, total - step) / max(1, decay))
+    left = min(1.0, max(0, total - step) / max(1, min(decay, total)))
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 - math.cos(math.pi * left))
 
 

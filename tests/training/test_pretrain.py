@@ -57,6 +57,7 @@ def test_batches_hold_molecules_of_near_size_and_continue_at_any_step() -> None:
         (0, 0, [1, 1, 1, 1, 1]),
         (1, 1, [1, 1, 1, 1, 1]),
         (0, 5, [(1 + np.cos(np.pi * step / 5)) / 2 for step in range(5)]),
+        (0, 50, [(1 + np.cos(np.pi * step / 5)) / 2 for step in range(5)]),  # a short run does not start half-way down
     ],
 )
 def test_the_rate_warms_up_stays_and_falls(warmup: int, decay: int, factors: list[float]) -> None:

@@ -1,6 +1,7 @@
 """Pre-training of the crystal backbone: it learns, resumes as if uninterrupted, and counts what it gives back."""
 
 import json
+import re
 import signal
 from dataclasses import replace
 from itertools import islice
@@ -102,6 +103,27 @@ def test_a_denoiser_stopped_by_ctrl_c_equals_an_uninterrupted_one(
     assert all(torch.equal(value, expected[name]) for name, value in resumed.denoiser.state_dict().items())
     assert [path.name for path in cut.glob("*.ckpt")] == ["last.ckpt"]  # not a second one, which nothing reads
     assert logged(folders[1]) >= {"mse", "vb", "loss", "val_mse", "val_vb", "val_loss"}
+
+
+def test_a_loss_that_is_not_finite_ends_a_pre_training_before_the_weights_take_it_in(
+    crystals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, honest = tmp_path / "run", PretrainVAE.losses
+
+    def broken(self: PretrainVAE, network: CrystalVAE, batch: CrystalBatch, purpose: str) -> dict[str, torch.Tensor]:
+        terms = honest(self, network, batch, purpose)
+        return {**terms, "loss": terms["loss"] * torch.nan} if (purpose, batch.step) == ("train", 2) else terms
+
+    monkeypatch.setattr(PretrainVAE, "losses", broken)
+    options = [*SMALL, *VAE, f"data={crystals}", f"save_path={folder}", "train.steps=5", "checkpoint_minutes=1e-9"]
+    with pytest.raises(SystemExit) as ended:
+        main(["pretrain", "vae", *options])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(r"step 2: the loss is not finite \(.*loss nan\); .* lower train\.lr=", line)
+    kept = torch.load(folder / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 2
+    assert all(value.isfinite().all() for value in kept["state_dict"].values())
 
 
 def test_weights_stored_in_half_size_load_as_float32(crystals: Path, tmp_path: Path) -> None:

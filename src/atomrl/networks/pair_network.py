@@ -88,6 +88,7 @@ class _MessageSum(torch.autograd.Function):
         gate: Tensor | None,
         gate_bias: Tensor | None,
     ) -> Tensor:
+        """The sum, (B, N, C); what the gradients need is kept, not the messages (torch)."""
         pairs = PairInputs(received, sent, edges, geometry, weight, bias)
         first, second = _pre_activations(pairs)
         messages = functional.silu(second)
@@ -98,6 +99,7 @@ class _MessageSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments of `forward`, none of the mask, from that of the sum, (B, N, C) (torch)."""
         first, second, gates, gate, edges, geometry, weight = ctx.saved_tensors
         grad_messages = gates[..., None] * grad[:, :, None]
         grad_gate = grad_bias = None
@@ -125,6 +127,7 @@ class _PairScalar(torch.autograd.Function):
         bias: Tensor,
         head: Tensor,
     ) -> Tensor:
+        """The scalars, (B, N, N) (torch)."""
         pairs = PairInputs(received, sent, edges, geometry, weight, bias)
         first, second = _pre_activations(pairs)
         ctx.save_for_backward(first, second, head, edges, geometry, weight)
@@ -133,6 +136,7 @@ class _PairScalar(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the arguments of `forward` from that of the scalars, (B, N, N) (torch)."""
         first, second, head, edges, geometry, weight = ctx.saved_tensors
         buffer = functional.silu(second)
         grad_head = grad.reshape(-1) @ buffer.view(-1, len(head))

@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from atomrl.data.batches import Listed
+from atomrl.errors import UserError
 from atomrl.schedules import follow, tail_factor
 from atomrl.training.averaging import move_average
 
@@ -28,7 +29,7 @@ class PretrainConfig:
         steps: optimizer steps in all.
         decay_steps: the learning rate is constant but for the last `decay_steps`, over which it falls to 0. A run
             whose length is not known yet keeps a constant rate; a short decay from any of its checkpoints gives
-            weights to use. 0: it stays constant to the end.
+            weights to use. A run with fewer steps falls from its start. 0: it stays constant to the end.
         batch_size: structures per step.
         lr: peak learning rate of AdamW.
         warmup: steps of linear warm-up; 0: none.
@@ -92,8 +93,18 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
         follow(scheduler)
 
     def training_step(self, batch: B, batch_idx: int) -> Tensor:
-        """Loss of one batch; all its terms are logged (Lightning)."""
+        """Loss of one batch; all its terms are logged (Lightning).
+
+        Raises:
+            UserError: it is not finite; no weight has taken it in.
+        """
         terms = self.losses(self.network, batch, "train")
+        if not torch.isfinite(terms["loss"]):
+            values = ", ".join(f"{name} {value.item():.3g}" for name, value in terms.items())
+            raise UserError(
+                f"step {batch.step}: the loss is not finite ({values}); the last checkpoint is from before it: lower"
+                f" train.lr={self.config.lr} or train.max_grad_norm={self.config.max_grad_norm} and go on from there"
+            )
         self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch.mask))
         return terms["loss"]
 
