@@ -46,7 +46,7 @@ class EvaluationTable:
         """An evaluation's files do not tell."""
 
     def continuation(self) -> tuple[str, ...]:
-        """An evaluation starts again from nothing."""
+        """The same words: an evaluation finds by itself what it has sampled."""
         return ()
 
 

@@ -13,6 +13,7 @@ from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, best_of, compare, sample
 from atomrl.experiment import choose_device
+from atomrl.kept_samples import UNFINISHED, KeptSamples
 from atomrl.training.run_directory import described_run, find_run
 
 
@@ -31,7 +32,7 @@ def sample_command(options: argparse.Namespace) -> None:
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
-    """Judge a base and a trained model on fresh samples with the same seed."""
+    """Judge a base and a trained model on fresh samples with the same seed; what was drawn outlives an interruption."""
     command = shlex.join(["atomrl", *options.words])
     if options.best_of < 0 or options.best_of == 1:
         raise UserError(f"--best-of {options.best_of}: must be at least 2; 0 or nothing for no such control")
@@ -49,13 +50,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
         trained = domain.load(read_stored(str(checkpoint)), config)
     config = replace(config, device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
-    judged = {}
-    with domain.panel(config, base) as panel:
-        judged["base"] = panel.judge(sample(base, plan, device, "base"))
+    kept, judged = KeptSamples(options.output / UNFINISHED, repr(config.model)), {}
+    with domain.panel(config, base) as panel, kept.until_written(command):
+        judged["base"] = panel.judge(sample(base, plan, device, "base", kept))
         if options.best_of > 1:
-            judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device)
+            judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device, kept)
         if trained is not None:
-            judged["trained"] = panel.judge(sample(trained, plan, device, "trained"))
+            judged["trained"] = panel.judge(sample(trained, plan, device, "trained", kept))
         rewarded = domain.rewarded(config) if trained is not None else set()
         report = compare(judged, rewarded, panel, plan.seed, command, options.output)
     print(report.markdown())

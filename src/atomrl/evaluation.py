@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ import torch
 
 from atomrl.domains import Judged, Model, Panel
 from atomrl.files import write_whole
+from atomrl.kept_samples import KeptSamples
 from atomrl.metrics.definition import Metrics
 from atomrl.metrics.table import Column, Comparison
 from atomrl.progress import bar
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Bucket, Structures, Trajectory
+from atomrl.prompts import PromptPlan, SizeDistribution, cut_into_buckets
+from atomrl.protocols import DiffusionPolicy
+from atomrl.records import Prompts, Structures
 from atomrl.rollout import RolloutConfig, rollout
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -55,34 +60,55 @@ class Report:
         )
 
 
-def sample(model: Model, plan: SamplePlan, device: torch.device, description: str = "sample") -> Structures:
-    """Draw samples; sizes from the model's histogram. Rows are in order of size."""
-    return draw(model, plan, 1, device, description).structures.to(torch.device("cpu"))
+def sample(
+    model: Model, plan: SamplePlan, device: torch.device, description: str = "sample", kept: KeptSamples | None = None
+) -> Structures:
+    """Draw samples; sizes from the model's histogram. Rows are in order of size.
+
+    Args:
+        model: to sample.
+        plan: which samples.
+        device: to sample on; the samples come back on the CPU.
+        description: for the progress bar.
+        kept: batches of an evaluation that was stopped, which are not drawn again; new ones are added.
+    """
+    return draw(model, plan, 1, device, description, kept)[1]
 
 
-def best_of(model: Model, plan: SamplePlan, n: int, panel: Panel, device: torch.device) -> Judged:
+def best_of(
+    model: Model, plan: SamplePlan, n: int, panel: Panel, device: torch.device, kept: KeptSamples | None = None
+) -> Judged:
     """The control: draw n times as many samples and keep the best of each n by the training's total reward.
 
     Every block of n shares a size, drawn as for the other columns, so that the sizes stay comparable.
     """
-    trajectory = draw(model, plan, n, device, f"best of {n}")
-    cpu = torch.device("cpu")
-    return panel.judge_best(trajectory.structures.to(cpu), trajectory.prompts.to(cpu), n)
+    prompts, structures = draw(model, plan, n, device, f"best of {n}", kept)
+    return panel.judge_best(structures, prompts, n)
 
 
-def draw(model: Model, plan: SamplePlan, each: int, device: torch.device, description: str) -> Trajectory:
-    """Draw `each` samples of every size that the plan draws, with a progress bar; nothing but them is kept."""
+def draw(
+    model: Model, plan: SamplePlan, each: int, device: torch.device, description: str, kept: KeptSamples | None = None
+) -> tuple[Prompts, Structures]:
+    """Draw `each` samples of every size that the plan draws, with a progress bar; both records are on the CPU."""
     policy = model.policy()
     assert isinstance(policy, torch.nn.Module)
     policy.to(device).eval()
     prompts = PromptPlan(SizeDistribution(model.sizes), plan.count, each, plan.seed).prompts(0).to(device)
     config = RolloutConfig(plan.time_step, max(each, plan.micro_batch_size), train_steps=0)
+    batches = cut_into_buckets(prompts, config.micro_batch_size)
+    before = None if kept is None else kept.batches(policy, prompts, config)
+    parts = []
     with bar(range(len(prompts)), description, total=len(prompts)) as progress:
+        for index, batch in enumerate(batches):
+            fresh = partial(_structures, policy, batch, config)
+            parts.append(fresh() if before is None else before.get(index, fresh))
+            progress.update(len(batch))
+    return Prompts.concatenate(batches).to(CPU), Structures.concatenate(parts)
 
-        def advance(bucket: Bucket) -> None:
-            progress.update(len(bucket.prompts))
 
-        return rollout(policy, prompts, config, on_bucket=advance)
+def _structures(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
+    """What the policy makes of the prompts, on the CPU."""
+    return rollout(policy, prompts, config).structures.to(CPU)
 
 
 def compare(

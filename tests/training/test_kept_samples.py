@@ -1,0 +1,137 @@
+"""An evaluation that is stopped and continued equals one that is not, and draws nothing twice."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import small_backbone
+import torch
+from small_crystal_set import CRYSTALS
+
+from atomrl import evaluation
+from atomrl.checkpoints.backbone import load_backbone
+from atomrl.chemistry.crystals import from_pymatgen
+from atomrl.cli import main
+from atomrl.errors import UserError
+from atomrl.evaluation import SamplePlan, draw
+from atomrl.kept_samples import KeptBatches, KeptSamples
+from atomrl.records import Prompts, Structures
+from atomrl.rollout import rollout
+
+PLAN = SamplePlan(count=12, time_step=5, seed=3, micro_batch_size=4)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def backbone(tmp_path: Path) -> Path:
+    return small_backbone.write(tmp_path / "backbone")
+
+
+class Counted:
+    """`rollout`, which notes the samples of each batch and is interrupted in the batch of a number."""
+
+    def __init__(self, interrupted: int | None = None) -> None:
+        self.interrupted = interrupted
+        self.batches: list[list[int]] = []
+
+    def __call__(self, policy, prompts: Prompts, config):
+        if len(self.batches) == self.interrupted:
+            raise KeyboardInterrupt
+        self.batches.append(prompts.sample_ids.tolist())
+        return rollout(policy, prompts, config)
+
+
+def tensors(record: Prompts | Structures) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in vars(record).items() if isinstance(value, torch.Tensor)}
+
+
+def same(first: Prompts | Structures, second: Prompts | Structures) -> bool:
+    pairs = zip(tensors(first).items(), tensors(second).items(), strict=True)
+    return all(name == other and torch.equal(a, b) for (name, a), (other, b) in pairs)
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_what_was_drawn_is_not_drawn_again(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int
+) -> None:
+    model, kept = load_backbone(str(backbone)), KeptSamples(tmp_path / "kept")
+    whole = draw(model, PLAN, each, CPU, "whole")
+    first, second, third = Counted(interrupted=2), Counted(), Counted()
+    monkeypatch.setattr(evaluation, "rollout", first)
+    with pytest.raises(KeyboardInterrupt):
+        draw(model, PLAN, each, CPU, "stopped", kept)
+    monkeypatch.setattr(evaluation, "rollout", second)
+    continued = draw(model, PLAN, each, CPU, "continued", kept)
+    assert len(first.batches) == 2
+    assert second.batches
+    assert [name for batch in first.batches + second.batches for name in batch] == whole[0].sample_ids.tolist()
+    assert all(same(*pair) for pair in zip(continued, whole, strict=True))
+    monkeypatch.setattr(evaluation, "rollout", third)
+    again = draw(model, PLAN, each, CPU, "again", kept)
+    assert third.batches == []
+    assert same(again[1], whole[1])
+    kept.forget()
+    assert not kept.folder.exists()
+
+
+@pytest.mark.parametrize("changed", ["seed", "steps", "weights", "settings", "count"])
+def test_samples_of_anything_else_are_not_taken(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    model, plan, folder = load_backbone(str(backbone)), PLAN, tmp_path / "kept"
+    draw(model, plan, 1, CPU, "first", KeptSamples(folder))
+    plan = replace(
+        plan,
+        seed=4 if changed == "seed" else plan.seed,
+        time_step=6 if changed == "steps" else plan.time_step,
+        count=13 if changed == "count" else plan.count,
+    )
+    if changed == "weights":
+        with torch.no_grad():
+            next(model.network.parameters()).flatten()[0] += 1e-3
+    monkeypatch.setattr(evaluation, "rollout", counted := Counted())
+    kept = KeptSamples(folder, "another sampler" if changed == "settings" else "")
+    drawn = draw(model, plan, 1, CPU, "second", kept)
+    assert sorted(name for batch in counted.batches for name in batch) == list(range(plan.count))
+    assert same(drawn[1], draw(model, plan, 1, CPU, "honest")[1])
+
+
+def test_crystals_keep_their_cells(tmp_path: Path) -> None:
+    crystals = from_pymatgen(CRYSTALS[:3])
+    batches = KeptBatches(tmp_path / "kept")
+    assert batches.get(0, lambda: crystals) is crystals
+    assert same(batches.get(0, lambda: pytest.fail("drawn again")), crystals)
+    assert crystals.cell is not None
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "00007.safetensors").write_bytes(b"12345678 and no tensors")
+    with pytest.raises(UserError, match=r"00007\.safetensors cannot be read .*: delete it") as caught:
+        KeptBatches(tmp_path).get(7, lambda: pytest.fail("drawn"))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_evaluation_goes_on_after_ctrl_c(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def evaluate(folder: str, drawn: Callable[..., object]) -> None:
+        monkeypatch.setattr(evaluation, "rollout", drawn)
+        words = ["evaluate", "--base", str(backbone), "--num-molecules", "80", "--time-step", "3"]
+        main([*words, "--output", str(tmp_path / folder)])
+
+    first, second, honest = Counted(interrupted=1), Counted(), Counted()
+    with pytest.raises(SystemExit) as ended:
+        evaluate("cut", first)
+    assert ended.value.code == 130
+    said = capsys.readouterr()
+    assert f"stopped; what was sampled is kept in {tmp_path / 'cut' / 'unfinished'}: go on with atomrl eval" in said.out
+    assert said.err == "interrupted\n"
+    evaluate("cut", second)
+    evaluate("straight", honest)
+    assert first.batches + second.batches == honest.batches
+    cut, straight = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("cut", "straight")
+    )
+    assert cut.keys() == straight.keys() == {"base.extxyz", "base.sdf", "evaluation.json", "evaluation.md"}
+    assert cut["base.extxyz"] == straight["base.extxyz"]
