@@ -135,3 +135,27 @@ def test_an_evaluation_goes_on_after_ctrl_c(
     )
     assert cut.keys() == straight.keys() == {"base.extxyz", "base.sdf", "evaluation.json", "evaluation.md"}
     assert cut["base.extxyz"] == straight["base.extxyz"]
+
+
+def test_the_table_at_the_end_of_a_training_goes_on_after_ctrl_c(
+    backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    words = ["train", "--config-name", "demo", *small_backbone.TINY, f"model.backbone={backbone}", f"save_path={run}"]
+    words += ["evaluation.samples=80", "evaluation.time_step=3", "dataloader.epoches=1"]
+    monkeypatch.setattr(evaluation, "rollout", first := Counted(interrupted=1))
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 130
+    assert f"go on with save_path={run} resume=true" in capsys.readouterr().out
+    trained = (run / "metrics.jsonl").read_text()
+    monkeypatch.setattr(evaluation, "rollout", second := Counted())
+    main([*words, "resume=true"])
+    assert (run / "metrics.jsonl").read_text() == trained
+    half = len(first.batches + second.batches) // 2
+    assert [
+        sorted(name for batch in side for name in batch)
+        for side in ((first.batches + second.batches)[:half], (first.batches + second.batches)[half:])
+    ] == [list(range(80))] * 2  # the base, then the trained model, nothing twice
+    assert {path.name for path in (run / "evaluation").iterdir()} >= {"evaluation.json", "trained.sdf"}
+    assert not (run / "evaluation" / "unfinished").exists()
