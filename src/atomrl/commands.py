@@ -13,7 +13,7 @@ from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, best_of, compare, sample
 from atomrl.experiment import choose_device
-from atomrl.kept_samples import UNFINISHED, KeptSamples
+from atomrl.kept_samples import KeptSamples
 from atomrl.training.run_directory import described_run, find_run
 
 
@@ -50,7 +50,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         trained = domain.load(read_stored(str(checkpoint)), config)
     config = replace(config, device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
-    kept, judged = KeptSamples(options.output / UNFINISHED, repr(config.model)), {}
+    kept, judged = KeptSamples(options.output, repr(config.model)), {}
     with domain.panel(config, base) as panel, kept.until_written(command):
         judged["base"] = panel.judge(sample(base, plan, device, "base", kept))
         if options.best_of > 1:

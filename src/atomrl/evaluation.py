@@ -99,7 +99,7 @@ def draw(
     before = None if kept is None else kept.batches(policy, prompts, config)
     parts = []
     with bar(range(len(prompts)), description, total=len(prompts)) as progress:
-        for index, batch in enumerate(batches):
+        for index, batch in enumerate(batches):  # which the rollout does not cut again
             fresh = partial(_structures, policy, batch, config)
             parts.append(fresh() if before is None else before.get(index, fresh))
             progress.update(len(batch))

@@ -10,7 +10,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -20,11 +20,8 @@ import torch
 from atomrl.checkpoints.folder import first_line
 from atomrl.errors import UserError
 from atomrl.files import write_whole
-from atomrl.records import Prompts, Structures
+from atomrl.records import Prompts, Structures, tensors_of
 from atomrl.rollout import RolloutConfig
-
-UNFINISHED = "unfinished"
-"""Their folder, in that of the evaluation's tables."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,8 @@ class KeptBatches:
             except (safetensors.SafetensorError, OSError, TypeError) as error:
                 raise UserError(f"{path} cannot be read ({first_line(error)}): delete it, it is drawn again") from error
         structures = draw()
-        write_whole(path, safetensors.torch.save(_tensors(structures)))
+        tensors = {name: tensor.contiguous() for name, tensor in tensors_of(structures).items()}
+        write_whole(path, safetensors.torch.save(tensors))
         return structures
 
 
@@ -58,17 +56,17 @@ class KeptSamples:
     """All columns of an evaluation.
 
     Args:
-        folder: of all of them; nothing else belongs in it.
+        evaluation: folder of the evaluation's tables; the samples are in a folder `unfinished` in there.
         settings: what the samples depend on besides weights, prompts and the rollout, e.g. the sampler's options.
     """
 
-    def __init__(self, folder: Path, settings: str = "") -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, evaluation: Path, settings: str = "") -> None:
+        self.folder, self.settings = evaluation / "unfinished", settings
 
     def batches(self, policy: torch.nn.Module, prompts: Prompts, config: RolloutConfig) -> KeptBatches:
         """Those of this policy, these prompts and this rollout; any others have another folder."""
         digest = hashlib.sha256()
-        for name, tensor in sorted({**policy.state_dict(), **_tensors(prompts)}.items()):
+        for name, tensor in sorted({**policy.state_dict(), **tensors_of(prompts)}.items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         said = (prompts.seed, prompts.iteration, config, prompts.sizes.device.type, torch.__version__, self.settings)
@@ -88,9 +86,3 @@ class KeptSamples:
             print(f"\nstopped; what was sampled is kept in {self.folder}: go on with {how_to_go_on}", flush=True)
             raise
         self.forget()
-
-
-def _tensors(record: Prompts | Structures) -> dict[str, torch.Tensor]:
-    """A record's tensors by name."""
-    values = {entry.name: getattr(record, entry.name) for entry in fields(record)}
-    return {name: value.contiguous() for name, value in values.items() if isinstance(value, torch.Tensor)}

@@ -293,10 +293,15 @@ def pad_atoms(tensor: Tensor, atoms: int) -> Tensor:
     return torch.cat([tensor, tensor.new_zeros(tensor.shape[0], missing, *tensor.shape[2:])], dim=1)
 
 
+def tensors_of(record: Prompts | Structures) -> dict[str, Tensor]:
+    """A record's tensors by name."""
+    values = {entry.name: getattr(record, entry.name) for entry in fields(record)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
 def _moved(record: R, device: torch.device, non_blocking: bool) -> R:
     """A record with its tensors on a device."""
-    values: dict[str, Any] = {entry.name: getattr(record, entry.name) for entry in fields(record)}
     moved: dict[str, Any] = {
-        name: value.to(device, non_blocking=non_blocking) for name, value in values.items() if isinstance(value, Tensor)
+        name: value.to(device, non_blocking=non_blocking) for name, value in tensors_of(record).items()
     }
     return replace(record, **moved)

@@ -55,6 +55,7 @@ def _value(value: Any) -> Any:
         return value
     name, options = _parts(value)
     found = load_object(name)
+    # A class of the user's, which may lack it: the error says so.
     if not isinstance(found, type) or not callable(getattr(found, "predict", None)):
         raise UserError(f"reward.components: {name} is no class with predict, and an argument can be of no other class")
     return _made(found, name, options)

@@ -55,7 +55,7 @@ def no_exit(place: str) -> Iterator[None]:
 
 def _instead(module: Any, name: str) -> str:
     """What a module holds that could have been meant: names like this one, else all its own classes and functions."""
-    own = [
+    own = [  # a module may hold callables without __module__, as a partial
         key
         for key, value in vars(module).items()
         if not key.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__

@@ -99,10 +99,10 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
             UserError: it is not finite; no weight has taken it in.
         """
         terms = self.losses(self.network, batch, "train")
-        if not torch.isfinite(terms["loss"]):
+        if not torch.isfinite(terms["loss"]):  # a GPU is waited for, so that the optimizer never takes it in
             values = ", ".join(f"{name} {value.item():.3g}" for name, value in terms.items())
             raise UserError(
-                f"step {batch.step}: the loss is not finite ({values}); the last checkpoint is from before it: lower"
+                f"step {batch.step}: the loss is not finite ({values}); a checkpoint is from before it: lower"
                 f" train.lr={self.config.lr} or train.max_grad_norm={self.config.max_grad_norm} and go on from there"
             )
         self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch.mask))

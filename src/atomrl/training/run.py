@@ -18,7 +18,7 @@ from atomrl.domains import Model, domain_of
 from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.evaluation import SamplePlan, compare, sample
 from atomrl.experiment import build_module, choose_device
-from atomrl.kept_samples import UNFINISHED, KeptSamples
+from atomrl.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.run_directory import (
@@ -89,7 +89,7 @@ def train_and_evaluate(config: Config, name: str, command: str) -> Path:
     with domain.panel(config, base) as panel:
         folder = train(config, name)
         models: dict[str, Model] = {"base": base, "trained": domain.load(read_stored(str(folder / LATEST)), config)}
-        kept = KeptSamples(folder / "evaluation" / UNFINISHED, repr(config.model))
+        kept = KeptSamples(folder / "evaluation", repr(config.model))
         with kept.until_written(f"save_path={folder} resume=true"):
             judged = {label: panel.judge(sample(model, plan, device, label, kept)) for label, model in models.items()}
             report = compare(judged, domain.rewarded(config), panel, plan.seed, command, folder / "evaluation")
