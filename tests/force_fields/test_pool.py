@@ -81,6 +81,15 @@ def test_only_the_bad_item_is_lost(misbehaving, item, reason):
     assert misbehaving.map(items) == expected
 
 
+@pytest.mark.parametrize(("item", "reason"), [("die", "worker_died"), ("sleep", "timeout")])
+@pytest.mark.parametrize("following", ["small", "x" * 1_000_000], ids=["sent ahead", "too large to be sent ahead"])
+def test_what_waits_behind_a_lost_item_is_not_lost(item, reason, following):
+    with WorkerPool("pool_tasks:misbehave", workers=1, timeout=1.0) as pool:
+        outcomes = pool.map(["a", item, *[following] * 4, item, "b"])
+    lost = Outcome(None, reason)
+    assert outcomes == [Outcome("a", None), lost, *[Outcome(following, None)] * 4, lost, Outcome("b", None)]
+
+
 def test_unforeseen_exception_is_reported_in_one_line(misbehaving):
     raised, fine, unpicklable = misbehaving.map(["raise", "a", "unpicklable"])
     assert raised == Outcome(None, "error: ZeroDivisionError: a bug in two lines")

@@ -7,24 +7,20 @@ time-out that kills, and it waits for ever for an item whose worker died.
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import os
-import subprocess
-import sys
-import tempfile
+import pickle
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 from atomrl.closing import Closing
 from atomrl.errors import UserError
+from atomrl.force_fields.worker_process import Worker
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +36,8 @@ START_ATTEMPTS = 3
 GRACE = 5.0
 """Seconds after its time-out at which a worker ends itself, should the parent no longer be there to do it."""
 
-ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+SMALL = 4096
+"""Bytes of an item that a busy worker may be sent: half of what macOS buffers for a connection, Linux does far more."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class WorkerPool(Closing):
 
     Workers start when the first items come, stay warm between calls, and end when the pool closes or this process
     dies. A worker that exceeds the time-out is killed, one that dies is noticed; either is replaced, only the item
-    that it held is lost, and the outcome says why.
+    that it worked on is lost, and the outcome says why.
 
     Args:
         task: "module:function", imported in the worker from this process's `sys.path`. The function takes one
@@ -94,7 +91,7 @@ class WorkerPool(Closing):
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.settings = dict(settings or {})
-        self._running: list[_Worker] = []
+        self._running: list[Worker] = []
         self._failed_starts = 0
         self._closed = False
         self._lock = threading.Lock()
@@ -155,34 +152,46 @@ class WorkerPool(Closing):
     def _run(self, items: list[object]) -> list[Outcome]:
         """Feed the workers until every item has an outcome; runs in the feeder thread."""
         outcomes: dict[int, Outcome] = {}
-        queue = deque(range(len(items)))
+        queue = _Queue(items)
         try:
             while len(outcomes) < len(items):
-                self._assign(queue, items)
-                outcomes.update(self._collect())
+                self._assign(queue)
+                self._send_ahead(queue)
+                outcomes.update(self._collect(queue))
         finally:  # after an error some may still hold items of this batch: their answers must not reach the next one
-            for worker in [worker for worker in self._running if worker.item is not None]:
+            for worker in [worker for worker in self._running if worker.items]:
                 self._discard(worker)
         return [outcomes[index] for index in range(len(items))]
 
-    def _assign(self, queue: deque[int], items: list[object]) -> None:
+    def _assign(self, queue: _Queue) -> None:
         """Start workers as far as there is work for them, and give each idle one an item."""
         for worker in [worker for worker in self._running if worker.idle and worker.process.poll() is not None]:
             self._discard(worker)  # died between two items: nothing is lost
-        busy = sum(worker.item is not None for worker in self._running)
+        busy = sum(bool(worker.items) for worker in self._running)
         for _ in range(min(self.workers, busy + len(queue)) - len(self._running)):
             self._start()
         for worker in [worker for worker in self._running if worker.idle]:
             if not queue:
                 return
-            try:
-                worker.connection.send(items[queue[0]])
-            except ConnectionError:  # died just now, before it saw the item
+            if worker.takes(queue.pickled()):
+                worker.items.append(queue.pop())
+                worker.deadline = time.monotonic() + self.timeout
+            else:  # died just now, before it saw the item
                 self._discard(worker)
-                continue
-            worker.item, worker.deadline = queue.popleft(), time.monotonic() + self.timeout
 
-    def _collect(self) -> Iterator[tuple[int, Outcome]]:
+    def _send_ahead(self, queue: _Queue) -> None:
+        """Give each busy worker its next small item, so that it need not wait for this process between two.
+
+        The last items of a batch are kept for whoever is free first. A large item could fill the connection's buffer,
+        and this process would wait for a worker that may hang.
+        """
+        for worker in [worker for worker in self._running if len(worker.items) == 1]:
+            if len(queue) <= self.workers or len(queue.pickled()) > SMALL:
+                return
+            if worker.takes(queue.pickled()):  # if it died just now, `_collect` finds it
+                worker.items.append(queue.pop())
+
+    def _collect(self, queue: _Queue) -> Iterator[tuple[int, Outcome]]:
         """Wait until a worker answers, dies or is overdue, and yield the outcomes of the items that this settles."""
         active = [worker for worker in self._running if not worker.idle]
         if not active:
@@ -191,17 +200,19 @@ class WorkerPool(Closing):
         ready = wait([worker.connection for worker in active], patience)
         now = time.monotonic()
         for worker in active:
-            item = worker.item
+            held = list(worker.items)
             if worker.connection in ready:
                 outcome = self._read(worker)
             elif now >= worker.deadline:
                 outcome = self._expire(worker)
             else:
                 continue
-            if item is not None and outcome is not None:
-                yield item, outcome
+            if worker not in self._running:
+                queue.put_back(held[1:])
+            if held and outcome is not None:
+                yield held[0], outcome
 
-    def _read(self, worker: _Worker) -> Outcome | None:
+    def _read(self, worker: Worker) -> Outcome | None:
         """Take a worker's message: an outcome, or None if it says that it has started."""
         try:
             message = worker.connection.recv()
@@ -210,10 +221,11 @@ class WorkerPool(Closing):
         if worker.starting:
             worker.starting, self._failed_starts = False, 0
             return None
-        worker.item = None
+        worker.items.popleft()
+        worker.deadline = time.monotonic() + self.timeout  # of the item that was sent ahead, if there is one
         return Outcome(*message)
 
-    def _bury(self, worker: _Worker) -> Outcome | None:
+    def _bury(self, worker: Worker) -> Outcome | None:
         """Remove a worker that died.
 
         Raises:
@@ -233,7 +245,7 @@ class WorkerPool(Closing):
             raise UserError(f"a worker process for {self.task} cannot start (exit code {code}): {last_line}")
         return None
 
-    def _expire(self, worker: _Worker) -> Outcome | None:
+    def _expire(self, worker: Worker) -> Outcome | None:
         """Kill a worker that is overdue."""
         last_line = worker.last_line()
         self._discard(worker)
@@ -249,68 +261,44 @@ class WorkerPool(Closing):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
-            self._running.append(_Worker(self.task, self.settings, self.timeout + GRACE, self.start_timeout))
+            self._running.append(Worker(self.task, self.settings, self.timeout + GRACE, self.start_timeout))
 
-    def _discard(self, worker: _Worker) -> None:
+    def _discard(self, worker: Worker) -> None:
         """Kill a worker and forget it."""
         with self._lock:
             self._running.remove(worker)
         worker.discard()
 
 
-class _Worker:
-    """One process, the connection to it, and what it is doing.
+class _Queue:
+    """Items that no worker has yet, in order; the first is pickled once, when it is looked at."""
 
-    Attributes:
-        starting: it has not yet said that its task is imported.
-        item: number of the item that it holds, or None.
-        deadline: on the monotonic clock, by which it must answer.
-    """
+    def __init__(self, items: list[object]) -> None:
+        self._items = items
+        self._places = deque(range(len(items)))
+        self._pickled: bytes | None = None
 
-    def __init__(self, task: str, settings: dict[str, Any], limit: float, start_timeout: float) -> None:
-        self.connection: Connection[Any, Any]
-        self.connection, theirs = multiprocessing.Pipe()
-        self.output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        with theirs:  # output goes to a file, not a pipe, since nobody reads it while the worker lives
-            self.process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "atomrl.force_fields.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=self.output,
-                stderr=self.output,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": _search_path()},
-            )
-        self.starting = True
-        self.item: int | None = None
-        self.deadline = time.monotonic() + start_timeout
-        with suppress(ConnectionError):  # if it is dead already, the first read says so
-            self.connection.send((task, settings, limit))
+    def __len__(self) -> int:
+        return len(self._places)
 
-    @property
-    def idle(self) -> bool:
-        """Whether it can take an item."""
-        return not self.starting and self.item is None
+    def pickled(self) -> bytes:
+        """The first item, as a worker reads it."""
+        if self._pickled is None:
+            self._pickled = pickle.dumps(self._items[self._places[0]])
+        return self._pickled
 
-    def last_line(self) -> str:
-        """The last line that it printed, which after an exception is the exception."""
-        self.output.seek(0)
-        lines = self.output.read().decode(errors="replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
+    def pop(self) -> int:
+        """Take the first item off; its place in the batch."""
+        self._pickled = None
+        return self._places.popleft()
 
-    def discard(self) -> None:
-        """Kill it and free its resources."""
-        self.process.kill()
-        self.process.wait()
-        self.connection.close()
-        self.output.close()
+    def put_back(self, places: Sequence[int]) -> None:
+        """Items that a worker was sent and cannot have begun go first again."""
+        self._pickled = None
+        self._places.extendleft(reversed(places))
 
 
-def _search_path() -> str:
-    """This process's `sys.path`, so that a worker finds what its parent finds."""
-    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-
-
-def _discard_all(workers: list[_Worker]) -> None:
+def _discard_all(workers: list[Worker]) -> None:
     """Kill workers and forget them."""
     while workers:
         workers.pop().discard()
