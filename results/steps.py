@@ -207,4 +207,5 @@ def _evaluate(
         options["--best-of"] = n
     words = ("-m", "atomrl", "evaluate", *(str(word) for pair in options.items() for word in pair))
     output = EvaluationTable(table, tuple(further.file for further in settings.further))
-    return Step(name, "evaluate", words, output, after=(f"train-{seed}",), work=2 + (n or 0))
+    extra = ("--keep", str(table.parent.parent / "kept"))  # the base is in all evaluations: sampled and relaxed once
+    return Step(name, "evaluate", words, output, (f"train-{seed}",), extra, work=2 + (n or 0))

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 
+import pytest
 import torch
 
 from atomrl.collective import Alone
 from atomrl.policies.toy import SubspaceGaussian
 from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Prompts, RewardTable, Structures, Trajectory
+from atomrl.records import Bucket, Prompts, RewardTable, Structures, Trajectory
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.scoring import Scorer, gathered
 
@@ -50,6 +51,24 @@ def test_the_whole_batch_is_scored_once() -> None:
         ranks.append(by_sample(table, trajectory))
         assert sorted(ranks[-1].tolist()) == list(range(12))
     assert torch.equal(ranks[0], ranks[1])
+
+
+def test_a_rollout_that_did_not_end_leaves_nothing_behind() -> None:
+    """As after Ctrl-C in a notebook."""
+    scorer, policy = Scorer(Rank("per_sample")), SubspaceGaussian(torch.zeros(4))
+    prompts = PromptPlan(SizeDistribution({4: 1, 7: 1}), groups=4, samples_per_group=3).prompts(0)
+    config = RolloutConfig(5, 3)
+
+    def stop_after_one(bucket: Bucket) -> None:
+        scorer.start(bucket)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rollout(policy, prompts, config, on_bucket=stop_after_one)
+    scorer.begin()
+    trajectory = rollout(policy, prompts, config, on_bucket=scorer.start)
+    assert len(scorer.finish(trajectory, Alone()).reasons) == len(prompts)
+    scorer.close()
 
 
 def test_each_bucket_is_scored_alone() -> None:

@@ -77,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
+    evaluate.add_argument(
+        "--keep",
+        type=Path,
+        metavar="FOLDER",
+        help="what is sampled and relaxed stays there, and other evaluations with this option take it from there; "
+        "by default it is in the output folder, until the tables are written",
+    )
 
     pretrain = commands.add_parser("pretrain", help="pre-train a backbone or a property predictor")
     pretrain.add_argument(

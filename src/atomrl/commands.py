@@ -11,7 +11,7 @@ from atomrl.checkpoints.stored import read_stored
 from atomrl.config import CrystalConfig
 from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
-from atomrl.evaluation import SamplePlan, best_of, compare, sample
+from atomrl.evaluation import SamplePlan, best_of, compare, judge, sample
 from atomrl.experiment import choose_device
 from atomrl.kept_samples import KeptSamples
 from atomrl.training.run_directory import described_run, find_run
@@ -50,13 +50,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
         trained = domain.load(read_stored(str(checkpoint)), config)
     config = replace(config, device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
-    kept, judged = KeptSamples(options.output, repr(config.model)), {}
+    kept, judged = KeptSamples(options.output, repr(config.model), options.keep), {}
     with domain.panel(config, base) as panel, kept.until_written(command):
-        judged["base"] = panel.judge(sample(base, plan, device, "base", kept))
+        judged["base"] = judge(base, plan, panel, device, "base", kept)
         if options.best_of > 1:
             judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device, kept)
         if trained is not None:
-            judged["trained"] = panel.judge(sample(trained, plan, device, "trained", kept))
+            judged["trained"] = judge(trained, plan, panel, device, "trained", kept)
         rewarded = domain.rewarded(config) if trained is not None else set()
         report = compare(judged, rewarded, panel, plan.seed, command, options.output)
     print(report.markdown())

@@ -75,6 +75,13 @@ def sample(
     return draw(model, plan, 1, device, description, kept)[1]
 
 
+def judge(
+    model: Model, plan: SamplePlan, panel: Panel, device: torch.device, description: str, kept: KeptSamples
+) -> Judged:
+    """Draw samples as `sample` does, and judge them."""
+    return panel.judge(sample(model, plan, device, description, kept), kept)
+
+
 def best_of(
     model: Model, plan: SamplePlan, n: int, panel: Panel, device: torch.device, kept: KeptSamples | None = None
 ) -> Judged:
@@ -83,7 +90,7 @@ def best_of(
     Every block of n shares a size, drawn as for the other columns, so that the sizes stay comparable.
     """
     prompts, structures = draw(model, plan, n, device, f"best of {n}", kept)
-    return panel.judge_best(structures, prompts, n)
+    return panel.judge_best(structures, prompts, n, kept)
 
 
 def draw(

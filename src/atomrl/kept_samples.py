@@ -1,14 +1,15 @@
 """Samples of an evaluation that is not finished yet, on disk, so that the same command goes on from them.
 
-Sampling takes most of an evaluation's time, and what a batch becomes depends on its prompts and on the model alone:
-an evaluation that was stopped and continued equals one that was not.
+Sampling and relaxing take most of an evaluation's time, and what a batch becomes depends on its prompts and on the
+model alone: an evaluation that was stopped and continued equals one that was not, and one that shares a column with
+another can take its samples.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from atomrl.rollout import RolloutConfig
 
 @dataclass(frozen=True)
 class KeptBatches:
-    """The batches that one model makes of one list of prompts, a file each.
+    """The batches that one model makes of one list of prompts, or that are made of samples, a file each.
 
     Attributes:
         folder: made with the first batch.
@@ -58,28 +59,39 @@ class KeptSamples:
     Args:
         evaluation: folder of the evaluation's tables; the samples are in a folder `unfinished` in there.
         settings: what the samples depend on besides weights, prompts and the rollout, e.g. the sampler's options.
+        shared: folder that keeps them for other evaluations too, instead; it is not deleted.
     """
 
-    def __init__(self, evaluation: Path, settings: str = "") -> None:
-        self.folder, self.settings = evaluation / "unfinished", settings
+    def __init__(self, evaluation: Path, settings: str = "", shared: Path | None = None) -> None:
+        self.folder, self.settings = evaluation / "unfinished" if shared is None else shared, settings
+        self.shared = shared is not None
 
     def batches(self, policy: torch.nn.Module, prompts: Prompts, config: RolloutConfig) -> KeptBatches:
         """Those of this policy, these prompts and this rollout; any others have another folder."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted({**policy.state_dict(), **tensors_of(prompts)}.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         said = (prompts.seed, prompts.iteration, config, prompts.sizes.device.type, torch.__version__, self.settings)
-        digest.update(repr(said).encode())
-        return KeptBatches(self.folder / digest.hexdigest()[:16])
+        return self._of({**policy.state_dict(), **tensors_of(prompts)}, repr(said))
+
+    def made_from(self, structures: Structures, how: str) -> KeptBatches:
+        """Those that are made from these structures, e.g. by a relaxation; `how` says all that they depend on."""
+        return self._of(tensors_of(structures), how)
 
     def forget(self) -> None:
-        """Delete all of them: the evaluation is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete all of them, if nobody else wants them: the evaluation is written."""
+        if not self.shared:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _of(self, tensors: Mapping[str, torch.Tensor], said: str) -> KeptBatches:
+        """A folder whose name is a hash of all that its batches depend on."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(tensors.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(said.encode())
+        return KeptBatches(self.folder / digest.hexdigest()[:16])
 
     @contextmanager
     def until_written(self, how_to_go_on: str) -> Iterator[None]:
-        """An evaluation: when it is written, nothing is kept; Ctrl-C says how to go on (its signal passes through)."""
+        """An evaluation; when it is written, nothing is kept for it. Ctrl-C says how to go on (the signal passes)."""
         try:
             yield
         except KeyboardInterrupt:

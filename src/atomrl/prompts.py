@@ -28,9 +28,18 @@ class SizeDistribution:
             raise UserError(f"a size histogram needs sizes >= 1 with weights >= 0, got {dict(self.counts)}")
 
     def focused(self, smallest: int | None, largest: int | None, multiplier: float) -> SizeDistribution:
-        """The histogram with the weights of sizes in [smallest, largest] multiplied; None leaves an end open."""
+        """The histogram with the weights of sizes in [smallest, largest] multiplied; None leaves an end open.
+
+        Raises:
+            UserError: no size lies in there.
+        """
         low = min(self.counts) if smallest is None else smallest
         high = max(self.counts) if largest is None else largest
+        if not any(low <= size <= high for size in self.counts):
+            raise UserError(
+                f"dataloader.nodes_dist_focus_min={smallest}, dataloader.nodes_dist_focus_max={largest}: the model "
+                f"makes nothing of such a size, its sizes are {min(self.counts)} to {max(self.counts)} atoms"
+            )
         return SizeDistribution(
             {size: count * (multiplier if low <= size <= high else 1.0) for size, count in self.counts.items()}
         )

@@ -25,6 +25,12 @@ class Scorer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
         self._pending: list[Future[RewardTable]] = []
 
+    def begin(self) -> None:
+        """Forget what was started for a rollout that did not end, e.g. because of Ctrl-C in a notebook."""
+        for future in self._pending:
+            future.cancel()
+        self._pending = []
+
     def start(self, bucket: Bucket) -> None:
         """Take a bucket that is complete."""
         if self.reward.scope == "per_sample":

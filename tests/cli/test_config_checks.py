@@ -6,6 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from atomrl.checkpoints.backbone import load_backbone
 from atomrl.config import Config, MoleculeConfig, from_yaml, load_config, read_config, to_yaml
 from atomrl.domains import domain_of
 from atomrl.errors import UserError
@@ -23,7 +24,7 @@ RANGES = {
     "must be positive": [
         *("train.max_grad_norm=-1", "train.max_grad_norm=0", "train.max_grad_norm=nan", "train.max_behaviour_kl=-1"),
         *("train.clip_advantage_value=-1", "train.exploded_above=0", "train.clip_range=0", "train.learning_rate=-1"),
-        *("max_time_hours=0", "reward.timeout=0"),
+        *("max_time_hours=0", "reward.timeout=0", "reward.timeout=1e7", "train.learning_rate=inf"),
     ],
     "must be 0 or more": [
         *("train.kl_penalty_weight=-1", "train.weight_decay=-1", "train.weight_decay=inf", "train.force_adv_weight=-1"),
@@ -53,6 +54,12 @@ TOGETHER = [
     ("train.force_adv_weight=0", "every channel is 0"),
     ("reward.energy_atom_refs=5", "5 is no energy"),
     ("reward.energy_atom_refs.H=much", "H is no energy"),
+    ("reward.energy_atom_refs.H=nan", "H is no energy"),
+    ("reward.energy_transform_offset=nan", "energy_transform_offset must be a finite number, got nan"),
+    ("reward.energy_transform_scale=inf", "energy_transform_scale must be a finite number, got inf"),
+    ("reward.stability_weight=inf", "stability_weight must be a finite number, got inf"),
+    ("reward.timeout=inf", "timeout must be a finite number, got inf"),
+    ("domain=crystals reward.timeout=inf", "must be positive and at most 86400"),
     ("dataloader.nodes_dist_focus_min=9 dataloader.nodes_dist_focus_max=5", "nodes_dist_focus_min=9 exceeds"),
     ("domain=crystals evaluation.relaxed=-1", "at least 0"),
     ("domain=crystals evaluation.second_judge=chgnet", "must be sevennet or null"),
@@ -123,6 +130,23 @@ def test_a_channel_counts_where_the_reward_gives_it(text, weights):
     assert set(objective.advantages(table, prompts.group_ids, torch.ones(2).bool()).channels) <= weights.keys()
     paid = domain_of(config).rewarded(config)
     assert ("energy_per_atom_median" in paid) == (config.reward.type == "xtb" and "energy" in weights)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "learned"),
+    [
+        ("reward.stability_weight=2", True),
+        ("reward.stability_weight=2 reward.stability_channel=own train.stability_adv_weight=1", True),
+        ("reward.stability_weight=2 reward.stability_channel=own", False),
+        ("reward.atom_stability_weight=2 reward.use_energy=true train.force_adv_weight=0", False),
+    ],
+)
+def test_stability_that_nothing_learns_from_is_said_to_be_so(overrides, learned, caplog):
+    config = load_config("fed_grpo_config", overrides.split())
+    domain = domain_of(config)
+    domain.reward(config, load_backbone("edm_qm9_small")).close()
+    assert ("scored, but not learned" in caplog.text) != learned
+    assert ({"molecule_stability", "atom_stability"} <= domain.rewarded(config)) == learned
 
 
 @pytest.mark.parametrize(

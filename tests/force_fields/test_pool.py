@@ -235,6 +235,15 @@ def test_ctrl_c_ends_workers_quietly(tmp_path):
     assert errors.count("Traceback") == 1  # the parent's own
 
 
+def test_sigterm_to_a_whole_batch_job_leaves_the_scores_alone(tmp_path):
+    then = "signal.signal(signal.SIGTERM, lambda *_: None); print([o.reason for o in workers.map([1.5, 1.5])])"
+    with running_script(tmp_path, first="import signal", timeout=60, then=then) as (parent, pids):
+        time.sleep(0.5)
+        os.killpg(parent.pid, signal.SIGTERM)  # as a batch system does: to all of them
+        assert parent.communicate(timeout=30)[0] == "[None, None]\n"
+    assert not any(is_alive(pid) for pid in pids)
+
+
 @pytest.mark.parametrize("then", ["import time; time.sleep(60)", "workers.map([30, 30])"], ids=["idle", "busy"])
 def test_workers_end_when_the_parent_is_killed(tmp_path, then):
     with running_script(tmp_path, first="", timeout=1.0, then=then) as (parent, pids):

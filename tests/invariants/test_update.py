@@ -301,6 +301,8 @@ def test_the_guard_shrinks_a_step_that_is_too_large() -> None:
     back, nothing = moved(1e9, limit)
     assert back["step_halvings"] == 8
     assert nothing == back["behaviour_kl"] == 0
+    back, nothing = moved(1e300, limit)  # weights become infinite
+    assert nothing == back["behaviour_kl"] == 0
 
 
 def test_the_reference_is_the_initial_model() -> None:

@@ -34,8 +34,12 @@ class Trainer:
         self.max_epochs, self.current_epoch, self.should_stop = max_epochs, 0, False
         self.callback_metrics: dict[str, torch.Tensor] = {}
 
-    def save_checkpoint(self, path: Path) -> None:
-        path.write_text(str(self.current_epoch))
+
+class Snapshots:
+    """A checkpoint says of which iteration it is."""
+
+    def take(self, trainer: Trainer) -> bytes:
+        return str(trainer.current_epoch).encode()
 
 
 def module(config: TrainSection | None = None) -> RLModule:
@@ -53,11 +57,12 @@ def module(config: TrainSection | None = None) -> RLModule:
 
 def follow(callback, trainer: Trainer, values: list[float], clock: Clock | None = None, seconds: float = 0) -> int:
     """Iterations with these values until the run stops; how many that were."""
+    trained = module()
     for done, value in enumerate(values):
-        trainer.current_epoch, trainer.callback_metrics = done, {"reward": torch.tensor(value)}
+        trainer.current_epoch, trained.line = done, {"reward": value}
         if clock is not None:
             clock.now += seconds
-        callback.on_train_epoch_end(trainer, None)
+        callback.on_train_epoch_end(trainer, trained)
         if trainer.should_stop:
             return done + 1
     return len(values)
@@ -112,22 +117,32 @@ def test_the_best_checkpoint(mode: str, best: list[str], tmp_path: Path) -> None
     """The first iteration's, then that of each better value; not-a-number is no value."""
     trainer, rewards = Trainer(max_epochs=9), [1.0, 0.5, 3.0, float("nan"), 0.2]
     config = load_config("demo", ["best_checkpoint_metric=reward", f"best_checkpoint_mode={mode}", "save_every=2"])
-    saving, trained = Checkpoints(tmp_path, config), module()
+    saving, trained = Checkpoints(tmp_path, config, Snapshots()), module()
     for done, (value, expected) in enumerate(zip(rewards, best, strict=True)):
-        trainer.current_epoch, trainer.callback_metrics = done, {"reward": torch.tensor(value)}
+        trainer.current_epoch, trained.line = done, {"reward": value}
         trained.averaged.module.mean.data.fill_(done)
         saving.on_train_epoch_end(trainer, trained)
         assert (tmp_path / "checkpoint_best.pth").read_text() == expected
         weights = torch.load(tmp_path / "generative_model_ema.npy", weights_only=True)
         assert weights["mean"].tolist() == [int(expected)] * 4
     assert (tmp_path / "checkpoint_latest.pth").read_text() == "3"
-    resumed = Checkpoints(tmp_path, config)
+    saving.on_exception(trainer, trained, KeyboardInterrupt())
+    assert (tmp_path / "checkpoint_latest.pth").read_text() == "4"  # whatever ends a run, its last iteration is saved
+    resumed = Checkpoints(tmp_path, config, Snapshots())
     resumed.load_state_dict(saving.state_dict())
-    trainer.current_epoch, trainer.should_stop = 6, True
-    trainer.callback_metrics = {"reward": torch.tensor(1.0)}
+    trainer.current_epoch, trainer.should_stop, trained.line = 6, True, {"reward": 1.0}
     resumed.on_train_epoch_end(trainer, trained)
     assert (tmp_path / "checkpoint_best.pth").read_text() == best[-1]
     assert (tmp_path / "checkpoint_latest.pth").read_text() == "6"  # a run that is stopped saves
+
+
+def test_failures_that_did_not_happen_are_none(tmp_path: Path) -> None:
+    config = load_config("demo", ["best_checkpoint_metric=failed_scf", "best_checkpoint_mode=min"])
+    saving, trained = Checkpoints(tmp_path, config, Snapshots()), module()
+    for line, best in (({"failed_scf": 3.0}, 3.0), ({"reward": 1.0}, 0.0), ({"failed_scf": 1.0}, 0.0)):
+        trained.line = line
+        saving.on_train_epoch_end(Trainer(), trained)
+        assert saving.best == best
 
 
 def test_a_run_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,7 @@
 """How a run may end other than by finishing, and what may go on afterwards: nothing is lost, nothing is hidden."""
 
+import csv
+import json
 import os
 import shutil
 import signal
@@ -8,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from atomrl.config import load_config
 from atomrl.domains.molecule_panel import MoleculePanel
@@ -73,6 +76,56 @@ def test_a_batch_system_may_end_a_run(
     assert caught.value.code == 143
     assert "stopped; continue with: save_path=" in capsys.readouterr().out
     assert torch.load(tmp_path / "run" / "checkpoint_latest.pth", weights_only=True)["atomrl"]["iteration"] == 0
+
+
+@pytest.mark.parametrize("ending", ["ctrl-c", "sigterm"])
+def test_a_run_that_is_saved_seldom_loses_no_iteration(
+    ending: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped in its third iteration, and continued: the same as if it had not been."""
+    sparse, calls, honest = ["save_every=10", "dataloader.epoches=4", "log.csv=true"], [0], DummyReward.score
+
+    def score(self, *args):
+        calls[0] += 1
+        if calls[0] == 5:  # the third iteration's first bucket
+            if ending == "ctrl-c":
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+        return honest(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DummyReward, "score", score)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(tmp_path, *sparse)
+    latest = tmp_path / "run" / "checkpoint_latest.pth"
+    saved = torch.load(latest, weights_only=True)["atomrl"]["iteration"]
+    assert saved == (1 if ending == "ctrl-c" else 2)
+    run(tmp_path, *sparse, "resume=true")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    with (tmp_path / "run" / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("iteration", "reward", "lr"):
+        assert [float(row[name]) for row in rows] == [line[name] for line in lines]
+    assert [line["iteration"] for line in lines] == [0, 1, 2, 3]
+    found = torch.load(latest, weights_only=True)["state_dict"]
+    (tmp_path / "run").rename(tmp_path / "stopped")
+    expected = torch.load(run(tmp_path, *sparse) / "checkpoint_latest.pth", weights_only=True)["state_dict"]
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+@pytest.mark.parametrize(("before", "after"), [(0, 0.1), (0.1, 0)])
+def test_a_resumed_run_may_change_its_kl(before: float, after: float, tmp_path: Path) -> None:
+    """The reference is the backbone that the run began with, whether it was kept or not."""
+    run(tmp_path, f"train.kl_penalty_weight={before}")
+    folder = run(tmp_path, f"train.kl_penalty_weight={after}", "resume=true", "dataloader.epoches=3")
+    state = torch.load(folder / "checkpoint_latest.pth", weights_only=True)["state_dict"]
+    kept = {name.removeprefix("policy.initial."): value for name, value in state.items() if ".initial." in name}
+    backbone = load_file(tmp_path / "backbone" / "model.safetensors")
+    assert bool(kept) == bool(after)
+    for name, value in kept.items():
+        assert torch.equal(value, backbone[name]), name
 
 
 def test_what_is_no_run_is_not_written_into(tmp_path: Path) -> None:

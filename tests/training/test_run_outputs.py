@@ -41,7 +41,8 @@ def test_what_a_run_leaves_behind(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert [line["lr"] for line in lines] == pytest.approx([0.25e-3, 0.5e-3])
     with (folder / "csv" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [line.pop("iteration") for line in lines] == [0, 1]
+    assert [line["iteration"] for line in lines] == [0, 1]
+    assert len(rows) == 2
     for row, line in zip(rows, lines, strict=True):
         assert {name: float(row[name]) for name in line} == pytest.approx(line)
 

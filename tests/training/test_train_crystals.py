@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.data.prototypes.load import HULL_FILE
+from atomrl.domains import crystal_panel
+from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.domains.crystals import CrystalDomain
 from atomrl.evaluation import SamplePlan, compare, sample
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
+from atomrl.kept_samples import KeptSamples
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.records import Structures
 
@@ -188,3 +192,36 @@ def test_a_column_without_a_sound_sample_stands_beside_others(tmp_path, places):
         judged = {"base": panel.judge(drawn), "crushed": panel.judge(crushed)}
         report = compare(judged, set(), panel, 0, "command", tmp_path / "table")
     assert report.main.estimate(report.main.columns[1], "unique").value == 0
+
+
+def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkeypatch):
+    """Also what an evaluation had relaxed before it was stopped; the relaxation itself is tested elsewhere."""
+    domain = CrystalDomain()
+    config = load_config("experiment/prototypes/rl_dng", [*TINY, *places, "reward.workers=1", "evaluation.relaxed=3"])
+    model = domain.load(read_stored(config.model.backbone), config)
+    drawn = sample(model, SamplePlan(4, 6, 0), torch.device("cpu"))
+    lots: list[int] = []
+
+    def grown(self, structures: Structures) -> Structures:
+        lots.append(len(structures))
+        if lots == [2, 1]:
+            raise KeyboardInterrupt
+        return replace(structures, positions=structures.positions * 1.1, cell=structures.cell * 1.1)
+
+    monkeypatch.setattr(crystal_panel, "RELAXED_AT_ONCE", 2)
+    monkeypatch.setattr(CrystalPanel, "_relax", grown)
+    shared = tmp_path / "shared"
+
+    def judged(name: str) -> str:
+        kept = KeptSamples(tmp_path / name, shared=shared)
+        with domain.panel(config, model) as panel, kept.until_written("again"):
+            report = compare({"base": panel.judge(drawn, kept)}, set(), panel, 0, "command", tmp_path / name)
+        return report.markdown()
+
+    with pytest.raises(KeyboardInterrupt):
+        judged("stopped")
+    first = judged("first")
+    assert lots == [2, 1, 1]
+    assert judged("second") == first
+    assert lots == [2, 1, 1]
+    assert shared.is_dir()

@@ -22,6 +22,12 @@ READ_BY = {
 }
 """Keys of `train` that only one objective reads."""
 
+MOST_RATE = 1.0
+"""Of a learning rate: AdamW moves each weight by about as much in a step."""
+
+DAY = 86_400.0
+"""Seconds that one score may take."""
+
 SEEDS = range(-(2**63), 2**64)
 """What torch takes."""
 
@@ -108,8 +114,8 @@ def _check_counts(config: Config) -> None:
 def _check_numbers(config: Config) -> None:
     """Other numbers."""
     train = config.train
+    _positive("train.learning_rate", train.learning_rate, most=MOST_RATE)
     for key, value in (
-        ("train.learning_rate", train.learning_rate),
         ("train.clip_range", train.clip_range),
         ("train.clip_advantage_value", train.clip_advantage_value),
         ("train.max_grad_norm", train.max_grad_norm),
@@ -202,10 +208,14 @@ def _check_molecules(config: MoleculeConfig) -> None:
     """Keys that only molecules have."""
     reward, train = config.reward, config.train
     _at_least("reward.max_iterations", reward.max_iterations, 1)
-    _positive("reward.timeout", reward.timeout)
+    _positive("reward.timeout", reward.timeout, most=DAY)
     references = reward.energy_atom_refs
     if isinstance(references, Mapping):
-        bad = [entry for entry, energy in references.items() if not isinstance(energy, int | float)]
+        bad = [
+            entry
+            for entry, energy in references.items()
+            if not (isinstance(energy, int | float) and math.isfinite(energy))
+        ]
     else:
         bad = [] if references in ("xtb", None) else [references]
     if bad:
@@ -235,7 +245,7 @@ def _check_crystals(config: CrystalConfig) -> None:
     """Keys that only crystals have."""
     _at_least("reward.batch_size", config.reward.batch_size, 1)
     _at_least("evaluation.relaxed", config.evaluation.relaxed, 0)
-    _positive("reward.timeout", config.reward.timeout)
+    _positive("reward.timeout", config.reward.timeout, most=DAY)
     if config.evaluation.second_judge not in (None, "sevennet"):
         raise UserError(f"evaluation.second_judge={config.evaluation.second_judge}: must be sevennet or null")
 
@@ -246,10 +256,10 @@ def _at_least(key: str, value: int | None, low: int) -> None:
         raise UserError(f"{key}={value}: must be at least {low}")
 
 
-def _positive(key: str, value: float | None) -> None:
-    """Refuse 0, what is below, and NaN; None is left to who reads it."""
-    if value is not None and not value > 0:
-        raise UserError(f"{key}={value}: must be positive")
+def _positive(key: str, value: float | None, most: float = math.inf) -> None:
+    """Refuse 0, what is below, NaN, and what exceeds `most`; None is left to who reads it."""
+    if value is not None and not 0 < value <= most:
+        raise UserError(f"{key}={value}: must be positive" + (f" and at most {most:g}" if most < math.inf else ""))
 
 
 def _not_negative(key: str, value: float) -> None:

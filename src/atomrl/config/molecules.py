@@ -28,6 +28,11 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
     energy_atom_refs: Any = "xtb"
 
     @property
+    def stability_home(self) -> str:
+        """Name of the channel that the stability and valence terms are in."""
+        return "stability" if self.stability_channel == "own" else "force"
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels that this reward gives."""
         energy = ("energy",) if self.use_energy or self.type == "dummy" else ()

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from atomrl.checkpoints.stored import Stored
 from atomrl.closing import Closing
 from atomrl.config import Config
+from atomrl.kept_samples import KeptSamples
 from atomrl.metrics.definition import Metrics
 from atomrl.protocols import DiffusionPolicy, Monitor, Reward
 from atomrl.records import Prompts, Structures
@@ -57,11 +58,11 @@ class Panel(Closing, ABC):
     """The judges of an evaluation, with their workers; use it in a `with`."""
 
     @abstractmethod
-    def judge(self, structures: Structures) -> Judged:
-        """Judge samples."""
+    def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
+        """Judge samples. What takes long and is made of them, e.g. relaxed samples, is taken from `kept`, and added."""
 
     @abstractmethod
-    def judge_best(self, structures: Structures, prompts: Prompts, n: int) -> Judged:
+    def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n consecutive samples by the training's total reward, and judge those."""
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from atomrl.domains.base import Judged, Panel
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.errors import UserError
 from atomrl.force_fields.pool import WorkerPool
+from atomrl.kept_samples import KeptSamples
 from atomrl.metrics.best_of import best_of_n
 from atomrl.metrics.crystal_validity import composition_valid
 from atomrl.metrics.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
@@ -29,6 +31,8 @@ FMAX, MAX_STEPS, RELAX_TIMEOUT = 0.1, 300, 180.0
 """eV/Å; steps; seconds per crystal."""
 SALT = ((11, 1), (17, 1))
 """NaCl."""
+RELAXED_AT_ONCE = 50
+"""Crystals whose relaxations are kept together: some minutes of work, all that a stop can cost."""
 CHOICE_SEED = 20260101
 """Of the choice of samples that are relaxed: the same places in every column."""
 
@@ -84,7 +88,7 @@ class CrystalPanel(Panel):
         settings = {"fmax": FMAX, "max_steps": MAX_STEPS}
         self._relaxing = WorkerPool(RELAX, judges.workers, RELAX_TIMEOUT, settings)  # starts when it is asked
 
-    def judge(self, structures: Structures) -> Judged:
+    def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
         """Judge crystals, as sampled, and as asked relaxed and by the second judge."""
         structures = structures.to(torch.device("cpu"))
         verdicts = judge_crystals(structures, [self.matching, self.physics, self.features])
@@ -94,14 +98,14 @@ class CrystalPanel(Panel):
             again = judge_crystals(structures, [KnownMatching(verdicts), self.second])
             further["second judge"] = self._metrics(again, self.second, "as sampled")
         if self.relaxed:
-            further["relaxed"] = self._relaxed(structures)
+            further["relaxed"] = self._relaxed(structures, kept)
         ids = [f"{row:05d}" for row in range(len(structures))]
         # Said of every column alike, of one without a sound sample too: only like conditions stand in one table.
         features = f"the base model's VAE, against {self.judges.reference.name}"
         metrics = self._metrics(verdicts, self.physics, "as sampled", features)
         return Judged(metrics, AnnotatedCrystals(structures, ids, verdicts.rows()), further)
 
-    def judge_best(self, structures: Structures, prompts: Prompts, n: int) -> Judged:
+    def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n by the total reward, and judge those.
 
         The reward sees about as many at once as in training: it compares samples with each other, and its memory grows
@@ -119,7 +123,7 @@ class CrystalPanel(Panel):
             reward.close()
         rewards = torch.cat([table.diagnostics["reward"] for table in tables])
         rows = best_of_n(rewards.numpy(), n)
-        return self.judge(structures[torch.from_numpy(rows)])
+        return self.judge(structures[torch.from_numpy(rows)], kept)
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """CIF and extended XYZ."""
@@ -163,13 +167,17 @@ class CrystalPanel(Panel):
             tolerances=self.matching.matcher.tolerances,
         )
 
-    def _relaxed(self, structures: Structures) -> CrystalMetrics:
+    def _relaxed(self, structures: Structures, kept: KeptSamples | None) -> CrystalMetrics:
         """Some samples, relaxed, judged."""
         generator = torch.Generator().manual_seed(CHOICE_SEED)
         rows = torch.randperm(len(structures), generator=generator)[: self.relaxed].sort().values
-        chosen = self._relax(structures[rows])
-        verdicts = judge_crystals(chosen, [self.matching, self.physics])
         how = f"positions and cell relaxed by CHGNet, FIRE to {FMAX} eV/Å in at most {MAX_STEPS} steps"
+        before = None if kept is None else kept.made_from(structures[rows], f"{how}; {self.physics.description}")
+        parts = []
+        for index, lot in enumerate(rows.split(RELAXED_AT_ONCE)):
+            fresh = partial(self._relax, structures[lot])
+            parts.append(fresh() if before is None else before.get(index, fresh))
+        verdicts = judge_crystals(Structures.concatenate(parts), [self.matching, self.physics])
         return self._metrics(verdicts, self.physics, f"{how}; {len(rows)} samples drawn from those of the main table")
 
     def _relax(self, structures: Structures) -> Structures:

@@ -15,6 +15,7 @@ from atomrl.cores import cores
 from atomrl.domains.base import Judged, Panel
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
+from atomrl.kept_samples import KeptSamples
 from atomrl.metrics.best_of import best_of_n
 from atomrl.metrics.molecules import evaluate_molecules
 from atomrl.records import Prompts, Structures
@@ -35,12 +36,17 @@ class MoleculePanel(Panel):
 
     def __init__(self, reward: MoleculeReward | None = None, workers: int | None = None, timeout: float = 10.0) -> None:
         count = cores() if workers is None else workers
-        self.force_field = XTBForceField(count, timeout)
+        self.reward = reward or MoleculeReward()
+        self.force_field = XTBForceField(count, timeout, self.reward.max_iterations)
         self.checker = MoleculeChecker(count, timeout)
         self.training = TrainingSmiles.load()
-        self.reward = reward or MoleculeReward()
 
-    def judge(self, structures: Structures, results: Sequence[Evaluation] | None = None) -> Judged:
+    def judge(
+        self,
+        structures: Structures,
+        kept: KeptSamples | None = None,
+        results: Sequence[Evaluation] | None = None,
+    ) -> Judged:
         """Judge molecules; results of the force field that are known already are not computed again."""
         structures = structures.to(torch.device("cpu"))
         records = self.checker.check(structures)
@@ -56,13 +62,13 @@ class MoleculePanel(Panel):
         ids = [f"{row:05d}" for row in range(len(structures))]
         return Judged(metrics, Annotated(structures, ids, records, results))
 
-    def judge_best(self, structures: Structures, prompts: Prompts, n: int) -> Judged:
+    def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n by the total reward, and judge those."""
         structures = structures.to(torch.device("cpu"))
         results = self.force_field.evaluate(structures)
         table = score_physics(stack_results(results, structures), structures, prompts.group_ids.cpu(), self.reward)
         rows = best_of_n(table.diagnostics["reward"].numpy(), n)
-        return self.judge(structures[torch.from_numpy(rows)], [results[row] for row in rows])
+        return self.judge(structures[torch.from_numpy(rows)], kept, [results[row] for row in rows])
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """SDF and extended XYZ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,12 +22,16 @@ from atomrl.records import Structures
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward
 
+log = logging.getLogger(__name__)
+
 REWARDED = {
     "force": ("rms_force_median", "rms_force_mean"),
     "energy": ("energy_per_atom_median", "energy_per_atom_mean"),
-    "stability": ("atom_stability", "molecule_stability"),
 }
 """Metrics that a reward channel pays for."""
+
+STABILITY = ("atom_stability", "molecule_stability")
+"""Metrics that the stability and valence terms pay for, in the channel that they are in."""
 
 
 class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
@@ -46,7 +51,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         return backbone_of(stored)
 
     def reward(self, config: MoleculeConfig, model: Backbone) -> Reward:
-        """Forces and energies, or the dummy.
+        """Forces and energies, or the dummy; warns of stability terms that nothing learns from.
 
         Raises:
             UserError: the force field does not know one of the backbone's elements.
@@ -63,6 +68,12 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         ]
         if unknown:
             raise UserError(f"reward.type={section.type} does not know the backbone's elements {', '.join(unknown)}")
+        if section.pays_stability and not config.channel_weights[section.stability_home]:
+            log.warning(
+                "stability and valence are scored, but not learned: they are in the channel %s, and "
+                "train.%s_adv_weight=0",
+                *(section.stability_home,) * 2,
+            )
         return ForceEnergyReward(force_field, section)
 
     def channel_weights(self, config: MoleculeConfig, reward: Reward) -> Mapping[str, float]:
@@ -78,22 +89,12 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         return MoleculePanel(config.reward, config.reward.workers, config.reward.timeout)
 
     def rewarded(self, config: MoleculeConfig) -> set[str]:
-        """By channel weight, and by the stability terms of the force channel."""
+        """By channel weight; stability where one of its terms has a weight too."""
         reward, weights = config.reward, config.channel_weights
         if reward.type == "dummy":
             return set()
         paid = {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}
-        terms = (
-            reward.stability_weight,
-            reward.atom_stability_weight,
-            reward.valence_underbond_weight,
-            reward.valence_overbond_weight,
-            reward.valence_underbond_soft_weight,
-            reward.valence_overbond_soft_weight,
-        )
-        if any(terms) and reward.stability_channel == "force":
-            paid |= set(REWARDED["stability"])
-        return paid
+        return paid | (set(STABILITY) if reward.pays_stability and weights[reward.stability_home] > 0 else set())
 
     def export(self, path: Path, structures: Structures) -> None:
         """Extended XYZ or SDF, with RDKit's verdicts."""

@@ -24,7 +24,10 @@ READY = "ready"
 
 def main() -> None:
     """Serve until the parent closes the connection or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C in the terminal is the parent's business
+    # Ctrl-C in the terminal and SIGTERM to a batch job reach the workers too, but are the parent's business: it may
+    # want the iteration's scores, and ends the workers by a kill or by closing the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
     task, settings, limit = connection.recv()

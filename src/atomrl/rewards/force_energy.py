@@ -29,6 +29,15 @@ CHOICES = {
     "gate": ("floor", "mask", "published"),
 }
 NO_REFERENCE = "no_reference"
+STABILITY_WEIGHTS = (
+    "stability_weight",
+    "atom_stability_weight",
+    "valence_underbond_weight",
+    "valence_overbond_weight",
+    "valence_underbond_soft_weight",
+    "valence_overbond_soft_weight",
+)
+"""Options of the stability and valence terms."""
 
 
 @dataclass(frozen=True)
@@ -100,12 +109,19 @@ class ForceEnergyConfig:
             if values[name] is not None and not values[name] > 0:
                 raise UserError(f"{name} must be positive, got {values[name]}")
         for name, value in values.items():
-            if name.endswith("weight") and not (math.isfinite(value) and value >= 0):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"{name} must be a finite number, got {value}")
+            if name.endswith("weight") and value < 0:
                 raise UserError(f"{name} must be 0 or more, got {value}")
         if isinstance(self.energy_atom_refs, str) and self.energy_atom_refs != "xtb":
             raise UserError(f'energy_atom_refs is "xtb", energies by symbol, or null; got "{self.energy_atom_refs}"')
         if self.energy_only_if_stable and not self.use_energy:
             raise UserError("energy_only_if_stable needs use_energy: there is no energy channel to gate")
+
+    @property
+    def pays_stability(self) -> bool:
+        """Whether any stability or valence term has a weight."""
+        return any(getattr(self, name) for name in STABILITY_WEIGHTS)
 
     @property
     def references(self) -> Mapping[str, float] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Mapping
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
@@ -19,8 +17,10 @@ from atomrl.config import Config
 from atomrl.errors import UserError
 from atomrl.files import whole, write_whole
 from atomrl.progress import bar
+from atomrl.records import Stats
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
+from atomrl.training.snapshots import Snapshots, to_bytes
 
 
 def save(trainer: lightning.Trainer, path: Path) -> None:
@@ -30,14 +30,12 @@ def save(trainer: lightning.Trainer, path: Path) -> None:
 
 
 def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
-    """`torch.save` as a whole; by way of memory, since torch's own writer has no word for a full disk.
+    """`torch.save` as a whole.
 
     Raises:
         UserError: it cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save(dict(values), buffer)
-    write_whole(path, buffer.getvalue())
+    write_whole(path, to_bytes(dict(values)))
 
 
 class Interruption(Callback):
@@ -60,37 +58,54 @@ class Interruption(Callback):
             self.code = 143
 
 
-def logged(trainer: lightning.Trainer, key: str, name: str) -> float:
-    """The last value of a number that the configuration names.
+def logged(line: Stats, key: str, name: str) -> float:
+    """A number that the configuration names, out of an iteration's log; failures that did not happen are none.
 
     Raises:
         UserError: nobody logs it.
     """
-    if name not in trainer.callback_metrics:
-        known = ", ".join(sorted(trainer.callback_metrics))
-        raise UserError(f"{key}={name} is not logged; choose one of {known}")
-    return float(trainer.callback_metrics[name])
+    if name not in line and not name.startswith("failed_"):
+        raise UserError(f"{key}={name} is not logged; choose one of {', '.join(sorted(line))}")
+    return float(line.get(name, 0.0))
 
 
 class Checkpoints(Callback):
-    """Saves checkpoint_latest.pth every few iterations; checkpoint_best.pth and the averaged weights on a new best."""
+    """Saves checkpoint_latest.pth every few iterations; checkpoint_best.pth and the averaged weights on a new best.
 
-    def __init__(self, folder: Path, config: Config) -> None:
-        self.folder, self.config = folder, config
+    Whatever ends the run, short of a kill, its last whole iteration is saved: until then it is kept in memory.
+    """
+
+    def __init__(self, folder: Path, config: Config, snapshots: Snapshots) -> None:
+        self.folder, self.config, self.snapshots = folder, config, snapshots
         self.best = math.nan
+        self._unsaved: bytes | None = None
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare, then save (Lightning)."""
-        value = logged(trainer, "best_checkpoint_metric", self.config.best_checkpoint_metric)
+        assert isinstance(pl_module, RLModule)
+        value = logged(pl_module.line, "best_checkpoint_metric", self.config.best_checkpoint_metric)
         sign = 1 if self.config.best_checkpoint_mode == "max" else -1
-        if math.isfinite(value) and not sign * value <= sign * self.best:
-            self.best = value
-            save(trainer, self.folder / BEST)
-            assert isinstance(pl_module, RLModule)
+        best = math.isfinite(value) and not sign * value <= sign * self.best
+        self.best = value if best else self.best
+        self._unsaved = self.snapshots.take(trainer)
+        if best:
+            write_whole(self.folder / BEST, self._unsaved)
             save_tensors(self.folder / WEIGHTS, pl_module.averaged.module.state_dict())
         done = trainer.current_epoch + 1
         if done % self.config.save_every == 0 or done == trainer.max_epochs or trainer.should_stop:
-            save(trainer, self.folder / LATEST)
+            self._save()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """Save what is not saved yet (Lightning)."""
+        self._save()
+
+    def _save(self) -> None:
+        """Write the last whole iteration, if it is not written."""
+        if self._unsaved is not None:
+            write_whole(self.folder / LATEST, self._unsaved)
+            self._unsaved = None
 
     def state_dict(self) -> dict[str, float]:
         """The best value so far (Lightning)."""
@@ -118,7 +133,8 @@ class Limits(Callback):
             trainer.should_stop = True
         if config.early_stop_metric is None:
             return
-        value = logged(trainer, "early_stop_metric", config.early_stop_metric)
+        assert isinstance(pl_module, RLModule)
+        value = logged(pl_module.line, "early_stop_metric", config.early_stop_metric)
         if value > self.best + config.early_stop_delta:
             self.best, self.improved = value, now
         elif now - self.improved > config.early_stop_minutes * 60:

@@ -102,6 +102,7 @@ class DocumentedInterface(lightning.LightningModule):
 
     def rollout(self, batch: Prompts) -> tuple[Generated, Trajectory]:
         """Sample every prompt; a `per_sample` reward scores the first samples while the next are drawn."""
+        self.scorer.begin()
         trajectory = rollout(self.policy, batch, self.sampling, on_bucket=self.scorer.start)
         streamed = self.scorer.reward.scope == "per_sample"
         return Generated(trajectory, self.scorer.finish(trajectory, current()) if streamed else None), trajectory

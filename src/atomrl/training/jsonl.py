@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 from argparse import Namespace
@@ -20,11 +22,13 @@ class JSONLLogger(Logger):
     Args:
         path: of the file.
         first_iteration: lines from here on, left by a run that was killed after its last checkpoint, are dropped.
+        table: of a CSV file with the same numbers, or None. It is written anew with each line, since a later line may
+            have a number that the earlier ones lack.
     """
 
-    def __init__(self, path: Path, first_iteration: int = 0) -> None:
+    def __init__(self, path: Path, first_iteration: int = 0, table: Path | None = None) -> None:
         super().__init__()
-        self.path = path
+        self.path, self.table = path, table
         self.last = -1
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _iteration(line) < first_iteration]
@@ -53,6 +57,8 @@ class JSONLLogger(Logger):
         values.pop("epoch", None)
         with self.path.open("a") as file:
             file.write(json.dumps({"iteration": step, **values}) + "\n")
+        if self.table is not None:
+            write_whole(self.table, _as_csv([json.loads(line) for line in self.path.read_text().splitlines()]))
 
     def complete(self, iteration: int, metrics: dict[str, float]) -> None:
         """Append the line of a checkpoint's iteration if the file ends before it.
@@ -65,6 +71,15 @@ class JSONLLogger(Logger):
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: object, **kwargs: object) -> None:
         """The configuration is in config.yaml (Lightning)."""
+
+
+def _as_csv(lines: list[dict[str, Any]]) -> str:
+    """A table with a column for each number that any line has; empty where a line has none."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def _iteration(line: str) -> float:

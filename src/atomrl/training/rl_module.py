@@ -38,6 +38,9 @@ from atomrl.update import AGAINST_EXPLOSIONS, update
 
 log = logging.getLogger(__name__)
 
+REFERENCE = "policy.initial."
+"""Prefix of the reference's tensors, see `policies.reference`."""
+
 MANY_MASKED = 0.5
 """A run that leaves out more than this share of an iteration's samples says so."""
 
@@ -54,6 +57,9 @@ class RLModule(DocumentedInterface):
         config: optimizer and update.
         monitor: measures samples for the log, or None.
         card: what a checkpoint says about the backbone, so that it can be loaded alone.
+
+    Attributes:
+        line: of the log, for the last iteration.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class RLModule(DocumentedInterface):
         self.sampling, self.config, self.total_steps = sampling, config, total_steps
         self.monitor, self.card = monitor, dict(card or {})
         self._warned = False
-        self._line: Stats = {}  # of the log, for the last iteration
+        self.line: Stats = {}
         if objective.needs_reference:
             policy.keep_reference()
         self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, config.ema_decay))
@@ -128,8 +134,8 @@ class RLModule(DocumentedInterface):
         schedule.step()
         times = {"seconds_rollout": scored - started, "seconds_update": time.monotonic() - scored}
         measured = {} if self.monitor is None else self.monitor.measure(trajectory.structures)
-        self._line = {**summarise(table), **advantages.stats, **stats, **measured, **times, "lr": rate}
-        self.log_dict(self._line, on_step=False, on_epoch=True, batch_size=len(batch))
+        self.line = {**summarise(table), **advantages.stats, **stats, **measured, **times, "lr": rate}
+        self.log_dict(self.line, on_step=False, on_epoch=True, batch_size=len(batch))
 
     def _warn_of_explosions(self, masked: float, iteration: int) -> None:
         """Say once that the run learns from a minority of its samples."""
@@ -144,11 +150,20 @@ class RLModule(DocumentedInterface):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights are, so that they can be loaded without the run (Lightning)."""
-        run = {"iteration": self.trainer.current_epoch, "train": asdict(self.config), "log": dict(self._line)}
+        run = {"iteration": self.trainer.current_epoch, "train": asdict(self.config), "log": dict(self.line)}
         checkpoint["atomrl"] = {**self.card, **run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Log the checkpoint's iteration, should a kill have come before its line (Lightning)."""
+        """Log the checkpoint's iteration, should a kill have come before its line; fit the reference (Lightning).
+
+        The reference is kept only where its KL has a weight, and a resumed run may give it another: one that was not
+        kept is as this run begins with it, one that is no longer needed is dropped.
+        """
+        own, stored = self.state_dict(), checkpoint["state_dict"]
+        for name in {*own, *stored}:
+            if name.startswith(REFERENCE) and (name in own) != (name in stored):
+                stored.pop(name, None)
+                stored.update({name: own[name]} if name in own else {})
         card = checkpoint["atomrl"]
         for logger in self.trainer.loggers:
             if isinstance(logger, JSONLLogger) and "log" in card:  # not in checkpoints of the first version

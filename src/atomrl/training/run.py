@@ -9,19 +9,20 @@ from pathlib import Path
 
 import lightning
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.config.checks import check_needs
 from atomrl.domains import Model, domain_of
 from atomrl.errors import NonFiniteLossError, UserError
-from atomrl.evaluation import SamplePlan, compare, sample
+from atomrl.evaluation import SamplePlan, compare, judge
 from atomrl.experiment import build_module, choose_device
 from atomrl.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.run_directory import (
+    CSV,
     LATEST,
     METRICS,
     REPRODUCER,
@@ -30,6 +31,7 @@ from atomrl.training.run_directory import (
     fresh_path,
     open_run,
 )
+from atomrl.training.snapshots import Snapshots
 
 COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""
@@ -91,7 +93,7 @@ def train_and_evaluate(config: Config, name: str, command: str) -> Path:
         models: dict[str, Model] = {"base": base, "trained": domain.load(read_stored(str(folder / LATEST)), config)}
         kept = KeptSamples(folder / "evaluation", repr(config.model))
         with kept.until_written(f"save_path={folder} resume=true"):
-            judged = {label: panel.judge(sample(model, plan, device, label, kept)) for label, model in models.items()}
+            judged = {label: judge(model, plan, panel, device, label, kept) for label, model in models.items()}
             report = compare(judged, domain.rewarded(config), panel, plan.seed, command, folder / "evaluation")
     print(report.markdown())
     print(f"table and {domain.noun} -> {folder / 'evaluation'}")
@@ -109,7 +111,7 @@ def _fit(
 ) -> None:
     """Let Lightning drive the iterations."""
     assert isinstance(module, lightning.LightningModule)
-    interruption = Interruption()
+    interruption, snapshots = Interruption(), Snapshots()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -119,7 +121,8 @@ def _fit(
             max_epochs=config.dataloader.epoches,
             default_root_dir=folder,
             logger=_loggers(config, folder, first),
-            callbacks=[interruption, Progress(), Limits(config), Checkpoints(folder, config)],
+            callbacks=[interruption, Progress(), Limits(config), Checkpoints(folder, config, snapshots)],
+            plugins=[snapshots],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -150,11 +153,9 @@ def _how_to_go_on(folder: Path) -> str:
 
 def _loggers(config: Config, folder: Path, first: int) -> list[Logger]:
     """metrics.jsonl always; the others as asked."""
-    loggers: list[Logger] = [JSONLLogger(folder / METRICS, first)]
+    loggers: list[Logger] = [JSONLLogger(folder / METRICS, first, folder / CSV if config.log.csv else None)]
     if config.log.tensorboard:
         loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    if config.log.csv:
-        loggers.append(CSVLogger(folder, name="csv", version=""))
     if config.wandb.enabled:
         from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415 - an extra
 

@@ -15,7 +15,7 @@ from atomrl.files import write_whole
 from atomrl.rewards.trust import require_trust
 
 LATEST, BEST, WEIGHTS = "checkpoint_latest.pth", "checkpoint_best.pth", "generative_model_ema.npy"
-CONFIG, METRICS = "config.yaml", "metrics.jsonl"
+CONFIG, METRICS, CSV = "config.yaml", "metrics.jsonl", "csv/metrics.csv"
 REPRODUCER = "nonfinite_loss.pt"
 
 
