@@ -8,8 +8,9 @@ another can take its samples.
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ from atomrl.errors import UserError
 from atomrl.files import write_whole
 from atomrl.records import Prompts, Structures, tensors_of
 from atomrl.rollout import RolloutConfig
+
+NOTES = "notes"
+"""Key of a file's metadata."""
+
+Noted = tuple[Structures, tuple[str | None, ...]]
+"""Structures, and a note on each or None."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +48,27 @@ class KeptBatches:
         Raises:
             UserError: its file is damaged, or cannot be written.
         """
+        return self.get_noted(index, lambda: (draw(), ()))[0]
+
+    def get_noted(self, index: int, make: Callable[[], Noted], passing: Collection[str] = ()) -> Noted:
+        """The same with a note on each structure; a batch with a note that is `passing` is not kept, but tried again.
+
+        Raises:
+            UserError: as `get`.
+        """
         path = self.folder / f"{index:05d}.safetensors"
         if path.is_file():
             try:
-                return Structures(**safetensors.torch.load_file(path))
-            except (safetensors.SafetensorError, OSError, TypeError) as error:
+                with safetensors.safe_open(path, "pt") as file:
+                    structures = Structures(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+                    return structures, tuple(json.loads((file.metadata() or {}).get(NOTES, "[]")))
+            except (safetensors.SafetensorError, OSError, TypeError, json.JSONDecodeError) as error:
                 raise UserError(f"{path} cannot be read ({first_line(error)}): delete it, it is drawn again") from error
-        structures = draw()
-        tensors = {name: tensor.contiguous() for name, tensor in tensors_of(structures).items()}
-        write_whole(path, safetensors.torch.save(tensors))
-        return structures
+        structures, notes = make()
+        if not {*notes} & {*passing}:
+            tensors = {name: tensor.contiguous() for name, tensor in tensors_of(structures).items()}
+            write_whole(path, safetensors.torch.save(tensors, {NOTES: json.dumps(notes)}))
+        return structures, notes
 
 
 class KeptSamples:

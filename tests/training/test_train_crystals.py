@@ -23,7 +23,7 @@ from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.domains.crystals import CrystalDomain
 from atomrl.evaluation import SamplePlan, compare, sample
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
-from atomrl.kept_samples import KeptSamples
+from atomrl.kept_samples import KeptSamples, Noted
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.records import Structures
 
@@ -202,11 +202,12 @@ def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkey
     drawn = sample(model, SamplePlan(4, 6, 0), torch.device("cpu"))
     lots: list[int] = []
 
-    def grown(self, structures: Structures) -> Structures:
+    def grown(self, structures: Structures) -> Noted:
         lots.append(len(structures))
         if lots == [2, 1]:
             raise KeyboardInterrupt
-        return replace(structures, positions=structures.positions * 1.1, cell=structures.cell * 1.1)
+        notes = (None, "unconverged") if len(structures) == 2 else ("timeout" if len(lots) == 3 else None,)
+        return replace(structures, positions=structures.positions * 1.1, cell=structures.cell * 1.1), notes
 
     monkeypatch.setattr(crystal_panel, "RELAXED_AT_ONCE", 2)
     monkeypatch.setattr(CrystalPanel, "_relax", grown)
@@ -220,8 +221,12 @@ def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkey
 
     with pytest.raises(KeyboardInterrupt):
         judged("stopped")
+    lost = judged("lost")
+    assert lots == [2, 1, 1]
+    assert "relaxation unconverged 1, relaxation timeout 1" in lost
     first = judged("first")
-    assert lots == [2, 1, 1]
+    assert lots == [2, 1, 1, 1]  # what was lost is tried again
+    assert "relaxation unconverged 1" in first
     assert judged("second") == first
-    assert lots == [2, 1, 1]
+    assert lots == [2, 1, 1, 1]
     assert shared.is_dir()

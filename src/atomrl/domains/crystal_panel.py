@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -14,8 +15,8 @@ from atomrl.chemistry.crystals import check_cells, from_crystals, to_crystals
 from atomrl.domains.base import Judged, Panel
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.errors import UserError
-from atomrl.force_fields.pool import WorkerPool
-from atomrl.kept_samples import KeptSamples
+from atomrl.force_fields.pool import TIMEOUT, WORKER_DIED, WorkerPool
+from atomrl.kept_samples import KeptSamples, Noted
 from atomrl.metrics.best_of import best_of_n
 from atomrl.metrics.crystal_validity import composition_valid
 from atomrl.metrics.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
@@ -27,8 +28,10 @@ from atomrl.rewards.physics_providers import HullProvider
 from atomrl.rewards.reinforce import ReinforceReward
 
 RELAX = "atomrl.force_fields.relax_task:relax_crystal"
-FMAX, MAX_STEPS, RELAX_TIMEOUT = 0.1, 300, 180.0
-"""eV/Å; steps; seconds per crystal."""
+FMAX, MAX_STEPS, MAX_SECONDS = 0.1, 300, 120.0
+"""eV/Å; steps; seconds of processor time per crystal, so that a busy machine does not decide what converges."""
+RELAX_TIMEOUT = 900.0
+"""Seconds on the wall, after which a worker hangs."""
 SALT = ((11, 1), (17, 1))
 """NaCl."""
 RELAXED_AT_ONCE = 50
@@ -85,7 +88,7 @@ class CrystalPanel(Panel):
         self.physics = judges.physics()
         self.second = None if second_judge is None else judges.second(second_judge)
         self.matching, self.features = judges.matching(), judges.features()
-        settings = {"fmax": FMAX, "max_steps": MAX_STEPS}
+        settings = {"fmax": FMAX, "max_steps": MAX_STEPS, "max_seconds": MAX_SECONDS}
         self._relaxing = WorkerPool(RELAX, judges.workers, RELAX_TIMEOUT, settings)  # starts when it is asked
 
     def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
@@ -171,17 +174,23 @@ class CrystalPanel(Panel):
         """Some samples, relaxed, judged."""
         generator = torch.Generator().manual_seed(CHOICE_SEED)
         rows = torch.randperm(len(structures), generator=generator)[: self.relaxed].sort().values
-        how = f"positions and cell relaxed by CHGNet, FIRE to {FMAX} eV/Å in at most {MAX_STEPS} steps"
+        how = f"positions and cell relaxed by CHGNet, FIRE to {FMAX} eV/Å in at most {MAX_STEPS} steps or {MAX_SECONDS:g} s"
         before = None if kept is None else kept.made_from(structures[rows], f"{how}; {self.physics.description}")
-        parts = []
+        parts: list[Noted] = []
         for index, lot in enumerate(rows.split(RELAXED_AT_ONCE)):
             fresh = partial(self._relax, structures[lot])
-            parts.append(fresh() if before is None else before.get(index, fresh))
-        verdicts = judge_crystals(Structures.concatenate(parts), [self.matching, self.physics])
+            parts.append(fresh() if before is None else before.get_noted(index, fresh, (TIMEOUT, WORKER_DIED)))
+        verdicts = judge_crystals(Structures.concatenate([part for part, _ in parts]), [self.matching, self.physics])
+        notes = zip(chain.from_iterable(notes for _, notes in parts), verdicts.reasons["geometry"], strict=True)
+        relaxation = tuple(note if unsound is None else None for note, unsound in notes)
+        verdicts = replace(verdicts, reasons={**verdicts.reasons, "relaxation": relaxation})
         return self._metrics(verdicts, self.physics, f"{how}; {len(rows)} samples drawn from those of the main table")
 
-    def _relax(self, structures: Structures) -> Structures:
-        """Each crystal where its relaxation ended; as it was, if its cell is not sound or its worker was lost."""
+    def _relax(self, structures: Structures) -> Noted:
+        """Each crystal where its relaxation ended, and why that is no minimum.
+
+        As it was, if its cell is not sound (without a note: it is a matter of its geometry) or its worker was lost.
+        """
         sound = [row for row, reason in enumerate(check_cells(structures)) if reason is None]
         started = to_crystals(structures[torch.tensor(sound, dtype=torch.int64)])
         outcomes = self._relaxing.map(started)
@@ -189,7 +198,10 @@ class CrystalPanel(Panel):
             outcome.value.crystal if outcome.reason is None else crystal
             for outcome, crystal in zip(outcomes, started, strict=True)
         ]
-        return replace_rows(structures, sound, from_crystals(ended))
+        notes: list[str | None] = [None] * len(structures)
+        for row, outcome in zip(sound, outcomes, strict=True):
+            notes[row] = outcome.value.reason if outcome.reason is None else outcome.reason
+        return replace_rows(structures, sound, from_crystals(ended)), tuple(notes)
 
 
 def _ungrouped(structures: Structures) -> Prompts:

@@ -25,8 +25,8 @@ class Relaxed(NamedTuple):
     reason: str | None
 
 
-def relax_crystal(item: Crystal, fmax: float, max_steps: int) -> Relaxed:
+def relax_crystal(item: Crystal, fmax: float, max_steps: int, max_seconds: float) -> Relaxed:
     """Relax positions and cell; arguments as in `relax.relax`. Task of a worker."""
     structure = Structure(Lattice(item.lattice), item.numbers.tolist(), item.frac_coords)
-    relaxation = relax(structure, CHGNetCalculator(), fmax, max_steps)
+    relaxation = relax(structure, CHGNetCalculator(), fmax, max_steps, max_seconds=max_seconds)
     return Relaxed(to_arrays(relaxation.structure), relaxation.reason)

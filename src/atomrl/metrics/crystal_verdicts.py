@@ -67,8 +67,9 @@ class CrystalVerdicts:
         energies_per_atom: eV, (B,); NaN if unknown. None if nobody was asked.
         hull_holds_compound: whether the hull of its elements holds a compound, (B,) bool. None if nobody was asked.
         features: {name: (B, F)} with the reference's; NaN where unknown.
-        reasons: {`geometry`, `matching`, `e_above_hull`, a name of `features`, `reward_components`: why there is no
-            answer, one entry per sample, None where there is}. A sample that failed `geometry` is listed there alone.
+        reasons: {`geometry`, `matching`, `e_above_hull`, a name of `features`, `reward_components`, `relaxation`: why
+            there is no answer (no minimum), one entry per sample, None where there is}. A sample that failed `geometry`
+            is listed there alone.
         oxidation_states: the set behind `composition_valid`.
         components: {reward component: its raw values, (B,); NaN where it has none}, of components that pay for nothing
             among the rest.
