@@ -58,7 +58,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         if trained is not None:
             judged["trained"] = judge(trained, plan, panel, device, "trained", kept)
         rewarded = domain.rewarded(config) if trained is not None else set()
-        report = compare(judged, rewarded, panel, plan.seed, command, options.output)
+        report = compare(judged, rewarded, panel, plan, command, options.output)
     print(report.markdown())
     print(f"tables and {domain.noun} -> {options.output}")
 

@@ -119,7 +119,7 @@ def _structures(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig
 
 
 def compare(
-    judged: Mapping[str, Judged], rewarded: set[str], panel: Panel, seed: int, command: str, folder: Path
+    judged: Mapping[str, Judged], rewarded: set[str], panel: Panel, plan: SamplePlan, command: str, folder: Path
 ) -> Report:
     """Write evaluation.md, evaluation.json and the samples of every column into a folder.
 
@@ -127,13 +127,13 @@ def compare(
         judged: by the column's heading; the first is what the others are compared with.
         rewarded: metrics that the training was paid for.
         panel: that judged; writes the samples.
-        seed: of the samples.
+        plan: of the samples.
         command: what a reader types to get the same table.
         folder: is made if it is not there.
     """
 
     def columns(metrics: Mapping[str, Metrics[Any]]) -> list[Column]:
-        return [Column(label, of_one, (seed,), command) for label, of_one in metrics.items()]
+        return [Column(label, of_one, (plan.seed,), command, plan.time_step) for label, of_one in metrics.items()]
 
     main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)
     further = {}

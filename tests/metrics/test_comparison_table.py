@@ -26,7 +26,7 @@ def column(label, structures, records, force, **options):
         resamples=200,
         **options,
     )
-    return Column(label, metrics, (1, 2), f"atomrl evaluate {label}")
+    return Column(label, metrics, (1, 2), f"atomrl evaluate {label}", 50)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,13 @@ def test_markdown(columns):
     assert "6.928 [6.928, 6.928] / 300 samples" in force
     assert rows["RMS force, mean of evaluated ↓, eV/Å"].count("/ 299 evaluated") == 2
     assert rows["force field failures ↓"].endswith("| yes |")
-    for note in ("Profile `edm-2022`", "by gfn2", "seeds 1, 2", "`atomrl evaluate base`", "force_field overlap 1"):
+    for note in (
+        "Profile `edm-2022`",
+        "by gfn2",
+        "T = 50, seeds 1, 2",
+        "`atomrl evaluate base`",
+        "force_field overlap 1",
+    ):
         assert note in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert len(widths) == 1

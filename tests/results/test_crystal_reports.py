@@ -15,7 +15,7 @@ from hand_made import column, evaluation
 
 from atomrl.chemistry.crystals import from_pymatgen
 from atomrl.domains import Judged
-from atomrl.evaluation import compare
+from atomrl.evaluation import SamplePlan, compare
 from atomrl.metrics.crystal_monitor import CrystalMonitor
 from atomrl.metrics.crystal_verdicts import MATCHING, PHYSICS, CrystalVerdicts
 from atomrl.metrics.crystals import METRICS, PROFILE, evaluate_crystals
@@ -131,7 +131,7 @@ def test_an_evaluation_leaves_the_files_that_a_study_waits_for(tmp_path):
     titles = [table.title for table in CRYSTALS.further]
     output = EvaluationTable(tmp_path / "evaluation.json", tuple(table.file for table in CRYSTALS.further))
     both = {"base": judged(2, titles), "trained": judged(4, titles)}
-    compare(both, {"msun"}, NoFiles(), 7, "command", tmp_path)
+    compare(both, {"msun"}, NoFiles(), SamplePlan(9, 50, 7), "command", tmp_path)
     assert output.whole()
     for table in CRYSTALS.further:
         result = Result.read({0: tmp_path / table.file}, ())

@@ -190,7 +190,7 @@ def test_a_column_without_a_sound_sample_stands_beside_others(tmp_path, places):
     crushed = Structures(drawn.numbers, drawn.positions * 0.01, drawn.mask, drawn.cell * 0.01)
     with domain.panel(config, model) as panel:
         judged = {"base": panel.judge(drawn), "crushed": panel.judge(crushed)}
-        report = compare(judged, set(), panel, 0, "command", tmp_path / "table")
+        report = compare(judged, set(), panel, SamplePlan(4, 6, 0), "command", tmp_path / "table")
     assert report.main.estimate(report.main.columns[1], "unique").value == 0
 
 
@@ -199,7 +199,7 @@ def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkey
     domain = CrystalDomain()
     config = load_config("experiment/prototypes/rl_dng", [*TINY, *places, "reward.workers=1", "evaluation.relaxed=3"])
     model = domain.load(read_stored(config.model.backbone), config)
-    drawn = sample(model, SamplePlan(4, 6, 0), torch.device("cpu"))
+    drawn = sample(model, plan := SamplePlan(4, 6, 0), torch.device("cpu"))
     lots: list[int] = []
 
     def grown(self, structures: Structures) -> Noted:
@@ -216,7 +216,7 @@ def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkey
     def judged(name: str) -> str:
         kept = KeptSamples(tmp_path / name, shared=shared)
         with domain.panel(config, model) as panel, kept.until_written("again"):
-            report = compare({"base": panel.judge(drawn, kept)}, set(), panel, 0, "command", tmp_path / name)
+            report = compare({"base": panel.judge(drawn, kept)}, set(), panel, plan, "command", tmp_path / name)
         return report.markdown()
 
     with pytest.raises(KeyboardInterrupt):

@@ -174,7 +174,8 @@ class CrystalPanel(Panel):
         """Some samples, relaxed, judged."""
         generator = torch.Generator().manual_seed(CHOICE_SEED)
         rows = torch.randperm(len(structures), generator=generator)[: self.relaxed].sort().values
-        how = f"positions and cell relaxed by CHGNet, FIRE to {FMAX} eV/Å in at most {MAX_STEPS} steps or {MAX_SECONDS:g} s"
+        limits = f"{FMAX} eV/Å in at most {MAX_STEPS} steps or {MAX_SECONDS:g} s"
+        how = f"positions and cell relaxed by CHGNet, FIRE to {limits}"
         before = None if kept is None else kept.made_from(structures[rows], f"{how}; {self.physics.description}")
         parts: list[Noted] = []
         for index, lot in enumerate(rows.split(RELAXED_AT_ONCE)):

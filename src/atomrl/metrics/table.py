@@ -24,12 +24,14 @@ class Column:
         metrics: what it scored.
         seeds: that the samples were drawn with.
         command: that made the samples, so that a reader can make them again.
+        time_step: T of the walk that made them: samples of different T do not compare.
     """
 
     label: str
     metrics: Metrics[Any]
     seeds: tuple[int, ...]
     command: str
+    time_step: int
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Comparison:
                 for reason, count in reasons.items()
             )
             notes.append(
-                f"- {column.label}: {len(column.metrics.samples)} samples, {_seeds(column.seeds)}, "
+                f"- {column.label}: {len(column.metrics.samples)} samples, T = {column.time_step}, {_seeds(column.seeds)}, "
                 f"`{column.command}`; failures: {failed or 'none'}"
             )
         return notes
@@ -165,6 +167,7 @@ def _json_column(column: Column) -> Json:
         "samples": len(metrics.samples),
         "seeds": list(column.seeds),
         "command": column.command,
+        "time_step": column.time_step,
         "sizes": {str(size): count for size, count in metrics.sizes.items()},
         "elements": dict(metrics.elements),
         "failures": {source: dict(reasons) for source, reasons in metrics.failures.items()},

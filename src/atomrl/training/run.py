@@ -94,7 +94,7 @@ def train_and_evaluate(config: Config, name: str, command: str) -> Path:
         kept = KeptSamples(folder / "evaluation", repr(config.model))
         with kept.until_written(f"save_path={folder} resume=true"):
             judged = {label: judge(model, plan, panel, device, label, kept) for label, model in models.items()}
-            report = compare(judged, domain.rewarded(config), panel, plan.seed, command, folder / "evaluation")
+            report = compare(judged, domain.rewarded(config), panel, plan, command, folder / "evaluation")
     print(report.markdown())
     print(f"table and {domain.noun} -> {folder / 'evaluation'}")
     return folder
