@@ -143,8 +143,8 @@ class Comparison:
                 for reason, count in reasons.items()
             )
             notes.append(
-                f"- {column.label}: {len(column.metrics.samples)} samples, T = {column.time_step}, {_seeds(column.seeds)}, "
-                f"`{column.command}`; failures: {failed or 'none'}"
+                f"- {column.label}: {len(column.metrics.samples)} samples, T = {column.time_step}, "
+                f"{_seeds(column.seeds)}, `{column.command}`; failures: {failed or 'none'}"
             )
         return notes
 
