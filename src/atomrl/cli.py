@@ -76,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
         "--trust-code", action="store_true", help="run code that the trained run's config.yaml names: a reward of yours"
     )
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
+    evaluate.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="of the sections reward, evaluation and model, other than the run's, e.g. evaluation.relaxed=200",
+    )
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
     evaluate.add_argument(
         "--keep",

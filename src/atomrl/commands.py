@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import CrystalConfig
+from atomrl.config import Config, CrystalConfig, as_trained, overridden
 from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
 from atomrl.evaluation import SamplePlan, best_of, compare, judge, sample
 from atomrl.experiment import choose_device
 from atomrl.kept_samples import KeptSamples
 from atomrl.training.run_directory import described_run, find_run
+
+SAID_BY_OPTIONS = {
+    "model.backbone": "give --base",
+    "model.time_step": "give --time-step",
+    "evaluation.time_step": "give --time-step",
+    "evaluation.samples": "give --num-samples",
+    "evaluation.seed": "give --seed",
+}
+"""Keys of a run that `atomrl evaluate` has an option for."""
 
 
 def sample_command(options: argparse.Namespace) -> None:
@@ -25,7 +35,7 @@ def sample_command(options: argparse.Namespace) -> None:
     if path.suffix[1:] not in domain.formats:
         endings = " or ".join(f".{name}" for name in domain.formats)
         raise UserError(f"--output {path}: the ending says the format, {endings} for {domain.noun}")
-    model: Model = domain.load(stored, domain.default_config())
+    model: Model = domain.load(stored, as_trained(domain.name, stored.card))
     structures = sample(model, _plan(options, domain.time_step), choose_device(options.device))
     domain.export(path, structures)
     print(f"{len(structures)} {domain.noun} -> {path}")
@@ -41,15 +51,15 @@ def evaluate_command(options: argparse.Namespace) -> None:
     stored = read_stored(options.base)
     domain = domain_for(stored)
     device, plan = choose_device(options.device), _plan(options, domain.time_step)
-    config, trained = domain.default_config(), None
+    config, checkpoint = as_trained(domain.name, stored.card), None
     if options.trained is not None:
         checkpoint, described = find_run(options.trained)
         config = described_run(described, options.trust_code, "--trust-code")
         if config.domain != domain.name:
             raise UserError(f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}")
-        trained = domain.load(read_stored(str(checkpoint)), config)
-    config = replace(config, device=options.device)  # of this command, not of the run
+    config = replace(_overridden(config, options.overrides), device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
+    trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)
     kept, judged = KeptSamples(options.output, repr(config.model), options.keep), {}
     with domain.panel(config, base) as panel, kept.until_written(command):
         judged["base"] = judge(base, plan, panel, device, "base", kept)
@@ -82,6 +92,20 @@ def check_reward_command(options: argparse.Namespace) -> None:
     print("\n".join(found.lines()))
     if found.problems:
         raise UserError(f"{options.reward} does not keep what a reward promises: {found.problems[0]}")
+
+
+def _overridden(config: Config, overrides: Sequence[str]) -> Config:
+    """How to sample and judge, other than the run says.
+
+    Raises:
+        UserError: as `overridden`, or a key that an evaluation does not read.
+    """
+    for override in overrides:
+        key = override.partition("=")[0]
+        if not key.startswith(("reward.", "evaluation.", "model.")) or key in SAID_BY_OPTIONS:
+            told = SAID_BY_OPTIONS.get(key, "it reads reward.*, evaluation.* and model.*")
+            raise UserError(f"{override}: an evaluation takes no {key}; {told}")
+    return overridden(config, overrides)
 
 
 def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:

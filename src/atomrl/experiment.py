@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import ceil
 
 import torch
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, TrainSection
+from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.domains import Model, domain_of
 from atomrl.errors import UserError
 from atomrl.objectives.base import Objective
@@ -43,7 +43,7 @@ def build_module(config: Config) -> tuple[RLModule, Model]:
         config=build_update(config, walk),
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config),
-        card=model.card,
+        card={**model.card, SAMPLING: asdict(config.model)},
     )
     return module, model
 

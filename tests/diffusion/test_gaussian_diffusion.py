@@ -131,6 +131,19 @@ def test_the_bound_moves_the_variance_alone(step):
     assert gradient[mask == 0].abs().max() == 0
 
 
+def test_the_loss_under_autocast():
+    """Rounded to bfloat16, most bounds of the variance are the same number, and nothing would teach it."""
+    clean, mask, noise, output = (part.float() for part in inputs())
+    output.requires_grad_()
+    steps = torch.tensor([900, 500, 200])
+    low, high = (training_loss(lambda *_: output, part, mask, steps, noise) for part in (clean.bfloat16(), clean))
+    gradients = [torch.autograd.grad(terms["vb"].sum(), output)[0] for terms in (low, high)]
+    assert low["loss"].dtype == torch.float32
+    torch.testing.assert_close(low["vb"], high["vb"], rtol=1e-5, atol=0)  # the same parameters of the same noise
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-9)
+    assert (gradients[0][..., 8:].abs().amax((1, 2)) > 0).all()
+
+
 def test_noise_of_padded_atoms_stays_in_the_input():
     clean, mask, noise, output = inputs()
     seen = []

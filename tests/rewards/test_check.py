@@ -83,6 +83,7 @@ def test_failures_are_counted() -> None:
 
 def test_a_whole_reward_by_its_path() -> None:
     assert isinstance(load_reward("atomrl.rewards.dummy:DummyReward"), DummyReward)
+    load_reward("src.rl_module.components.CreativityReward").close()  # the published name, wherever one is
     with pytest.raises(UserError, match="without arguments"):
         load_reward("atomrl.rewards.force_energy:ForceEnergyReward")
 

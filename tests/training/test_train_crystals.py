@@ -12,6 +12,7 @@ from crystal_models import small_vae
 from pymatgen.core import Composition
 from small_crystal_set import CRYSTALS, write
 
+from atomrl import commands
 from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
 from atomrl.checkpoints.stored import read_stored
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
@@ -25,6 +26,7 @@ from atomrl.evaluation import SamplePlan, compare, sample
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
 from atomrl.kept_samples import KeptSamples, Noted
 from atomrl.networks.dit import DiT, DiTConfig
+from atomrl.policies.crystal import Sampling
 from atomrl.records import Structures
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -122,11 +124,37 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
     assert (run / "evaluation" / "trained.cif").stat().st_size > 0
     capsys.readouterr()
     four = ["--num-samples", "4", "--time-step", "6", "--output", str(tmp_path / "table")]
-    main(["evaluate", "--base", places[0].partition("=")[2], "--trained", str(run), "--best-of", "2", *four])
-    assert "base best of 2" in capsys.readouterr().out
+    base = places[0].partition("=")[2]
+    main(["evaluate", "--base", base, "--trained", str(run), "--best-of", "2", *four, "evaluation.relaxed=1"])
+    said = capsys.readouterr().out
+    assert "base best of 2" in said
+    assert "## relaxed" in said
     three = ["--num-samples", "3", "--time-step", "6", "--output", str(tmp_path / "three.cif")]
     main(["sample", "--backbone", str(run / "checkpoint_latest.pth"), *three])
     assert (tmp_path / "three.cif").read_text().count("data_0000") == 3
+
+
+def test_a_run_samples_as_it_was_trained(tmp_path, places, monkeypatch):
+    run = tmp_path / "run"
+    options = [*TINY, *places, "reward.type=dummy", "dataloader.epoches=1", "model.sampler=ddim", "model.eta=0.5"]
+    main(["train", "experiment=prototypes/rl_dng", *options, f"save_path={run}"])
+    used: list[Sampling] = []
+    monkeypatch.setattr(
+        commands,
+        "sample",
+        lambda model, *_: (
+            used.append(model.policy().sampling)
+            or Structures(
+                torch.ones(1, 1, dtype=torch.int64),
+                torch.zeros(1, 1, 3),
+                torch.ones(1, 1).bool(),
+                3 * torch.eye(3)[None],
+            )
+        ),
+    )
+    for model in (str(run / "checkpoint_latest.pth"), places[0].partition("=")[2]):
+        main(["sample", "--backbone", model, "--output", str(tmp_path / "one.cif")])
+    assert [(each.sampler, each.eta) for each in used] == [("ddim", 0.5), ("ddpm", 1.0)]
 
 
 @pytest.mark.parametrize("objective", ["grpo", "fed_grpo"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import Config
 from atomrl.errors import UserError
+
+SAMPLING = "sampling"
+"""Key of a checkpoint's card: the section `model` of the run that it is of."""
 
 DOMAINS: dict[str, type[Config]] = {"molecules": MoleculeConfig, "crystals": CrystalConfig}
 
@@ -88,6 +91,31 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
     assert isinstance(typed, Config)
     check(typed)
     return typed
+
+
+def overridden(config: Config, overrides: Sequence[str]) -> Config:
+    """The configuration with other values, `key=value` each.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r} is not of the form key=value")
+    try:
+        changes = OmegaConf.from_dotlist(list(overrides))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{' '.join(overrides)}: {str(error).strip().splitlines()[0]}") from error
+    return from_yaml(OmegaConf.merge(OmegaConf.create(to_yaml(config)), changes))
+
+
+def as_trained(domain: str, card: Mapping[str, Any]) -> Config:
+    """The documented defaults of a domain; with the sampler of its run for a run's checkpoint.
+
+    Raises:
+        UserError: the card holds values that mean nothing.
+    """
+    return from_yaml(OmegaConf.create({"domain": domain, "model": dict(card.get(SAMPLING, {}))}))
 
 
 def to_yaml(config: Config) -> str:

@@ -34,7 +34,8 @@ class CrystalReward(RewardSection):
         components: each `{_target_: class, key: value, ...}`; `_target_` is a class of `atomrl.rewards.components`, its
             published name (`src.rl_module.components...`), or your own: a dotted path or `path/to/file.py:name`, of a
             class or of a function f(structures) -> array.
-        reference_dataset: what novelty and diversity compare with: `prototypes`, or a folder with train.csv.
+        reference_dataset: what novelty and diversity compare with: `prototypes`, or a folder with train.csv
+            and val.csv, of which the first counts.
         hull: what energies are compared with: a file that `Hull.save` wrote; null takes the reference set's own.
         timeout: seconds that a matcher may think about one pair.
         batch_size: crystals that the force field sees at once.

@@ -27,7 +27,8 @@ from atomrl.cores import cores
 from atomrl.data.qm9 import cache_folder
 from atomrl.errors import UserError
 from atomrl.files import write_json, write_whole
-from atomrl.force_fields.pool import WorkerPool
+from atomrl.force_fields.pool import TIMEOUT as TIMED_OUT
+from atomrl.force_fields.pool import WORKER_DIED, WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -168,7 +169,7 @@ def load_crystal_csv(path: Path, cache: Path | None = None, workers: int | None 
     """The crystals of a CSV file in their canonical form (`niggli.canonical`); parsed on the first call, then cached.
 
     Rows that do not parse, or to a cell that is not sound (`check_cells`), are left out, kept as `failures`, and logged
-    with the `remarks`.
+    with the `remarks`. Nothing is cached while a worker was lost over a row.
 
     Args:
         path: with the columns `material_id` and `cif`.
@@ -180,10 +181,12 @@ def load_crystal_csv(path: Path, cache: Path | None = None, workers: int | None 
             holds a sound crystal.
     """
     stored = (cache or cache_folder()) / f"crystals-v{CACHE_VERSION}-{_digest(path)}.safetensors"
-    if not (stored.exists() and stored.with_suffix(".json").exists()):
+    if stored.exists() and stored.with_suffix(".json").exists():
+        crystals = CrystalSet.load(stored)
+    else:
         crystals = _parse(path, cores() if workers is None else workers)
-        crystals.save(stored)
-    crystals = CrystalSet.load(stored)
+        if not {failure.reason for failure in crystals.failures} & {TIMED_OUT, WORKER_DIED}:  # may parse another time
+            crystals.save(stored)
     if crystals.failures or crystals.remarks:
         log.warning("%s: %s", path, crystals.report())
     return crystals

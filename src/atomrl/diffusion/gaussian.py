@@ -158,7 +158,8 @@ def training_loss(
 
     Args:
         predict: (x_t, original step (B,)) -> noise and v, (B, N, 2D).
-        clean: x_0, (B, N, D), of unit variance.
+        clean: x_0, (B, N, D), of unit variance; lower precision than float32, as under autocast, is raised to that, in
+            which alone the bounds of the variance differ from each other.
         mask: real atoms, (B, N).
         steps: original steps 0..999, (B,) int64.
         noise: standard normals (B, N, D), kept on padded atoms as well.
@@ -166,6 +167,7 @@ def training_loss(
     Returns:
         Per sample, means over the real atoms' channels, (B,): `mse`, `vb` (bits), `loss` = mse + vb.
     """
+    clean = clean.to(torch.promote_types(clean.dtype, torch.float32))
     rows = _training_table().to(clean.device)[steps].to(clean.dtype)
     alpha_t, sigma_t, factor, log_beta, log_posterior = rows[:, :, None, None].unbind(1)
     predicted, place = predict(alpha_t * clean + sigma_t * noise, steps).chunk(2, dim=-1)

@@ -90,10 +90,6 @@ class Domain(ABC, Generic[M, C]):
     time_step: int
 
     @abstractmethod
-    def default_config(self) -> C:
-        """Of an evaluation that belongs to no run."""
-
-    @abstractmethod
     def load(self, stored: Stored, config: C) -> M:
         """The model, which samples as the configuration says.
 
@@ -118,7 +114,7 @@ class Domain(ABC, Generic[M, C]):
         """The judges of an evaluation.
 
         Args:
-            config: of the run whose result is judged, or `default_config()`.
+            config: of the run whose result is judged, or the documented defaults.
             model: that training starts from.
         """
 

@@ -56,10 +56,6 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
     formats = ("extxyz", "cif")
     time_step = 50
 
-    def default_config(self) -> CrystalConfig:
-        """The defaults; they name no component."""
-        return CrystalConfig()
-
     def load(self, stored: Stored, config: CrystalConfig) -> CrystalBackbone:
         """The backbone, with the sampler that the configuration names."""
         model = config.model

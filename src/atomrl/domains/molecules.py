@@ -42,10 +42,6 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
     formats = ("extxyz", "sdf")
     time_step = 100
 
-    def default_config(self) -> MoleculeConfig:
-        """The documented defaults."""
-        return MoleculeConfig()
-
     def load(self, stored: Stored, config: MoleculeConfig) -> Backbone:
         """The backbone."""
         return backbone_of(stored)

@@ -20,6 +20,7 @@ from atomrl.rewards.build import build_components
 from atomrl.rewards.components import RewardComponent
 from atomrl.rewards.custom import load_object, no_exit
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.rewards.trust import here
 from atomrl.testing import check_reward
 
 ROCK_SALT = (
@@ -116,7 +117,7 @@ def load_reward(source: str) -> Reward:
     Raises:
         UserError: no such file or name, it is none of these, or it cannot be made as a training would make it.
     """
-    found = load_object(source)
+    found = load_object(here(source))
     if isinstance(found, type) and not issubclass(found, RewardComponent) and hasattr(found, "score"):
         if missing := [part for part in ("scope", "close") if not hasattr(found, part)]:
             raise UserError(f"{source} has no {' and no '.join(missing)}, which a class with score needs too")
