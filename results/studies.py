@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.errors import UserError
 from results.subjects import CRYSTALS, MOLECULES, Further, Subject
@@ -127,11 +129,16 @@ def read_settings(study: Study) -> Settings:
     `atomrl.config` is not used, since it imports torch, and a queue that waits for hours should be light.
 
     Raises:
-        UserError: a count is no positive whole number.
+        UserError: an override is no YAML, or a count is no positive whole number.
     """
     text = (files("atomrl.conf") / f"{study.config}.yaml").read_text()
     # Hydra's prefixes + and ++ mean nothing here.
-    config = OmegaConf.merge(OmegaConf.create(text), OmegaConf.from_dotlist([o.lstrip("+") for o in study.overrides]))
+    try:
+        changes = OmegaConf.from_dotlist([override.lstrip("+") for override in study.overrides])
+        config = OmegaConf.merge(OmegaConf.create(text), changes)
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        words = " ".join(study.overrides)
+        raise UserError(f"{words}: cannot be read ({str(error).strip().splitlines()[0]})") from error
     assert isinstance(config, DictConfig)
     return Settings(
         iterations=_count(config, "dataloader.epoches"),

@@ -50,6 +50,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         ("evaluation={samples: 1, time_step: 2000}", "between 1 and 1000"),
         ("train.max_grad_norm=-1", "train.max_grad_norm=-1.0: must be positive"),
         ("threads=0", "at least 1"),
+        ("threads=100000", "at most 1024"),
         ("reward.gate=open", "gate"),
         ("resume=true", "nothing to resume"),
         ("wandb.enabled=true", "atomrl[wandb]"),

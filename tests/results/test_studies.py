@@ -159,6 +159,8 @@ def test_what_the_queue_sets_is_refused(override):
 
 
 def test_bad_counts_and_seeds():
+    with pytest.raises(UserError, match=r"dataloader=\{: cannot be read"):
+        read_settings(replace(STUDIES["demo"], overrides=("dataloader={",)))
     with pytest.raises(UserError, match=r"dataloader\.epoches=many"):
         read_settings(Study("x", "demo", MOLECULES, overrides=("dataloader.epoches=many",)))
     with pytest.raises(UserError, match="different whole numbers"):

@@ -58,6 +58,8 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (pretrain_vae, "val_batches=-1", "val_batches=-1: must be at least 0"),
         (pretrain_vae, "log_every=-1", "log_every=-1: must be at least 0"),
         (pretrain_vae, "threads=0", "threads=0: must be at least 1"),
+        (pretrain_vae, "threads=5000", "threads=5000: must be at most 1024"),
+        (pretrain_vae, "train.lr=inf", "train.lr=inf: must be at most 1"),
         (pretrain_vae, "checkpoint_minutes=0", "checkpoint_minutes=0.0: must be positive"),
         (pretrain_vae, "precision=foo", "precision=foo: must be one of 32-true, bf16-mixed, 16-mixed"),
         (pretrain_vae, "device=tpu", "device=tpu: must be one of auto, cpu, cuda"),

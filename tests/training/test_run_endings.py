@@ -176,7 +176,20 @@ def test_a_resumed_run_is_the_run_that_began(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"shape|fit"):
         run(tmp_path, *more)
     assert (folder / "config.yaml").read_text() == described
+    for wrong, message in (({"optimizer_states": None}, "lacks optimizer_states"), ({"atomrl": {}}, "iteration")):
+        checkpoint = torch.load(tmp_path / "run" / "checkpoint_best.pth", weights_only=True)
+        for name, value in wrong.items():
+            if value is None:
+                del checkpoint[name]
+            else:
+                checkpoint[name]["iteration"] = "one"
+        torch.save(checkpoint, folder / "checkpoint_latest.pth")
+        with pytest.raises(UserError, match=message):
+            run(tmp_path, *more)
     (folder / "checkpoint_latest.pth").write_bytes(good)
+    with pytest.raises(UserError, match=r"dataloader\.epoches=1, but the run .* has done 2 iterations"):
+        run(tmp_path, "resume=true", "dataloader.epoches=1")
+    assert (folder / "config.yaml").read_text() == described
     run(tmp_path, *more)
 
 

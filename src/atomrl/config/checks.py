@@ -25,6 +25,9 @@ READ_BY = {
 MOST_RATE = 1.0
 """Of a learning rate: AdamW moves each weight by about as much in a step."""
 
+MOST_THREADS = 1024
+"""Of torch, which dies where the system gives it fewer than it wants."""
+
 DAY = 86_400.0
 """Seconds that one score may take."""
 
@@ -107,6 +110,8 @@ def _check_counts(config: Config) -> None:
         ("evaluation.time_step", config.evaluation.time_step, 1),
     ):
         _at_least(key, value, low)
+    if config.threads is not None and config.threads > MOST_THREADS:
+        raise UserError(f"threads={config.threads}: must be at most {MOST_THREADS}")
     if config.seed not in SEEDS:
         raise UserError(f"seed={config.seed}: must be a number of 64 bits")
 

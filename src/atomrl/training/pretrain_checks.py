@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from atomrl.config.checks import MOST_RATE, MOST_THREADS
 from atomrl.errors import UserError
 from atomrl.experiment import choose_device
 
@@ -53,6 +54,10 @@ def check(session: Session) -> None:
     for key, value in _leaves(asdict(session)):
         if key in POSITIVE and not value > 0:
             raise UserError(f"{key}={value}: must be positive")
+        if key == "train.lr" and value > MOST_RATE:
+            raise UserError(f"{key}={value}: must be at most {MOST_RATE:g}")
+        if key == "threads" and value is not None and value > MOST_THREADS:
+            raise UserError(f"{key}={value}: must be at most {MOST_THREADS}")
         low = _least(key, value)
         if low is not None and not value >= low:
             raise UserError(f"{key}={value}: must be at least {low}")

@@ -7,7 +7,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from atomrl.checkpoints.stored import read_stored
+from atomrl.checkpoints.stored import read_stored, read_torch
 from atomrl.config import Config, CrystalConfig, read_config
 from atomrl.domains import domain_of
 from atomrl.errors import UserError
@@ -17,6 +17,8 @@ from atomrl.rewards.trust import require_trust
 LATEST, BEST, WEIGHTS = "checkpoint_latest.pth", "checkpoint_best.pth", "generative_model_ema.npy"
 CONFIG, METRICS, CSV = "config.yaml", "metrics.jsonl", "csv/metrics.csv"
 REPRODUCER = "nonfinite_loss.pt"
+STATES = frozenset({"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"})
+"""What Lightning continues from."""
 
 
 def fresh_path(name: str) -> Path:
@@ -63,7 +65,7 @@ def check_resumable(path: Path, config: Config) -> int:
 
     Raises:
         UserError: there is no run, its checkpoint is damaged or of something else, or the configuration names another
-            domain, backbone or seed than the run began with.
+            domain, backbone or seed than the run began with, or fewer iterations than it has done.
     """
     if not (path / LATEST).is_file():
         how = f"remove {path} and leave resume out" if path.exists() else "leave resume out"
@@ -82,10 +84,18 @@ def check_resumable(path: Path, config: Config) -> int:
                 "and the same overrides, or another save_path for another run"
             )
     stored = read_stored(str(checkpoint))
-    if "iteration" not in stored.card:
+    done = stored.card.get("iteration")
+    if not isinstance(done, int):
         raise UserError(f"{checkpoint} is not a run's checkpoint: it lacks the number of its iteration")
     domain_of(config).load(stored, config)  # refuses weights that do not fit
-    return int(stored.card["iteration"]) + 1
+    if missing := STATES - read_torch(checkpoint).keys():
+        raise UserError(f"{checkpoint} cannot be continued, it lacks {', '.join(sorted(missing))}: copy it again")
+    if done + 1 > config.dataloader.epoches:
+        raise UserError(
+            f"dataloader.epoches={config.dataloader.epoches}, but the run in {path} has done {done + 1} iterations: "
+            "give as many at least, or another save_path for another run"
+        )
+    return done + 1
 
 
 def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> Path:
