@@ -321,8 +321,10 @@ def _guarded_step(
         halvings += 1
         with torch.no_grad():
             for parameter, old in zip(parameters, before, strict=True):
-                # A weight that became infinite comes back by a copy alone.
-                parameter.copy_(old) if halvings == MAX_HALVINGS else parameter.lerp_(old, 0.5)
+                if halvings < MAX_HALVINGS:
+                    parameter.lerp_(old, 0.5)
+                else:
+                    parameter.copy_(old)  # interpolation would not bring back a weight that became infinite
         moved = _behaviour_kl(policy, probes, config.log_prob_reduction, collective)
     device = before[0].device  # a collective of a GPU takes no tensor of the CPU
     log.add("behaviour_kl", torch.tensor([moved], device=device))
