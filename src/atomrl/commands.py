@@ -56,7 +56,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
         checkpoint, described = find_run(options.trained)
         config = described_run(described, options.trust_code, "--trust-code")
         if config.domain != domain.name:
-            raise UserError(f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}")
+            raise UserError(
+                f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}: give "
+                f"--base {config.model.backbone}, which that run started from"
+            )
     config = replace(_overridden(config, options.overrides), device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
     trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)

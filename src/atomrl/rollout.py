@@ -24,7 +24,7 @@ class RolloutConfig:
         time_step: T, transitions of the walk.
         micro_batch_size: samples that the sampler sees at once; never splits a group.
         share_initial_noise: one initial latent per group.
-        train_steps: transitions kept for the update, drawn at random; None keeps all, 0 none.
+        train_steps: transitions kept for the update, equally spaced from a random start; None keeps all, 0 none.
         train_min_time, train_max_time: transitions that start at a time t outside of this are sampled but never kept.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
     """

@@ -116,10 +116,15 @@ def test_a_run_that_is_saved_seldom_loses_no_iteration(
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 0.1), (0.1, 0)])
-def test_a_resumed_run_may_change_its_kl(before: float, after: float, tmp_path: Path) -> None:
-    """The reference is the backbone that the run began with, whether it was kept or not."""
+def test_a_resumed_run_may_change_its_kl(
+    before: float, after: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reference is the backbone that the run began with, whether it was kept or not; the change is said."""
     run(tmp_path, f"train.kl_penalty_weight={before}")
     folder = run(tmp_path, f"train.kl_penalty_weight={after}", "resume=true", "dataloader.epoches=3")
+    said = [record.message for record in caplog.records if "other settings" in record.message]
+    assert len(said) == 1
+    assert said[0].endswith(f"than it had: train.kl_penalty_weight={float(after)}, was {float(before)}")
     state = torch.load(folder / "checkpoint_latest.pth", weights_only=True)["state_dict"]
     kept = {name.removeprefix("policy.initial."): value for name, value in state.items() if ".initial." in name}
     backbone = load_file(tmp_path / "backbone" / "model.safetensors")

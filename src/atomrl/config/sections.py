@@ -57,7 +57,7 @@ class TrainSection(UpdateConfig):
         clip_range: eps of the ratio's clip (`clip_ratio`).
         kl_penalty_weight: weight of the KL to the initial model.
         step_weighting: `published` or `balanced`.
-        train_steps: transitions trained on per iteration, drawn at random; null takes all.
+        train_steps: transitions trained on per iteration, equally spaced from a random start; null takes all.
         train_min_time, train_max_time: transitions that start at a time t (1 is noise, 0 the sample) outside of this
             are not trained on: the last ones bring most of the gradient's noise and little of its signal.
         num_inner_batch: optimizer steps per pass over a rollout, each on a share of the trained transitions; null: one,

@@ -85,7 +85,7 @@ def load_qm9(cache: Path | None = None) -> MoleculeSet:
 
 
 def split(molecules: MoleculeSet) -> dict[str, MoleculeSet]:
-    """The fixed split into train (100,000), validation (17,748) and test (13,083), by seeded permutation of ids."""
+    """The fixed split into train (100,000), validation (17,748) and test (13,083), by seeded permutation of rows."""
     order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(molecules))
     train, validation, test = np.split(order, [TRAIN, TRAIN + VALIDATION])
     return {

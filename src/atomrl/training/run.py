@@ -147,7 +147,7 @@ def _fit(
 def _how_to_go_on(folder: Path) -> str:
     """What to do after Ctrl-C."""
     if (folder / LATEST).is_file():
-        return f"stopped; continue with: save_path={folder} resume=true"
+        return f"stopped; continue with: save_path={folder} resume=true, beside the words that it was started with"
     return f"stopped before the first checkpoint; start again with: save_path={folder}"
 
 

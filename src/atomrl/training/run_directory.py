@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from atomrl.checkpoints.stored import read_stored, read_torch
 from atomrl.config import Config, CrystalConfig, read_config
@@ -14,9 +18,20 @@ from atomrl.errors import UserError
 from atomrl.files import write_whole
 from atomrl.rewards.trust import require_trust
 
+log = logging.getLogger(__name__)
+
 LATEST, BEST, WEIGHTS = "checkpoint_latest.pth", "checkpoint_best.pth", "generative_model_ema.npy"
 CONFIG, METRICS, CSV = "config.yaml", "metrics.jsonl", "csv/metrics.csv"
 REPRODUCER = "nonfinite_loss.pt"
+FREE = frozenset(
+    {
+        *("save_path", "resume", "threads", "device", "max_time_hours", "save_every", "needs", "wandb", "log"),
+        *("early_stop_metric", "early_stop_minutes", "early_stop_delta", "evaluation", "dataloader.epoches"),
+        *("reward.workers", "reward.batch_size"),
+    }
+)
+"""Keys that a resumed run may change without a word: how long it trains, where, and what is written and judged."""
+
 STATES = frozenset({"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"})
 """What Lightning continues from."""
 
@@ -83,6 +98,8 @@ def check_resumable(path: Path, config: Config) -> int:
                 f"resume=true with {key}={new}, but the run in {path} began with {key}={old}: give the same experiment "
                 "and the same overrides, or another save_path for another run"
             )
+    if changed := _changes(asdict(began), asdict(config)):
+        log.warning("%s goes on with other settings than it had: %s", path, "; ".join(changed))
     stored = read_stored(str(checkpoint))
     done = stored.card.get("iteration")
     if not isinstance(done, int):
@@ -96,6 +113,20 @@ def check_resumable(path: Path, config: Config) -> int:
             "give as many at least, or another save_path for another run"
         )
     return done + 1
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Each key whose value changed, with both values; not those of `FREE`."""
+    found: list[str] = []
+    for name, value in new.items():
+        key, before = f"{prefix}{name}", old.get(name)
+        if key in FREE or value == before:
+            continue
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            found += _changes(before, value, f"{key}.")
+        else:
+            found.append(f"{key}={value}, was {before}")
+    return found
 
 
 def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> Path:
