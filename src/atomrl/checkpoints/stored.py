@@ -36,12 +36,14 @@ class Stored:
         weights: all tensors.
         origin: where it was, for messages.
         trained: whether it is a run's checkpoint, with the names of `RLModule`.
+        entries: names of all that such a checkpoint holds.
     """
 
     card: Mapping[str, Any]
     weights: Mapping[str, Tensor]
     origin: str
     trained: bool
+    entries: frozenset[str] = frozenset()
 
     def part(self, of_folder: str, of_run: str) -> dict[str, Tensor]:
         """Tensors below a prefix, which is taken off; the prefix depends on what was read."""
@@ -73,7 +75,7 @@ def read_stored(where: str) -> Stored:
     if not isinstance(card, dict):
         raise UserError(f"{where} is damaged: its entry 'atomrl' is {card!r}, not the mapping that describes a model")
     require_tensors(weights, where)
-    return Stored(card, weights, where, trained=True)
+    return Stored(card, weights, where, trained=True, entries=frozenset(checkpoint))
 
 
 def read_torch(path: Path) -> Any:

@@ -38,9 +38,7 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
     Raises:
         UserError: unknown or contradictory keys, values of the wrong type, no such file, or one that is no YAML.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"{override!r} is not of the form key=value")
+    _require_pairs(overrides)
     try:
         # `++`: a key that the YAML leaves at its default can be overridden too; `from_yaml` refuses unknown keys.
         composed = _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
@@ -99,9 +97,7 @@ def overridden(config: Config, overrides: Sequence[str]) -> Config:
     Raises:
         UserError: as `load_config`.
     """
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"{override!r} is not of the form key=value")
+    _require_pairs(overrides)
     try:
         changes = OmegaConf.from_dotlist(list(overrides))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -121,6 +117,13 @@ def as_trained(domain: str, card: Mapping[str, Any]) -> Config:
 def to_yaml(config: Config) -> str:
     """The resolved configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _require_pairs(overrides: Sequence[str]) -> None:
+    """Refuse a word that is not `key=value`."""
+    for override in overrides:
+        if "=" not in override:
+            raise UserError(f"{override!r} is not of the form key=value")
 
 
 def _schema(kind: type[Config]) -> DictConfig:

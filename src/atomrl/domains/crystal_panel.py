@@ -195,13 +195,13 @@ class CrystalPanel(Panel):
         sound = [row for row, reason in enumerate(check_cells(structures)) if reason is None]
         started = to_crystals(structures[torch.tensor(sound, dtype=torch.int64)])
         outcomes = self._relaxing.map(started)
-        ended = [
-            outcome.value.crystal if outcome.reason is None else crystal
-            for outcome, crystal in zip(outcomes, started, strict=True)
-        ]
         notes: list[str | None] = [None] * len(structures)
-        for row, outcome in zip(sound, outcomes, strict=True):
-            notes[row] = outcome.value.reason if outcome.reason is None else outcome.reason
+        ended = list(started)
+        for place, (row, outcome) in enumerate(zip(sound, outcomes, strict=True)):
+            if outcome.reason is None:
+                ended[place], notes[row] = outcome.value
+            else:
+                notes[row] = outcome.reason
         return replace_rows(structures, sound, from_crystals(ended)), tuple(notes)
 
 

@@ -34,6 +34,9 @@ AT_LEAST = {
 }
 """Lower ends by key. Every other whole number of `model` is at least 1, every factor of `weights` at least 0."""
 
+AT_MOST = {"train.lr": MOST_RATE, "threads": MOST_THREADS}
+"""Upper ends by key."""
+
 POSITIVE = ("checkpoint_minutes", "train.lr", "train.max_grad_norm")
 
 CHOICES = {
@@ -54,10 +57,8 @@ def check(session: Session) -> None:
     for key, value in _leaves(asdict(session)):
         if key in POSITIVE and not value > 0:
             raise UserError(f"{key}={value}: must be positive")
-        if key == "train.lr" and value > MOST_RATE:
-            raise UserError(f"{key}={value}: must be at most {MOST_RATE:g}")
-        if key == "threads" and value is not None and value > MOST_THREADS:
-            raise UserError(f"{key}={value}: must be at most {MOST_THREADS}")
+        if key in AT_MOST and value is not None and value > AT_MOST[key]:
+            raise UserError(f"{key}={value}: must be at most {AT_MOST[key]:g}")
         low = _least(key, value)
         if low is not None and not value >= low:
             raise UserError(f"{key}={value}: must be at least {low}")

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from atomrl.checkpoints.stored import read_stored, read_torch
+from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, CrystalConfig, read_config
 from atomrl.domains import domain_of
 from atomrl.errors import UserError
@@ -105,7 +105,7 @@ def check_resumable(path: Path, config: Config) -> int:
     if not isinstance(done, int):
         raise UserError(f"{checkpoint} is not a run's checkpoint: it lacks the number of its iteration")
     domain_of(config).load(stored, config)  # refuses weights that do not fit
-    if missing := STATES - read_torch(checkpoint).keys():
+    if missing := STATES - stored.entries:
         raise UserError(f"{checkpoint} cannot be continued, it lacks {', '.join(sorted(missing))}: copy it again")
     if done + 1 > config.dataloader.epoches:
         raise UserError(
