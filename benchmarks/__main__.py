@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from atomrl.checkpoints.backbone import load_backbone
+from atomrl.command_parser import CommandParser
 from atomrl.cores import cores
 from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig
@@ -26,7 +27,7 @@ PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal", "chgnet", "match
 
 def main() -> None:
     """Run the chosen parts and print one line for each measurement."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = CommandParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="short walks and few samples: does it run at all?")
     parser.add_argument("--threads", type=int, default=cores(), help="of torch")
@@ -48,7 +49,7 @@ def main() -> None:
             for row in rows(part, options):
                 print(row.line(), flush=True)
     except UserError as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -67,6 +68,7 @@ def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Sign
         yield chemistry.stability(100 if quick else 1000)
     elif part == "xtb":
         yield chemistry.xtb_pool(8 if quick else 128, turns)
+        yield chemistry.xtb_alone(8 if quick else 128, turns)
     elif part == "memory":
         yield memory.peak(20 if quick else 1000, edm.SAMPLES, options.threads)
     elif part == "signal":

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import numpy as np
 
 from atomrl.data.batches import MoleculeBatch, pad
 from atomrl.data.qm9 import load_qm9, split
 from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.base import split as split_geometries
+from atomrl.force_fields.pool import WorkerPool
 from atomrl.force_fields.xtb import XTBForceField
 from atomrl.records import Structures
 from benchmarks import plain_stability
@@ -32,6 +36,25 @@ def xtb_pool(molecules: int, turns: int) -> Ratio:
         one.close()
         two.close()
     return Ratio(f"xTB, {molecules} molecules, 1 / 2 workers", *seconds, 1.8, f"{difference:.0e} eV/Å")
+
+
+def xtb_alone(molecules: int, turns: int) -> Ratio:
+    """What two processes bring on this machine where nobody hands out the work: each has all its molecules at once.
+
+    The pool cannot bring more. The plain way is both lots in one process.
+    """
+    batch = _molecules(molecules)
+    geometries = split_geometries(Structures(batch.numbers, batch.positions, batch.mask.bool()))
+    lots = [list(geometries[start::2]) for start in range(2)]
+    with ExitStack() as stack:
+        one, two = (
+            stack.enter_context(WorkerPool("benchmarks.xtb_lots:singlepoints", count, 600.0, {"max_iterations": 100}))
+            for count in (1, 2)
+        )
+        energies = [[outcome.value for outcome in pool.map(lots)] for pool in (one, two)]  # also starts the workers
+        seconds = interleaved(lambda: one.map(lots), lambda: two.map(lots), turns)
+    difference = float(np.abs(np.concatenate(energies[0]) - np.concatenate(energies[1])).max())
+    return Ratio("the same, handed out at once", *seconds, None, f"{difference:.0e} eV")
 
 
 def _molecules(count: int) -> MoleculeBatch:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from atomrl.command_parser import CommandParser
 from atomrl.errors import UserError
 from results.queue import Queue, StepFailedError
 from results.records import ROOT
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m results", description=__doc__)
+    parser = CommandParser(prog="python -m results", description=__doc__)
     names = " or ".join(STUDIES)
     parser.add_argument("words", nargs="*", metavar="study key=value", help=f"{names}; overrides for each training")
     parser.add_argument("--seeds", default="0,1,2", help="of the trainings")

@@ -7,9 +7,9 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from atomrl.allocator import keep_freed_memory
+from atomrl.command_parser import CommandParser
 from atomrl.errors import NonFiniteLossError, UserError
 
 DEFAULT_BACKBONE = "edm_qm9_small"
@@ -38,17 +38,9 @@ def train_main() -> None:
     main(["train", *sys.argv[1:]])
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the words of a command."""
-
-    def error(self, message: str) -> NoReturn:
-        """End with exit code 2."""
-        self.exit(2, f"error: {message}; {self.prog} --help lists what there is\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = _Parser(prog="atomrl", description="RL post-training of atomistic diffusion models")
+    parser = CommandParser(prog="atomrl", description="RL post-training of atomistic diffusion models")
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="post-train a backbone (default: the demo's experiment)")

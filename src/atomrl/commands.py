@@ -12,8 +12,9 @@ from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, CrystalConfig, as_trained, overridden
 from atomrl.domains import Model, domain_for
 from atomrl.errors import UserError
-from atomrl.evaluation import SamplePlan, best_of, compare, judge, sample
+from atomrl.evaluation import TABLES, SamplePlan, best_of, compare, judge, sample
 from atomrl.experiment import choose_device
+from atomrl.files import require_writable
 from atomrl.kept_samples import KeptSamples
 from atomrl.training.run_directory import described_run, find_run
 
@@ -35,7 +36,10 @@ def sample_command(options: argparse.Namespace) -> None:
     if path.suffix[1:] not in domain.formats:
         endings = " or ".join(f".{name}" for name in domain.formats)
         raise UserError(f"--output {path}: the ending says the format, {endings} for {domain.noun}")
+    if path.is_dir():
+        raise UserError(f"--output {path} is a folder: give a file in it")
     model: Model = domain.load(stored, as_trained(domain.name, stored.card))
+    require_writable(path.parent, f"the folder of --output {path}")
     structures = sample(model, _plan(options, domain.time_step), choose_device(options.device))
     domain.export(path, structures)
     print(f"{len(structures)} {domain.noun} -> {path}")
@@ -48,6 +52,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
         raise UserError(f"--best-of {options.best_of}: must be at least 2; 0 or nothing for no such control")
     if options.best_of and options.trained is None:
         raise UserError(f"--best-of {options.best_of} chooses by a training's reward: give the run with --trained")
+    if (options.output / TABLES).exists():
+        raise UserError(f"--output {options.output} holds an evaluation: give another folder, or remove that one")
     stored = read_stored(options.base)
     domain = domain_for(stored)
     device, plan = choose_device(options.device), _plan(options, domain.time_step)
@@ -63,6 +69,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     config = replace(_overridden(config, options.overrides), device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
     trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)
+    require_writable(options.output, f"--output {options.output}")
     kept, judged = KeptSamples(options.output, repr(config.model), options.keep), {}
     with domain.panel(config, base) as panel, kept.until_written(command):
         judged["base"] = judge(base, plan, panel, device, "base", kept)

@@ -19,3 +19,8 @@ class NonFiniteLossError(Exception):
     def __init__(self, message: str, reproducer: Mapping[str, object]) -> None:
         super().__init__(message)
         self.reproducer = reproducer
+
+
+def first_line(error: BaseException) -> str:
+    """First line of an error's message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -23,6 +23,9 @@ from atomrl.rollout import RolloutConfig, rollout
 
 CPU = torch.device("cpu")
 
+TABLES = "evaluation.md"
+"""The file that an evaluation writes last."""
+
 
 @dataclass(frozen=True)
 class SamplePlan:
@@ -147,5 +150,5 @@ def compare(
     write_whole(folder / "evaluation.json", report.main.json_text())
     for title, comparison in report.further.items():
         write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", comparison.json_text())
-    write_whole(folder / "evaluation.md", report.markdown())
+    write_whole(folder / TABLES, report.markdown())
     return report

@@ -35,6 +35,25 @@ def whole(path: Path) -> Iterator[Path]:
         ) from error
 
 
+def require_writable(folder: Path, said: str) -> Path:
+    """Make a folder as needed, before anything is computed that shall be written there.
+
+    Args:
+        folder: to write in.
+        said: how the user named it, for the error.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {said}: {error.strerror}; choose another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {said}: no permission; choose another folder")
+    return folder
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write text or bytes as a whole.
 

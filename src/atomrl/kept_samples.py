@@ -19,8 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from atomrl.checkpoints.folder import first_line
-from atomrl.errors import UserError
+from atomrl.errors import UserError, first_line
 from atomrl.files import write_whole
 from atomrl.records import Prompts, Structures, tensors_of
 from atomrl.rollout import RolloutConfig

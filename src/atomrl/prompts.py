@@ -31,7 +31,7 @@ class SizeDistribution:
         """The histogram with the weights of sizes in [smallest, largest] multiplied; None leaves an end open.
 
         Raises:
-            UserError: no size lies in there.
+            UserError: no size lies in there, or none is left.
         """
         low = min(self.counts) if smallest is None else smallest
         high = max(self.counts) if largest is None else largest
@@ -39,6 +39,11 @@ class SizeDistribution:
             raise UserError(
                 f"dataloader.nodes_dist_focus_min={smallest}, dataloader.nodes_dist_focus_max={largest}: the model "
                 f"makes nothing of such a size, its sizes are {min(self.counts)} to {max(self.counts)} atoms"
+            )
+        if not multiplier and low <= min(self.counts) and max(self.counts) <= high:
+            raise UserError(
+                f"dataloader.nodes_dist_focus_multiplier={multiplier} leaves no size: narrow the sizes that it takes "
+                "away by dataloader.nodes_dist_focus_min and dataloader.nodes_dist_focus_max"
             )
         return SizeDistribution(
             {size: count * (multiplier if low <= size <= high else 1.0) for size, count in self.counts.items()}

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from atomrl import evaluation
 from atomrl.cli import main
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -55,6 +56,16 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         ("resume=true", "nothing to resume"),
         ("wandb.enabled=true", "atomrl[wandb]"),
         ("train.step_weighting", "key=value"),
+        ("save_path=a=b", "put it in quotes of its own, 'save_path=\"a=b\"'"),
+        ("dataloader.nodes_dist_focus_multiplier=0", "leaves no size: narrow the sizes"),
+        (
+            "reward={type: xtb, use_energy: true, energy_atom_refs: {H: -1, C: -2, N: -3, O: -4}}",
+            "lacks the backbone's elements F,",
+        ),
+        (
+            "reward={type: xtb, use_energy: true, energy_atom_refs: {Hh: -1}}",
+            "by symbol (H, C, ...), got 'Hh'",
+        ),
     ],
 )
 def test_configuration(
@@ -64,7 +75,15 @@ def test_configuration(
 
 
 def test_configuration_files(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "nope" in refused(capsys, tmp_path, "--config-name", "nope")
+    message = refused(capsys, tmp_path, "--config-name", "nope")
+    assert "--config-name nope: the package has no such configuration" in message
+    assert "--config-name demo, " in message
+    assert "experiment=prototypes/rl_dng, " in message
+    assert "experiment=nope: the package has no such configuration" in refused(capsys, tmp_path, "experiment=nope")
+    (tmp_path / "empty").mkdir()
+    assert "has no such configuration; it has none" in refused(
+        capsys, tmp_path, "--config-dir", str(tmp_path / "empty")
+    )
     assert "no such folder" in refused(capsys, tmp_path, "--config-dir", str(tmp_path / "absent"))
     (tmp_path / "mine.yaml").write_text("reward:\n  tpye: dummy\n")
     message = refused(capsys, tmp_path, "--config-dir", str(tmp_path), "--config-name", "mine")
@@ -97,6 +116,45 @@ def test_options_of_samples(
     assert message in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "out.sdf").exists()
+
+
+def test_an_evaluation_is_not_written_over(capsys: pytest.CaptureFixture[str], tmp_path: Path, backbone: Path) -> None:
+    """Samples of its columns would be left beside the new tables."""
+    (tmp_path / "evaluation.md").write_text("hours of work")
+    with pytest.raises(SystemExit) as caught:
+        main(["evaluate", "--base", str(backbone), "--output", str(tmp_path)])
+    assert caught.value.code == 2
+    assert f"--output {tmp_path} holds an evaluation: give another folder" in capsys.readouterr().err
+    assert (tmp_path / "evaluation.md").read_text() == "hours of work"
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "message"),
+    [
+        ("sample", "file/out.sdf", "cannot create the folder of --output"),
+        ("sample", "folder.sdf", "is a folder: give a file in it"),
+        ("evaluate", "file/out", "cannot create --output"),
+    ],
+)
+def test_places_that_cannot_be_written_are_found_before_sampling(
+    command: str,
+    output: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    backbone: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(evaluation, "draw", lambda *_: pytest.fail("sampled"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.sdf").mkdir()
+    model = {"sample": "--backbone", "evaluate": "--base"}[command]
+    with pytest.raises(SystemExit) as caught:
+        main([command, model, str(backbone), "--output", str(tmp_path / output)])
+    assert caught.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("words", [["train"], ["pretrain", "edm"], ["pretrain", "vae"]])

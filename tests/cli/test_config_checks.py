@@ -36,7 +36,7 @@ RANGES = {
         *("train.total_steps=0", "train.warmup_steps=-1", "reward.max_iterations=0", "reward.workers=0", "threads=0"),
         *("evaluation.time_step=0", "evaluation.samples=-1"),
     ],
-    "64 bits": ["seed=18446744073709551616"],
+    "64 bits": ["seed=18446744073709551616", "evaluation.seed=18446744073709551616"],
 }
 TOGETHER = [
     ("train.kl_weight=1", "objective=fed_grpo does not read train.kl_weight=1.0, which train.objective=grpo does"),

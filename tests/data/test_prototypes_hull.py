@@ -16,7 +16,7 @@ from atomrl.chemistry.niggli import Crystal
 from atomrl.data.prototypes import rejudge as module
 from atomrl.data.prototypes.command import data_command
 from atomrl.data.prototypes.finish import finish
-from atomrl.data.prototypes.load import HULL_FILE, load_prototypes
+from atomrl.data.prototypes.load import ASSETS, HULL_FILE, load_prototypes
 from atomrl.data.prototypes.rejudge import hull_file, reference_phases, rejudge
 from atomrl.errors import UserError
 from atomrl.force_fields.base import Evaluation
@@ -171,6 +171,14 @@ def test_without_the_extra_it_says_what_to_install(folder, monkeypatch):
     monkeypatch.delattr(importlib.import_module("atomrl.force_fields"), "sevennet", raising=False)
     with pytest.raises(UserError, match=r"pip install 'atomrl\[sevennet\]'"):
         data_command(["hull", "--judge", "sevennet", "--folder", str(folder)])
+
+
+def test_the_shipped_set_is_read_and_not_written(tmp_path, monkeypatch):
+    pytest.importorskip("sevenn", reason="the extra sevennet is not installed: pip install 'atomrl[sevennet]'")
+    asked = []
+    monkeypatch.setattr(module, "rejudge", lambda *words: asked.append(words[:3]))
+    data_command(["hull", "--judge", "sevennet", "--save", str(tmp_path), "--workers", "0"])
+    assert asked == [(ASSETS, tmp_path, tmp_path)]
 
 
 def test_command_line_with_sevennet(folder, capsys):

@@ -68,6 +68,8 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (pretrain_vae, "weights.kl=-1", "weights.kl=-1.0: must be at least 0"),
         (pretrain_vae, "model.heads=0", "model.heads=0: must be at least 1"),
         (pretrain_vae, "model.width=[3", "pretrain vae: 'model.width=[3' cannot be read"),
+        (pretrain_vae, "train.stpes=3", "Key 'stpes' not in 'PretrainConfig'; did you mean steps?"),
+        (pretrain_vae, "mdoel.width=3", "did you mean model?"),
         (pretrain_vae, "train.steps", "pretrain vae: 'train.steps' is not of the form key=value"),
         (pretrain_ldm, "model.depth=0", "model.depth=0: must be at least 1"),
         (pretrain_ldm, "model.hidden=0", "model.hidden=0: must be at least 1"),

@@ -105,6 +105,40 @@ def test_a_denoiser_stopped_by_ctrl_c_equals_an_uninterrupted_one(
     assert logged(folders[1]) >= {"mse", "vb", "loss", "val_mse", "val_vb", "val_loss"}
 
 
+def test_the_folder_of_another_run_is_left_as_it_is(crystals: Path, vae_folder: Path, tmp_path: Path) -> None:
+    """Its weights under a card with the new words would be a lie."""
+    folder, other_vae = tmp_path / "run", tmp_path / "vae"
+    torch.manual_seed(1)
+    save_vae(other_vae, CrystalVAE(TINY_VAE), {})
+    began = {"vae": vae_folder, "data": crystals, "save_path": folder, "train.steps": 1, "frame": "random"}
+
+    def run(**changed: object) -> Path:
+        options = began | {name.replace("__", "."): value for name, value in changed.items()}
+        return pretrain_ldm([*SMALL, *LDM, *(f"{key}={value}" for key, value in options.items())])
+
+    run()
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    copied = small_crystal_set.write(tmp_path / "set")
+    for changed, words in (
+        ({"data": copied}, f"began with data={crystals}, not data={copied}; give the options that the run in"),
+        ({"frame": "first_atom"}, "began with frame=random, not frame=first_atom"),
+        ({"train__seed": 5}, "began with train.seed=0, not train.seed=5"),
+        ({"vae": other_vae}, "was trained on another VAE"),
+    ):
+        with pytest.raises(UserError, match=re.escape(words)):
+            run(**changed)
+    assert {path: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    moved = tmp_path / "moved"
+    vae_folder.rename(moved)
+    try:
+        run(vae=moved, train__steps=2)  # the same VAE in another place
+        with pytest.raises(UserError, match=r"was trained on another VAE; init takes the last\.ckpt"):
+            run(vae=other_vae, save_path=tmp_path / "from", init=folder / "last.ckpt", train__steps=3)
+        run(data=copied, vae=moved, save_path=tmp_path / "from", init=folder / "last.ckpt", train__steps=3)
+    finally:
+        moved.rename(vae_folder)
+
+
 def test_a_loss_that_is_not_finite_ends_a_pre_training_before_the_weights_take_it_in(
     crystals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

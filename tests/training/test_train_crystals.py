@@ -187,6 +187,10 @@ def test_every_objective_trains_every_domain(tmp_path, domain, objective):
     [
         ("reward.components=[]", "reward.components is empty"),
         ("reward.components=[{weight: 1}]", "_target_"),
+        (
+            "reward.components=[{_target_: src.rl_module.components.EnergyReward, weight: 0}]",
+            "the weight of each is 0, and nothing would be learned",
+        ),
         ("reward.components=[{_target_: src.rl_module.components.NoSuchReward}]", "holds no NoSuchReward"),
         ("reward.components=[{_target_: src.rl_module.components.EnergyReward, wieght: 2}]", "wieght"),
         ("reward.reference_dataset=nowhere", "no crystals in nowhere"),

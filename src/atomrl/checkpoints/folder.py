@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from atomrl.errors import UserError
+from atomrl.errors import UserError, first_line
 from atomrl.files import write_json, write_whole
 
 if TYPE_CHECKING:
@@ -186,8 +186,3 @@ def refuse_pointer(path: Path) -> None:
     with path.open("rb") as file:
         if file.read(len(LFS_POINTER)) == LFS_POINTER:
             raise UserError(f"{path} is a Git LFS pointer, not the file: run `git lfs pull`")
-
-
-def first_line(error: BaseException) -> str:
-    """First line of an error's message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomrl.checkpoints.folder import first_line, read_folder, refuse_pointer, require_tensors
-from atomrl.errors import UserError
+from atomrl.checkpoints.folder import read_folder, refuse_pointer, require_tensors
+from atomrl.errors import UserError, first_line
 
 SHIPPED = ("edm_qm9_small", "crystal_small")
 

@@ -112,8 +112,9 @@ def _check_counts(config: Config) -> None:
         _at_least(key, value, low)
     if config.threads is not None and config.threads > MOST_THREADS:
         raise UserError(f"threads={config.threads}: must be at most {MOST_THREADS}")
-    if config.seed not in SEEDS:
-        raise UserError(f"seed={config.seed}: must be a number of 64 bits")
+    for key, seed in (("seed", config.seed), ("evaluation.seed", config.evaluation.seed)):
+        if seed not in SEEDS:
+            raise UserError(f"{key}={seed}: must be a number of 64 bits")
 
 
 def _check_numbers(config: Config) -> None:

@@ -6,12 +6,13 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,7 +20,10 @@ from atomrl.config.checks import check
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import Config
-from atomrl.errors import UserError
+from atomrl.errors import UserError, first_line
+
+EXPERIMENTS = "experiment/"
+"""Folder of the YAML files that `experiment=` names."""
 
 SAMPLING = "sampling"
 """Key of a checkpoint's card: the section `model` of the run that it is of."""
@@ -42,8 +46,13 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
     try:
         # `++`: a key that the YAML leaves at its default can be overridden too; `from_yaml` refuses unknown keys.
         composed = _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
+    except OverrideParseException as error:
+        wrong = error.override.removeprefix("++")
+        raise UserError(
+            f"{wrong}: Hydra cannot read this value; put it in quotes of its own, '{_quoted(wrong)}'"
+        ) from error
     except HydraException as error:
-        raise UserError(f"configuration {name}: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"configuration {name}: {first_line(error)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _no_yaml(f"configuration {name}", error) from error
     return from_yaml(composed)
@@ -85,7 +94,7 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
         typed = OmegaConf.to_object(OmegaConf.merge(_schema(DOMAINS[domain]), composed))
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(f"configuration: {key}{str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"configuration: {key}{first_line(error)}") from error
     assert isinstance(typed, Config)
     check(typed)
     return typed
@@ -101,7 +110,7 @@ def overridden(config: Config, overrides: Sequence[str]) -> Config:
     try:
         changes = OmegaConf.from_dotlist(list(overrides))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(overrides)}: {str(error).strip().splitlines()[0]}") from error
+        raise UserError(f"{' '.join(overrides)}: {first_line(error)}") from error
     return from_yaml(OmegaConf.merge(OmegaConf.create(to_yaml(config)), changes))
 
 
@@ -137,13 +146,35 @@ def _schema(kind: type[Config]) -> DictConfig:
 
 def _compose(name: str, overrides: list[str], folder: Path | None) -> DictConfig:
     """Compose by Hydra, from the package or from a folder of the user's."""
+    _require_file(name, folder)
     if folder is None:
         with initialize_config_module("atomrl.conf", version_base="1.3"):
             return compose(name, overrides)
-    if not folder.is_dir():
-        raise UserError(f"--config-dir {folder}: no such folder")
     with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
         return compose(name, overrides)
+
+
+def _require_file(name: str, folder: Path | None) -> None:
+    """Refuse a name without a YAML file, and say which there are."""
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--config-dir {folder}: no such folder")
+    root = Path(str(files("atomrl.conf"))) if folder is None else folder
+    if not (root / f"{name.removesuffix('.yaml')}.yaml").is_file():
+        there = sorted(_said(str(path.relative_to(root).with_suffix(""))) for path in root.rglob("*.yaml"))
+        where = "the package" if folder is None else str(folder)
+        raise UserError(f"{_said(name)}: {where} has no such configuration; it has {', '.join(there) or 'none'}")
+
+
+def _said(name: str) -> str:
+    """How the command line names a configuration."""
+    experiment = name.removeprefix(EXPERIMENTS)
+    return f"--config-name {name}" if experiment == name else f"experiment={experiment}"
+
+
+def _quoted(override: str) -> str:
+    """The override with its value in quotes that Hydra reads."""
+    key, _, value = override.partition("=")
+    return f'{key}="{value}"'
 
 
 def _no_yaml(what: str, error: yaml.YAMLError | UnicodeDecodeError) -> UserError:

@@ -16,6 +16,7 @@ from atomrl.config import CrystalConfig
 from atomrl.domains.base import Domain
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
+from atomrl.errors import UserError
 from atomrl.metrics.crystal_monitor import CrystalMonitor
 from atomrl.metrics.crystal_verdicts import component_metric
 from atomrl.policies.crystal import Sampling
@@ -66,12 +67,15 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """The sum of components, with the providers of the metrics that they read; or the dummy.
 
         Raises:
-            UserError: a component cannot be built, or the reference set or its hull is not there.
+            UserError: a component cannot be built, all of them have the weight 0, or the reference set or its hull is
+                not there.
         """
         if config.reward.type == "dummy":
             return DummyReward()
-        judges = CrystalJudges(config.reward, model.vae, config.device)
-        return _summed(config, build_components(config.reward.components), judges)
+        components = build_components(config.reward.components)
+        if not any(component.weight for component in components):
+            raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
+        return _summed(config, components, CrystalJudges(config.reward, model.vae, config.device))
 
     def channel_weights(self, config: CrystalConfig, reward: Reward) -> Mapping[str, float]:
         """Each component counts as its own weight says; of the dummy, compactness alone."""

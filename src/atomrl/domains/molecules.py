@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from math import isnan
 from pathlib import Path
 
 from atomrl.checkpoints.backbone import Backbone, backbone_of
@@ -19,6 +20,7 @@ from atomrl.metrics.monitor import MoleculeMonitor
 from atomrl.policies.molecule import element_numbers
 from atomrl.protocols import Reward
 from atomrl.records import Structures
+from atomrl.rewards.base import reference_energies
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward
 
@@ -50,7 +52,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """Forces and energies, or the dummy; warns of stability terms that nothing learns from.
 
         Raises:
-            UserError: the force field does not know one of the backbone's elements.
+            UserError: the force field, or the atoms' reference energies, do not know one of the backbone's elements.
         """
         section = config.reward
         if section.type == "dummy":
@@ -64,6 +66,13 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         ]
         if unknown:
             raise UserError(f"reward.type={section.type} does not know the backbone's elements {', '.join(unknown)}")
+        if section.use_energy and section.references is not None:
+            energies = reference_energies(element_numbers(network)[:, None], section.references).tolist()
+            if missing := [symbol for symbol, energy in zip(network.elements, energies, strict=True) if isnan(energy)]:
+                raise UserError(
+                    f"reward.energy_atom_refs lacks the backbone's elements {', '.join(missing)}, and their molecules "
+                    "would have no energy: add them, in eV, or give xtb or null"
+                )
         if section.pays_stability and not config.channel_weights[section.stability_home]:
             log.warning(
                 "stability and valence are scored, but not learned: they are in the channel %s, and "

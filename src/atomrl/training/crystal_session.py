@@ -37,6 +37,11 @@ class CrystalSession(Session):
     store: str = "float32"
     card_structures: int = 1000
 
+    @property
+    def learned_from(self) -> dict[str, object]:
+        """Options that a run keeps for all its life, by name."""
+        return {**super().learned_from, "data": self.data}
+
 
 def crystal_stream(splits: CrystalSplits, options: CrystalSession) -> StreamData[CrystalBatch]:
     """Training stream and validation batches, both augmented."""

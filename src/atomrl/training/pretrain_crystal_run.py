@@ -64,6 +64,11 @@ class LDMRun(CrystalSession):
     frame: str = "random"
     model: DiTConfig = field(default_factory=lambda: DiTConfig(hidden=160, depth=6, heads=5))
 
+    @property
+    def learned_from(self) -> dict[str, object]:
+        """Options that a run keeps for all its life, by name."""
+        return {**super().learned_from, "frame": self.frame}
+
 
 def pretrain_vae(overrides: Sequence[str]) -> Path:
     """Train the VAE to the end, or continue; the folder then holds its weights and card.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from atomrl.checkpoints.folder import fill
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 LAST = "last.ckpt"
 ENTRIES = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step"}
 """What Lightning continues from."""
+LEARNED_FROM = "learned_from"
+"""Entry of a checkpoint: what its run learns from, by option."""
 
 
 class LastCheckpoint(Callback):
@@ -35,13 +38,14 @@ class LastCheckpoint(Callback):
     Args:
         path: of the checkpoint.
         minutes: between two of them.
+        learned_from: `Session.learned_from`, which the checkpoint holds too.
 
     Attributes:
         asked: Ctrl-C came.
     """
 
-    def __init__(self, path: Path, minutes: float) -> None:
-        self.path, self.seconds = path, 60 * minutes
+    def __init__(self, path: Path, minutes: float, learned_from: Mapping[str, object]) -> None:
+        self.path, self.seconds, self.learned_from = path, 60 * minutes, dict(learned_from)
         self.asked = False
         self._saved = time.monotonic()
 
@@ -64,6 +68,12 @@ class LastCheckpoint(Callback):
             self.save(trainer)
         if self.asked:
             raise KeyboardInterrupt
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say what is learned from (Lightning)."""
+        checkpoint[LEARNED_FROM] = self.learned_from
 
     def save(self, trainer: lightning.Trainer) -> None:
         """Write the checkpoint as a whole.
@@ -102,7 +112,8 @@ def checkpoint_to_continue(module: lightning.LightningModule, session: Session) 
         session: the run's options.
 
     Raises:
-        UserError: it is missing or damaged, of another model or of other properties, or nothing is left to do from it.
+        UserError: it is missing or damaged, of another model, VAE or of other properties, or nothing is left to do from
+            it; or the folder's own learned from something else than the options say.
     """
     path = own = Path(session.save_path) / LAST
     hint = f"give the options that the run in {own.parent} began with, or another save_path"
@@ -116,10 +127,17 @@ def checkpoint_to_continue(module: lightning.LightningModule, session: Session) 
     found = read_torch(path)
     if not isinstance(found, dict) or not found.keys() >= ENTRIES:
         raise UserError(f"{path} is not the checkpoint of a pre-training; {hint}")
+    began = found.get(LEARNED_FROM, {}) if path is own else {}
+    for key, now in session.learned_from.items():
+        if (before := began.get(key, now)) != now:
+            raise UserError(f"{path} began with {key}={before}, not {key}={now}; {hint}")
+    frozen = {name: weight.clone() for name, weight in module.named_parameters() if not weight.requires_grad}
     try:
         fill(module, found["state_dict"], str(path))
     except UserError as error:
         raise UserError(f"{error}; {hint}") from error
+    if not all(torch.equal(module.get_parameter(name), weight) for name, weight in frozen.items()):
+        raise UserError(f"{path} was trained on another VAE; {hint}")
     before, now = (hparams.get("targets") for hparams in (found.get("hyper_parameters", {}), module.hparams))
     if before != now:
         raise UserError(f"{path} predicts {before}, not targets={now}; {hint}")

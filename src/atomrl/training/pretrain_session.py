@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
-import os
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,12 +16,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from atomrl.checkpoints.folder import first_line
-from atomrl.errors import UserError
+from atomrl.errors import UserError, first_line
 from atomrl.experiment import choose_device
+from atomrl.files import require_writable
 from atomrl.training.callbacks import Interruption
 from atomrl.training.pretrain_checks import check
 from atomrl.training.pretrain_saving import LAST, LastCheckpoint, checkpoint_to_continue
@@ -57,6 +57,11 @@ class Session:
     checkpoint_minutes: float = 3.0
     train: PretrainConfig = field(default_factory=PretrainConfig)
 
+    @property
+    def learned_from(self) -> dict[str, object]:
+        """Options that a run keeps for all its life, by name: with another value it would be another run."""
+        return {"train.seed": self.train.seed}
+
 
 S = TypeVar("S", bound=Session)
 
@@ -86,6 +91,11 @@ def options_from(kind: type[S], overrides: Sequence[str], command: str) -> S:
             raise UserError(
                 f"{command}: {override!r} cannot be read ({first_line(error)}): close what it opens"
             ) from error
+        except (ConfigAttributeError, ConfigKeyError) as error:
+            known = [entry.name for entry in fields(error.object_type)] if is_dataclass(error.object_type) else []
+            near = difflib.get_close_matches(str(error.key), known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(f"{command}: {override}: {first_line(error)}{hint}") from error
         except (OmegaConfBaseException, ValueError) as error:
             raise UserError(f"{command}: {override}: {first_line(error)}") from error
     try:
@@ -121,8 +131,8 @@ def fit(
         SystemExit: SIGTERM; likewise.
     """
     resume = checkpoint_to_continue(module, session)
-    folder = _writable(Path(session.save_path))
-    interruption, last = Interruption(), LastCheckpoint(folder / LAST, session.checkpoint_minutes)
+    folder = require_writable(Path(session.save_path), f"save_path={session.save_path}")
+    interruption, last = Interruption(), LastCheckpoint(folder / LAST, session.checkpoint_minutes, session.learned_from)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     started = time.monotonic()
     with warnings.catch_warnings(), last.listening():
@@ -165,18 +175,3 @@ def _trainer(session: Session, callbacks: list[Callback]) -> lightning.Trainer:
         enable_model_summary=False,
         callbacks=callbacks,
     )
-
-
-def _writable(folder: Path) -> Path:
-    """The folder, made as needed, with that of the logs.
-
-    Raises:
-        UserError: it cannot be made or written.
-    """
-    try:
-        (folder / "log").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create save_path={folder}: {error.strerror}; choose another folder") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to save_path={folder}: no permission; choose another folder")
-    return folder

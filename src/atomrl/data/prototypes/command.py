@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomrl.command_parser import CommandParser
 from atomrl.errors import UserError
 from atomrl.extras import extra
 
@@ -21,7 +22,7 @@ def data_command(arguments: Sequence[str]) -> None:
     Raises:
         UserError: an option, or a folder, is wrong.
     """
-    parser = argparse.ArgumentParser(prog="atomrl data prototypes", description="make the crystal set that ships")
+    parser = CommandParser(prog="atomrl data prototypes", description="make the crystal set that ships")
     steps = parser.add_subparsers(dest="step", required=True)
     build = steps.add_parser("build", help="relax candidates with CHGNet; resumes where it stopped")
     build.add_argument("--limit", type=int, default=12_000, help="candidates, failed ones included")
@@ -35,7 +36,9 @@ def data_command(arguments: Sequence[str]) -> None:
     hull = steps.add_parser("hull", help="compute the hull of the finished set with another force field; resumes too")
     hull.add_argument("--judge", choices=["sevennet"], required=True, help="the other force field, an extra")
     hull.add_argument("--folder", type=Path, help="folder of the finished set (default: the one that ships)")
-    hull.add_argument("--output", type=Path, help="folder of the new hull (default: that of the set)")
+    hull.add_argument(
+        "--output", type=Path, help="folder of the new hull (default: that of --folder, else that of --save)"
+    )
     hull.add_argument("--workers", type=int, default=1, help="processes of one thread each; 0: this process")
     for step in (build, finish, check, hull):
         step.add_argument(
@@ -90,7 +93,7 @@ def _hull(options: argparse.Namespace) -> None:
 
     folder = options.folder or ASSETS
     with SevenNetForceField(workers=options.workers) as judge:
-        rejudge(folder, options.save, options.output or folder, judge, NAME)
+        rejudge(folder, options.save, options.output or options.folder or options.save, judge, NAME)
 
 
 _STEPS = {"build": _build, "finish": _finish, "check": _check, "hull": _hull}
