@@ -104,8 +104,7 @@ class CrystalMatcher(Closing):
         formulas = [reduced_formula(crystal) for crystal in crystals]
         crowd = Counter(formulas)
         asked = [row for row, name in enumerate(formulas) if crowd[name] > 1 or name in self._references]
-        outcomes = self._map([crystals[row] for row in asked])
-        reduced = dict(zip(asked, outcomes, strict=True))
+        reduced = dict(zip(asked, self._reduce([crystals[row] for row in asked], set(formulas)), strict=True))
         unique = self._unique({row: name for row, name in enumerate(formulas) if crowd[name] > 1}, reduced)
         novel = self._novel({row: name for row, name in enumerate(formulas) if name in self._references}, reduced)
         return _verdicts(unique, len(crystals)), _verdicts(novel, len(crystals))
@@ -137,7 +136,6 @@ class CrystalMatcher(Closing):
 
     def _novel(self, formulas: dict[int, Formula], reduced: dict[int, Outcome]) -> dict[int, str | None]:
         """Rows that are not novel, each with a reason if it is not known."""
-        self._reduce_references(set(formulas.values()))
         lost: dict[int, str | None] = {row: reduced[row].reason for row in formulas if reduced[row].reason is not None}
         waiting: dict[int, list[Crystal]] = {}
         for row, name in formulas.items():
@@ -163,12 +161,15 @@ class CrystalMatcher(Closing):
             waiting = {row: known[REFERENCES_AT_ONCE:] for row, known in waiting.items()}
         return lost
 
-    def _reduce_references(self, formulas: set[Formula]) -> None:
-        """Reduce the references of these formulas, if that has not been done."""
-        fresh = sorted(formulas - self._reduced.keys())
-        outcomes = iter(self._map([crystal for name in fresh for crystal in self._references[name]]))
+    def _reduce(self, crystals: Sequence[Crystal], formulas: set[Formula]) -> list[Outcome]:
+        """The crystals reduced; and the references of these formulas, if that has not been done, in one go."""
+        fresh = sorted(self._references.keys() & formulas - self._reduced.keys())
+        references = [crystal for name in fresh for crystal in self._references[name]]
+        outcomes = self._map([*crystals, *references])
+        rest = iter(outcomes[len(crystals) :])
         for name in fresh:
-            self._reduced[name] = [next(outcomes) for _ in self._references[name]]
+            self._reduced[name] = [next(rest) for _ in self._references[name]]
+        return outcomes[: len(crystals)]
 
     def _map(self, items: Sequence[Crystal | Compare]) -> list[Outcome]:
         """Outcomes of the items, which go several at a time: the workers' answers are outcomes themselves."""

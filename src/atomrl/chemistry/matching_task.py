@@ -81,7 +81,7 @@ def reduce(crystal: Crystal) -> Crystal:
     """
     try:
         reduced = niggli_cell(crystal.lattice)
-        if not np.allclose(reduced, crystal.lattice):
+        if (np.abs(reduced - crystal.lattice) > 1e-8 + 1e-5 * np.abs(crystal.lattice)).any():
             frac_coords = (crystal.frac_coords @ crystal.lattice) @ np.linalg.inv(reduced) % 1.0
             crystal = Crystal(crystal.numbers, frac_coords, reduced)
         if not may_be_supercell(crystal):
@@ -102,9 +102,9 @@ def may_be_supercell(crystal: Crystal) -> bool:
     """
     numbers = crystal.numbers
     units = gcd(*Counter(numbers.tolist()).values())
-    tolerance = PRIMITIVE_TOLERANCE / np.linalg.norm(crystal.lattice, axis=1)
     if units == 1:
         return False
+    tolerance = PRIMITIVE_TOLERANCE / np.linalg.norm(crystal.lattice, axis=1)
     if tolerance.max() * units >= 1:
         return True
     kinds = sorted(set(numbers.tolist()), key=chemical_symbols.__getitem__)  # pymatgen's order

@@ -29,6 +29,8 @@ ANGLE_TOLERANCE = 1.0
 DELTA = 0.75
 """Of the LLL reduction."""
 
+ORIGIN, PERIODIC = np.zeros((1, 3)), np.ones(3, dtype=np.int64)
+
 ROUNDS = 100
 """A cell that is not reduced after this many is taken as it is then."""
 
@@ -43,13 +45,14 @@ def niggli_cell(lattice: FloatArray) -> FloatArray:
         ValueError: none was found.
     """
     start = lattice if is_lll_reduced(lattice) else Lattice(lattice).lll_matrix  # more stable for skewed cells
-    tolerance = TOLERANCE * abs(float(np.linalg.det(start))) ** (1 / 3)
+    tolerance = TOLERANCE * abs(_volume(start)) ** (1 / 3)
     parameters = _parameters(start @ start.T, tolerance)
-    bases = similar_bases(lattice, parameters, tolerance, ANGLE_TOLERANCE)
+    bases, volumes = _bases(lattice, parameters, tolerance, ANGLE_TOLERANCE)
     if not len(bases):
         raise ValueError("no reduced cell")
-    found: FloatArray = bases[int((np.linalg.det(bases) > 0).argmax())] @ lattice
-    return found if np.linalg.det(found) > 0 else -found
+    chosen = int((volumes > 0).argmax())
+    found: FloatArray = bases[chosen] @ lattice
+    return found if volumes[chosen] * _volume(lattice) > 0 else -found
 
 
 def is_lll_reduced(lattice: FloatArray) -> bool:
@@ -75,25 +78,39 @@ def similar_bases(lattice: FloatArray, parameters: FloatArray, ltol: float, angl
     Returns:
         Whole numbers, (M, 3, 3): `bases @ lattice` are the vectors. In the order of `Lattice.find_all_mappings`.
     """
-    wanted, angles = parameters[:3], parameters[3:]
-    origin, reach = np.zeros((1, 3)), float(wanted.max() * (1 + ltol))
-    periodic, lattice = np.ones(3, dtype=np.int64), np.ascontiguousarray(lattice)
-    _, _, steps, lengths = find_points_in_spheres(origin, origin, reach, periodic, lattice, 1e-8)
-    vectors = steps @ lattice
-    near = [(lengths < length * (1 + ltol)) & (lengths * (1 + ltol) > length) for length in wanted]
-    units = [vectors[rows] / lengths[rows, None] for rows in near]
+    return _bases(lattice, parameters, ltol, angle_tol)[0]
+
+
+def _bases(
+    lattice: FloatArray, parameters: FloatArray, ltol: float, angle_tol: float
+) -> tuple[FloatArray, NDArray[np.float64]]:
+    """The bases of `similar_bases`, and of each its signed volume in units of the lattice's, 1 or -1."""
+    wanted, angles = parameters[:3, None], parameters[3:]
+    reach, lattice = float(wanted.max() * (1 + ltol)), np.ascontiguousarray(lattice)
+    _, _, steps, lengths = find_points_in_spheres(ORIGIN, ORIGIN, reach, PERIODIC, lattice, 1e-8)
+    near = (lengths < wanted * (1 + ltol)) & (lengths * (1 + ltol) > wanted)
+    kept = near.any(0)
+    near, steps = near[:, kept], steps[kept]
+    units = steps @ lattice / lengths[kept, None]
+    between = np.rad2deg(np.arccos((units @ units.T).clip(-1, 1)))
 
     def agree(i: int, j: int) -> NDArray[np.bool_]:
-        between = np.rad2deg(np.arccos(np.clip(units[i] @ units[j].T, -1, 1)))
         agreeing: NDArray[np.bool_] = np.abs(between - angles[3 - i - j]) <= angle_tol
+        agreeing &= near[i][:, None] & near[j]
         return agreeing
 
     first, second = np.nonzero(agree(0, 1))
     pair, third = np.nonzero(agree(0, 2)[first] & agree(1, 2)[second])
-    rows = (first[pair], second[pair], third)
-    whole = np.stack([steps[near[axis]][rows[axis]] for axis in range(3)], axis=1)
-    bases: FloatArray = whole[np.abs(np.abs(np.linalg.det(whole)) - 1) < 0.5]
-    return bases
+    bases = steps[np.array((first[pair], second[pair], third)).T]
+    volumes = np.linalg.det(bases)
+    whole = np.abs(np.abs(volumes) - 1) < 0.5
+    return bases[whole], volumes[whole]
+
+
+def _volume(lattice: FloatArray) -> float:
+    """Signed volume of lattice vectors (3, 3), Å³; without NumPy, which takes longer for so few numbers."""
+    (a, b, c), (d, e, f), (g, h, i) = lattice.tolist()
+    return float(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
 
 
 def _parameters(gram: FloatArray, e: float) -> FloatArray:
