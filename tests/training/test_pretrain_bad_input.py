@@ -136,13 +136,16 @@ def test_several_processes_are_refused(
         (["train.batch_size=7"], "batches of 7 out of 6 structures"),
         (["save_path=PLACE/file/run"], "cannot create save_path="),
         (["save_path=PLACE/file"], "cannot create save_path="),
+        (["save_path=PLACE/logged"], "cannot create the logs of save_path="),
     ],
 )
 def test_places_that_cannot_be(options: list[str], words: str, crystals: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "logged").mkdir()
+    (tmp_path / "logged" / "log").write_text("")
     given = [*SMALL, *TINY, f"data={crystals}", f"save_path={tmp_path / 'run'}"]
     assert words in message(pretrain_vae, [*given, *(option.replace("PLACE", str(tmp_path)) for option in options)])
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert {path.name for path in tmp_path.rglob("*")} == {"file", "logged", "log"}
 
 
 def vae(width: int = 16) -> PretrainVAE:

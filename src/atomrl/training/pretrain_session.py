@@ -132,6 +132,7 @@ def fit(
     """
     resume = checkpoint_to_continue(module, session)
     folder = require_writable(Path(session.save_path), f"save_path={session.save_path}")
+    require_writable(folder / "log", f"the logs of save_path={session.save_path}")
     interruption, last = Interruption(), LastCheckpoint(folder / LAST, session.checkpoint_minutes, session.learned_from)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     started = time.monotonic()
