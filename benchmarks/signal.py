@@ -15,10 +15,10 @@ from torch import Tensor
 
 from atomrl.advantages import Advantages
 from atomrl.config import load_config
-from atomrl.experiment import build_module
 from atomrl.log_prob import gaussian_log_prob
 from atomrl.protocols import DiffusionPolicy
 from atomrl.records import Trajectory
+from atomrl.training.rl_module import build_module
 
 PARTS = (
     (0.0, 0.1),

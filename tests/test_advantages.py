@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from staged import after_failures
 
-from atomrl.advantages import Groups, fill_failed, group_advantages
+from atomrl.advantages import Groups
 from atomrl.errors import UserError
-from atomrl.objectives.base import StepTerms
+from atomrl.normalize import group_advantages
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.objectives.likelihood import StepTerms
 from atomrl.records import GATED, RewardTable
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "molecule_rewards.json").read_text())["fed_grpo_advantages"]
@@ -52,19 +54,20 @@ def test_a_group_of_one_or_of_equal_rewards_has_no_advantage() -> None:
 
 
 def test_failed_scores() -> None:
-    groups = Groups.of(torch.tensor([0, 0, 0, 1, 1]))
-    rewards = tensor([1.0, -2.0, math.nan, math.nan, math.nan])
-    filled, active = fill_failed(rewards, groups, "worst")
-    assert filled.tolist() == [1, -2, -2, 0, 0]
-    assert active.tolist() == [True, True, True, False, False]
-    _, active = fill_failed(rewards, groups, "mask")
-    assert active.tolist() == [True, True, False, False, False]
+    groups = torch.tensor([0, 0, 0, 1, 1])
+    rewards = table(force=tensor([1.0, -2.0, math.nan, math.nan, math.nan]))
+    filled = after_failures(rewards, groups).channels["force"]
+    assert filled[:3].tolist() == [1, -2, -2]
+    assert filled.isfinite().tolist() == [True, True, True, False, False]
+    masked = after_failures(rewards, groups, "mask").channels["force"]
+    assert masked.isfinite().tolist() == [True, True, False, False, False]
 
 
 def test_gated_samples_are_left_out_whatever_failures_count_as() -> None:
     rewards = RewardTable({"force": tensor([1.0, 2.0, math.nan, math.nan])}, (None, None, GATED, "scf"))
     objective = FedGRPO(FedGRPOConfig(channel_weights={"force": 1.0}))
-    result = objective.advantages(rewards, torch.zeros(4, dtype=torch.int64), torch.ones(4, dtype=torch.bool))
+    groups = torch.zeros(4, dtype=torch.int64)
+    result = objective.advantages(after_failures(rewards, groups), groups, torch.ones(4, dtype=torch.bool))
     assert float(result.total[2]) == 0
     assert float(result.total[3]) == float(result.total[0]) < 0
 
@@ -91,7 +94,7 @@ def test_clipped_loss(weighting: str) -> None:
     advantage = torch.tensor([1.0, 1.0, -1.0, -1.0, 1.0], dtype=torch.float64)
     active = torch.tensor([True, True, True, True, False])
     terms = StepTerms(new, torch.zeros(5, dtype=torch.float64), advantage, active, balance=0.5, divergence=None)
-    loss = FedGRPO(FedGRPOConfig(clip_range=0.2, step_weighting=weighting)).loss(terms)
+    loss = FedGRPO(FedGRPOConfig(clip_range=0.2, step_weighting=weighting)).step_loss(terms)
     scale = 0.5 if weighting == "balanced" else 1.0
     up, down = math.exp(0.5 * scale), math.exp(-0.5 * scale)
     assert torch.allclose(loss.loss, tensor([-1.0, -min(up, 1.2), up, max(0.8, down), 0.0]))

@@ -94,13 +94,12 @@ def test_two_ranks_see_the_same_samples() -> None:
     mine, other = structures[first], structures[second]
     asked = prompts[second]
     others = [
-        torch.tensor([other.numbers.shape[1]]),
-        asked.sample_ids,
-        other.numbers,
-        other.positions,
-        other.mask.to(torch.uint8),
+        *(torch.tensor([other.numbers.shape[1]]), other.numbers),
+        *(torch.tensor([other.numbers.shape[1]]), other.positions),
+        *(torch.tensor([other.numbers.shape[1]]), other.mask.to(torch.uint8)),
         asked.sizes,
         asked.group_ids,
+        asked.sample_ids,
     ]
     everyone, all_prompts, rows = gathered(mine, prompts[first], Two())
     order = prompts.sample_ids.argsort()

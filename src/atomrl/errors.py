@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 
 class UserError(Exception):
     """Something that the user gave is wrong; the message says what, what arrived and what to do. Exit code 2."""
+
+
+class ExplodedError(UserError):
+    """All samples of a rollout exploded, so that there is nothing to learn from."""
+
+    def __init__(self, samples: int, iteration: int, limit: float) -> None:
+        super().__init__(
+            f"all {samples} samples of iteration {iteration} exploded (latents beyond {limit:g}, or not finite), so "
+            "that there is nothing to learn from and the run stopped"
+        )
 
 
 class NonFiniteLossError(Exception):
@@ -19,6 +30,15 @@ class NonFiniteLossError(Exception):
     def __init__(self, message: str, reproducer: Mapping[str, object]) -> None:
         super().__init__(message)
         self.reproducer = reproducer
+
+
+@contextmanager
+def hinted(hint: str) -> Iterator[None]:
+    """Around a call: adds to its `UserError` what the reader can do, e.g. which key of a configuration to change."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}{hint}") from error
 
 
 def first_line(error: BaseException) -> str:

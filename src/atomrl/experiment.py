@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from math import ceil
 
 import torch
@@ -12,17 +12,20 @@ from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.domains import Model, domain_of
 from atomrl.errors import UserError
+from atomrl.iteration import IterationConfig
 from atomrl.objectives.base import Objective
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.objectives.grpo import GRPO, GRPOConfig
 from atomrl.prompts import PromptPlan, SizeDistribution
 from atomrl.records import Transition
 from atomrl.rollout import RolloutConfig
-from atomrl.training.rl_module import RLModule
+from atomrl.stages import FailedScores
+from atomrl.training.parts import Parts
+from atomrl.update import UpdateConfig
 
 
-def build_module(config: Config) -> tuple[RLModule, Model]:
-    """The module of a run, and the backbone it starts from; workers start at the first scoring.
+def build_parts(config: Config) -> tuple[Parts, Model]:
+    """The parts of a run, and the backbone it starts from; workers start at the first scoring.
 
     Raises:
         UserError: the backbone cannot be loaded, or what the reward needs is not there.
@@ -34,18 +37,24 @@ def build_module(config: Config) -> tuple[RLModule, Model]:
     if config.evaluation.samples and config.evaluation.time_step is not None:
         policy.transitions(config.evaluation.time_step)  # now, not after the training
     reward = domain.reward(config, model)
-    module = RLModule(
+    parts = Parts(
         policy=policy,
         plan=build_plan(config, model.sizes),
         reward=reward,
+        stages=(*domain.stages(config), build_rule_for_failures(config.train)),
         objective=build_objective(config, domain.channel_weights(config, reward)),
-        sampling=build_sampling(config),
-        config=build_update(config, walk),
+        iteration=IterationConfig(build_sampling(config), build_update(config, walk)),
+        optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config),
         card={**model.card, SAMPLING: asdict(config.model)},
     )
-    return module, model
+    return parts, model
+
+
+def build_rule_for_failures(train: TrainSection) -> FailedScores:
+    """What failed scores count as, among those that the objective compares."""
+    return FailedScores(train.failed, over_batch=train.objective == "grpo" and not train.group_reward_norm)
 
 
 def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Objective:
@@ -64,7 +73,6 @@ def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Obj
                 kl_penalty_weight=train.kl_penalty_weight,
                 channel_weights=channel_weights,
                 step_weighting=train.step_weighting,
-                failed=train.failed,
             )
         )
     return FedGRPO(
@@ -74,7 +82,6 @@ def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Obj
             clip_range=train.clip_range,
             kl_penalty_weight=train.kl_penalty_weight,
             step_weighting=train.step_weighting,
-            failed=train.failed,
         )
     )
 
@@ -101,21 +108,29 @@ def build_sampling(config: Config) -> RolloutConfig:
     )
 
 
-def build_update(config: Config, walk: tuple[Transition, ...]) -> TrainSection:
+def build_update(config: Config, walk: tuple[Transition, ...]) -> UpdateConfig:
     """How a run updates: `num_inner_batch` becomes the number of transitions per optimizer step."""
     train = config.train
-    if train.num_inner_batch is None:
-        return train
-    inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
-    if not inside:
-        raise UserError(
-            f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
-            "with model.sampler=ddim, raise model.eta above 0"
-        )
-    trained = min(len(inside), train.train_steps or len(inside))
-    if train.num_inner_batch > trained:
-        raise UserError(f"train.num_inner_batch={train.num_inner_batch} exceeds the {trained} trained transitions")
-    return replace(train, gradient_accumulation_steps=ceil(trained / train.num_inner_batch))
+    together = train.gradient_accumulation_steps
+    if train.num_inner_batch is not None:
+        inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
+        if not inside:
+            raise UserError(
+                f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
+                "with model.sampler=ddim, raise model.eta above 0"
+            )
+        trained = min(len(inside), train.train_steps or len(inside))
+        if train.num_inner_batch > trained:
+            raise UserError(f"train.num_inner_batch={train.num_inner_batch} exceeds the {trained} trained transitions")
+        together = ceil(trained / train.num_inner_batch)
+    return UpdateConfig(
+        epoch_per_rollout=train.epoch_per_rollout,
+        train_micro_batch_size=train.train_micro_batch_size,
+        gradient_accumulation_steps=together,
+        max_grad_norm=train.max_grad_norm,
+        max_behaviour_kl=train.max_behaviour_kl,
+        exploded_above=train.exploded_above,
+    )
 
 
 def choose_device(name: str) -> torch.device:

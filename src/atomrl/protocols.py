@@ -33,6 +33,12 @@ class DiffusionPolicy(Protocol):
     def step(self, latents: Tensor, mask: Tensor, transition: Transition, prompts: Prompts) -> Step:
         """Distribution of z_s given z_t (B, N, D). Guidance belongs in here."""
 
+    def predict(self, latents: Tensor, mask: Tensor, t: Tensor, prompts: Prompts) -> Tensor:
+        """The network's prediction for z_t (B, N, D) at a time t (B,) of each sample's own, (B, N, D).
+
+        Its target is what `forward_noise` answers beside z_t; differentiable. Guidance belongs in here too.
+        """
+
     def noise(self, normals: Tensor, mask: Tensor) -> Tensor:
         """Noise of the policy's space out of standard normals, both (B, N, D)."""
 
@@ -91,7 +97,7 @@ class ForceField(Protocol):
 
 
 class Reward(Protocol):
-    """Scores a batch of decoded samples.
+    """Scores a batch of decoded samples; what compares them afterwards (gates, rules for failures) are `stages`.
 
     `scope` is `per_sample` if a sample's score depends on that sample alone, `per_batch` if it depends on the others
     (uniqueness, diversity, normalisation): such a reward sees the structures of all ranks.

@@ -1,22 +1,38 @@
 """The records that pass between the stages of an iteration. Read these and `protocols.py` first.
 
-    prompts -> rollout -> score -> advantages -> update -> checkpoint, log
-    Prompts    Trajectory  RewardTable  (B,) or (S, B)  Stats
+    prompts -> rollout -> score -> stages -> advantages -> update -> checkpoint, log
+    Prompts    Trajectory  RewardTable       Advantages    Stats
 
 B counts samples, S transitions, N atoms (padded), D latent features. All records are frozen; none knows what an
-atom's chemistry is.
+atom's chemistry is. Each is a `Batch`: its fields declare their axes, so that any record can be sliced, joined, padded,
+moved and gathered over processes without a word about its fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-R = TypeVar("R", "Prompts", "Structures")
+from atomrl.batch import ADDED, ATOMS, ROWS, SHARED, Batch, pad_atoms, tensors_of
+
+__all__ = [
+    "GATED",
+    "Advantages",
+    "Bucket",
+    "Prompts",
+    "RewardTable",
+    "Stats",
+    "Step",
+    "Structures",
+    "Trajectory",
+    "Transition",
+    "pad_atoms",
+    "tensors_of",
+]
 
 GATED = "gated"
 """Reason of a score that was withheld on purpose: the sample is left out, whatever failures count as."""
@@ -26,7 +42,7 @@ Stats = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Prompts:
+class Prompts(Batch):
     """What to generate. A pure function of (seed, iteration), then sliced by rank.
 
     Attributes:
@@ -38,46 +54,19 @@ class Prompts:
         context: conditioning vectors, (B, C), or None.
     """
 
-    seed: int
-    iteration: int
-    sizes: Tensor
-    group_ids: Tensor
-    sample_ids: Tensor
-    context: Tensor | None = None
+    seed: Annotated[int, SHARED]
+    iteration: Annotated[int, SHARED]
+    sizes: Annotated[Tensor, ROWS]
+    group_ids: Annotated[Tensor, ROWS]
+    sample_ids: Annotated[Tensor, ROWS]
+    context: Annotated[Tensor | None, ROWS] = None
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def __getitem__(self, rows: slice | Tensor) -> Prompts:
-        """The samples at these rows."""
-        context = None if self.context is None else self.context[rows]
-        return replace(
-            self,
-            sizes=self.sizes[rows],
-            group_ids=self.group_ids[rows],
-            sample_ids=self.sample_ids[rows],
-            context=context,
-        )
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Prompts:
-        """The same prompts on a device."""
-        return _moved(self, device, non_blocking)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Prompts]) -> Prompts:
-        """One batch out of several of the same iteration."""
-        contexts = [part.context for part in parts if part.context is not None]
-        return replace(
-            parts[0],
-            sizes=torch.cat([part.sizes for part in parts]),
-            group_ids=torch.cat([part.group_ids for part in parts]),
-            sample_ids=torch.cat([part.sample_ids for part in parts]),
-            context=torch.cat(contexts) if contexts else None,
-        )
-
 
 @dataclass(frozen=True)
-class Structures:
+class Structures(Batch):
     """Decoded molecules or crystals, padded.
 
     Attributes:
@@ -87,39 +76,18 @@ class Structures:
         cell: lattice vectors in rows, Å, (B, 3, 3); None for molecules, which are not periodic.
     """
 
-    numbers: Tensor
-    positions: Tensor
-    mask: Tensor
-    cell: Tensor | None = None
+    numbers: Annotated[Tensor, ATOMS]
+    positions: Annotated[Tensor, ATOMS]
+    mask: Annotated[Tensor, ATOMS]
+    cell: Annotated[Tensor | None, ROWS] = None
 
     def __len__(self) -> int:
         return len(self.numbers)
-
-    def __getitem__(self, rows: slice | Tensor) -> Structures:
-        """The structures at these rows."""
-        cell = None if self.cell is None else self.cell[rows]
-        return Structures(self.numbers[rows], self.positions[rows], self.mask[rows], cell)
 
     @property
     def sizes(self) -> Tensor:
         """Atoms per structure, (B,) int64."""
         return self.mask.sum(1)
-
-    def to(self, device: torch.device, non_blocking: bool = False) -> Structures:
-        """The same structures on a device."""
-        return _moved(self, device, non_blocking)
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Structures:
-        """One batch out of several, padded to the largest."""
-        widest = max(part.numbers.shape[1] for part in parts)
-
-        def joined(name: str) -> Tensor:
-            tensors = [getattr(part, name) for part in parts]
-            return torch.cat([pad_atoms(tensor, widest) for tensor in tensors])
-
-        cells = [part.cell for part in parts if part.cell is not None]
-        return Structures(joined("numbers"), joined("positions"), joined("mask"), torch.cat(cells) if cells else None)
 
 
 @dataclass(frozen=True)
@@ -143,7 +111,7 @@ class Transition:
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Batch):
     """What the policy says about one transition of a batch.
 
     Attributes:
@@ -152,13 +120,16 @@ class Step:
         prediction: the network's output, from which `DiffusionPolicy.estimate` makes z0_pred.
     """
 
-    mean: Tensor
-    std: Tensor | float
-    prediction: Tensor
+    mean: Annotated[Tensor, ATOMS]
+    std: Annotated[Tensor | float, ATOMS]
+    prediction: Annotated[Tensor, ATOMS]
+
+    def __len__(self) -> int:
+        return len(self.mean)
 
 
 @dataclass(frozen=True)
-class Bucket:
+class Bucket(Batch):
     """Trajectories of samples of equal or nearly equal size.
 
     Attributes:
@@ -167,16 +138,26 @@ class Bucket:
         latents: z before each transition and after the last, by place in the walk, {index: (B, N, D)}; only the
             places that the update reads.
         log_probs: behaviour log-probability, {index: (B,)}, for the transitions that the update trains on.
-        clean: z0_pred, {index: (B, N, D)}, at the places that the reward schedule asks for.
+        log_prob_reduction: how these were made of the elements of a latent, `sum` or `mean`.
+        behaviour: what the policy that sampled said about a few transitions, whose latents are kept too, {index: Step}:
+            the guard measures from there.
+        clean: z_0, the walk's last latents, from which the samples were decoded, (B, N, D).
+        estimates: z0_pred, {index: (B, N, D)}, at the places that `RolloutConfig.estimate_at` asks for.
         structures: the decoded samples.
     """
 
-    prompts: Prompts
-    mask: Tensor
-    latents: Mapping[int, Tensor]
-    log_probs: Mapping[int, Tensor]
-    clean: Mapping[int, Tensor]
-    structures: Structures
+    prompts: Annotated[Prompts, ROWS]
+    mask: Annotated[Tensor, ATOMS]
+    latents: Annotated[Mapping[int, Tensor], ATOMS]
+    log_probs: Annotated[Mapping[int, Tensor], ROWS]
+    log_prob_reduction: Annotated[str, SHARED]
+    behaviour: Annotated[Mapping[int, Step], ATOMS]
+    clean: Annotated[Tensor, ATOMS]
+    estimates: Annotated[Mapping[int, Tensor], ATOMS]
+    structures: Annotated[Structures, ROWS]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
 
 
 @dataclass(frozen=True)
@@ -194,7 +175,7 @@ class Trajectory:
     buckets: tuple[Bucket, ...]
 
     def __len__(self) -> int:
-        return sum(len(bucket.prompts) for bucket in self.buckets)
+        return sum(map(len, self.buckets))
 
     @property
     def group_ids(self) -> Tensor:
@@ -218,7 +199,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class RewardTable:
+class RewardTable(Batch):
     """Scores of B samples.
 
     Attributes:
@@ -227,81 +208,55 @@ class RewardTable:
         potentials: {channel: {walk index: (B,)}}, for shaped rewards.
         fields: per-atom results, {name: (B, N, ...)}, e.g. forces in eV/Å.
         diagnostics: per-sample numbers for the log, {name: (B,) float64}; NaN where unknown.
+        filled: which scores no reward gave but a rule for failures, {channel: (B,) bool}, see `stages.FailedScores`.
         seconds: wall time of the scoring by part, as far as the reward says, {part: s}; not of single samples.
     """
 
-    channels: Mapping[str, Tensor]
-    reasons: tuple[str | None, ...]
-    potentials: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
-    fields: Mapping[str, Tensor] = field(default_factory=dict)
-    diagnostics: Mapping[str, Tensor] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    channels: Annotated[Mapping[str, Tensor], ROWS]
+    reasons: Annotated[tuple[str | None, ...], ROWS]
+    potentials: Annotated[Mapping[str, Mapping[int, Tensor]], ROWS] = field(default_factory=dict)
+    fields: Annotated[Mapping[str, Tensor], ATOMS] = field(default_factory=dict)
+    diagnostics: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
+    filled: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
+    seconds: Annotated[Mapping[str, float], ADDED] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.reasons)
 
-    def __getitem__(self, rows: Tensor) -> RewardTable:
-        """The scores at these rows, (n,) int64; the time remains that of all."""
-
-        def chosen(columns: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: values[rows.to(values.device)] for name, values in columns.items()}
-
-        potentials = {
-            channel: {index: values[rows.to(values.device)] for index, values in columns.items()}
-            for channel, columns in self.potentials.items()
+    @property
+    def scored(self) -> Mapping[str, Tensor]:
+        """The channels without what a rule for failures filled in: there NaN again."""
+        return {
+            name: torch.where(self.filled[name], torch.nan, values) if name in self.filled else values
+            for name, values in self.channels.items()
         }
-        reasons = tuple(self.reasons[row] for row in rows.tolist())
-        return RewardTable(
-            channels=chosen(self.channels),
-            reasons=reasons,
-            potentials=potentials,
-            fields=chosen(self.fields),
-            diagnostics=chosen(self.diagnostics),
-            seconds=self.seconds,
-        )
-
-    def to(self, device: torch.device) -> RewardTable:
-        """The same table with its channels on a device; what is only logged stays where it is."""
-        return replace(self, channels={name: values.to(device) for name, values in self.channels.items()})
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[RewardTable]) -> RewardTable:
-        """One table out of several with the same channels; per-atom fields are padded to the largest, times added."""
-
-        def joined(tables: Sequence[Mapping[str, Tensor]], pad: bool = False) -> dict[str, Tensor]:
-            columns = {name: [table[name] for table in tables] for name in tables[0]}
-            widest = {name: max(part.shape[1] for part in column) if pad else 0 for name, column in columns.items()}
-            return {
-                name: torch.cat([pad_atoms(part, widest[name]) if pad else part for part in column])
-                for name, column in columns.items()
-            }
-
-        return RewardTable(
-            channels=joined([part.channels for part in parts]),
-            reasons=tuple(reason for part in parts for reason in part.reasons),
-            fields=joined([part.fields for part in parts], pad=True),
-            diagnostics=joined([part.diagnostics for part in parts]),
-            seconds={name: sum(part.seconds[name] for part in parts) for name in parts[0].seconds},
-        )
 
 
-def pad_atoms(tensor: Tensor, atoms: int) -> Tensor:
-    """Pad the second axis of (B, N, ...) with zeros up to `atoms`."""
-    missing = atoms - tensor.shape[1]
-    if missing == 0:
-        return tensor
-    return torch.cat([tensor, tensor.new_zeros(tensor.shape[0], missing, *tensor.shape[2:])], dim=1)
+@dataclass(frozen=True)
+class Advantages(Batch):
+    """What each sample's steps are reinforced with.
 
+    Attributes:
+        total: (B,), one number for all steps of a sample; float64.
+        channels: {name: (B,)}, each channel's weighted and clamped share, for the log.
+        stats: counts for the log.
+        by_step: {walk index: (B,)}, where each step has a number of its own: then for each trained transition.
+        fields: per-atom results of the scoring that an objective may read beside them, see `RewardTable.fields`.
+    """
 
-def tensors_of(record: Prompts | Structures) -> dict[str, Tensor]:
-    """A record's tensors by name."""
-    values = {entry.name: getattr(record, entry.name) for entry in fields(record)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+    total: Annotated[Tensor, ROWS]
+    channels: Annotated[Mapping[str, Tensor], ROWS]
+    stats: Annotated[Stats, SHARED] = field(default_factory=dict)
+    by_step: Annotated[Mapping[int, Tensor], ROWS] = field(default_factory=dict)
+    fields: Annotated[Mapping[str, Tensor], ATOMS] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.total)
 
-def _moved(record: R, device: torch.device, non_blocking: bool) -> R:
-    """A record with its tensors on a device."""
-    moved: dict[str, Any] = {
-        name: value.to(device, non_blocking=non_blocking) for name, value in tensors_of(record).items()
-    }
-    return replace(record, **moved)
+    def at(self, transition: Transition) -> Tensor:
+        """What a transition's step is reinforced with, (B,).
+
+        Raises:
+            KeyError: other steps have a number of their own, this one has none.
+        """
+        return self.by_step[transition.index] if self.by_step else self.total

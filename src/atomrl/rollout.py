@@ -13,7 +13,7 @@ from atomrl.log_prob import gaussian_log_prob
 from atomrl.prompts import cut_into_buckets
 from atomrl.protocols import DiffusionPolicy, Draw
 from atomrl.random import generator, key, keyed_normals
-from atomrl.records import Bucket, Prompts, Trajectory, Transition
+from atomrl.records import Bucket, Prompts, Step, Trajectory, Transition
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class RolloutConfig:
         train_steps: transitions kept for the update, equally spaced from a random start; None keeps all, 0 none.
         train_min_time, train_max_time: transitions that start at a time t outside of this are sampled but never kept.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
+        estimate_at: places in the walk at which z0_pred is kept, e.g. those of a reward schedule.
     """
 
     time_step: int = 1000
@@ -36,6 +37,7 @@ class RolloutConfig:
     train_min_time: float = 0.0
     train_max_time: float = 1.0
     log_prob_reduction: str = "sum"
+    estimate_at: tuple[int, ...] = ()
 
 
 def choose_steps(
@@ -65,6 +67,15 @@ def choose_steps(
     rng = generator("cpu", seed, iteration, "train_steps")
     places = (torch.arange(count) + torch.rand(1, generator=rng, dtype=torch.float64)) * (len(trainable) / count)
     return tuple(trainable[int(place)] for place in places.tolist())
+
+
+def probed_steps(walk: Sequence[Transition], trained: Sequence[int]) -> tuple[int, ...]:
+    """Two of the trained transitions, at a quarter and three quarters of them: what is remembered of the behaviour.
+
+    Where none is trained, as for a forward-process objective, two of the trainable ones; where none is, nothing.
+    """
+    steps = trained or [transition.index for transition in walk if transition.trainable]
+    return tuple(dict.fromkeys((steps[len(steps) // 4], steps[3 * len(steps) // 4]))) if steps else ()
 
 
 def rollout(
@@ -102,25 +113,39 @@ def _sample(
     config: RolloutConfig,
 ) -> Bucket:
     """Walk one bucket from noise to structures."""
-    shared = config.share_initial_noise
-    latents, mask = policy.prior(prompts, draw(prompts, "prior", shared=shared))
-    dtype, wanted, atoms = latents.dtype, set(trained), latents.shape[1]
+    latents, mask = policy.prior(prompts, draw(prompts, "prior", shared=config.share_initial_noise))
+    dtype, atoms = latents.dtype, latents.shape[1]
+    probed, wanted, estimated = set(probed_steps(walk, trained)), set(trained), set(config.estimate_at)
     kept: dict[int, Tensor] = {}
     log_probs: dict[int, Tensor] = {}
+    behaviour: dict[int, Step] = {}
+    estimates: dict[int, Tensor] = {}
     for transition in walk:
+        index = transition.index
         step = policy.step(latents, mask, transition, prompts)
         following = step.mean
         if transition.trainable:
-            normals = draw(prompts, "step", transition.index, dtype=dtype, atoms=atoms)(latents.shape[-1])
+            normals = draw(prompts, "step", index, dtype=dtype, atoms=atoms)(latents.shape[-1])
             following = policy.project(step.mean + step.std * policy.noise(normals, mask), mask)
-        if transition.index in wanted:
-            kept[transition.index], kept[transition.index + 1] = latents, following
-            log_probs[transition.index] = gaussian_log_prob(
-                following, step.mean, step.std, mask, config.log_prob_reduction
-            )
+        if index in wanted:
+            kept[index], kept[index + 1] = latents, following
+            log_probs[index] = gaussian_log_prob(following, step.mean, step.std, mask, config.log_prob_reduction)
+        if index in probed:
+            kept[index], behaviour[index] = latents, step
+        if index in estimated:
+            estimates[index] = policy.estimate(latents, transition, step.prediction)
         latents = following
-    structures = policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype, atoms=atoms))
-    return Bucket(prompts, mask, kept, log_probs, {}, structures)
+    return Bucket(
+        prompts=prompts,
+        mask=mask,
+        latents=kept,
+        log_probs=log_probs,
+        log_prob_reduction=config.log_prob_reduction,
+        behaviour=behaviour,
+        clean=latents,
+        estimates=estimates,
+        structures=policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype, atoms=atoms)),
+    )
 
 
 def draw(

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from atomrl.protocols import Collective, Reward
-from atomrl.records import Bucket, Prompts, RewardTable, Structures, Trajectory, pad_atoms
+from atomrl.records import Bucket, Prompts, RewardTable, Structures, Trajectory
 
 
 class Scorer:
@@ -54,21 +54,7 @@ def gathered(
     structures: Structures, prompts: Prompts, collective: Collective
 ) -> tuple[Structures, Prompts, torch.Tensor]:
     """The samples of all ranks in the order of their ids, and the rows of this rank's, in its order, (B,) int64."""
-    widest = int(collective.gather(torch.tensor([structures.numbers.shape[1]], device=structures.numbers.device)).max())
-    ids = collective.gather(prompts.sample_ids)
-    order = ids.argsort()
-    everyone = Structures(
-        collective.gather(pad_atoms(structures.numbers, widest))[order],
-        collective.gather(pad_atoms(structures.positions, widest))[order],
-        collective.gather(pad_atoms(structures.mask.to(torch.uint8), widest))[order].bool(),
-        None if structures.cell is None else collective.gather(structures.cell)[order],
-    )
-    asked = Prompts(
-        prompts.seed,
-        prompts.iteration,
-        collective.gather(prompts.sizes)[order],
-        collective.gather(prompts.group_ids)[order],
-        ids[order],
-        None if prompts.context is None else collective.gather(prompts.context)[order],
-    )
-    return everyone, asked, torch.searchsorted(ids[order], prompts.sample_ids)
+    everyone, asked = structures.gather(collective), prompts.gather(collective)
+    order = asked.sample_ids.argsort()
+    asked = asked[order]
+    return everyone[order], asked, torch.searchsorted(asked.sample_ids, prompts.sample_ids)

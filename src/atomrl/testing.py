@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atomrl.log_prob import gaussian_log_prob
 from atomrl.protocols import DiffusionPolicy, ForceField, Reward
-from atomrl.records import Prompts, Step, Structures, Trajectory, Transition, pad_atoms
+from atomrl.records import Bucket, Prompts, Step, Structures, Trajectory, Transition, pad_atoms
 from atomrl.rollout import RolloutConfig, draw, rollout
 
 PADDING = 2
@@ -51,18 +51,70 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
             _assert_close(
                 new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update"
             )
-            _check_gradient(policy, step, following, bucket.mask)
+            log_prob = gaussian_log_prob(following, step.mean, step.std, bucket.mask, "sum")
+            _check_gradient(policy, log_prob, "log-probability")
+            _check_estimate(policy, bucket, transition, step, tolerance)
+        _check_forward_process(policy, bucket, tolerance)
     _check_padding(policy, trajectory, tolerance)
 
 
-def _check_gradient(policy: DiffusionPolicy, step: Step, following: Tensor, mask: Tensor) -> None:
-    """The log-probability must reach a trainable parameter with finite gradients."""
+def _check_gradient(policy: DiffusionPolicy, values: Tensor, what: str) -> None:
+    """What an objective reads must reach a trainable parameter with finite gradients."""
     parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
-    value = gaussian_log_prob(following, step.mean, step.std, mask, "sum").sum()
-    gradients = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+    gradients = torch.autograd.grad(values.sum(), parameters, allow_unused=True, retain_graph=True)
     used = [gradient for gradient in gradients if gradient is not None]
-    assert used, "the log-probability does not depend on any trainable parameter"
-    assert all(bool(torch.isfinite(gradient).all()) for gradient in used), "a gradient is not finite"
+    assert used, f"the {what} does not depend on any trainable parameter"
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in used), f"a gradient of the {what} is not finite"
+
+
+def _check_estimate(
+    policy: DiffusionPolicy, bucket: Bucket, transition: Transition, step: Step, tolerance: float
+) -> None:
+    """z0_pred lies in the policy's space, agrees with `predict`, and `read` makes structures of it without a call."""
+    latents, mask, prompts = bucket.latents[transition.index], bucket.mask, bucket.prompts
+    with torch.no_grad():
+        estimate = policy.estimate(latents, transition, step.prediction.detach())
+        times = latents.new_full((len(latents),), transition.t)
+        # alpha_t z0_pred, since near t = 1 the division by a small alpha_t magnifies roundings
+        signal, _ = policy.forward_noise(estimate, mask, times, torch.zeros_like(latents))
+        _assert_close(policy.project(signal, mask), signal, tolerance, "estimate must return a latent of the space")
+        predicted = policy.predict(latents, mask, times, prompts)
+        _, target = policy.forward_noise(estimate, mask, times, predicted)
+        if torch.allclose(target, predicted, atol=tolerance):  # the network predicts the noise
+            again, _ = policy.forward_noise(estimate, mask, times, predicted)
+            what = f"z0_pred of transition {transition.index}, noised again by its own prediction, must give z_t back"
+            _assert_close(again, latents, 100 * tolerance, what)
+        calls: list[object] = []
+        hook = policy.trainable().register_forward_hook(lambda *_: calls.append(None))
+        try:
+            structures = policy.read(estimate, mask, prompts)
+        finally:
+            hook.remove()
+    assert not calls, "read must not call the denoiser"
+    assert torch.equal(structures.sizes, prompts.sizes), (
+        "the sizes of structures that were read differ from the prompts'"
+    )
+
+
+def _check_forward_process(policy: DiffusionPolicy, bucket: Bucket, tolerance: float) -> None:
+    """Noising and prediction at a time of each sample's own: in the policy's space, the same as alone, and finite."""
+    clean, mask, prompts = bucket.clean, bucket.mask, bucket.prompts
+    times = torch.linspace(0.2, 0.8, len(clean), dtype=clean.dtype, device=clean.device)
+    normals = draw(prompts, "forward", dtype=clean.dtype, atoms=clean.shape[1])(clean.shape[-1])
+    noised, target = policy.forward_noise(clean, mask, times, normals)
+    predicted = policy.predict(noised, mask, times, prompts)
+    assert noised.shape == clean.shape, f"forward_noise returned z_t of shape {tuple(noised.shape)}"
+    assert predicted.shape == target.shape, (
+        f"predict returned {tuple(predicted.shape)}, its target in forward_noise has {tuple(target.shape)}"
+    )
+    _assert_close(policy.project(noised, mask), noised, tolerance, "forward_noise must return a latent of the space")
+    _check_gradient(policy, (predicted - target).square(), "denoising loss")
+    for row in range(len(clean)):
+        rows = slice(row, row + 1)
+        alone, _ = policy.forward_noise(clean[rows], mask[rows], times[rows], normals[rows])
+        _assert_close(alone, noised[rows], tolerance, "forward_noise must give each sample its own time")
+        answer = policy.predict(alone, mask[rows], times[rows], prompts[rows])
+        _assert_close(answer, predicted[rows], tolerance, "predict must give each sample its own time")
 
 
 def _check_padding(policy: DiffusionPolicy, trajectory: Trajectory, tolerance: float) -> None:

@@ -4,6 +4,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from staged import after_failures
 from test_update import LIMIT, OBJECTIVE, STEPS, failing_score, plan, policy, reduction
 
 from atomrl.collective import current
@@ -27,8 +28,10 @@ def main() -> None:
         prompts = plan().share(plan().prompts(iteration), dist.get_rank(), dist.get_world_size())
         trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12, log_prob_reduction=reduced))
         active = usable(trajectory, LIMIT)
-        advantages = objective.advantages(failing_score(trajectory), trajectory.group_ids, active, current())
-        config = UpdateConfig(exploded_above=LIMIT, log_prob_reduction=reduced)
+        over_batch = sys.argv[2] == "grpo"
+        scores = after_failures(failing_score(trajectory), trajectory.group_ids, "worst", over_batch, active, current())
+        advantages = objective.advantages(scores, trajectory.group_ids, active, current())
+        config = UpdateConfig(exploded_above=LIMIT)
         update(model, trajectory, advantages, objective, optimizer, config, current())
     if dist.get_rank() == 0:
         torch.save({name: value.detach() for name, value in model.current.named_parameters()}, sys.argv[1])

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from staged import after_failures
 
 from atomrl.errors import UserError
-from atomrl.objectives.base import Objective, StepTerms
+from atomrl.normalize import normalize
+from atomrl.objectives.base import Objective
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.objectives.grpo import GRPO, GRPOConfig
+from atomrl.objectives.likelihood import StepTerms
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 from atomrl.prompts import PromptPlan, SizeDistribution
 from atomrl.records import GATED, RewardTable
-from atomrl.rewards.normalize import normalize
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.update import UpdateConfig, update, usable
 
@@ -46,7 +48,7 @@ def test_golden_loss(case: dict) -> None:
     losses = []
     for new, old in zip(GOLDEN["log_prob_new"], GOLDEN["log_prob_old"], strict=True):
         terms = StepTerms(tensor(new), tensor(old), advantages, everyone(len(new)), balance=0.3, divergence=None)
-        losses.append(objective.loss(terms).loss.mean())
+        losses.append(objective.step_loss(terms).loss.mean())
     found = torch.stack(losses)
     assert torch.allclose(found, tensor(case["per_step"]), atol=1e-6)
     assert float(found.mean()) == pytest.approx(case["mean"], abs=1e-6)
@@ -56,7 +58,7 @@ def test_gradient_of_the_penalties() -> None:
     new = tensor([0.3, -0.2]).requires_grad_()
     terms = StepTerms(new, tensor([0.1, 0.1]), tensor([0.0, 0.0]), everyone(2), balance=0.5, divergence=None)
     objective = GRPO(GRPOConfig(kl_weight=2.0, entropy_weight=0.1))
-    objective.loss(terms).loss.sum().backward()
+    objective.step_loss(terms).loss.sum().backward()
     assert torch.allclose(new.grad, 2.0 * (1 - torch.exp(tensor([-0.2, 0.3]))) + 0.1)
 
 
@@ -76,15 +78,17 @@ def test_divergence_from_the_initial_model_and_inactive_samples(weighting: str) 
         tensor([0.2, 9.0]),
     )
     expected = -math.exp(0.1 * scale) + 3.0 * 0.2 * scale**2
-    assert objective.loss(terms).loss.tolist() == pytest.approx([expected, 0.0])
+    assert objective.step_loss(terms).loss.tolist() == pytest.approx([expected, 0.0])
 
 
 def test_balanced_scales_every_term_alike() -> None:
     plain = {"kl_weight": 1.0, "entropy_weight": 0.3, "clip_ratio": 0.1}
     new, old, advantages = tensor([0.4, -0.3]), tensor([0.1, 0.2]), tensor([1.0, -1.0])
     balanced = GRPO(GRPOConfig(**plain, step_weighting="balanced"))
-    found = balanced.loss(StepTerms(new, old, advantages, everyone(2), 0.25, None)).loss
-    published = GRPO(GRPOConfig(**plain)).loss(StepTerms(new / 4, old / 4, advantages, everyone(2), 1.0, None)).loss
+    found = balanced.step_loss(StepTerms(new, old, advantages, everyone(2), 0.25, None)).loss
+    published = (
+        GRPO(GRPOConfig(**plain)).step_loss(StepTerms(new / 4, old / 4, advantages, everyone(2), 1.0, None)).loss
+    )
     assert torch.allclose(found, published)
 
 
@@ -113,10 +117,11 @@ def test_failed_scores() -> None:
         {"a": tensor([1.0, 2.0, math.nan, math.nan]), "b": tensor([3.0, 1.0, 0.0, 0.0])}, (None, None, "scf", GATED)
     )
     groups = torch.zeros(4, dtype=torch.int64)
-    worst = grouped(4, normalize_fn="subtract_mean").advantages(rewards, groups, everyone(4))
+    objective = grouped(4, normalize_fn="subtract_mean")
+    worst = objective.advantages(after_failures(rewards, groups), groups, everyone(4))
     sums = tensor([4.0, 3.0, 1.0])  # the failed one gets a = 1, the worst of its group; the gated one takes no part
     assert torch.allclose(worst.total, torch.cat([sums - sums.mean(), tensor([0.0])]))
-    masked = grouped(4, normalize_fn="subtract_mean", failed="mask").advantages(rewards, groups, everyone(4))
+    masked = objective.advantages(after_failures(rewards, groups, "mask"), groups, everyone(4))
     assert masked.total.tolist() == [0.5, -0.5, 0, 0]
 
 
@@ -135,7 +140,6 @@ def test_unusable_samples_do_not_move_their_group() -> None:
         ({"clip_ratio": 0.0}, "clip_ratio"),
         ({"kl_weight": -1.0}, "kl_weight"),
         ({"entropy_weight": math.nan}, "entropy_weight"),
-        ({"failed": "zero"}, "failed"),
         ({"step_weighting": "even"}, "step_weighting"),
         ({"normalize_fn": "z"}, "normalize_fn"),
     ],
@@ -168,7 +172,7 @@ def test_climbs_on_both_kinds_of_policy(policy_type: type, objective: Objective)
     policy = policy_type(torch.zeros(4, dtype=torch.float64))
     plan = PromptPlan(SizeDistribution({3: 1, 4: 1}), groups=4, samples_per_group=16, seed=0)
     optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.06)
-    settings = UpdateConfig(epoch_per_rollout=2, max_grad_norm=math.inf, log_prob_reduction="mean")
+    settings = UpdateConfig(epoch_per_rollout=2, max_grad_norm=math.inf)
     rewards = []
     for iteration in range(10):
         trajectory = rollout(policy, plan.prompts(iteration), RolloutConfig(6, log_prob_reduction="mean"))

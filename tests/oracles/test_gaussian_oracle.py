@@ -8,11 +8,11 @@ import torch
 
 from atomrl.advantages import Advantages
 from atomrl.log_prob import gaussian_log_prob
-from atomrl.objectives.base import StepLoss, StepTerms
+from atomrl.objectives.base import Samples, StepLoss, Term
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.protocols import Collective
+from atomrl.protocols import Collective, DiffusionPolicy
 from atomrl.records import RewardTable, Trajectory
 from atomrl.rollout import RolloutConfig, rollout
 from atomrl.update import UpdateConfig, update
@@ -114,8 +114,11 @@ class Reinforce:
         baseline = (reward.sum() - reward) / (len(reward) - 1)
         return Advantages(reward - baseline, {})
 
-    def loss(self, terms: StepTerms) -> StepLoss:
-        answer = FedGRPO(FedGRPOConfig()).loss(terms)
+    def terms(self, trajectory: Trajectory, epoch: int) -> tuple[Term, ...]:
+        return FedGRPO(FedGRPOConfig()).terms(trajectory, epoch)
+
+    def loss(self, policy: DiffusionPolicy, samples: Samples, term: Term) -> StepLoss:
+        answer = FedGRPO(FedGRPOConfig()).loss(policy, samples, term)
         return replace(answer, loss=answer.loss * self.error)
 
 

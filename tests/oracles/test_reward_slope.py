@@ -7,8 +7,8 @@ from scipy.stats import linregress, norm, spearmanr, ttest_1samp
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from atomrl.config import load_config
-from atomrl.experiment import build_module
 from atomrl.log_prob import gaussian_log_prob
+from atomrl.training.rl_module import build_module
 from atomrl.update import update, usable
 
 ITERATIONS = 9

@@ -9,6 +9,7 @@ import torch
 from crystal_models import small_vae
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, rattled
 from pymatgen.core import Composition, Lattice, Structure
+from staged import after_failures
 
 from atomrl.chemistry import matching
 from atomrl.chemistry.amd import AMDDistances
@@ -161,8 +162,8 @@ def test_every_bad_crystal_is_counted(judged):
     for reason, count in counts.items():
         assert log[f"failed_{reason}"] == count
     for weighed in ("worst", "mask"):
-        objective = GRPO(GRPOConfig(failed=weighed))
-        advantages = objective.advantages(table, prompts.group_ids, torch.ones(len(cases), dtype=torch.bool))
+        scores = after_failures(table, prompts.group_ids, weighed, over_batch=True)
+        advantages = GRPO(GRPOConfig()).advantages(scores, prompts.group_ids, torch.ones(len(cases), dtype=torch.bool))
         assert advantages.total.isfinite().all()
         assert advantages.total.std() > 0
 

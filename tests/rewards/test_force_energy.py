@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from atomrl.advantages import Groups
 from atomrl.errors import UserError
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.records import Prompts, Structures
-from atomrl.rewards.base import Physics, group_worst, reference_energies
+from atomrl.rewards.base import Physics, reference_energies
 from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward, score_physics
 from atomrl.testing import check_reward
 
@@ -223,7 +224,7 @@ def test_reference_energies():
 
 def test_group_worst():
     values = torch.tensor([1.0, -2.0, NAN, -9.0, 5.0])
-    worst = group_worst(values, torch.tensor([4, 4, 4, 4, 2]), torch.tensor([True, True, True, False, False]))
+    worst = Groups.of(torch.tensor([4, 4, 4, 4, 2])).worst(values, torch.tensor([True, True, True, False, False]))
     assert worst[:4].tolist() == [-2.0] * 4
     assert worst[4].isnan()
 

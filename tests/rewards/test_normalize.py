@@ -9,7 +9,7 @@ import torch
 
 from atomrl.advantages import Groups
 from atomrl.errors import UserError
-from atomrl.rewards.normalize import NORMALIZE_FNS, normalize
+from atomrl.normalize import NORMALIZE_FNS, normalize
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "crystal_rewards.json").read_text())["normalize_fn"]
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from atomrl.errors import UserError
+from atomrl.normalize import normalize
 from atomrl.records import Prompts, Structures
 from atomrl.rewards.check import example_crystals
 from atomrl.rewards.components import CreativityReward, CustomReward, EnergyReward, RewardComponent, Scores
 from atomrl.rewards.metrics import CrystalBatch, Metric
-from atomrl.rewards.normalize import normalize
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.testing import check_reward
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from atomrl.config import TrainSection, load_config
+from atomrl.iteration import IterationConfig
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.toy import SubspaceGaussian
 from atomrl.prompts import PromptPlan, SizeDistribution
@@ -14,6 +15,7 @@ from atomrl.rewards.dummy import DummyReward
 from atomrl.rollout import RolloutConfig
 from atomrl.training import callbacks
 from atomrl.training.callbacks import Checkpoints, Limits, Progress
+from atomrl.training.parts import Parts
 from atomrl.training.rl_module import RLModule
 
 HOUR = 3600.0
@@ -45,13 +47,15 @@ class Snapshots:
 def module(config: TrainSection | None = None) -> RLModule:
     """Of a toy, 20 iterations long."""
     return RLModule(
-        policy=SubspaceGaussian(torch.zeros(4)),
-        plan=PromptPlan(SizeDistribution({2: 1}), 1, 2),
-        reward=DummyReward(),
-        objective=FedGRPO(FedGRPOConfig()),
-        sampling=RolloutConfig(5),
-        config=config or TrainSection(),
-        total_steps=20,
+        Parts(
+            policy=SubspaceGaussian(torch.zeros(4)),
+            plan=PromptPlan(SizeDistribution({2: 1}), 1, 2),
+            reward=DummyReward(),
+            objective=FedGRPO(FedGRPOConfig()),
+            iteration=IterationConfig(RolloutConfig(5)),
+            optimization=config or TrainSection(),
+            total_steps=20,
+        )
     )
 
 

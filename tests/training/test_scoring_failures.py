@@ -156,7 +156,7 @@ def test_bad_geometries(failed: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         for group in group_ids.unique():
             rows_of = group_ids == group
             for name in ("force", "energy"):
-                values, learned = table.channels[name][rows_of], advantages.channels[name][rows_of]
+                values, learned = table.scored[name][rows_of], advantages.channels[name][rows_of]
                 assert torch.equal(values.isnan(), bad)  # missing, not an invented number; the radical is scored
                 if failed == "mask":
                     assert torch.equal(learned[bad], torch.zeros(len(BAD)).double())
@@ -271,7 +271,7 @@ def test_a_worker_is_lost(
     assert [failures(row) for row in rows] == [{}, {reason: 1.0}, {}]
     assert len(workers[0]) == len(workers[2]) == 2
     assert min(workers[0]) not in workers[2]  # replaced
-    first, during, after = (table.channels["force"] for table, _, _ in watched.scores)
+    first, during, after = (table.scored["force"] for table, _, _ in watched.scores)
     assert torch.equal(first, after)
     assert torch.equal(torch.where(during.isnan(), first, during), first)  # nobody else's score changed
     assert not scoring_workers()

@@ -57,6 +57,7 @@ class TrainSection(UpdateConfig):
         clip_range: eps of the ratio's clip (`clip_ratio`).
         kl_penalty_weight: weight of the KL to the initial model.
         step_weighting: `published` or `balanced`.
+        log_prob_reduction: log-probabilities are the `sum` or the `mean` over the elements of a latent.
         train_steps: transitions trained on per iteration, equally spaced from a random start; null takes all.
         train_min_time, train_max_time: transitions that start at a time t (1 is noise, 0 the sample) outside of this
             are not trained on: the last ones bring most of the gradient's noise and little of its signal.
@@ -81,6 +82,7 @@ class TrainSection(UpdateConfig):
     clip_range: float = 0.15
     kl_penalty_weight: float = 0.0
     step_weighting: str = "published"
+    log_prob_reduction: str = "sum"
     train_steps: int | None = None
     train_min_time: float = 0.0
     train_max_time: float = 1.0

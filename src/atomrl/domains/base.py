@@ -6,7 +6,7 @@ The core, the training and the commands ask the domain and know no other way to 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -18,6 +18,7 @@ from atomrl.kept_samples import KeptSamples
 from atomrl.metrics.definition import Metrics
 from atomrl.protocols import DiffusionPolicy, Monitor, Reward
 from atomrl.records import Prompts, Structures
+from atomrl.stages import Stage
 
 
 class Model(Protocol):
@@ -100,6 +101,10 @@ class Domain(ABC, Generic[M, C]):
     @abstractmethod
     def reward(self, config: C, model: M) -> Reward:
         """The reward that a configuration names; its workers start at the first scoring."""
+
+    @abstractmethod
+    def stages(self, config: C) -> Sequence[Stage]:
+        """What happens between that reward's scores and the rule for failures."""
 
     @abstractmethod
     def channel_weights(self, config: C, reward: Reward) -> Mapping[str, float]:

@@ -33,6 +33,7 @@ from atomrl.rewards.components import (
 )
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.stages import Stage
 
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
 """Metrics that creativity or energy pay for."""
@@ -76,6 +77,10 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         if not any(component.weight for component in components):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
         return _summed(config, components, CrystalJudges(config.reward, model.vae, config.device))
+
+    def stages(self, config: CrystalConfig) -> tuple[Stage, ...]:
+        """None: components are normalised over the batch where they are scored."""
+        return ()
 
     def channel_weights(self, config: CrystalConfig, reward: Reward) -> Mapping[str, float]:
         """Each component counts as its own weight says; of the dummy, compactness alone."""

@@ -22,7 +22,8 @@ from atomrl.protocols import Reward
 from atomrl.records import Structures
 from atomrl.rewards.base import reference_energies
 from atomrl.rewards.dummy import DummyReward
-from atomrl.rewards.force_energy import ForceEnergyReward
+from atomrl.rewards.force_energy import ForceEnergyReward, force_energy_stages
+from atomrl.stages import Stage
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,10 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
                 *(section.stability_home,) * 2,
             )
         return ForceEnergyReward(force_field, section)
+
+    def stages(self, config: MoleculeConfig) -> tuple[Stage, ...]:
+        """Gates, stability in the force channel, the total."""
+        return () if config.reward.type == "dummy" else force_energy_stages(config.reward)
 
     def channel_weights(self, config: MoleculeConfig, reward: Reward) -> Mapping[str, float]:
         """As the configuration says, of the channels that there are."""

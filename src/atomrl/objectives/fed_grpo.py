@@ -5,7 +5,7 @@
 | A_c = (r_c - mean_group) / (std_group + 1e-8) | `group_advantages` |
 | A = clamp(sum_c w_c A_c) | `FedGRPO.advantages` |
 | rho = exp(log p_new - log p_old) | `ratio` |
-| L = max(-A rho, -A clip(rho, 1 - eps, 1 + eps)) + beta KL(p_new, p_initial) | `FedGRPO.loss` |
+| L = max(-A rho, -A clip(rho, 1 - eps, 1 + eps)) + beta KL(p_new, p_initial) | `FedGRPO.step_loss` |
 
 With `step_weighting: balanced`, each step's log-ratio is multiplied by std / c, where c is the factor of the
 predicted noise in the step's mean. A gradient with respect to the predicted noise grows like c / std, so the last,
@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from atomrl.advantages import Advantages, Groups, group_advantages
-from atomrl.objectives.base import StepLoss, StepTerms
-from atomrl.objectives.surrogate import Anchored, clipped_loss, log_ratio, scored_channels
+from atomrl.advantages import Advantages, Groups
+from atomrl.normalize import group_advantages
+from atomrl.objectives.base import StepLoss
+from atomrl.objectives.likelihood import LikelihoodObjective, StepTerms, clipped_loss, log_ratio, scored_channels
 from atomrl.protocols import Collective
 from atomrl.records import RewardTable
 
@@ -37,7 +38,6 @@ class FedGRPOConfig:
         clip_range: eps of the ratio's clip.
         kl_penalty_weight: beta, weight of the KL to the initial model; 0 leaves it out.
         step_weighting: `published` or `balanced`.
-        failed: what a failed score counts as, `worst` of its group or `mask`.
     """
 
     channel_weights: Mapping[str, float] = field(default_factory=lambda: {"force": 1.0, "energy": 0.1})
@@ -45,10 +45,9 @@ class FedGRPOConfig:
     clip_range: float = 0.15
     kl_penalty_weight: float = 0.0
     step_weighting: str = "published"
-    failed: str = "worst"
 
 
-class FedGRPO(Anchored[FedGRPOConfig]):
+class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
     """The objective; see the module's docstring."""
 
     def advantages(
@@ -57,7 +56,7 @@ class FedGRPO(Anchored[FedGRPOConfig]):
         """Normalise each channel in its group, weigh, sum, clamp.
 
         Args:
-            table: channels (B,), NaN where scoring failed.
+            table: channels (B,), NaN where a sample does not teach.
             group_ids: (B,).
             active: (B,) bool.
             collective: not asked, since nothing is compared beyond a group.
@@ -66,7 +65,7 @@ class FedGRPO(Anchored[FedGRPOConfig]):
             UserError: a weight names a channel that the reward does not give, or no channel has a weight.
         """
         groups = Groups.of(group_ids)
-        scored = scored_channels(table, self.config.channel_weights, groups, active, self.config.failed)
+        scored = scored_channels(table, self.config.channel_weights, active)
         limit = self.config.clip_advantage_value
         total = torch.zeros(len(table), dtype=torch.float64, device=group_ids.device)
         channels: dict[str, Tensor] = {}
@@ -82,7 +81,7 @@ class FedGRPO(Anchored[FedGRPOConfig]):
         }
         return Advantages(total.clamp(-limit, limit), channels, stats)
 
-    def loss(self, terms: StepTerms) -> StepLoss:
+    def step_loss(self, terms: StepTerms) -> StepLoss:
         """Clipped policy loss of one transition, plus the KL penalty."""
         difference = log_ratio(terms, self.config.step_weighting)
         loss, counts = clipped_loss(terms, difference, self.config.clip_range)

@@ -6,7 +6,7 @@
 | rho = exp(l_new - l_old) | `log_ratio` |
 | k3 = exp(l_old - l_new) - 1 - (l_old - l_new) | `k3`: estimate of KL(behaviour policy, current policy) |
 | H = -l_new | `entropy` |
-| J = min(rho A, clip(rho, 1 - eps, 1 + eps) A) - beta k3 + eta H | `GRPO.loss`, which is -J |
+| J = min(rho A, clip(rho, 1 - eps, 1 + eps) A) - beta k3 + eta H | `GRPO.step_loss`, which is -J |
 
 The source's log-probability l is averaged over latent elements (`log_prob_reduction: mean` in rollout and update);
 its small clip ranges belong to that. With `step_weighting: balanced` each log-probability difference, the entropy's
@@ -24,18 +24,18 @@ from torch import Tensor
 
 from atomrl.advantages import Advantages, Groups
 from atomrl.errors import UserError
-from atomrl.objectives.base import StepLoss, StepTerms
-from atomrl.objectives.surrogate import (
-    FAILED,
+from atomrl.normalize import CLIP_RANGE, check_normalization, normalize
+from atomrl.objectives.base import StepLoss
+from atomrl.objectives.likelihood import (
     STEP_WEIGHTINGS,
-    Anchored,
+    LikelihoodObjective,
+    StepTerms,
     clipped_loss,
     log_ratio,
     scored_channels,
 )
 from atomrl.protocols import Collective
 from atomrl.records import RewardTable
-from atomrl.rewards.normalize import CLIP_RANGE, check_normalization, normalize
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,6 @@ class GRPOConfig:
         kl_penalty_weight: weight of the KL to the initial model; 0 leaves it out.
         channel_weights: of the reward's channels in the sum; None: each counts once.
         step_weighting: `published` or `balanced`.
-        failed: what a failed score counts as: `worst` of its group (of the batch without `group_reward_norm`) or
-            `mask`.
     """
 
     num_group_samples: int = 1
@@ -69,7 +67,6 @@ class GRPOConfig:
     kl_penalty_weight: float = 0.0
     channel_weights: Mapping[str, float] | None = None
     step_weighting: str = "published"
-    failed: str = "worst"
 
     def __post_init__(self) -> None:
         """Refuse values without a meaning, and keys that contradict each other."""
@@ -90,15 +87,11 @@ class GRPOConfig:
         ):
             if not (math.isfinite(weight) and weight >= 0):
                 raise UserError(f"{name} must be 0 or more, got {weight}")
-        for name, choice, allowed in (
-            ("step_weighting", self.step_weighting, STEP_WEIGHTINGS),
-            ("failed", self.failed, FAILED),
-        ):
-            if choice not in allowed:
-                raise UserError(f"{name} is one of {', '.join(allowed)}; got {choice!r}")
+        if self.step_weighting not in STEP_WEIGHTINGS:
+            raise UserError(f"step_weighting is one of {', '.join(STEP_WEIGHTINGS)}; got {self.step_weighting!r}")
 
 
-class GRPO(Anchored[GRPOConfig]):
+class GRPO(LikelihoodObjective[GRPOConfig]):
     """The objective; see the module's docstring."""
 
     def advantages(
@@ -109,7 +102,7 @@ class GRPO(Anchored[GRPOConfig]):
         `Advantages.channels` hold what each channel adds to the sum, before it is normalised.
 
         Args:
-            table: channels (B,), NaN where scoring failed.
+            table: channels (B,), NaN where a sample does not teach.
             group_ids: (B,).
             active: (B,) bool.
             collective: over which the batch reaches; alone if None.
@@ -120,7 +113,7 @@ class GRPO(Anchored[GRPOConfig]):
         config = self.config
         groups = Groups.of(group_ids) if config.group_reward_norm else Groups.whole(group_ids, collective)
         weights = dict.fromkeys(table.channels, 1.0) if config.channel_weights is None else config.channel_weights
-        scored = scored_channels(table, weights, groups, active, config.failed)
+        scored = scored_channels(table, weights, active)
         total = torch.zeros(len(table), dtype=torch.float64, device=group_ids.device)
         known = active
         shares: dict[str, Tensor] = {}
@@ -133,7 +126,7 @@ class GRPO(Anchored[GRPOConfig]):
         stats = {"zero_spread_groups": float((groups.sum(advantages.abs()) == 0).sum())}
         return Advantages(advantages, shares, stats)
 
-    def loss(self, terms: StepTerms) -> StepLoss:
+    def step_loss(self, terms: StepTerms) -> StepLoss:
         """-J of one transition, plus the penalty for leaving the initial model, (B,)."""
         config = self.config
         difference = log_ratio(terms, config.step_weighting)

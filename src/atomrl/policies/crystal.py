@@ -126,12 +126,17 @@ class CrystalPolicy(WithReference[DiT]):
         """
         t, s = _places(transition)
         kernel = self._kernel(s, t)
-        prediction = self._predict(latents, mask, t, prompts)
+        prediction = self._predict(latents, mask, torch.full((len(latents),), t - 1, device=latents.device), prompts)
         noise, place = prediction.chunk(2, dim=-1)
         std: Tensor | float = kernel.std
         if isinstance(kernel, LearnedKernel) and transition.trainable:
             std = torch.exp(kernel.log_variance(place) / 2)
         return Step(kernel.mean(latents, noise), std, prediction)
+
+    def predict(self, latents: Tensor, mask: Tensor, t: Tensor, prompts: Prompts) -> Tensor:
+        """The noise in z_t at times t (B,), above 0, (B, N, D)."""
+        steps = torch.round(t * DIFFUSION_STEPS).long() - 1
+        return self._predict(latents, mask, steps, prompts).chunk(2, dim=-1)[0]
 
     def noise(self, normals: Tensor, mask: Tensor) -> Tensor:
         """Standard normals of the real atoms."""
@@ -166,9 +171,8 @@ class CrystalPolicy(WithReference[DiT]):
             return ddim_kernel(s, t, self.sampling.eta)
         return ddpm_kernel(s, t)
 
-    def _predict(self, latents: Tensor, mask: Tensor, t: int, prompts: Prompts) -> Tensor:
-        """Noise and v, (B, N, 2D), with guidance where the model is conditional."""
-        steps = torch.full((len(latents),), t - 1, device=latents.device)
+    def _predict(self, latents: Tensor, mask: Tensor, steps: Tensor, prompts: Prompts) -> Tensor:
+        """Noise and v, (B, N, 2D), at original steps 0..999 (B,), with guidance where the model is conditional."""
         if self.conditions is None:
             if prompts.context is not None:
                 raise UserError("the prompts have a condition, but this backbone is unconditional: leave it out")

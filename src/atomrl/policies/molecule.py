@@ -108,8 +108,14 @@ class MoleculePolicy(WithReference[EDMNetwork]):
     def step(self, latents: Tensor, mask: Tensor, transition: Transition, prompts: Prompts) -> Step:
         """Distribution of z_s given z_t (B, N, 3 + F)."""
         kernel = self._kernel(transition.s, transition.t)
-        noise = self._predict(latents, mask, transition.t, prompts)
+        noise = self.predict(latents, mask, latents.new_full((len(latents),), transition.t), prompts)
         return Step(kernel.mean(latents, noise), kernel.std, noise)
+
+    def predict(self, latents: Tensor, mask: Tensor, t: Tensor, prompts: Prompts) -> Tensor:
+        """eps_theta(z_t, t) at times t (B,), (B, N, 3 + F)."""
+        context = None if prompts.context is None else prompts.context.to(latents.dtype)
+        prediction: Tensor = self.answering(latents, t.to(latents.dtype), mask, context)
+        return prediction
 
     def noise(self, normals: Tensor, mask: Tensor) -> Tensor:
         """Standard normals without their mean over the atoms' positions."""
@@ -132,7 +138,7 @@ class MoleculePolicy(WithReference[EDMNetwork]):
     def decoder(self, latents: Tensor, mask: Tensor, prompts: Prompts) -> tuple[Tensor, float]:
         """Mean (B, N, 3 + F) and std of p(x, h | z_0): (z_0 - sigma_0 eps(z_0, 0)) / alpha_0 and sigma_0 / alpha_0."""
         gamma = self._gamma[0].double()
-        noise = self._predict(latents, mask, 0.0, prompts)
+        noise = self.predict(latents, mask, latents.new_zeros(len(latents)), prompts)
         return (latents - float(sigma(gamma)) * noise) / float(alpha(gamma)), float(torch.exp(gamma / 2))
 
     def read(self, clean: Tensor, mask: Tensor, prompts: Prompts) -> Structures:
@@ -149,13 +155,6 @@ class MoleculePolicy(WithReference[EDMNetwork]):
         gamma = self.current.gamma.gamma[steps][:, None, None].to(clean.dtype)
         noise = project(normals, mask)
         return alpha(gamma) * clean + sigma(gamma) * noise, noise
-
-    def _predict(self, latents: Tensor, mask: Tensor, t: float, prompts: Prompts) -> Tensor:
-        """eps_theta(z_t, t), (B, N, 3 + F)."""
-        time = torch.full((len(latents),), t, dtype=latents.dtype, device=latents.device)
-        context = None if prompts.context is None else prompts.context.to(latents.dtype)
-        prediction: Tensor = self.answering(latents, time, mask, context)
-        return prediction
 
     def _kernel(self, s: float, t: float) -> ReverseKernel:
         """Kernel of the step t -> s."""

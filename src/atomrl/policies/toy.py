@@ -34,8 +34,8 @@ class GaussianScore(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros_like(mean))
         self.variance = variance
 
-    def forward(self, latents: Tensor, alpha_t: float, sigma_t: float) -> Tensor:
-        """Noise in z_t (B, N, D)."""
+    def forward(self, latents: Tensor, alpha_t: Tensor | float, sigma_t: Tensor | float) -> Tensor:
+        """Noise in z_t (B, N, D); alpha_t and sigma_t are numbers, or (B, 1, 1)."""
         return sigma_t * (latents - alpha_t * self.mean) / (alpha_t**2 * self.variance + sigma_t**2)
 
 
@@ -76,6 +76,11 @@ class SubspaceGaussian(WithReference[GaussianScore]):
             std = (kernel.std * torch.exp(self.answering.log_scale)).expand_as(latents)
         return Step(kernel.mean(latents, noise), std, noise)
 
+    def predict(self, latents: Tensor, mask: Tensor, t: Tensor, prompts: Prompts) -> Tensor:
+        """The noise in z_t at times t (B,), (B, N, D)."""
+        gamma = self._levels(t, latents.dtype)
+        return self.project(self.answering(latents, alpha(gamma), sigma(gamma)), mask)
+
     def noise(self, normals: Tensor, mask: Tensor) -> Tensor:
         """Standard normals, projected."""
         return self.project(normals, mask)
@@ -99,9 +104,13 @@ class SubspaceGaussian(WithReference[GaussianScore]):
 
     def forward_noise(self, clean: Tensor, mask: Tensor, t: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """z_t at times t (B,), and the noise in it."""
-        gamma = self.gamma[torch.round(t * SCHEDULE_STEPS).long()][:, None, None].to(clean.dtype)
+        gamma = self._levels(t, clean.dtype)
         noise = self.project(normals, mask)
         return alpha(gamma) * clean + sigma(gamma) * noise, noise
+
+    def _levels(self, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """Gamma at times t (B,), (B, 1, 1)."""
+        return self.gamma.to(t.device)[torch.round(t * SCHEDULE_STEPS).long()][:, None, None].to(dtype)
 
     def _kernel(self, s: float, t: float) -> ReverseKernel:
         return ReverseKernel.between(self.gamma[round(s * SCHEDULE_STEPS)], self.gamma[round(t * SCHEDULE_STEPS)])

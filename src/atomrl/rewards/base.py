@@ -1,4 +1,4 @@
-"""What rewards share: values over groups, results of a force field as tensors, and the atoms' reference energies."""
+"""What rewards share: results of a force field as tensors, and the atoms' reference energies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from atomrl.advantages import Groups
 from atomrl.errors import UserError
 from atomrl.protocols import Result
 from atomrl.records import Structures
@@ -39,19 +38,6 @@ def stack_results(results: Sequence[Result], structures: Structures) -> Physics:
         forces[mask] = torch.from_numpy(np.concatenate([result.forces for result in results]))
     energies = torch.tensor([result.energy for result in results], dtype=torch.float64)
     return Physics(energies, forces, tuple(result.reason for result in results))
-
-
-def group_worst(values: Tensor, group_ids: Tensor, eligible: Tensor) -> Tensor:
-    """For each sample the smallest finite value among the eligible ones of its group; NaN where there is none.
-
-    Args:
-        values: (B,).
-        group_ids: (B,) int64.
-        eligible: (B,) bool.
-    """
-    groups = Groups.of(group_ids)
-    worst = groups.smallest(torch.where(eligible & values.isfinite(), values, torch.inf))
-    return torch.where(worst.isfinite(), worst, torch.nan)[groups.index]
 
 
 def reference_energies(numbers: Tensor, references: Mapping[str, float]) -> Tensor:

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 
 from atomrl.errors import UserError
+from atomrl.normalize import CLIP_RANGE, check_normalization, normalize, require_number
 from atomrl.rewards.custom import FORMS, load_object
 from atomrl.rewards.metrics import BatchMetrics
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
-from atomrl.rewards.normalize import CLIP_RANGE, check_normalization, normalize, require_number
 from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
 from atomrl.rewards.scores import Scores
 

@@ -10,7 +10,7 @@ Source: the force and energy rewards of FED-GRPO. Larger is better in every chan
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -20,13 +20,14 @@ from atomrl.chemistry.bonds import Valence, soft_valence, valence
 from atomrl.errors import UserError
 from atomrl.force_fields.xtb import atom_energies
 from atomrl.protocols import ForceField
-from atomrl.records import GATED, Prompts, RewardTable, Structures
-from atomrl.rewards.base import Physics, group_worst, reference_energies, stack_results
+from atomrl.records import Prompts, RewardTable, Structures
+from atomrl.rewards.base import Physics, reference_energies, stack_results
+from atomrl.stages import GATES, Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
 
 CHOICES = {
     "force_aggregation": ("rms", "max"),
     "stability_channel": ("force", "own"),
-    "gate": ("floor", "mask", "published"),
+    "gate": GATES,
 }
 NO_REFERENCE = "no_reference"
 STABILITY_WEIGHTS = (
@@ -134,6 +135,8 @@ class ForceEnergyConfig:
 class ForceEnergyReward:
     """Scores samples by a force field and by their stability; implements `protocols.Reward`.
 
+    Its channels are those of `raw_scores`; what the options compare between samples is in `force_energy_stages`.
+
     Args:
         force_field: gives energies and forces; `close` closes it too.
         config: options.
@@ -146,10 +149,9 @@ class ForceEnergyReward:
         self.config = config or ForceEnergyConfig()
 
     def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
-        """See `score_physics`; the table is on the CPU. Groups must be whole: the floor gate compares inside them."""
+        """See `raw_scores`; the table is on the CPU."""
         structures = structures.to(torch.device("cpu"))
-        physics = stack_results(self.force_field.evaluate(structures), structures)
-        return score_physics(physics, structures, prompts.group_ids.cpu(), self.config)
+        return raw_scores(stack_results(self.force_field.evaluate(structures), structures), structures, self.config)
 
     def close(self) -> None:
         """Close the force field."""
@@ -173,54 +175,36 @@ class Stability:
     reward: Tensor
 
 
-def score_physics(
-    physics: Physics, structures: Structures, group_ids: Tensor, config: ForceEnergyConfig
-) -> RewardTable:
-    """Channels and diagnostics of B samples whose energies and forces are known.
+def raw_scores(physics: Physics, structures: Structures, config: ForceEnergyConfig) -> RewardTable:
+    """Scores of B samples whose energies and forces are known, each by itself.
 
-    Channels, (B,) float64: `force`; `energy` if `use_energy`; `stability` if `stability_channel` is `own`. A failed
-    evaluation is NaN in `force` and `energy`; a channel `stability` needs finite positions only.
+    Channels, (B,) float64: `force`; `energy` if `use_energy`; `stability`, the stability and valence terms. A failed
+    evaluation is NaN in `force` and `energy`; `stability` needs finite positions only.
 
-    Diagnostics: `reward`, the total force_weight * force + energy_weight * energy (plus the stability channel, whose
-    terms have their own weights); `stability`; `atom_stability`; `valence_underbond`, `valence_overbond` and both with
-    `_soft`, in bond orders; `rms_force`, before any clip, eV/Å; `energy_per_atom`, eV relative to the references;
-    `odd_electrons`, 1 where one electron is unpaired.
+    Diagnostics: `stability`, 1 for a stable molecule; `atom_stability`; `valence_underbond`, `valence_overbond` and
+    both with `_soft`, in bond orders; `rms_force`, before any clip, eV/Å; `energy_per_atom`, eV relative to the
+    references; `odd_electrons`, 1 where one electron is unpaired.
 
     Args:
         physics: energies and forces.
         structures: the samples.
-        group_ids: (B,) int64.
         config: options.
 
     Raises:
         UserError: an element without an allowed valence, or a reference for an unknown symbol.
     """
     stability = score_stability(structures, config)
-    force = -aggregate_forces(physics.forces, structures.mask, config)
     relative, references = physics.energies, config.references
     if references is not None:
         relative = relative - reference_energies(structures.numbers, references)
-    reasons = list(physics.reasons)
-    channels = {"force": force}
+    reasons = physics.reasons
+    channels = {"force": -aggregate_forces(physics.forces, structures.mask, config)}
     if config.use_energy:
         channels["energy"] = -transform_energies(relative, structures.sizes, config)
-        reasons = _mark(reasons, relative.isnan(), NO_REFERENCE)
-
-    stable = stability.hard.molecule_stable
-    for name, gated in (("force", config.force_only_if_stable), ("energy", config.energy_only_if_stable)):
-        if gated:
-            channels[name] = apply_gate(channels[name], stable, group_ids, config.gate)
-            if config.gate == "mask":
-                reasons = _mark(reasons, ~stable, GATED)
-    if config.stability_channel == "own":
-        channels["stability"] = stability.reward
-    else:
-        channels["force"] = channels["force"] + stability.reward
-
-    weights = {"force": config.force_weight, "energy": config.energy_weight, "stability": 1.0}
+        reasons = mark(reasons, relative.isnan(), NO_REFERENCE)
+    channels["stability"] = stability.reward
     diagnostics = {
-        "reward": torch.stack([weights[name] * values for name, values in channels.items()]).sum(0),
-        "stability": stable.double(),
+        "stability": stability.hard.molecule_stable.double(),
         "atom_stability": stability.hard.atom_stability,
         "valence_underbond": stability.hard.underbond,
         "valence_overbond": stability.hard.overbond,
@@ -230,7 +214,36 @@ def score_physics(
         "energy_per_atom": relative / structures.sizes,
         "odd_electrons": (structures.numbers.sum(1) % 2).double(),
     }
-    return RewardTable(channels, tuple(reasons), fields={"forces": physics.forces}, diagnostics=diagnostics)
+    return RewardTable(channels, reasons, fields={"forces": physics.forces}, diagnostics=diagnostics)
+
+
+def force_energy_stages(config: ForceEnergyConfig) -> tuple[Stage, ...]:
+    """The stages after `raw_scores`: gates, stability in the force channel if it has none of its own, and the total.
+
+    The total, diagnostic `reward`, is force_weight * force + energy_weight * energy, plus the stability channel, whose
+    terms have their own weights.
+    """
+    gated = [("force", config.force_only_if_stable), ("energy", config.energy_only_if_stable)]
+    gates = [Gate(channel, config.gate) for channel, on in gated if on]
+    penalties = [] if config.stability_channel == "own" else [Penalties("stability", "force")]
+    return (*gates, *penalties, Total({"force": config.force_weight, "energy": config.energy_weight}))
+
+
+def score_physics(
+    physics: Physics, structures: Structures, group_ids: Tensor, config: ForceEnergyConfig
+) -> RewardTable:
+    """`raw_scores` after `force_energy_stages`: what an objective gets, but for failed scores, which stay NaN.
+
+    Args:
+        physics: energies and forces.
+        structures: the samples.
+        group_ids: (B,) int64; the gate `floor` compares inside them.
+        config: options.
+    """
+    ids = torch.arange(len(structures), device=group_ids.device)
+    prompts = Prompts(0, 0, structures.sizes, group_ids, ids)
+    table = raw_scores(physics, structures, config)
+    return apply_stages(force_energy_stages(config), table, SampleContext.of(structures, prompts))
 
 
 def score_stability(structures: Structures, config: ForceEnergyConfig) -> Stability:
@@ -279,16 +292,6 @@ def transform_energies(energies: Tensor, atoms: Tensor, config: ForceEnergyConfi
     return transformed.clamp(-config.energy_transform_clip, config.energy_transform_clip)
 
 
-def apply_gate(values: Tensor, stable: Tensor, group_ids: Tensor, gate: str) -> Tensor:
-    """A physical term (B,) with unstable samples treated as `ForceEnergyConfig.gate` says; NaN stays NaN."""
-    if gate == "published":
-        return values * stable
-    if gate == "mask":
-        return torch.where(stable, values, torch.nan)
-    floor = group_worst(values, group_ids, stable)
-    return torch.where(stable | floor.isnan() | values.isnan(), values, floor)
-
-
 def _weighted_errors(errors: tuple[Tensor, Tensor], weights: tuple[float, float]) -> Tensor:
     """Weighted sum of missing and excess bond orders, (B,). Weight 0 switches a term off, NaN included."""
     total = torch.zeros_like(errors[0])
@@ -296,8 +299,3 @@ def _weighted_errors(errors: tuple[Tensor, Tensor], weights: tuple[float, float]
         if weight:
             total = total + weight * error
     return total
-
-
-def _mark(reasons: Sequence[str | None], rows: Tensor, reason: str) -> list[str | None]:
-    """Reasons, with this one at the rows that had none."""
-    return [reason if old is None and bad else old for old, bad in zip(reasons, rows.tolist(), strict=True)]

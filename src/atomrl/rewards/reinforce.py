@@ -21,6 +21,7 @@ from torch import Tensor
 from atomrl.advantages import Groups
 from atomrl.chemistry.crystals import check_cells, readable_formula
 from atomrl.errors import UserError
+from atomrl.normalize import check_normalization, normalize
 from atomrl.records import Prompts, RewardTable, Structures
 from atomrl.rewards.components import CustomReward, RewardComponent, as_scores, check_scaling, unique_names
 from atomrl.rewards.custom import no_exit
@@ -33,7 +34,6 @@ from atomrl.rewards.metrics import (
     sound_batch,
     spread,
 )
-from atomrl.rewards.normalize import check_normalization, normalize
 
 CELL_CHECKS = "cell_checks"
 """Part of the time that is no component's."""

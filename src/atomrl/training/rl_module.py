@@ -1,40 +1,46 @@
-"""The Lightning shell around an iteration: rollout, score, advantages, update.
+"""The Lightning shell around `iteration.iterate`, and the documented way to call its parts by hand.
 
 One Lightning epoch is one iteration with one batch of prompts, so Lightning's own epoch checkpoints resume exactly.
-The algorithm is in `rollout`, `objectives` and `update`, which import no Lightning.
+The algorithm is in `iteration`, which imports no Lightning.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
+from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from atomrl.advantages import Advantages
+from atomrl.checkpoints.stored import read_torch
 from atomrl.collective import current
-from atomrl.config import TrainSection
+from atomrl.config import Config
+from atomrl.config.checks import check_needs
 from atomrl.data.batches import Listed
-from atomrl.objectives.base import Objective
-from atomrl.prompts import PromptPlan
-from atomrl.protocols import DiffusionPolicy, Monitor, Reward
-from atomrl.records import Prompts, Stats
-from atomrl.rollout import RolloutConfig
+from atomrl.domains import Model
+from atomrl.errors import ExplodedError, UserError
+from atomrl.experiment import build_parts
+from atomrl.iteration import compare, iterate, sample_and_score
+from atomrl.records import Prompts, RewardTable, Stats, Structures, Trajectory
 from atomrl.schedules import follow, lr_factor
 from atomrl.scoring import Scorer
 from atomrl.training.averaging import move_average
-from atomrl.training.documented import DocumentedInterface
 from atomrl.training.jsonl import JSONLLogger
+from atomrl.training.parts import Parts
+from atomrl.training.run_directory import described_run, find_run
 from atomrl.training.score_log import summarise
-from atomrl.update import AGAINST_EXPLOSIONS, update
+from atomrl.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
+from atomrl.update_log import UpdateLog
 
 log = logging.getLogger(__name__)
 
@@ -44,47 +50,142 @@ REFERENCE = "policy.initial."
 MANY_MASKED = 0.5
 """A run that leaves out more than this share of an iteration's samples says so."""
 
+AGAINST_EXPLOSIONS = "lower train.learning_rate, raise train.kl_penalty_weight or model.time_step"
 
-class RLModule(DocumentedInterface):
+
+@dataclass(frozen=True)
+class Generated:
+    """The generated batch of a rollout: B samples, in the order of its trajectory.
+
+    Attributes:
+        trajectory: how they came about.
+        scores: of a `per_sample` reward, which scores while the next samples are drawn; None: not scored yet.
+    """
+
+    trajectory: Trajectory
+    scores: RewardTable | None
+
+    @property
+    def structures(self) -> Structures:
+        """The samples, padded to the largest."""
+        return self.trajectory.structures
+
+    @property
+    def prompts(self) -> Prompts:
+        """Their sizes, groups and ids."""
+        return self.trajectory.prompts
+
+
+class RLModule(lightning.LightningModule):
     """Trains a policy by reinforcement learning.
 
+    One iteration by hand, without its optimizer step and without a trainer; the module must be on the device of the
+    prompts:
+
+        batch_gen, trajectory = rl_module.rollout(rl_module.plan.prompts(0))
+        rewards, advantages = rl_module.compute_rewards(batch_gen)
+        loss = rl_module.calculate_loss(trajectory, advantages)
+
     Args:
-        policy: a module, so that its weights are saved; moves in place.
-        plan: prompts of each iteration.
-        reward: scores the samples.
-        objective: FED-GRPO or another.
-        sampling: how to sample.
-        config: optimizer and update.
-        monitor: measures samples for the log, or None.
-        card: what a checkpoint says about the backbone, so that it can be loaded alone.
+        parts: of the training.
 
     Attributes:
         line: of the log, for the last iteration.
     """
 
-    def __init__(
-        self,
-        policy: DiffusionPolicy,
-        plan: PromptPlan,
-        reward: Reward,
-        objective: Objective,
-        sampling: RolloutConfig,
-        config: TrainSection,
-        total_steps: int,
-        monitor: Monitor | None = None,
-        card: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
         super().__init__()
         self.automatic_optimization = False
+        policy = parts.policy
         assert isinstance(policy, nn.Module), "the policy must be a torch module: its weights are saved with the run"
-        self.policy, self.plan, self.objective, self.scorer = policy, plan, objective, Scorer(reward)
-        self.sampling, self.config, self.total_steps = sampling, config, total_steps
-        self.monitor, self.card = monitor, dict(card or {})
+        self.policy, self.plan, self.objective, self.scorer = policy, parts.plan, parts.objective, Scorer(parts.reward)
+        self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
+        self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
         self._warned = False
         self.line: Stats = {}
-        if objective.needs_reference:
+        if self.objective.needs_reference:
             policy.keep_reference()
-        self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, config.ema_decay))
+        self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, self.config.ema_decay))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's other options are for modules with hparams
+        cls, checkpoint_path: str | Path, *, weights_only: bool | None = None, trust_code: bool = False
+    ) -> RLModule:
+        """The module of a run, with the weights of one of its checkpoints, on the CPU.
+
+        The run's base backbone is not needed, what its reward compares with is. `close()` gives back its workers.
+
+        Args:
+            checkpoint_path: checkpoint_latest.pth or checkpoint_best.pth, next to the run's config.yaml; or the run
+                directory, for the latest.
+            weights_only: accepted as documented. False changes nothing: loading never runs code from a file.
+            trust_code: run code that the run's config.yaml names: a reward component that is not the package's.
+
+        Raises:
+            UserError: no run there, a file that is not a run's checkpoint or holds objects, what the reward compares
+                with is missing, or the configuration names such code and it is not trusted.
+        """
+        if weights_only is False:
+            log.warning(
+                "%s: weights_only=False is accepted, but loading stays safe: tensors and plain values only, never code",
+                checkpoint_path,
+            )
+        checkpoint, described = find_run(Path(checkpoint_path))
+        config = described_run(described, trust_code, "trust_code=True")
+        config = replace(config, model=replace(config.model, backbone=str(checkpoint)))
+        check_needs(config)
+        module, _ = build_module(config)
+        try:
+            module.load_state_dict(read_torch(checkpoint)["state_dict"])
+        except RuntimeError as error:
+            module.close()
+            raise UserError(f"{checkpoint} does not belong to the run that {described} describes") from error
+        return module
+
+    def rollout(self, batch: Prompts) -> tuple[Generated, Trajectory]:
+        """Sample every prompt; a `per_sample` reward scores the first samples while the next are drawn."""
+        trajectory = sample_and_score(self.policy, batch, self.scorer, self.iteration.rollout)
+        streamed = self.scorer.reward.scope == "per_sample"
+        return Generated(trajectory, self.scorer.finish(trajectory, current()) if streamed else None), trajectory
+
+    def compute_rewards(self, batch_gen: Generated) -> tuple[RewardTable, Advantages]:
+        """Scores of a generated batch after all stages, and the advantages that the objective makes of them."""
+        trajectory, scores = batch_gen.trajectory, batch_gen.scores
+        if scores is None:
+            scores = self.scorer.finish(trajectory, current())
+        return compare(trajectory, scores, self.stages, self.objective, self.iteration.update, current())
+
+    def calculate_loss(self, trajectory: Trajectory, advantages: Advantages) -> Tensor:
+        """The objective -J, mean over samples and terms: a number, (), that can be differentiated once.
+
+        It is what an iteration takes its first step along, before the gradient is clipped, and comes from the same
+        code: one term and micro-batch at a time, so that a rollout's graph need not fit in memory.
+
+        Raises:
+            ExplodedError: all samples exploded.
+            NonFiniteLossError: it is not finite.
+        """
+        parameters, numbers = trainable_parameters(self.policy), UpdateLog()
+        earlier = [parameter.grad for parameter in parameters]
+        try:
+            for parameter in parameters:
+                parameter.grad = None
+            lesson = Lesson.of(trajectory, advantages, self.iteration.update, current())
+            accumulate(self.policy, lesson, self.objective.terms(trajectory, 0), self.objective, numbers)
+            reduce_and_clip(parameters, inf, current())
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        finally:
+            for parameter, gradient in zip(parameters, earlier, strict=True):
+                parameter.grad = gradient
+        pairs = zip(parameters, gradients, strict=True)
+        along = torch.stack([(parameter * gradient).sum() for parameter, gradient in pairs]).sum()
+        return numbers.means(current())["loss"] + (along - along.detach())  # the loss's value, and its gradient
+
+    def close(self) -> None:
+        """Give back workers and threads."""
+        self.scorer.close()
+        if self.monitor is not None:
+            self.monitor.close()
 
     def train_dataloader(self) -> DataLoader[Prompts]:
         """The prompts of the current iteration, as the only batch (Lightning)."""
@@ -118,23 +219,23 @@ class RLModule(DocumentedInterface):
 
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
         """One iteration (Lightning)."""
-        started = time.monotonic()
-        batch_gen, trajectory = self.rollout(batch)
-        table, advantages = self.compute_rewards(batch_gen)
-        scored = time.monotonic()
-        optimizer = self.optimizers()
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
         # Lightning's wrapper passes everything on, and counts the steps.
         assert isinstance(optimizer, LightningOptimizer)
-        stats = update(self.policy, trajectory, advantages, self.objective, optimizer, self.config, current())
-        self._warn_of_explosions(stats["masked_samples"], batch.iteration)
-        self.averaged.update_parameters(self.policy.trainable())
-        schedule = self.lr_schedulers()
         assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
+        try:
+            done = iterate(
+                self.policy, batch, self.scorer, self.stages, self.objective, optimizer, self.iteration, current()
+            )
+        except ExplodedError as error:
+            raise UserError(f"{error}; {AGAINST_EXPLOSIONS}, and start again from earlier weights") from error
+        self._warn_of_explosions(done.stats["masked_samples"], batch.iteration)
+        self.averaged.update_parameters(self.policy.trainable())
         rate = float(schedule.get_last_lr()[0])
         schedule.step()
-        times = {"seconds_rollout": scored - started, "seconds_update": time.monotonic() - scored}
-        measured = {} if self.monitor is None else self.monitor.measure(trajectory.structures)
-        self.line = {**summarise(table), **advantages.stats, **stats, **measured, **times, "lr": rate}
+        measured = {} if self.monitor is None else self.monitor.measure(done.trajectory.structures)
+        times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}
+        self.line = {**summarise(done.table), **done.advantages.stats, **done.stats, **measured, **times, "lr": rate}
         self.log_dict(self.line, on_step=False, on_epoch=True, batch_size=len(batch))
 
     def _warn_of_explosions(self, masked: float, iteration: int) -> None:
@@ -168,3 +269,13 @@ class RLModule(DocumentedInterface):
         for logger in self.trainer.loggers:
             if isinstance(logger, JSONLLogger) and "log" in card:  # not in checkpoints of the first version
                 logger.complete(card["iteration"], card["log"])
+
+
+def build_module(config: Config) -> tuple[RLModule, Model]:
+    """The module of a run, and the backbone it starts from; workers start at the first scoring.
+
+    Raises:
+        UserError: the backbone cannot be loaded, or what the reward needs is not there.
+    """
+    parts, model = build_parts(config)
+    return RLModule(parts), model

@@ -17,10 +17,11 @@ from atomrl.config.checks import check_needs
 from atomrl.domains import Model, domain_of
 from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.evaluation import SamplePlan, compare, judge
-from atomrl.experiment import build_module, choose_device
+from atomrl.experiment import choose_device
 from atomrl.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
 from atomrl.training.jsonl import JSONLLogger
+from atomrl.training.rl_module import build_module
 from atomrl.training.run_directory import (
     CSV,
     LATEST,

@@ -12,16 +12,20 @@ from atomrl.records import RewardTable, Stats
 
 
 def summarise(table: RewardTable) -> Stats:
-    """Means and spreads of a table's channels and diagnostics over finite values, failures by reason, and times."""
+    """Means and spreads of a table's channels and diagnostics over finite values, failures by reason, and times.
+
+    Scores that a rule for failures gave are left out.
+    """
     log: dict[str, float] = {}
-    for name, values in table.channels.items():
+    table = table.to(torch.device("cpu"))
+    for name, values in table.scored.items():
         known = values[torch.isfinite(values)]
         log |= {f"{name}_reward_{kind}": number for kind, number in _moments(known).items()}
     for name, values in table.diagnostics.items():
         known = values[torch.isfinite(values)]
         log[name] = float(known.mean()) if len(known) else math.nan
     if "reward" not in log:
-        total = torch.stack(list(table.channels.values())).sum(0)
+        total = torch.stack(list(table.scored.values())).sum(0)
         log["reward"] = float(total[torch.isfinite(total)].mean()) if bool(torch.isfinite(total).any()) else math.nan
     log["failed"] = float(sum(reason is not None for reason in table.reasons))
     for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():

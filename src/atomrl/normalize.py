@@ -8,7 +8,7 @@
 | `clip` | x clamped to `clip_range` |
 
 Where the spread (sample std, or max - min for `norm`) is below eps there is nothing to tell samples apart by, and the
-result is 0. `clip` looks at no spread.
+result is 0. `clip` looks at no spread. `group_advantages` is the published form of FED-GRPO, with the population's std.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from atomrl.errors import UserError
 
 NORMALIZE_FNS = ("std", "norm", "subtract_mean", "clip")
 CLIP_RANGE = (-1.0, 1.0)
+EPSILON = 1e-8
 
 
 def require_number(name: str, value: object) -> None:
@@ -96,3 +97,19 @@ def normalize(
         if normalize_fn == "std":
             scaled = scaled / (spread + eps)[groups.index]
     return torch.where(known & (spread < eps)[groups.index], 0.0, scaled)
+
+
+def group_advantages(rewards: Tensor, active: Tensor, groups: Groups) -> Tensor:
+    """(r - mean) / (population std + 1e-8) in each group over the active samples, (B,); 0 for the others.
+
+    A group of one, or of equal rewards, has zero advantage.
+    """
+    weight = active.to(rewards.dtype)
+    count = groups.sum(weight).clamp(min=1)
+    mean = groups.sum(rewards * weight) / count
+    centred = (rewards - mean[groups.index]) * weight
+    std = (groups.sum(centred.square()) / count).sqrt()
+    lowest = groups.smallest(torch.where(active, rewards, torch.inf))
+    highest = groups.largest(torch.where(active, rewards, -torch.inf))
+    spread = (highest > lowest)[groups.index]
+    return torch.where(spread, centred / (std[groups.index] + EPSILON), 0.0)

@@ -1,0 +1,43 @@
+"""The parts that a training is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from atomrl.config import TrainSection
+from atomrl.iteration import IterationConfig
+from atomrl.objectives.base import Objective
+from atomrl.prompts import PromptPlan
+from atomrl.protocols import DiffusionPolicy, Monitor, Reward
+from atomrl.stages import Stage
+
+
+@dataclass(frozen=True)
+class Parts:
+    """All that `RLModule` needs; `experiment.build_parts` makes it of a configuration.
+
+    Attributes:
+        policy: a torch module, so that its weights are saved; moves in place.
+        plan: prompts of each iteration.
+        reward: scores the samples.
+        objective: scores to advantages, rollout to losses.
+        iteration: how to sample and update.
+        optimization: optimizer, its schedule and the averaged weights.
+        total_steps: iterations of the schedule.
+        stages: between scores and advantages, in order.
+        monitor: measures samples for the log, or None.
+        card: what a checkpoint says about the backbone, so that it can be loaded alone.
+    """
+
+    policy: DiffusionPolicy
+    plan: PromptPlan
+    reward: Reward
+    objective: Objective
+    iteration: IterationConfig
+    optimization: TrainSection
+    total_steps: int
+    stages: tuple[Stage, ...] = ()
+    monitor: Monitor | None = None
+    card: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,184 @@
+"""One iteration is one function: the example runs it alone, and what it hands to an objective is all there is."""
+
+import runpy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from atomrl.advantages import Advantages
+from atomrl.iteration import IterationConfig, iterate
+from atomrl.objectives.base import Samples, StepLoss, Term
+from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
+from atomrl.prompts import PromptPlan, SizeDistribution
+from atomrl.protocols import Collective, DiffusionPolicy
+from atomrl.random import key, keyed_normals
+from atomrl.records import Prompts, RewardTable, Structures, Trajectory
+from atomrl.rollout import RolloutConfig
+from atomrl.scoring import Scorer
+from atomrl.stages import FailedScores
+from atomrl.update import UpdateConfig
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "grpo_in_60_lines.py"
+
+
+def test_the_example_in_sixty_lines_learns() -> None:
+    source = EXAMPLE.read_text()
+    assert len(source.splitlines()) <= 60
+    assert "lightning" not in source
+    rewards = runpy.run_path(str(EXAMPLE))["main"](iterations=15)
+    assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
+
+
+class Fourth:
+    """Rewards the last feature's nearness to a value; reads it from the positions, where the toy puts it."""
+
+    scope = "per_sample"
+
+    def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
+        x = structures.positions[..., 0].double()
+        channel = -((x - 1.0).square() * structures.mask).sum(1) / structures.sizes
+        forces = (2 * (1.0 - x) * structures.mask)[..., None].expand(-1, -1, 3)
+        return RewardTable({"x": channel}, (None,) * len(structures), fields={"forces": forces})
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class Denoising:
+    """A forward-process objective: advantage-weighted denoising of re-noised clean samples, without log-probabilities.
+
+    Fits the seam of `Objective`: its terms are draws of times, its loss asks `forward_noise` and `predict`.
+    """
+
+    draws: int = 4
+    needs_reference: bool = False
+    seen: list[Samples] = field(default_factory=list)
+
+    def advantages(
+        self, table: RewardTable, group_ids: torch.Tensor, active: torch.Tensor, collective: Collective | None = None
+    ) -> Advantages:
+        return FedGRPO(FedGRPOConfig(channel_weights={"x": 1.0})).advantages(table, group_ids, active)
+
+    def terms(self, trajectory: Trajectory, epoch: int) -> Sequence[Term]:
+        return [Draw(epoch * self.draws + number) for number in range(self.draws)]
+
+    def loss(self, policy: DiffusionPolicy, samples: Samples, term: Term) -> StepLoss:
+        self.seen.append(samples)
+        bucket, clean = samples.bucket, samples.clean
+        prompts = bucket.prompts
+        seed = key(prompts.seed, prompts.iteration, "forward", term.index)
+        normals = keyed_normals(prompts.sample_ids, clean.shape[1], clean.shape[2], seed, clean.dtype)
+        t = torch.linspace(0.1, 0.9, len(samples), dtype=clean.dtype).roll(term.index)
+        noised, target = policy.forward_noise(clean, bucket.mask, t, normals)
+        error = (policy.predict(noised, bucket.mask, t, prompts) - target).square() * bucket.mask[..., None]
+        mean = error.sum((1, 2)) / (bucket.mask.sum(1) * clean.shape[2])
+        loss = samples.advantages.total.to(mean.dtype) * mean
+        return StepLoss(torch.where(samples.active, loss, 0.0), {"denoising": mean.detach()})
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The number of a draw of times."""
+
+    index: int
+
+
+def test_a_forward_process_objective_fits_the_seam() -> None:
+    """It trains without a recorded transition, sees z_0 and per-atom fields, is guarded, and climbs."""
+    policy = LearnedStdGaussian(torch.zeros(3), 0.25)
+    plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups=4, samples_per_group=16, seed=5)
+    optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.02)
+    config = IterationConfig(
+        RolloutConfig(20, 64, train_steps=0),
+        UpdateConfig(epoch_per_rollout=2, gradient_accumulation_steps=2, max_behaviour_kl=1.0),
+    )
+    scorer, objective, rewards = Scorer(Fourth()), Denoising(), []
+    for iteration in range(12):
+        prompts = plan.prompts(iteration)
+        done = iterate(policy, prompts, scorer, [FailedScores()], objective, optimizer, config)
+        rewards.append(float(done.table.channels["x"].mean()))
+    scorer.close()
+    assert done.trajectory.trained == ()
+    assert all(not bucket.log_probs for bucket in done.trajectory.buckets)
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.5, rewards
+    assert done.stats["behaviour_kl"] <= 1.0
+    last = objective.seen[-1]
+    assert last.clean.shape == last.fields["forces"].shape
+    assert torch.equal(last.bucket.structures.positions, last.bucket.clean[..., :3] * last.bucket.mask[..., None])
+
+
+def test_the_objective_gets_advantages_of_its_own_step() -> None:
+    """Where each step has a number of its own, each transition teaches with that one alone."""
+    policy = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).double()
+    plan = PromptPlan(SizeDistribution({3: 1}), groups=1, samples_per_group=4, seed=1)
+    seen: dict[int, torch.Tensor] = {}
+
+    class Watching(FedGRPO):
+        def advantages(self, table, group_ids, active, collective=None):
+            found = super().advantages(table, group_ids, active, collective)
+            return replace(found, by_step={index: found.total * 0 + index for index in range(6)})
+
+        def loss(self, policy, samples, term):
+            seen[term.index] = samples.advantages.at(term)
+            return super().loss(policy, samples, term)
+
+    objective = Watching(FedGRPOConfig(channel_weights={"x": 1.0}))
+    optimizer = torch.optim.SGD(policy.trainable().parameters(), lr=0.0)
+    config = IterationConfig(RolloutConfig(6, 4), UpdateConfig(train_micro_batch_size=3))
+    scorer = Scorer(Fourth())
+    iterate(policy, plan.prompts(0), scorer, [], objective, optimizer, config)
+    scorer.close()
+    assert {index: set(values.tolist()) for index, values in seen.items()} == {k: {float(k)} for k in range(6)}
+
+
+@pytest.mark.parametrize("kind", [SubspaceGaussian, LearnedStdGaussian])
+def test_the_guard_bounds_the_distance_to_the_policy_that_sampled(kind: type) -> None:
+    """Over all epochs and blocks of an iteration together, not each step from where the one before it ended."""
+    limit = 1e-4
+    policy = kind(torch.tensor([0.0, 0, 0, 0.3]), 0.25).double()
+    plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups=4, samples_per_group=16, seed=5)
+    optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.05)
+    config = IterationConfig(
+        RolloutConfig(10, 64),
+        UpdateConfig(epoch_per_rollout=3, gradient_accumulation_steps=1, max_behaviour_kl=limit),
+    )
+    scorer = Scorer(Last())
+    objective = FedGRPO(FedGRPOConfig(channel_weights={"last": 1.0}, step_weighting="balanced"))
+    done = iterate(policy, plan.prompts(0), scorer, [], objective, optimizer, config)
+    scorer.close()
+    assert done.stats["step_halvings"] > 0
+    assert 0 < true_kl(policy, done.trajectory) <= 3 * limit  # of the whole walk; the guard looks at two transitions
+    assert done.stats["behaviour_kl"] <= limit
+
+
+class Last:
+    """A reward without meaning: the number of the sample in its group."""
+
+    scope = "per_sample"
+
+    def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
+        return RewardTable({"last": (prompts.sample_ids % 16).double()}, (None,) * len(structures))
+
+    def close(self) -> None:
+        pass
+
+
+def true_kl(policy: DiffusionPolicy, trajectory: Trajectory) -> float:
+    """Mean over samples and all trained transitions of balance^2 KL(policy that sampled || policy now)."""
+    fresh = type(policy)(torch.tensor([0.0, 0, 0, 0.3]), 0.25).double()
+    found = []
+    with torch.no_grad():
+        for bucket in trajectory.buckets:
+            for index in trajectory.trained:
+                step = trajectory.walk[index]
+                old, new = (p.step(bucket.latents[index], bucket.mask, step, bucket.prompts) for p in (fresh, policy))
+                old_std, new_std = (torch.as_tensor(s.std).double() for s in (old, new))
+                terms = torch.log(new_std / old_std) - 0.5
+                terms = terms + (old_std.square() + (old.mean - new.mean).square()) / (2 * new_std.square())
+                found.append((terms * bucket.mask[..., None]).sum((1, 2)) * step.balance**2)
+    return float(torch.cat(found).mean())

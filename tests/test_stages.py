@@ -1,0 +1,80 @@
+"""Stages between scores and advantages: each rule by itself, and that a reward's own scores need no siblings."""
+
+import math
+
+import pytest
+import torch
+
+from atomrl.collective import Alone
+from atomrl.errors import UserError
+from atomrl.records import GATED, Prompts, RewardTable, Structures
+from atomrl.stages import FailedScores, Gate, Penalties, SampleContext, Total, apply_stages
+from atomrl.training.score_log import summarise
+
+NAN = math.nan
+
+
+def tensor(values: list[float]) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def context(groups: list[int], active: list[bool] | None = None) -> SampleContext:
+    count = len(groups)
+    sizes = torch.ones(count, dtype=torch.int64)
+    structures = Structures(sizes[:, None], torch.zeros(count, 1, 3), sizes[:, None] > 0)
+    prompts = Prompts(0, 0, sizes, torch.tensor(groups), torch.arange(count))
+    return SampleContext(prompts, structures, torch.tensor(active or [True] * count), Alone())
+
+
+def table(reasons: tuple[str | None, ...] | None = None, stable: list[float] | None = None, **channels) -> RewardTable:
+    columns = {name: tensor(values) for name, values in channels.items()}
+    count = len(next(iter(columns.values())))
+    diagnostics = {} if stable is None else {"stability": tensor(stable)}
+    return RewardTable(columns, reasons or (None,) * count, diagnostics=diagnostics)
+
+
+def test_stages_are_applied_in_order() -> None:
+    """Gate first, so that what is paid for instability is not gated away; the total is of what came out."""
+    given = table(force=[-1.0, -2.0, -4.0], penalty=[0.0, -10.0, 0.0], stable=[1, 0, 1])
+    found = apply_stages(
+        [Gate("force"), Penalties("penalty", "force"), Total({"force": 2.0})], given, context([0, 0, 0])
+    )
+    assert found.channels["force"].tolist() == [-1.0, -14.0, -4.0]
+    assert found.diagnostics["reward"].tolist() == [-2.0, -28.0, -8.0]
+    assert list(found.channels) == ["force"]
+    assert given.channels["force"].tolist() == [-1.0, -2.0, -4.0]
+
+
+def test_worst_of_the_group_or_of_the_batch() -> None:
+    given = table(reasons=(None, "scf", None, "scf", "scf"), a=[1.0, NAN, 5.0, NAN, NAN])
+    samples = context([0, 0, 1, 1, 2])
+    found = FailedScores()(given, samples)
+    assert found.channels["a"][:4].tolist() == [1, 1, 5, 5]
+    assert found.channels["a"][4].isnan()
+    assert found.filled["a"].tolist() == [False, True, False, True, False]
+    over_batch = FailedScores(over_batch=True)(given, samples)
+    assert over_batch.channels["a"].tolist() == [1, 1, 5, 1, 1]
+    assert FailedScores("mask")(given, samples) is given
+
+
+def test_withheld_and_unusable_samples_are_not_filled_and_set_no_example() -> None:
+    given = table(reasons=(GATED, "scf", None, None), a=[NAN, NAN, 3.0, -100.0])
+    found = FailedScores()(given, context([0, 0, 0, 0], active=[True, True, True, False]))
+    assert found.channels["a"].nan_to_num(7.0).tolist() == [7.0, 3.0, 3.0, -100.0]
+    assert found.filled["a"].tolist() == [False, True, False, False]
+
+
+def test_the_log_shows_no_score_that_a_rule_gave() -> None:
+    given = table(reasons=(None, "scf", None), a=[1.0, NAN, 3.0])
+    filled = FailedScores()(given, context([0, 0, 0]))
+    assert summarise(filled) == summarise(given)
+    assert summarise(filled)["a_reward_mean"] == 2.0
+
+
+def test_a_stage_names_what_the_reward_lacks() -> None:
+    with pytest.raises(UserError, match="reads the channel energy, the reward gives force"):
+        Gate("energy")(table(force=[1.0], stable=[1.0]), context([0]))
+    with pytest.raises(UserError, match="reads the diagnostic stability, the reward gives none"):
+        Gate("force")(table(force=[1.0]), context([0]))
+    with pytest.raises(UserError, match="worst, mask; got 'best'"):
+        FailedScores("best")
