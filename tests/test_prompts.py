@@ -29,7 +29,7 @@ def test_sizes_follow_the_histogram() -> None:
 def test_focus_reweights_a_range() -> None:
     focused = SizeDistribution({5: 1, 9: 1, 18: 1}).focused(9, None, 10)
     assert dict(focused.counts) == {5: 1, 9: 10, 18: 10}
-    with pytest.raises(UserError, match=r"nodes_dist_focus_min=20.*sizes are 5 to 18 atoms"):
+    with pytest.raises(UserError, match=r"no sample has 20 to .*sizes are 5 to 18 atoms"):
         SizeDistribution({5: 1, 18: 1}).focused(20, None, 10)
 
 

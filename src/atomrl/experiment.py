@@ -11,7 +11,7 @@ import torch
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.domains import Model, domain_of
-from atomrl.errors import UserError
+from atomrl.errors import UserError, hinted
 from atomrl.iteration import IterationConfig
 from atomrl.objectives.base import Objective
 from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
@@ -89,9 +89,14 @@ def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Obj
 def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:
     """Prompts from a backbone's size histogram, re-weighted as the configuration says."""
     loader = config.dataloader
-    focused = SizeDistribution(sizes).focused(
-        loader.nodes_dist_focus_min, loader.nodes_dist_focus_max, loader.nodes_dist_focus_multiplier
+    low, high, factor = (
+        loader.nodes_dist_focus_min,
+        loader.nodes_dist_focus_max,
+        loader.nodes_dist_focus_multiplier,
     )
+    asked = f"dataloader.nodes_dist_focus_min={low}, nodes_dist_focus_max={high}, nodes_dist_focus_multiplier={factor}"
+    with hinted(f" ({asked})"):
+        focused = SizeDistribution(sizes).focused(low, high, factor)
     return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed)
 
 

@@ -36,15 +36,12 @@ class SizeDistribution:
         low = min(self.counts) if smallest is None else smallest
         high = max(self.counts) if largest is None else largest
         if not any(low <= size <= high for size in self.counts):
+            asked = f"{smallest or 'any'} to {largest or 'any'}"
             raise UserError(
-                f"dataloader.nodes_dist_focus_min={smallest}, dataloader.nodes_dist_focus_max={largest}: the model "
-                f"makes nothing of such a size, its sizes are {min(self.counts)} to {max(self.counts)} atoms"
+                f"no sample has {asked} atoms: the sizes are {min(self.counts)} to {max(self.counts)} atoms"
             )
         if not multiplier and low <= min(self.counts) and max(self.counts) <= high:
-            raise UserError(
-                f"dataloader.nodes_dist_focus_multiplier={multiplier} leaves no size: narrow the sizes that it takes "
-                "away by dataloader.nodes_dist_focus_min and dataloader.nodes_dist_focus_max"
-            )
+            raise UserError(f"a multiplier of {multiplier} leaves no size: narrow the sizes that it takes away")
         return SizeDistribution(
             {size: count * (multiplier if low <= size <= high else 1.0) for size, count in self.counts.items()}
         )
@@ -92,7 +89,7 @@ class PromptPlan:
         if self.groups % ranks:
             raise UserError(
                 f"{self.groups} groups cannot be dealt evenly to {ranks} processes: "
-                "make dataloader.sample_group_size a multiple of the number of processes"
+                "make the number of groups a multiple of the number of processes"
             )
         group = torch.arange(len(prompts)) // self.samples_per_group
         return prompts[(group % ranks == rank).nonzero().squeeze(1)]
@@ -116,8 +113,8 @@ def cut_into_buckets(prompts: Prompts, micro_batch_size: int, max_waste: float =
     largest = max(len(rows) for rows in groups)
     if largest > micro_batch_size:
         raise UserError(
-            f"dataloader.micro_batch_size={micro_batch_size} is smaller than a group of {largest} samples, and a "
-            f"group is never split: set it to at least dataloader.each_prompt_sample={largest}"
+            f"micro_batch_size={micro_batch_size} is smaller than a group of {largest} samples, and a group is never "
+            f"split: set it to at least {largest}"
         )
     buckets: list[list[int]] = []
     for index in sorted(range(len(groups)), key=lambda group: sizes[group]):
