@@ -12,9 +12,9 @@ import torch
 
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.command_parser import CommandParser
-from atomrl.cores import cores
-from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig
+from atomrl.util.cpu_count import cores
+from atomrl.util.errors import UserError
 from benchmarks import chemistry, crystals, edm, memory, signal
 from benchmarks.crystal_source import BACKBONE, CrystalSource
 from benchmarks.crystals import Part

@@ -8,13 +8,13 @@ from pathlib import Path
 import torch
 
 from atomrl.checkpoints.crystal import CrystalBackbone, load_crystal_backbone
-from atomrl.chemistry.crystals import check_cells
 from atomrl.chemistry.hull import Hull
-from atomrl.data.prototypes.load import ASSETS, HULL_FILE, PrototypeSet, load_prototypes
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Structures
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.data.prototype_set import ASSETS, HULL_FILE, PrototypeSet, load_prototypes
 from atomrl.networks.crystal_vae import CrystalVAE
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Structures
-from atomrl.rollout import RolloutConfig, rollout
+from atomrl.structures.crystals import check_cells
 
 BACKBONE = "crystal_small"
 

@@ -14,20 +14,20 @@ import torch
 from chgnet.model import CHGNet
 from pymatgen.core import Structure
 
-from atomrl.chemistry.amd import AMDDistances
-from atomrl.chemistry.crystals import to_crystals, to_pymatgen
-from atomrl.chemistry.matching import CrystalMatcher, Verdicts
+from atomrl.core.records import Prompts, Structures
 from atomrl.force_fields.chgnet import CHGNetForceField
-from atomrl.records import Prompts, Structures
+from atomrl.matching.amd import AMDDistances
+from atomrl.matching.matcher import CrystalMatcher, Verdicts
+from atomrl.measures.matching import AMDProvider, MatchingProvider
+from atomrl.measures.physics import HullProvider, vae_feature_provider
 from atomrl.rewards.components import (
     CompositionDiversityReward,
     CreativityReward,
     EnergyReward,
     StructureDiversityReward,
 )
-from atomrl.rewards.matching import AMDProvider, MatchingProvider
-from atomrl.rewards.physics_providers import HullProvider, vae_feature_provider
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.crystals import to_crystals, to_pymatgen
 from benchmarks import plain_matching
 from benchmarks.crystal_source import CrystalSource, sound
 from benchmarks.plain_matching import PlainVerdicts

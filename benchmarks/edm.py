@@ -9,15 +9,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from atomrl.advantages import Advantages
+from atomrl.core.advantages import Advantages
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Prompts, Trajectory, pad_atoms
+from atomrl.core.rollout import RolloutConfig, draw, rollout
+from atomrl.core.update import UpdateConfig, update
 from atomrl.diffusion.edm import ReverseKernel, project
 from atomrl.networks.edm import EDMConfig, EDMNetwork
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.molecule import MoleculePolicy
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Prompts, Trajectory, pad_atoms
-from atomrl.rollout import RolloutConfig, draw, rollout
-from atomrl.update import UpdateConfig, update
 from benchmarks import plain_edm
 from benchmarks.plain_edm import PlainEDM
 from benchmarks.timing import Ratio, interleaved

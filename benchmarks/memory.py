@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from atomrl.allocator import keep_freed_memory
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.config import TrainSection
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
-from atomrl.records import RewardTable
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.records import RewardTable
+from atomrl.core.update import update, usable
 from atomrl.rewards.dummy import DummyReward
-from atomrl.update import update, usable
+from atomrl.util.glibc_malloc import keep_freed_memory
 from benchmarks.edm import GROUPS, Case, ours_rollout
 
 GOAL = 1.5e9

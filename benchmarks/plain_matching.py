@@ -1,6 +1,6 @@
 """Uniqueness and novelty as a plain loop: `StructureMatcher.fit` over the pairs of equal reduced formula.
 
-What `atomrl.chemistry.matching` is measured against, with the same verdicts.
+What `atomrl.matching.matcher` is measured against, with the same verdicts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pymatgen.core import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from atomrl.chemistry.matching import Tolerances
+from atomrl.matching.matcher import Tolerances
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atomrl.advantages import Advantages
 from atomrl.config import load_config
-from atomrl.log_prob import gaussian_log_prob
-from atomrl.protocols import DiffusionPolicy
-from atomrl.records import Trajectory
+from atomrl.core.advantages import Advantages
+from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.protocols import DiffusionPolicy
+from atomrl.core.records import Trajectory
 from atomrl.training.rl_module import build_module
 
 PARTS = (

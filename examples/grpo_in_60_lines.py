@@ -5,15 +5,15 @@ No Lightning, no configuration, no files: the parts of one iteration, and a loop
 
 import torch
 
-from atomrl.iteration import IterationConfig, iterate
-from atomrl.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.iteration import IterationConfig, iterate
+from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.core.rollout import RolloutConfig
+from atomrl.core.scoring import Scorer
+from atomrl.core.stages import FailedScores
+from atomrl.core.update import UpdateConfig
 from atomrl.policies.toy import LearnedStdGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Prompts, RewardTable, Structures
-from atomrl.rollout import RolloutConfig
-from atomrl.scoring import Scorer
-from atomrl.stages import FailedScores
-from atomrl.update import UpdateConfig
 
 PLACE = torch.tensor([1.0, -0.5, 0.0], dtype=torch.float64)
 

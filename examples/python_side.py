@@ -5,8 +5,8 @@ import sys
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.config import load_config
 from atomrl.domains.molecule_panel import MoleculePanel
-from atomrl.evaluation import SamplePlan, sample
-from atomrl.experiment import choose_device
+from atomrl.evaluation.evaluate import SamplePlan, sample
+from atomrl.training.experiment import choose_device
 from atomrl.training.run import train
 
 config = load_config("demo", ["dataloader.epoches=5", *sys.argv[1:]])  # add any key=value of conf/demo.yaml

@@ -1,1 +1,1 @@
-"""Studies of several seeds: a resumable queue of documented commands, then tables and curves in docs/results/."""
+"""Documented name of `studies`."""

@@ -6,10 +6,10 @@ from safetensors.numpy import load_file
 
 from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import name
+from atomrl.core.records import Structures
 from atomrl.data.batches import pad
 from atomrl.data.qm9 import MoleculeSet
 from atomrl.force_fields.base import Failure
-from atomrl.records import Structures
 
 DATA = Path(__file__).parent / "data"
 

@@ -12,9 +12,9 @@ from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, SILICON, TRICLINIC
 from pymatgen.core import Lattice, Structure
 from safetensors.torch import save
 
-from atomrl.chemistry.niggli import canonical, to_arrays
 from atomrl.data.packed_crystals import PackedCrystals
-from atomrl.data.prototypes.load import CARD_FILE, SET_FILE
+from atomrl.data.prototype_set import CARD_FILE, SET_FILE
+from atomrl.structures.cells import canonical, to_arrays
 
 
 def _rock_salt(a: float, *symbols: str) -> Structure:

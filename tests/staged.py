@@ -2,10 +2,10 @@
 
 import torch
 
-from atomrl.collective import Alone
-from atomrl.protocols import Collective
-from atomrl.records import Prompts, RewardTable, Structures
-from atomrl.stages import FailedScores, SampleContext
+from atomrl.core.collective import Alone
+from atomrl.core.protocols import Collective
+from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.core.stages import FailedScores, SampleContext
 
 
 def after_failures(

@@ -8,12 +8,12 @@ import pytest
 import torch
 from staged import after_failures
 
-from atomrl.advantages import Groups
-from atomrl.errors import UserError
-from atomrl.normalize import group_advantages
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
-from atomrl.objectives.likelihood import StepTerms
-from atomrl.records import GATED, RewardTable
+from atomrl.core.advantages import Groups
+from atomrl.core.normalize import group_advantages
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.objectives.likelihood import StepTerms
+from atomrl.core.records import GATED, RewardTable
+from atomrl.util.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parent / "data" / "molecule_rewards.json").read_text())["fed_grpo_advantages"]
 GROUPS = torch.tensor(GOLDEN["group_index"])

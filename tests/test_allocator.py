@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from atomrl.allocator import keep_freed_memory
+from atomrl.util.glibc_malloc import keep_freed_memory
 
 FAULTS = """
 import ctypes, resource, sys
-from atomrl.allocator import keep_freed_memory
+from atomrl.util.glibc_malloc import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 assert "torch" not in sys.modules

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from atomrl.batch import ATOMS, Batch
+from atomrl.core.batch import ATOMS, Batch
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Advantages, Bucket, RewardTable, Transition
+from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Advantages, Bucket, RewardTable, Transition
-from atomrl.rollout import RolloutConfig, rollout
 
 
 def column(count: int, start: float = 0.0) -> Tensor:

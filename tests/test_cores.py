@@ -2,7 +2,7 @@
 
 import os
 
-from atomrl.cores import cores
+from atomrl.util.cpu_count import cores
 
 
 def test_affinity_counts(monkeypatch):

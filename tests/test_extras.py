@@ -2,8 +2,8 @@
 
 import pytest
 
-from atomrl.errors import UserError
-from atomrl.extras import extra
+from atomrl.util.errors import UserError
+from atomrl.util.optional_imports import extra
 
 
 def test_a_missing_package_names_its_extra():

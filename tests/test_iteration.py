@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomrl.advantages import Advantages
-from atomrl.iteration import IterationConfig, iterate
-from atomrl.objectives.base import Samples, StepLoss, Term
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.advantages import Advantages
+from atomrl.core.iteration import IterationConfig, iterate
+from atomrl.core.objectives.base import Samples, StepLoss, Term
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.protocols import Collective, DiffusionPolicy
+from atomrl.core.random import key, keyed_normals
+from atomrl.core.records import Prompts, RewardTable, Structures, Trajectory
+from atomrl.core.rollout import RolloutConfig
+from atomrl.core.scoring import Scorer
+from atomrl.core.stages import FailedScores
+from atomrl.core.update import UpdateConfig
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.protocols import Collective, DiffusionPolicy
-from atomrl.random import key, keyed_normals
-from atomrl.records import Prompts, RewardTable, Structures, Trajectory
-from atomrl.rollout import RolloutConfig
-from atomrl.scoring import Scorer
-from atomrl.stages import FailedScores
-from atomrl.update import UpdateConfig
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "grpo_in_60_lines.py"
 

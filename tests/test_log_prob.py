@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from atomrl.log_prob import gaussian_kl, gaussian_log_prob
+from atomrl.core.log_prob import gaussian_kl, gaussian_log_prob
 
 MASK = torch.tensor([[1.0, 1, 1], [1, 0, 0]], dtype=torch.float64)
 SHAPE = (2, 3, 4)

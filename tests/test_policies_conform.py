@@ -4,12 +4,12 @@ import pytest
 import torch
 from crystal_models import small_policy
 
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Prompts, Step
 from atomrl.networks import egnn
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Prompts, Step
 from atomrl.testing import check_policy
 
 MEAN = torch.tensor([0.0, 0, 0, 0.3, -0.5])

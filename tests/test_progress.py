@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from atomrl import progress
+from atomrl.util import progress
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from atomrl.errors import UserError
+from atomrl.core.prompts import PromptPlan, SizeDistribution, cut_into_buckets
+from atomrl.core.rollout import choose_steps
 from atomrl.policies.toy import SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution, cut_into_buckets
-from atomrl.rollout import choose_steps
+from atomrl.util.errors import UserError
 
 
 def plan(groups: int = 6, each: int = 4) -> PromptPlan:

@@ -2,7 +2,7 @@
 
 import torch
 
-from atomrl.random import key, keyed_normals, philox
+from atomrl.core.random import key, keyed_normals, philox
 
 
 def test_philox_matches_the_published_vectors() -> None:

@@ -13,16 +13,16 @@ from beartype import beartype
 from jaxtyping import Bool, Float, Float64, Int64, TypeCheckError, jaxtyped
 from torch import Tensor
 
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.protocols import DiffusionPolicy
+from atomrl.core.records import Bucket, Prompts, RewardTable, Step, Structures, Trajectory, Transition
+from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.force_fields.base import Evaluation
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.protocols import DiffusionPolicy
-from atomrl.records import Bucket, Prompts, RewardTable, Step, Structures, Trajectory, Transition
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward
-from atomrl.rollout import RolloutConfig, rollout
 
 Ids, Context = Int64[Tensor, "B"], Float[Tensor, "B C"]
 Numbers, Positions, Real = Int64[Tensor, "B N"], Float[Tensor, "B N 3"], Bool[Tensor, "B N"]

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from atomrl.config import load_config
-from atomrl.experiment import build_sampling
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.rollout import rollout
 from atomrl.policies.toy import SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.rollout import rollout
+from atomrl.training.experiment import build_sampling
 
 GROUPS, EACH = 3, 4
 

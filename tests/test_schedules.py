@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atomrl.schedules import lr_factor, tail_factor
-from atomrl.training.averaging import move_average
+from atomrl.core.averaging import move_average
+from atomrl.core.schedules import lr_factor, tail_factor
 
 WARMUP, TOTAL, LOWEST = 4, 24, 0.1
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from atomrl.collective import Alone
+from atomrl.core.collective import Alone
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Bucket, Prompts, RewardTable, Structures, Trajectory
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.scoring import Scorer, gathered
 from atomrl.policies.toy import SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Bucket, Prompts, RewardTable, Structures, Trajectory
-from atomrl.rollout import RolloutConfig, rollout
-from atomrl.scoring import Scorer, gathered
 
 
 @dataclass

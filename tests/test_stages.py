@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from atomrl.collective import Alone
-from atomrl.errors import UserError
-from atomrl.records import GATED, Prompts, RewardTable, Structures
-from atomrl.stages import FailedScores, Gate, Penalties, SampleContext, Total, apply_stages
+from atomrl.core.collective import Alone
+from atomrl.core.records import GATED, Prompts, RewardTable, Structures
+from atomrl.core.stages import FailedScores, Gate, Penalties, SampleContext, Total, apply_stages
 from atomrl.training.score_log import summarise
+from atomrl.util.errors import UserError
 
 NAN = math.nan
 

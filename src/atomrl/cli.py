@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atomrl.allocator import keep_freed_memory
 from atomrl.command_parser import CommandParser
-from atomrl.errors import NonFiniteLossError, UserError
+from atomrl.util.errors import NonFiniteLossError, UserError
+from atomrl.util.glibc_malloc import keep_freed_memory
 
 DEFAULT_BACKBONE = "edm_qm9_small"
 
@@ -148,22 +148,22 @@ def _pretrain(options: argparse.Namespace) -> None:
 
     check_one_process()
     if options.what == "edm":
-        from atomrl.training.pretrain_run import pretrain_edm  # noqa: PLC0415
+        from atomrl.pretraining.edm_run import pretrain_edm  # noqa: PLC0415
 
         pretrain_edm(options.overrides)
         return
     if options.what == "predictor":
-        from atomrl.training.pretrain_predictor_run import pretrain_predictor  # noqa: PLC0415
+        from atomrl.pretraining.predictor_run import pretrain_predictor  # noqa: PLC0415
 
         pretrain_predictor(options.overrides)
         return
-    from atomrl.training.pretrain_crystal_run import pretrain_ldm, pretrain_vae  # noqa: PLC0415
+    from atomrl.pretraining.crystal_run import pretrain_ldm, pretrain_vae  # noqa: PLC0415
 
     {"vae": pretrain_vae, "ldm": pretrain_ldm}[options.what](options.overrides)
 
 
 def _data(options: argparse.Namespace) -> None:
-    from atomrl.data.prototypes.command import data_command  # noqa: PLC0415
+    from tools.prototypes.command import data_command  # noqa: PLC0415
 
     data_command(options.rest)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, CrystalConfig, as_trained, overridden
 from atomrl.domains import Model, domain_for
-from atomrl.errors import UserError
-from atomrl.evaluation import TABLES, SamplePlan, best_of, compare, judge, sample
-from atomrl.experiment import choose_device
-from atomrl.files import require_writable
-from atomrl.kept_samples import KeptSamples
+from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, sample
+from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.training.experiment import choose_device
 from atomrl.training.run_directory import described_run, find_run
+from atomrl.util.errors import UserError
+from atomrl.util.files import require_writable
 
 SAID_BY_OPTIONS = {
     "model.backbone": "give --base",

@@ -11,10 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atomrl.log_prob import gaussian_log_prob
-from atomrl.protocols import DiffusionPolicy, ForceField, Reward
-from atomrl.records import Bucket, Prompts, Step, Structures, Trajectory, Transition, pad_atoms
-from atomrl.rollout import RolloutConfig, draw, rollout
+from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.protocols import DiffusionPolicy, ForceField, Reward
+from atomrl.core.records import Bucket, Prompts, Step, Structures, Trajectory, Transition, pad_atoms
+from atomrl.core.rollout import RolloutConfig, draw, rollout
 
 PADDING = 2
 """Atoms by which `check_policy` pads even the largest sample."""

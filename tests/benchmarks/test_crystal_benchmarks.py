@@ -12,12 +12,12 @@ from crystal_samples import ROCK_SALT, SILICON
 from pymatgen.core import Composition
 
 from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
-from atomrl.chemistry.crystals import check_cells
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
-from atomrl.chemistry.matching import Verdicts
-from atomrl.data.prototypes.load import HULL_FILE
+from atomrl.core.records import Structures
+from atomrl.data.prototype_set import HULL_FILE
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
-from atomrl.records import Structures
+from atomrl.matching.matcher import Verdicts
+from atomrl.structures.crystals import check_cells
 from benchmarks import __main__ as benchmarks
 from benchmarks import crystals, plain_matching
 from benchmarks.crystal_source import CrystalSource, sound

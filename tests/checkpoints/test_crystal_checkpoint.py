@@ -7,10 +7,10 @@ import torch
 from crystal_models import randomized, small_vae
 
 from atomrl.checkpoints.crystal import CrystalBackbone, load_crystal_backbone, save_crystal_backbone
-from atomrl.errors import UserError
 from atomrl.networks.conditions import Condition, ConditionModule
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import Sampling
+from atomrl.util.errors import UserError
 
 CONDITIONS = (Condition("band_gap", "value", 0.8, 1.4), Condition("system", "chemical_system"))
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from atomrl.checkpoints.backbone import load_backbone, save_backbone
 from atomrl.checkpoints.stored import AVERAGED
-from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig, EDMNetwork
+from atomrl.util.errors import UserError
 
 CONFIG = EDMConfig(hidden=8, edge_hidden=4, layers=1)
 SIZES = {4: 2, 6: 1}

@@ -12,10 +12,10 @@ from small_crystal_set import packed
 from atomrl.checkpoints.crystal import CrystalBackbone, load_crystal_backbone, save_crystal_backbone
 from atomrl.checkpoints.predictor import load_predictor, save_predictor
 from atomrl.checkpoints.vae import load_vae
-from atomrl.errors import UserError
-from atomrl.metrics.reconstruction import structures_of_batch
+from atomrl.evaluation.reconstruction import structures_of_batch
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
+from atomrl.util.errors import UserError
 
 CONFIG = PredictorConfig("sum", hidden=(6, 5), dropout=0.2)
 

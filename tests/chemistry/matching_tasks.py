@@ -2,8 +2,8 @@
 
 import time
 
-from atomrl.chemistry.matching_task import Compare, outcome_of, run
 from atomrl.force_fields.base import Failure
+from atomrl.matching.task import Compare, outcome_of, run
 
 CAESIUM, LITHIUM = 55, 3
 

@@ -9,12 +9,12 @@ import pytest
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, TRICLINIC, rattled
 from pymatgen.core import Structure
 
-from atomrl.chemistry import amd
-from atomrl.chemistry.amd import AMDDistances, average_minimum_distances
-from atomrl.chemistry.crystals import from_pymatgen, to_pymatgen
-from atomrl.chemistry.niggli import Crystal, to_arrays
-from atomrl.rewards.matching import AMDProvider
-from atomrl.rewards.metrics import CrystalBatch
+from atomrl.matching import amd
+from atomrl.matching.amd import AMDDistances, average_minimum_distances
+from atomrl.measures.matching import AMDProvider
+from atomrl.measures.measure import CrystalBatch
+from atomrl.structures.cells import Crystal, to_arrays
+from atomrl.structures.crystals import from_pymatgen, to_pymatgen
 
 STORED = Path(__file__).parents[1] / "data" / "amd.json"
 RANDOM = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from atomrl.chemistry.bonds import (
     valence,
 )
 from atomrl.data.batches import MoleculeBatch
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 QM9_TYPES = np.array([1, 6, 7, 8, 9])

@@ -8,10 +8,10 @@ from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, TRICLINIC
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.io.cif import CifFile, CifParser
 
-from atomrl.chemistry.crystal_export import AnnotatedCrystals, write_cif, write_extxyz
-from atomrl.chemistry.crystals import from_pymatgen
-from atomrl.errors import UserError
-from atomrl.records import Structures
+from atomrl.core.records import Structures
+from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
+from atomrl.structures.crystals import from_pymatgen
+from atomrl.util.errors import UserError
 
 CRYSTALS = [ROCK_SALT, CAESIUM_CHLORIDE, PEROVSKITE, TRICLINIC]
 

@@ -8,7 +8,8 @@ import torch
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, rattled
 from pymatgen.core import Composition, Lattice, Structure
 
-from atomrl.chemistry.crystals import (
+from atomrl.core.records import Structures
+from atomrl.structures.crystals import (
     CellBounds,
     check_cells,
     compositions,
@@ -17,8 +18,7 @@ from atomrl.chemistry.crystals import (
     to_crystals,
     to_pymatgen,
 )
-from atomrl.errors import UserError
-from atomrl.records import Structures
+from atomrl.util.errors import UserError
 
 NAN, INF = float("nan"), float("inf")
 LOOSE = CellBounds(

@@ -4,11 +4,11 @@ import pytest
 import torch
 from rdkit import Chem
 
-from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
 from atomrl.chemistry.rdkit import RdkitRecord
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
+from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation, split
-from atomrl.records import Structures
+from atomrl.util.errors import UserError
 
 
 @pytest.fixture

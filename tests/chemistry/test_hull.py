@@ -8,7 +8,7 @@ from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 KEY = HullKey("chgnet-0.3.0-abc", "MP2020", "prototypes-1")
 ELEMENTS = ("Na", "Cl", "Mg", "O", "Ti", "Sr")

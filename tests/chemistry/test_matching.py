@@ -9,11 +9,11 @@ from pymatgen.core.lattice import Lattice
 from pymatgen.core.structure import Structure
 from pymatgen.core.structure_matcher import StructureMatcher
 
-from atomrl.chemistry import matching
-from atomrl.chemistry.matching import CrystalMatcher, Tolerances, reduced_formula
-from atomrl.chemistry.matching_task import fits, may_be_supercell, reduce
-from atomrl.chemistry.niggli import Crystal, to_arrays
-from atomrl.force_fields.pool import TIMEOUT
+from atomrl.matching import matcher as matching
+from atomrl.matching.matcher import CrystalMatcher, Tolerances, reduced_formula
+from atomrl.matching.task import fits, may_be_supercell, reduce
+from atomrl.structures.cells import Crystal, to_arrays
+from atomrl.workers.pool import TIMEOUT
 
 ELEMENTS = ("Na", "Cl", "O", "Ti")
 MATCHER = StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)

@@ -8,8 +8,8 @@ import pytest
 from crystal_samples import PEROVSKITE, ROCK_SALT, rattled
 from pymatgen.core import Lattice, Structure
 
-from atomrl.chemistry.niggli import canonical, parse_cif, to_arrays
 from atomrl.force_fields.base import Failure
+from atomrl.structures.cells import canonical, parse_cif, to_arrays
 
 SKEW = np.array([[1, 3, 0], [0, 1, 0], [-2, 4, 1]])
 
@@ -71,5 +71,5 @@ def test_broken_text_has_a_reason(text, reason):
 
 
 def test_worker_side_imports_no_torch():
-    check = "import sys, atomrl.force_fields.worker, atomrl.chemistry.niggli; sys.exit('torch' in sys.modules)"
+    check = "import sys, atomrl.workers.worker, atomrl.structures.cells; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

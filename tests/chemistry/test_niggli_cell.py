@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from pymatgen.core.lattice import Lattice
 
-from atomrl.chemistry.niggli_cell import is_lll_reduced, niggli_cell, similar_bases
+from atomrl.structures.niggli import is_lll_reduced, niggli_cell, similar_bases
 
 
 def cells() -> Iterator[np.ndarray]:

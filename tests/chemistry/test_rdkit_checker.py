@@ -6,9 +6,9 @@ import torch
 
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord, as_record, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, name
+from atomrl.core.records import Structures
 from atomrl.force_fields.base import Failure
-from atomrl.force_fields.pool import Outcome
-from atomrl.records import Structures
+from atomrl.workers.pool import Outcome
 
 
 @pytest.fixture(scope="module")

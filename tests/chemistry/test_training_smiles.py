@@ -5,7 +5,7 @@ from atomrl.chemistry.rdkit import PROTOCOL
 from atomrl.chemistry.training_smiles import TrainingSmiles, hash_smiles
 from atomrl.data.qm9 import size_histogram
 from atomrl.data.qm9_assets import build_split, check, describe, training_smiles
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 C_DIGEST = "659a93f4dc463c0b"
 """BLAKE2b of the letter C in 8 bytes: files made on one machine must read the same on another."""

@@ -8,14 +8,14 @@ from omegaconf import OmegaConf
 
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.config import Config, MoleculeConfig, from_yaml, load_config, read_config, to_yaml
+from atomrl.core.records import Prompts, Structures
 from atomrl.domains import domain_of
-from atomrl.errors import UserError
-from atomrl.experiment import build_objective
 from atomrl.force_fields.xtb import XTBForceField
-from atomrl.records import Prompts, Structures
 from atomrl.rewards.base import Physics
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import score_physics
+from atomrl.training.experiment import build_objective
+from atomrl.util.errors import UserError
 
 CONF = Path(__file__).parents[2] / "src" / "atomrl" / "conf"
 SHIPPED = [str(path.relative_to(CONF).with_suffix("")) for path in sorted(CONF.rglob("*.yaml"))]

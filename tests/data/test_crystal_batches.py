@@ -8,14 +8,14 @@ import small_crystal_set
 import torch
 from small_crystal_set import CRYSTALS, VALIDATION, packed
 
-from atomrl.chemistry.crystals import to_pymatgen
 from atomrl.data.batches import SizedBatches
 from atomrl.data.crystal_batches import ORIGIN, CrystalBatches, augment, fixed_batches, rotations, settle
 from atomrl.data.packed_crystals import load_splits
 from atomrl.data.sized import sized_rows
-from atomrl.errors import UserError
-from atomrl.metrics.reconstruction import mismatches, structures_of_batch
+from atomrl.evaluation.reconstruction import mismatches, structures_of_batch
 from atomrl.networks.crystal_vae import cell_parameters
+from atomrl.structures.crystals import to_pymatgen
+from atomrl.util.errors import UserError
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:

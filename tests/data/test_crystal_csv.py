@@ -9,12 +9,12 @@ import pytest
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON
 from pymatgen.core import Lattice, Structure
 
-from atomrl.chemistry.crystals import check_cells, from_crystals
-from atomrl.chemistry.niggli import canonical
 from atomrl.data import crystal_csv
 from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
-from atomrl.errors import UserError
-from atomrl.force_fields.pool import Outcome
+from atomrl.structures.cells import canonical
+from atomrl.structures.crystals import check_cells, from_crystals
+from atomrl.util.errors import UserError
+from atomrl.workers.pool import Outcome
 
 GOOD = [PEROVSKITE, ROCK_SALT, SILICON, CAESIUM_CHLORIDE]
 BROKEN = {5: "", 9: "this is no CIF", 13: PEROVSKITE.to(fmt="cif")[:250]}

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from atomrl.data.prototypes.build import BuildOptions, build, read_records
-from atomrl.data.prototypes.candidate import REFERENCE, Candidate
-from atomrl.data.prototypes.command import data_command
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
+from tools.prototypes.build import BuildOptions, build, read_records
+from tools.prototypes.candidate import REFERENCE, Candidate
+from tools.prototypes.command import data_command
 
 TASK = "data.prototype_tasks:relax"
 SETTINGS = {"seed": 0, "model_hash": "abc"}
@@ -111,7 +111,7 @@ def test_damaged_files_are_named(tmp_path):
 SCRIPT = """
 from pathlib import Path
 from data.test_prototypes_build import SETTINGS, candidate, options
-from atomrl.data.prototypes.build import build
+from tools.prototypes.build import build
 build([candidate(str(n)) for n in range(2000)], options(Path({folder!r})), SETTINGS)
 """
 

@@ -4,12 +4,12 @@ from pymatgen.analysis.prototypes import AFLOW_PROTOTYPE_LIBRARY
 from smact import Element
 from smact.screening import pauling_test
 
-from atomrl.data.prototypes.candidate import IONIC, REFERENCE, SIMILAR, TEXTBOOK, Candidate
-from atomrl.data.prototypes.candidates import POLYMORPHS, candidates, formula_of
-from atomrl.data.prototypes.library import MAX_ATOMS, prototype_structures
-from atomrl.data.prototypes.recipes import MOLECULE, start_structure
-from atomrl.data.prototypes.references import ELEMENTS, reference_candidates, textbook_candidates
-from atomrl.data.prototypes.substitutions import ionic_choices, known_ions, prototype_ions
+from tools.prototypes.candidate import IONIC, REFERENCE, SIMILAR, TEXTBOOK, Candidate
+from tools.prototypes.candidates import POLYMORPHS, candidates, formula_of
+from tools.prototypes.library import MAX_ATOMS, prototype_structures
+from tools.prototypes.recipes import MOLECULE, start_structure
+from tools.prototypes.references import ELEMENTS, reference_candidates, textbook_candidates
+from tools.prototypes.substitutions import ionic_choices, known_ions, prototype_ions
 
 RUTILE = "A2B_tP6_136_f_a:TiO2"
 COUNT = 1200

@@ -6,11 +6,11 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from atomrl.chemistry.hull import Hull
-from atomrl.data.prototypes.check import compare
-from atomrl.data.prototypes.command import data_command
-from atomrl.data.prototypes.finish import finish, split_of
-from atomrl.data.prototypes.load import CARD_FILE, HULL_FILE, SET_FILE, SPLITS, load_prototypes
-from atomrl.errors import UserError
+from atomrl.data.prototype_set import CARD_FILE, HULL_FILE, SET_FILE, SPLITS, load_prototypes
+from atomrl.util.errors import UserError
+from tools.prototypes.check import compare
+from tools.prototypes.command import data_command
+from tools.prototypes.finish import finish, split_of
 
 ROCK_SALT = [[0, 0, 0], [0.5, 0.5, 0.5]]
 NACL_KEY = "AB_cF8_225_a_b:NaCl|Cl>Cl,Na>Na"

@@ -4,11 +4,11 @@ import torch
 from ase.calculators.calculator import CalculationFailed
 from pymatgen.core import Lattice, Structure
 
-from atomrl.data.prototypes import relax
-from atomrl.data.prototypes.candidate import REFERENCE, TEXTBOOK
-from atomrl.data.prototypes.load import load_prototypes
+from atomrl.data.prototype_set import load_prototypes
 from atomrl.force_fields.base import Failure
 from atomrl.force_fields.chgnet import CHGNetCalculator
+from tools.prototypes import relax
+from tools.prototypes.candidate import REFERENCE, TEXTBOOK
 
 ROCK_SALT = "AB_cF8_225_a_b:NaCl"
 

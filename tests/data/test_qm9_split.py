@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from atomrl.data.qm9 import MOLECULES, TRAIN, VALIDATION, load_qm9
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 
 def test_published_ids(qm9_set):

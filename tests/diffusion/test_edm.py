@@ -6,10 +6,10 @@ import pytest
 import torch
 from golden import EDM_CASES, WALKS, GoldenEDM, error, load_edm
 
+from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.records import Prompts
 from atomrl.diffusion.edm import ReverseKernel, alpha, polynomial_gamma, project, remove_mean, sigma
-from atomrl.log_prob import gaussian_log_prob
 from atomrl.policies.molecule import MoleculePolicy
-from atomrl.records import Prompts
 
 EXACT = 1e-5
 

@@ -7,6 +7,7 @@ import torch
 from crystal_models import WALKS, GoldenLDM, golden_ldm
 from golden import error
 
+from atomrl.core.log_prob import gaussian_log_prob
 from atomrl.diffusion.gaussian import (
     LearnedKernel,
     alpha_bar,
@@ -16,8 +17,7 @@ from atomrl.diffusion.gaussian import (
     respaced_times,
     training_loss,
 )
-from atomrl.errors import UserError
-from atomrl.log_prob import gaussian_log_prob
+from atomrl.util.errors import UserError
 
 STEP = 1e-6
 EXACT = 1e-5

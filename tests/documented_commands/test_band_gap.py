@@ -13,7 +13,7 @@ import pytest
 from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.config.checks import check_needs
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from test_train_crystals import backbone

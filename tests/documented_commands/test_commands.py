@@ -19,14 +19,14 @@ import pytest
 
 from atomrl.cli import _COMMANDS, main
 from atomrl.config import load_config
-from atomrl.data.prototypes import candidates
-from atomrl.data.prototypes.candidate import REFERENCE, Candidate
-from atomrl.data.prototypes.recipes import MOLECULE
-from atomrl.data.prototypes.references import BCC, ROCK_SALT, textbook_candidate
 from atomrl.data.qm9 import MoleculeSet
+from atomrl.pretraining import edm_run as pretrain_run
 from atomrl.rewards.build import build_components
-from atomrl.training import pretrain_run
-from results.__main__ import main as results_main
+from studies.__main__ import main as results_main
+from tools.prototypes import candidates
+from tools.prototypes.candidate import REFERENCE, Candidate
+from tools.prototypes.recipes import MOLECULE
+from tools.prototypes.references import BCC, ROCK_SALT, textbook_candidate
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

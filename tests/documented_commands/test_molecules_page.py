@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.config import MoleculeConfig, load_config
-from atomrl.metrics.molecules import METRICS
-from atomrl.training.pretrain_run import PretrainRun
+from atomrl.evaluation.molecules import METRICS
+from atomrl.pretraining.edm_run import PretrainRun
 
 PAGE = (Path(__file__).parents[2] / "docs" / "molecules.md").read_text()
 

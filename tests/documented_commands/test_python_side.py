@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 
-from atomrl.chemistry.crystals import CellBounds
-from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
 from atomrl.chemistry.hull import Hull
 from atomrl.chemistry.rdkit import RdkitRecord
+from atomrl.core.records import Structures
+from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
-from atomrl.records import Structures
+from atomrl.structures.crystals import CellBounds
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "python_side.py"

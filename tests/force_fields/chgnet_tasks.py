@@ -3,7 +3,7 @@
 import os
 import time
 
-import atomrl.chemistry.niggli  # noqa: F401 - what items are made of: imported before the clock of the first item runs
+import atomrl.structures.cells  # noqa: F401 - what items are made of: imported before the clock of the first item runs
 
 XENON, KRYPTON = 54, 36
 

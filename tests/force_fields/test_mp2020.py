@@ -5,8 +5,8 @@ import pytest
 from crystal_samples import PEROVSKITE, ROCK_SALT, SILICON, TRICLINIC
 from pymatgen.core import Lattice, Structure
 
-from atomrl.chemistry.niggli import to_arrays
 from atomrl.force_fields.mp2020 import mp2020_correction
+from atomrl.structures.cells import to_arrays
 
 OXIDE, PEROXIDE, CHLORIDE, SULFIDE = -0.687, -0.465, -0.614, -0.503
 IRON_IN_OXIDES, NICKEL_IN_OXIDES = -2.256, -2.541

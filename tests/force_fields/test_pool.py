@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomrl.errors import UserError
-from atomrl.force_fields.pool import Outcome, WorkerPool
+from atomrl.util.errors import UserError
+from atomrl.workers.pool import Outcome, WorkerPool
 
 HERE = Path(__file__).parent
 
@@ -198,7 +198,7 @@ def test_close_while_a_batch_runs():
 
 SCRIPT = """
 {first}
-from atomrl.force_fields import pool
+from atomrl.workers import pool
 pool.GRACE = 0.2
 with pool.WorkerPool("pool_tasks:nap", 2, timeout={timeout}) as workers:
     workers.map([0.1, 0.1])

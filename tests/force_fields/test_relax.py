@@ -7,9 +7,9 @@ from ase.optimize import BFGS, FIRE
 from crystal_samples import PEROVSKITE, ROCK_SALT
 from pymatgen.core import Lattice, Structure
 
-from atomrl.chemistry.crystals import CellBounds
 from atomrl.force_fields.chgnet import CHGNetCalculator
 from atomrl.force_fields.relax import relax
+from atomrl.structures.crystals import CellBounds
 
 
 class Collapse(Calculator):

@@ -15,17 +15,17 @@ from pymatgen.core import Composition, Lattice, Structure
 
 pytest.importorskip("sevenn", reason="the extra sevennet is not installed: pip install 'atomrl[sevennet]'")
 
-from atomrl.chemistry.crystals import from_pymatgen
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
-from atomrl.chemistry.niggli import to_arrays
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
 from atomrl.force_fields import sevennet
 from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.force_fields.mp2020 import mp2020_correction
 from atomrl.force_fields.sevennet import SevenNetForceField
-from atomrl.records import Structures
-from atomrl.rewards.physics_providers import HullProvider
+from atomrl.measures.physics import HullProvider
+from atomrl.structures.cells import to_arrays
+from atomrl.structures.crystals import from_pymatgen
 from atomrl.testing import check_force_field
+from atomrl.util.errors import UserError
 
 SAMPLES = [PEROVSKITE, SILICON, rattled(ROCK_SALT), CAESIUM_CHLORIDE, TRICLINIC]
 CAESIUM = Structure(Lattice.cubic(6.14), ["Cs", "Cs"], [[0, 0, 0], [0.5, 0.5, 0.5]])

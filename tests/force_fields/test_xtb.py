@@ -10,12 +10,12 @@ import pytest
 import torch
 from test_geometry_checks import WATER, batch, line
 
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
 from atomrl.force_fields import gfn2
 from atomrl.force_fields.base import Failure
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
-from atomrl.records import Structures
 from atomrl.testing import check_force_field
+from atomrl.util.errors import UserError
 
 METHYL = ([6, 1, 1, 1], [[0.0, 0.0, 0.0], [1.08, 0.0, 0.0], [-0.54, 0.935, 0.0], [-0.54, -0.935, 0.0]])
 CHAOS = ([1, 8, 7, 8, 6, 8, 7, 1], (np.random.default_rng(3).permutation(8)[:, None] * [0.4, 0.3, 0.8]).tolist())
@@ -29,7 +29,7 @@ def force_field():
 
 
 def test_worker_side_imports_no_torch():
-    check = "import sys, atomrl.force_fields.worker, atomrl.force_fields.gfn2; sys.exit('torch' in sys.modules)"
+    check = "import sys, atomrl.workers.worker, atomrl.force_fields.gfn2; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 

@@ -6,11 +6,11 @@ import torch
 import torch.distributed as dist
 from test_update import LIMIT, OBJECTIVE, STEPS, plan, policy, score
 
-from atomrl.collective import current
-from atomrl.errors import UserError
-from atomrl.records import Stats
-from atomrl.rollout import RolloutConfig, rollout
-from atomrl.update import UpdateConfig, update, usable
+from atomrl.core.collective import current
+from atomrl.core.records import Stats
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.update import UpdateConfig, update, usable
+from atomrl.util.errors import UserError
 
 
 def step(limit: float) -> Stats:

@@ -5,7 +5,7 @@ import sys
 import torch
 import torch.distributed as dist
 
-from atomrl.collective import current
+from atomrl.core.collective import current
 
 
 def main() -> None:

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from atomrl.errors import NonFiniteLossError, UserError
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import RewardTable, Trajectory
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.update import UpdateConfig, update, usable
 from atomrl.networks.edm import EDMConfig, EDMNetwork
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.crystal import CrystalPolicy
 from atomrl.policies.molecule import MoleculePolicy
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import RewardTable, Trajectory
 from atomrl.rewards.dummy import DummyReward
-from atomrl.rollout import RolloutConfig, rollout
-from atomrl.update import UpdateConfig, update, usable
+from atomrl.util.errors import NonFiniteLossError, UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for the processes of two_ranks.py
 from crystal_models import small_policy

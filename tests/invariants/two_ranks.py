@@ -7,10 +7,10 @@ import torch.distributed as dist
 from staged import after_failures
 from test_update import LIMIT, OBJECTIVE, STEPS, failing_score, plan, policy, reduction
 
-from atomrl.collective import current
-from atomrl.objectives.grpo import GRPO, GRPOConfig
-from atomrl.rollout import RolloutConfig, rollout
-from atomrl.update import UpdateConfig, update, usable
+from atomrl.core.collective import current
+from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.update import UpdateConfig, update, usable
 
 OBJECTIVES = {
     "fed_grpo": OBJECTIVE,

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from atomrl.errors import UserError
-from atomrl.metrics.best_of import best_of_n
+from atomrl.evaluation.best_of import best_of_n
+from atomrl.util.errors import UserError
 
 
 def test_best_of_each_block():

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from atomrl.chemistry.training_smiles import TrainingSmiles
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
+from atomrl.evaluation.molecules import evaluate_molecules
+from atomrl.evaluation.table import Column, Comparison
 from atomrl.force_fields.base import Evaluation, split
-from atomrl.metrics.molecules import evaluate_molecules
-from atomrl.metrics.table import Column, Comparison
-from atomrl.records import Structures
+from atomrl.util.errors import UserError
 
 
 def column(label, structures, records, force, **options):

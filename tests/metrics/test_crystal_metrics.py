@@ -10,19 +10,19 @@ import torch
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, rattled
 from pymatgen.core import Composition, Lattice, Structure
 
-from atomrl.chemistry.crystal_export import AnnotatedCrystals, write_cif, write_extxyz
-from atomrl.chemistry.crystals import from_pymatgen
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
-from atomrl.chemistry.matching import CrystalMatcher
-from atomrl.chemistry.niggli import to_arrays
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
+from atomrl.evaluation.crystals import METRICS, evaluate_crystals
+from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.force_fields.chgnet import CHGNetForceField
-from atomrl.metrics.crystal_verdicts import PHYSICS, CrystalVerdicts, judge_crystals, structure_valid
-from atomrl.metrics.crystals import METRICS, evaluate_crystals
-from atomrl.records import Structures
-from atomrl.rewards.matching import MatchingProvider
-from atomrl.rewards.metrics import CrystalBatch, FeatureProvider, Metric
-from atomrl.rewards.physics_providers import HullProvider
+from atomrl.matching.matcher import CrystalMatcher
+from atomrl.measures.crystal_verdicts import PHYSICS, CrystalVerdicts, judge_crystals, structure_valid
+from atomrl.measures.matching import MatchingProvider
+from atomrl.measures.measure import CrystalBatch, FeatureProvider, Metric
+from atomrl.measures.physics import HullProvider
+from atomrl.structures.cells import to_arrays
+from atomrl.structures.crystals import from_pymatgen
+from atomrl.util.errors import UserError
 
 INF = math.inf
 

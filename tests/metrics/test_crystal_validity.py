@@ -7,8 +7,8 @@ import pytest
 from pymatgen.core import Composition
 from smact.screening import smact_validity
 
-from atomrl.errors import UserError
-from atomrl.metrics.crystal_validity import composition_valid, describe
+from atomrl.measures.crystal_validity import composition_valid, describe
+from atomrl.util.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
 

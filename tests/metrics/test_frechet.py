@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from atomrl.errors import UserError
-from atomrl.metrics.frechet import diversity, frechet_distance
+from atomrl.measures.frechet import diversity, frechet_distance
+from atomrl.util.errors import UserError
 
 
 def rows(mean, covariance, count=200, seed=0):

@@ -6,10 +6,10 @@ import torch
 
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.training_smiles import TrainingSmiles
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
+from atomrl.evaluation.molecules import METRICS, evaluate_molecules
 from atomrl.force_fields.base import Evaluation, split
-from atomrl.metrics.molecules import METRICS, evaluate_molecules
-from atomrl.records import Structures
+from atomrl.util.errors import UserError
 
 REFERENCES = {"H": -10.0, "C": -50.0, "N": -70.0, "O": -100.0, "F": -120.0}
 ATOMS = {1: -10.0, 6: -50.0, 7: -70.0, 8: -100.0, 9: -120.0}

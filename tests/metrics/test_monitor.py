@@ -7,9 +7,9 @@ import torch
 
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import RdkitRecord
-from atomrl.metrics import monitor
-from atomrl.metrics.monitor import MoleculeMonitor
-from atomrl.records import Structures
+from atomrl.core.records import Structures
+from atomrl.evaluation.evaluate import monitor
+from atomrl.evaluation.monitor import MoleculeMonitor
 
 
 class Checker:

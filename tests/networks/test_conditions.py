@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from atomrl.errors import UserError
 from atomrl.networks.conditions import Condition, ConditionModule, guide
+from atomrl.util.errors import UserError
 
 GAP = Condition("band_gap", "value", mean=1.0, std=2.0)
 GROUP = Condition("crystal_system", "category", categories=7)

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from atomrl.errors import UserError
 from atomrl.networks.conditions import Condition, ConditionModule
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.networks.egnn import EGNN, EGNNConfig
 from atomrl.policies.molecule import element_numbers, encode
+from atomrl.util.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from crystal_models import GoldenVAE, golden_vae, small_vae
 from golden import error
 
+from atomrl.core.records import Structures
 from atomrl.networks.crystal_vae import (
     CrystalTensors,
     Decoded,
@@ -17,7 +18,6 @@ from atomrl.networks.crystal_vae import (
     structures_of,
     vae_loss,
 )
-from atomrl.records import Structures
 
 EXACT = 1e-5
 

@@ -8,12 +8,12 @@ from crystal_models import golden_vae, randomized, small_vae
 from small_crystal_set import CRYSTALS, packed
 from torch.nn import functional
 
-from atomrl.chemistry.crystals import from_pymatgen
-from atomrl.metrics.reconstruction import structures_of_batch
+from atomrl.core.records import Structures
+from atomrl.evaluation.reconstruction import structures_of_batch
 from atomrl.networks import predictor as predictor_module
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead, pool
-from atomrl.records import Structures
+from atomrl.structures.crystals import from_pymatgen
 
 TARGETS = ("gap", "energy")
 SHAPES = [

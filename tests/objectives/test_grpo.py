@@ -8,17 +8,17 @@ import pytest
 import torch
 from staged import after_failures
 
-from atomrl.errors import UserError
-from atomrl.normalize import normalize
-from atomrl.objectives.base import Objective
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
-from atomrl.objectives.grpo import GRPO, GRPOConfig
-from atomrl.objectives.likelihood import StepTerms
+from atomrl.core.normalize import normalize
+from atomrl.core.objectives.base import Objective
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.objectives.likelihood import StepTerms
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import GATED, RewardTable
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.update import UpdateConfig, update, usable
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import GATED, RewardTable
-from atomrl.rollout import RolloutConfig, rollout
-from atomrl.update import UpdateConfig, update, usable
+from atomrl.util.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "crystal_rewards.json").read_text())["grpo_loss"]
 

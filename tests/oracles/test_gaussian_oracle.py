@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from atomrl.advantages import Advantages
-from atomrl.log_prob import gaussian_log_prob
-from atomrl.objectives.base import Samples, StepLoss, Term
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.advantages import Advantages
+from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.objectives.base import Samples, StepLoss, Term
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.protocols import Collective, DiffusionPolicy
+from atomrl.core.records import RewardTable, Trajectory
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.update import UpdateConfig, update
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.protocols import Collective, DiffusionPolicy
-from atomrl.records import RewardTable, Trajectory
-from atomrl.rollout import RolloutConfig, rollout
-from atomrl.update import UpdateConfig, update
 
 MEAN = [0.0, 0.0, 0.0, 0.8, -0.4]
 VARIANCE = 0.25

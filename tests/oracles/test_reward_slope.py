@@ -7,9 +7,9 @@ from scipy.stats import linregress, norm, spearmanr, ttest_1samp
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from atomrl.config import load_config
-from atomrl.log_prob import gaussian_log_prob
+from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.update import update, usable
 from atomrl.training.rl_module import build_module
-from atomrl.update import update, usable
 
 ITERATIONS = 9
 # The demo's experiment, but for counts that let one core finish in two minutes: a short walk (20 steps), molecules of

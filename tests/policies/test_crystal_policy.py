@@ -5,13 +5,13 @@ import torch
 from crystal_models import WALKS, golden_ldm, golden_vae, small_policy, small_vae
 from golden import error
 
-from atomrl.errors import UserError
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Prompts
+from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.networks.conditions import Condition
 from atomrl.policies.crystal import CrystalPolicy, Sampling, encode, measure_latent_std
-from atomrl.prompts import PromptPlan, SizeDistribution
-from atomrl.records import Prompts
-from atomrl.rollout import RolloutConfig, rollout
 from atomrl.testing import check_policy
+from atomrl.util.errors import UserError
 
 GAP = Condition("band_gap", "value", mean=1.0, std=0.5)
 WALK_STEPS = 20

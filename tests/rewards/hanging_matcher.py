@@ -2,7 +2,7 @@
 
 import time
 
-from atomrl.chemistry.matching_task import Compare, outcome_of, run
+from atomrl.matching.task import Compare, outcome_of, run
 
 CAESIUM, MAGNESIUM = 55, 12
 

@@ -11,17 +11,16 @@ from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, ra
 from pymatgen.core import Composition, Lattice, Structure
 from staged import after_failures
 
-from atomrl.chemistry import matching
-from atomrl.chemistry.amd import AMDDistances
-from atomrl.chemistry.crystals import from_pymatgen
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
-from atomrl.chemistry.matching import CrystalMatcher
-from atomrl.chemistry.niggli import to_arrays
-from atomrl.errors import UserError
+from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.records import Prompts, Structures
 from atomrl.force_fields.chgnet import CHGNetForceField
-from atomrl.force_fields.pool import TIMEOUT
-from atomrl.objectives.grpo import GRPO, GRPOConfig
-from atomrl.records import Prompts, Structures
+from atomrl.matching import matcher as matching
+from atomrl.matching.amd import AMDDistances
+from atomrl.matching.matcher import CrystalMatcher
+from atomrl.measures.matching import AMDProvider, MatchingProvider
+from atomrl.measures.measure import CrystalBatch
+from atomrl.measures.physics import HullProvider, vae_feature_provider
 from atomrl.rewards.components import (
     CompositionDiversityReward,
     CreativityReward,
@@ -29,12 +28,13 @@ from atomrl.rewards.components import (
     RewardComponent,
     StructureDiversityReward,
 )
-from atomrl.rewards.matching import AMDProvider, MatchingProvider
-from atomrl.rewards.metrics import CrystalBatch
-from atomrl.rewards.physics_providers import HullProvider, vae_feature_provider
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.cells import to_arrays
+from atomrl.structures.crystals import from_pymatgen
 from atomrl.testing import check_reward
 from atomrl.training.score_log import summarise
+from atomrl.util.errors import UserError
+from atomrl.workers.pool import TIMEOUT
 
 REFERENCES = [SILICON, PEROVSKITE, ROCK_SALT]
 PHASES = [("Na", -1.31), ("Cl", -1.84), ("NaCl", -3.39), ("Cs", -0.86), ("Si", -5.31), ("Mg", -1.6), ("O", -4.95)]

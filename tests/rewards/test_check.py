@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomrl.chemistry.crystals import check_cells
 from atomrl.cli import main
+from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.domains.crystal_judges import CrystalJudges
-from atomrl.errors import UserError
+from atomrl.measures.measure import CrystalBatch, Metric
 from atomrl.networks.crystal_vae import CrystalVAE
-from atomrl.records import Prompts, RewardTable, Structures
 from atomrl.rewards.check import example_crystals, load_reward, report
 from atomrl.rewards.components import CustomReward
 from atomrl.rewards.dummy import DummyReward
-from atomrl.rewards.metrics import CrystalBatch, Metric
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.crystals import check_cells
+from atomrl.util.errors import UserError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_reward.py"
 

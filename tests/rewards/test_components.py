@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from atomrl.errors import UserError
+from atomrl.measures.measure import BatchMetrics, CrystalBatch, FeatureProvider, Metric
 from atomrl.rewards.components import (
     CompositionDiversityReward,
     CreativityReward,
@@ -14,8 +14,8 @@ from atomrl.rewards.components import (
     PredictorReward,
     StructureDiversityReward,
 )
-from atomrl.rewards.metrics import BatchMetrics, CrystalBatch, FeatureProvider, Metric
 from atomrl.rewards.mmd import leave_one_out, subsample
+from atomrl.util.errors import UserError
 
 NO_NUMBERS = ["1.0", None, [1], True, math.nan, math.inf]
 

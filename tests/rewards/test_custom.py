@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from atomrl.errors import UserError
 from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores, unique_names
-from atomrl.rewards.custom import load_object
+from atomrl.user_code.load import load_object
+from atomrl.util.errors import UserError
 
 FILE = """
 import torch

@@ -2,7 +2,7 @@
 
 import torch
 
-from atomrl.records import Prompts, Structures
+from atomrl.core.records import Prompts, Structures
 from atomrl.rewards.dummy import DummyReward
 from atomrl.testing import check_reward
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomrl.advantages import Groups
-from atomrl.errors import UserError
+from atomrl.core.advantages import Groups
+from atomrl.core.records import Prompts, Structures
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
-from atomrl.records import Prompts, Structures
 from atomrl.rewards.base import Physics, reference_energies
 from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward, score_physics
 from atomrl.testing import check_reward
+from atomrl.util.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "molecule_rewards.json").read_text())["terminal_reward"]
 TYPES = (1, 6, 7, 8, 9)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomrl.advantages import Groups
-from atomrl.errors import UserError
-from atomrl.normalize import NORMALIZE_FNS, normalize
+from atomrl.core.advantages import Groups
+from atomrl.core.normalize import NORMALIZE_FNS, normalize
+from atomrl.util.errors import UserError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "crystal_rewards.json").read_text())["normalize_fn"]
 

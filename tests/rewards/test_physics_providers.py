@@ -9,15 +9,15 @@ from crystal_models import small_vae
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON
 from pymatgen.core import Composition
 
-from atomrl.chemistry.crystals import from_pymatgen, to_pymatgen
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.chgnet import CHGNetForceField
-from atomrl.records import Structures
+from atomrl.measures.measure import BatchMetrics, CrystalBatch
+from atomrl.measures.physics import HullProvider, vae_feature_provider, vae_features
 from atomrl.rewards.components import EnergyReward, StructureDiversityReward
-from atomrl.rewards.metrics import BatchMetrics, CrystalBatch
-from atomrl.rewards.physics_providers import HullProvider, vae_feature_provider, vae_features
+from atomrl.structures.crystals import from_pymatgen, to_pymatgen
+from atomrl.util.errors import UserError
 
 KEY = HullKey("fake-1", "MP2020", "set-1")
 PHASES = [("Na", -1.3), ("Cl2", -1.8), ("NaCl", -3.4), ("Cs", -0.9), ("Si", -5.4)]

@@ -9,15 +9,15 @@ from crystal_models import small_vae
 from small_crystal_set import CRYSTALS
 
 from atomrl.checkpoints.predictor import save_predictor
-from atomrl.chemistry.crystals import from_pymatgen
-from atomrl.errors import UserError
+from atomrl.core.records import Prompts
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
-from atomrl.records import Prompts
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import PredictorReward, Scores
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.crystals import from_pymatgen
 from atomrl.testing import check_reward
+from atomrl.util.errors import UserError
 
 TARGET = "src.rl_module.components.PredictorReward"
 

@@ -6,14 +6,14 @@ from collections import Counter
 import pytest
 import torch
 
-from atomrl.errors import UserError
-from atomrl.normalize import normalize
-from atomrl.records import Prompts, Structures
+from atomrl.core.normalize import normalize
+from atomrl.core.records import Prompts, Structures
+from atomrl.measures.measure import CrystalBatch, Metric
 from atomrl.rewards.check import example_crystals
 from atomrl.rewards.components import CreativityReward, CustomReward, EnergyReward, RewardComponent, Scores
-from atomrl.rewards.metrics import CrystalBatch, Metric
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.testing import check_reward
+from atomrl.util.errors import UserError
 
 
 class Provider:

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from atomrl.cli import main
-from atomrl.errors import UserError
 from atomrl.rewards import components
 from atomrl.rewards.build import build_components
-from atomrl.rewards.trust import BUILT_IN, COMPONENTS, foreign_code
 from atomrl.training.rl_module import RLModule
+from atomrl.user_code.trust import BUILT_IN, COMPONENTS, foreign_code
+from atomrl.util.errors import UserError
 
 OURS = f"{COMPONENTS}.CreativityReward"
 CODE = """

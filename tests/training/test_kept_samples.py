@@ -9,15 +9,15 @@ import small_backbone
 import torch
 from small_crystal_set import CRYSTALS
 
-from atomrl import evaluation
 from atomrl.checkpoints.backbone import load_backbone
-from atomrl.chemistry.crystals import from_pymatgen
 from atomrl.cli import main
-from atomrl.errors import UserError
-from atomrl.evaluation import SamplePlan, draw
-from atomrl.kept_samples import KeptBatches, KeptSamples
-from atomrl.records import Prompts, Structures
-from atomrl.rollout import rollout
+from atomrl.core.records import Prompts, Structures
+from atomrl.core.rollout import rollout
+from atomrl.evaluation.evaluate import SamplePlan, draw
+from atomrl.evaluation.evaluate import evaluate as evaluation
+from atomrl.evaluation.kept_samples import KeptBatches, KeptSamples
+from atomrl.structures.crystals import from_pymatgen
+from atomrl.util.errors import UserError
 
 PLAN = SamplePlan(count=12, time_step=5, seed=3, micro_batch_size=4)
 CPU = torch.device("cpu")

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from atomrl.config import TrainSection, load_config
-from atomrl.iteration import IterationConfig
-from atomrl.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.iteration import IterationConfig
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.rollout import RolloutConfig
 from atomrl.policies.toy import SubspaceGaussian
-from atomrl.prompts import PromptPlan, SizeDistribution
 from atomrl.rewards.dummy import DummyReward
-from atomrl.rollout import RolloutConfig
 from atomrl.training import callbacks
 from atomrl.training.callbacks import Checkpoints, Limits, Progress
 from atomrl.training.parts import Parts

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from atomrl.checkpoints.backbone import load_backbone
+from atomrl.core.schedules import tail_factor
 from atomrl.data.batches import SizedBatches
 from atomrl.data.qm9 import load_qm9, split
-from atomrl.errors import UserError
-from atomrl.schedules import tail_factor
-from atomrl.training.pretrain_run import pretrain_edm
-from atomrl.training.pretraining import PretrainConfig, Pretraining
+from atomrl.pretraining.base import PretrainConfig, Pretraining
+from atomrl.pretraining.edm_run import pretrain_edm
+from atomrl.util.errors import UserError
 
 SMALL = [
     "model.hidden=16",

@@ -12,17 +12,17 @@ from small_pretraining import SMALL, ctrl_c  # noqa: F401 - a fixture
 
 from atomrl.cli import main
 from atomrl.data.packed_crystals import load_splits
-from atomrl.data.prototypes.load import CARD_FILE, SET_FILE
-from atomrl.errors import UserError
+from atomrl.data.prototype_set import CARD_FILE, SET_FILE
 from atomrl.networks.crystal_vae import CrystalVAEConfig, LossWeights
+from atomrl.pretraining.base import PretrainConfig
+from atomrl.pretraining.crystal_run import pretrain_ldm, pretrain_vae
+from atomrl.pretraining.edm_run import pretrain_edm
+from atomrl.pretraining.predictor_run import pretrain_predictor
+from atomrl.pretraining.saving import checkpoint_to_continue
+from atomrl.pretraining.session import Session
+from atomrl.pretraining.vae import PretrainVAE
 from atomrl.training import pretrain_checks, pretrain_session
-from atomrl.training.pretrain_crystal_run import pretrain_ldm, pretrain_vae
-from atomrl.training.pretrain_predictor_run import pretrain_predictor
-from atomrl.training.pretrain_run import pretrain_edm
-from atomrl.training.pretrain_saving import checkpoint_to_continue
-from atomrl.training.pretrain_session import Session
-from atomrl.training.pretrain_vae import PretrainVAE
-from atomrl.training.pretraining import PretrainConfig
+from atomrl.util.errors import UserError
 
 TINY = ["model.width=16", "model.heads=2", "model.feedforward=32", "model.layers=1", "model.latent=4"]
 

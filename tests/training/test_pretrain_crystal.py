@@ -17,15 +17,15 @@ from atomrl.checkpoints.crystal import load_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
 from atomrl.cli import main
 from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches, augment
-from atomrl.errors import UserError
-from atomrl.metrics.reconstruction import match_rate, mismatches, structures_of_batch
+from atomrl.evaluation.reconstruction import match_rate, mismatches, structures_of_batch
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import encode
-from atomrl.training.pretrain_crystal_run import FRAMES, pretrain_ldm, pretrain_vae
-from atomrl.training.pretrain_ldm import PretrainLDM
-from atomrl.training.pretrain_vae import PretrainVAE
-from atomrl.training.pretraining import PretrainConfig
+from atomrl.pretraining.base import PretrainConfig
+from atomrl.pretraining.crystal_run import FRAMES, pretrain_ldm, pretrain_vae
+from atomrl.pretraining.ldm import PretrainLDM
+from atomrl.pretraining.vae import PretrainVAE
+from atomrl.util.errors import UserError
 
 TINY_VAE = CrystalVAEConfig(width=16, heads=2, feedforward=32, layers=1, latent=4)
 VAE = [f"model.{name}={getattr(TINY_VAE, name)}" for name in ("width", "heads", "feedforward", "layers", "latent")]

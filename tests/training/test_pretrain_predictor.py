@@ -16,13 +16,13 @@ from atomrl.checkpoints.vae import load_vae, save_vae
 from atomrl.cli import main
 from atomrl.data.crystal_batches import CrystalBatches, augmented
 from atomrl.data.packed_crystals import PackedCrystals, load_splits
-from atomrl.data.prototypes.load import load_prototypes
-from atomrl.errors import UserError
+from atomrl.data.prototype_set import load_prototypes
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
-from atomrl.training import pretrain_predictor_run
-from atomrl.training.pretrain_predictor import PretrainPredictor
-from atomrl.training.pretrain_predictor_run import errors, pretrain_predictor, standardize, with_properties
-from atomrl.training.pretraining import PretrainConfig
+from atomrl.pretraining import predictor_run as pretrain_predictor_run
+from atomrl.pretraining.base import PretrainConfig
+from atomrl.pretraining.predictor import PretrainPredictor
+from atomrl.pretraining.predictor_run import errors, pretrain_predictor, standardize, with_properties
+from atomrl.util.errors import UserError
 
 GAPS = np.array([8.5, 3.2, np.nan, 1.1, 8.0, 3.0, 7.8, 14.2])
 ENERGIES = np.array([-2.0, np.nan, np.nan, 0.0, -1.9, -3.5, -3.0, -3.2])

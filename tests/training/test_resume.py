@@ -18,7 +18,7 @@ from atomrl.training.run import train
 sys.path.insert(0, str(Path(__file__).parent))
 from small_backbone import TINY, write
 
-from results.steps import TrainedRun
+from studies.steps import TrainedRun
 
 
 def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from atomrl.config import load_config
 from atomrl.domains.molecule_panel import MoleculePanel
-from atomrl.errors import NonFiniteLossError, UserError
 from atomrl.rewards.dummy import DummyReward
 from atomrl.training.run import train, train_and_evaluate
+from atomrl.util.errors import NonFiniteLossError, UserError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_backbone import TINY, write

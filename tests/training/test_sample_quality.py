@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from atomrl.chemistry.bonds import valence
+from atomrl.core.records import Structures
 from atomrl.data.qm9 import MoleculeSet
-from atomrl.records import Structures
-from atomrl.training import pretrain_run
-from atomrl.training.pretrain_edm import PretrainEDM
-from atomrl.training.pretrain_run import pretrain_edm
+from atomrl.pretraining import edm_run as pretrain_run
+from atomrl.pretraining.edm import PretrainEDM
+from atomrl.pretraining.edm_run import pretrain_edm
 
 TINY = [
     "model.hidden=8",

@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from atomrl.advantages import Advantages
 from atomrl.cli import main
 from atomrl.config import load_config
+from atomrl.core.advantages import Advantages
+from atomrl.core.objectives.fed_grpo import FedGRPO
+from atomrl.core.protocols import Collective
+from atomrl.core.records import RewardTable, Structures
 from atomrl.force_fields.xtb import XTBForceField
-from atomrl.objectives.fed_grpo import FedGRPO
 from atomrl.policies.molecule import MoleculePolicy
-from atomrl.protocols import Collective
-from atomrl.records import RewardTable, Structures
 from atomrl.training.run import train
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -242,7 +242,7 @@ def scoring_workers() -> set[int]:
             command = (path / "cmdline").read_text()
         except FileNotFoundError:  # it ended meanwhile
             continue
-        if int(parent) == os.getpid() and "atomrl.force_fields.worker" in command:
+        if int(parent) == os.getpid() and "atomrl.workers.worker" in command:
             found.add(int(path.name))
     return found
 

@@ -18,16 +18,16 @@ from atomrl.checkpoints.stored import read_stored
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.cli import main
 from atomrl.config import load_config
-from atomrl.data.prototypes.load import HULL_FILE
+from atomrl.core.records import Structures
+from atomrl.data.prototype_set import HULL_FILE
 from atomrl.domains import crystal_panel
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.domains.crystals import CrystalDomain
-from atomrl.evaluation import SamplePlan, compare, sample
+from atomrl.evaluation.evaluate import SamplePlan, compare, sample
+from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
-from atomrl.kept_samples import KeptSamples, Noted
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import Sampling
-from atomrl.records import Structures
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_backbone

@@ -9,9 +9,9 @@ from typing import Any
 
 from atomrl.checkpoints.folder import fill, module_from, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
-from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from atomrl.checkpoints.folder import config_from, fill, module_from, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
-from atomrl.errors import UserError
 from atomrl.networks.conditions import Condition, ConditionModule
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import CrystalPolicy, Sampling
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)

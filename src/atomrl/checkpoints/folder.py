@@ -13,8 +13,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from atomrl.errors import UserError, first_line
-from atomrl.files import write_json, write_whole
+from atomrl.util.errors import UserError, first_line
+from atomrl.util.files import write_json, write_whole
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

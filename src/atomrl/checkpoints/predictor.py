@@ -14,8 +14,8 @@ from atomrl.checkpoints.folder import config_from, fill, read_folder, write_fold
 from atomrl.checkpoints.stored import Stored
 from atomrl.checkpoints.vae import PREFIX as VAE
 from atomrl.checkpoints.vae import vae_of
-from atomrl.errors import UserError
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
+from atomrl.util.errors import UserError
 
 HEAD = "predictor."
 """Of the perceptron's names in the file."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from atomrl.checkpoints.folder import read_folder, refuse_pointer, require_tensors
-from atomrl.errors import UserError, first_line
+from atomrl.util.errors import UserError, first_line
 
 SHIPPED = ("edm_qm9_small", "crystal_small")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from atomrl.checkpoints.folder import fill, module_from, write_folder
 from atomrl.checkpoints.stored import Stored, read_stored
-from atomrl.errors import UserError
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
+from atomrl.util.errors import UserError
 
 PREFIX = "vae."
 """Of the names in the file: the same as in a whole backbone's."""

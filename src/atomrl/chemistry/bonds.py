@@ -22,7 +22,7 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 ORDERS = ("single", "double", "triple")
 ELEMENTS = len(chemical_symbols)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
-from atomrl.errors import UserError
-from atomrl.extras import extra
-from atomrl.files import write_json
+from atomrl.util.errors import UserError
+from atomrl.util.files import write_json
+from atomrl.util.optional_imports import extra
 
 with extra("crystals"):
     from pymatgen.core import Composition, Element

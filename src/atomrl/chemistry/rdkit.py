@@ -13,9 +13,9 @@ import torch
 
 from atomrl.chemistry.bonds import bond_orders
 from atomrl.chemistry.rdkit_task import BondedMolecule, Named
-from atomrl.closing import Closing
-from atomrl.force_fields.pool import Outcome, WorkerPool
-from atomrl.records import Structures
+from atomrl.core.records import Structures
+from atomrl.util.closeable import Closing
+from atomrl.workers.pool import Outcome, WorkerPool
 
 PROTOCOL = "edm-2022"
 TASK = "atomrl.chemistry.rdkit_task:name"

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from atomrl.errors import UserError
-from atomrl.files import write_whole
+from atomrl.util.errors import UserError
+from atomrl.util.files import write_whole
 
 ASSET = ("assets", "qm9_train_smiles.safetensors")
 

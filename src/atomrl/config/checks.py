@@ -12,7 +12,7 @@ from typing import Any
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig, MoleculeTrain
 from atomrl.config.sections import Config, TrainSection
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 REWARDS = {"molecules": ("xtb", "dummy"), "crystals": ("reinforce", "dummy")}
 

@@ -20,7 +20,7 @@ from atomrl.config.checks import check
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import Config
-from atomrl.errors import UserError, first_line
+from atomrl.util.errors import UserError, first_line
 
 EXPERIMENTS = "experiment/"
 """Folder of the YAML files that `experiment=` names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from atomrl.update import UpdateConfig
+from atomrl.core.update import UpdateConfig
 
 
 @dataclass(frozen=True)

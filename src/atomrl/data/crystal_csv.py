@@ -21,14 +21,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
-from atomrl.chemistry.crystals import check_cells, from_crystals
-from atomrl.chemistry.niggli import Crystal
-from atomrl.cores import cores
 from atomrl.data.qm9 import cache_folder
-from atomrl.errors import UserError
-from atomrl.files import write_json, write_whole
-from atomrl.force_fields.pool import TIMEOUT as TIMED_OUT
-from atomrl.force_fields.pool import WORKER_DIED, WorkerPool
+from atomrl.structures.cells import Crystal
+from atomrl.structures.crystals import check_cells, from_crystals
+from atomrl.util.cpu_count import cores
+from atomrl.util.errors import UserError
+from atomrl.util.files import write_json, write_whole
+from atomrl.workers.pool import TIMEOUT as TIMED_OUT
+from atomrl.workers.pool import WORKER_DIED, WorkerPool
 
 log = logging.getLogger(__name__)
 
@@ -212,7 +212,7 @@ def _parse(path: Path, workers: int) -> CrystalSet:
     try:
         with (
             path.open(newline="", encoding="utf-8-sig") as file,
-            WorkerPool("atomrl.chemistry.niggli:parse_cif", workers, TIMEOUT) as pool,
+            WorkerPool("atomrl.structures.cells:parse_cif", workers, TIMEOUT) as pool,
         ):
             for block in _blocks(path, csv.reader(file)):
                 _add_block(packed, block, pool)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from atomrl.chemistry.hull import Hull
 from atomrl.data.packed_crystals import SHIPPED, PackedCrystals, load_splits
-from atomrl.data.prototypes.load import ASSETS, HULL_FILE
-from atomrl.errors import UserError
+from atomrl.data.prototype_set import ASSETS, HULL_FILE
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atomrl.chemistry.niggli import Crystal
 from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
-from atomrl.data.prototypes.load import ASSETS, SET_FILE, PrototypeSet, load_prototypes
-from atomrl.errors import UserError
+from atomrl.data.prototype_set import ASSETS, SET_FILE, PrototypeSet, load_prototypes
 from atomrl.networks.crystal_vae import CrystalTensors
+from atomrl.structures.cells import Crystal
+from atomrl.util.errors import UserError
 
 SHIPPED = "prototypes"
 CSV_FILES = {"train": "train.csv", "val": "val.csv"}

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from atomrl.errors import UserError
-from atomrl.files import write_whole
+from atomrl.util.errors import UserError
+from atomrl.util.files import write_whole
 
 ATOMIC_NUMBERS = {"H": 1, "C": 6, "N": 7, "O": 8, "F": 9}
 PARTS = ("qm9_part1.csv", "qm9_part2.csv", "qm9_part3.csv")

@@ -21,11 +21,11 @@ from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import name
 from atomrl.chemistry.training_smiles import TrainingSmiles
+from atomrl.core.records import Structures
 from atomrl.data.batches import pad
 from atomrl.data.qm9 import SPLIT_SEED, MoleculeSet, load_qm9, split
-from atomrl.files import write_whole
 from atomrl.force_fields.base import Failure
-from atomrl.records import Structures
+from atomrl.util.files import write_whole
 
 BATCH = 2048
 SMILES_FILE = "qm9_train_smiles.safetensors"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 
 def full_batches(count: int, batch_size: int) -> int:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from atomrl.diffusion.edm import ReverseKernel
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 DIFFUSION_STEPS = 1000
 SAMPLERS = ("ddpm", "ddim")

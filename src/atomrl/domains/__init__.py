@@ -8,7 +8,7 @@ from typing import Any
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import Config
 from atomrl.domains.base import Domain, Judged, Model, Panel
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 __all__ = ["Domain", "Judged", "Model", "Panel", "domain_for", "domain_of"]
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from atomrl.checkpoints.stored import Stored
-from atomrl.closing import Closing
 from atomrl.config import Config
-from atomrl.kept_samples import KeptSamples
-from atomrl.metrics.definition import Metrics
-from atomrl.protocols import DiffusionPolicy, Monitor, Reward
-from atomrl.records import Prompts, Structures
-from atomrl.stages import Stage
+from atomrl.core.protocols import DiffusionPolicy, Monitor, Reward
+from atomrl.core.records import Prompts, Structures
+from atomrl.core.stages import Stage
+from atomrl.evaluation.definition import Metrics
+from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.util.closeable import Closing
 
 
 class Model(Protocol):

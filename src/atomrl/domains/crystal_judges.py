@@ -8,21 +8,21 @@ from typing import TypedDict
 
 import torch
 
-from atomrl.chemistry.amd import AMDDistances
-from atomrl.chemistry.matching import CrystalMatcher
-from atomrl.chemistry.niggli import Crystal
 from atomrl.config.crystals import CrystalReward
-from atomrl.cores import cores
+from atomrl.core.records import Structures
 from atomrl.data.crystal_reference import CrystalReference
-from atomrl.data.prototypes.rejudge import hull_file
-from atomrl.errors import UserError
 from atomrl.force_fields.chgnet import CHGNetForceField
-from atomrl.metrics.crystal_verdicts import FEATURES
+from atomrl.matching.amd import AMDDistances
+from atomrl.matching.matcher import CrystalMatcher
+from atomrl.measures.crystal_verdicts import FEATURES
+from atomrl.measures.matching import AMDProvider, MatchingProvider
+from atomrl.measures.measure import FeatureProvider, MetricProvider
+from atomrl.measures.physics import HullProvider, vae_feature_provider
 from atomrl.networks.crystal_vae import CrystalVAE
-from atomrl.records import Structures
-from atomrl.rewards.matching import AMDProvider, MatchingProvider
-from atomrl.rewards.metrics import FeatureProvider, MetricProvider
-from atomrl.rewards.physics_providers import HullProvider, vae_feature_provider
+from atomrl.structures.cells import Crystal
+from atomrl.util.cpu_count import cores
+from atomrl.util.errors import UserError
+from tools.prototypes.rejudge import hull_file
 
 
 class Place(TypedDict):

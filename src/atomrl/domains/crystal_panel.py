@@ -10,22 +10,22 @@ from pathlib import Path
 
 import torch
 
-from atomrl.chemistry.crystal_export import AnnotatedCrystals, write_cif, write_extxyz
-from atomrl.chemistry.crystals import check_cells, from_crystals, to_crystals
+from atomrl.core.protocols import Reward
+from atomrl.core.records import Prompts, Structures
 from atomrl.domains.base import Judged, Panel
 from atomrl.domains.crystal_judges import CrystalJudges
-from atomrl.errors import UserError
-from atomrl.force_fields.pool import TIMEOUT, WORKER_DIED, WorkerPool
-from atomrl.kept_samples import KeptSamples, Noted
-from atomrl.metrics.best_of import best_of_n
-from atomrl.metrics.crystal_validity import composition_valid
-from atomrl.metrics.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
-from atomrl.metrics.crystals import CrystalMetrics, evaluate_crystals
-from atomrl.protocols import Reward
-from atomrl.records import Prompts, Structures
-from atomrl.rewards.metrics import CrystalBatch, Metric, MetricProvider
-from atomrl.rewards.physics_providers import HullProvider
+from atomrl.evaluation.best_of import best_of_n
+from atomrl.evaluation.crystals import CrystalMetrics, evaluate_crystals
+from atomrl.evaluation.kept_samples import KeptSamples, Noted
+from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
+from atomrl.measures.crystal_validity import composition_valid
+from atomrl.measures.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
+from atomrl.measures.measure import CrystalBatch, Metric, MetricProvider
+from atomrl.measures.physics import HullProvider
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.crystals import check_cells, from_crystals, to_crystals
+from atomrl.util.errors import UserError
+from atomrl.workers.pool import TIMEOUT, WORKER_DIED, WorkerPool
 
 RELAX = "atomrl.force_fields.relax_task:relax_crystal"
 FMAX, MAX_STEPS, MAX_SECONDS = 0.1, 300, 120.0

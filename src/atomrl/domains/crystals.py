@@ -10,18 +10,17 @@ import torch
 
 from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of
 from atomrl.checkpoints.stored import Stored
-from atomrl.chemistry.crystal_export import AnnotatedCrystals, write_cif, write_extxyz
-from atomrl.chemistry.crystals import check_cells, compositions, readable_formula
 from atomrl.config import CrystalConfig
+from atomrl.core.protocols import Reward
+from atomrl.core.records import Structures
+from atomrl.core.stages import Stage
 from atomrl.domains.base import Domain
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
-from atomrl.errors import UserError
-from atomrl.metrics.crystal_monitor import CrystalMonitor
-from atomrl.metrics.crystal_verdicts import component_metric
+from atomrl.evaluation.crystal_monitor import CrystalMonitor
+from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
+from atomrl.measures.crystal_verdicts import component_metric
 from atomrl.policies.crystal import Sampling
-from atomrl.protocols import Reward
-from atomrl.records import Structures
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import (
     CompositionDiversityReward,
@@ -33,7 +32,8 @@ from atomrl.rewards.components import (
 )
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.reinforce import ReinforceReward
-from atomrl.stages import Stage
+from atomrl.structures.crystals import check_cells, compositions, readable_formula
+from atomrl.util.errors import UserError
 
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
 """Metrics that creativity or energy pay for."""

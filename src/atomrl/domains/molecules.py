@@ -9,21 +9,21 @@ from pathlib import Path
 
 from atomrl.checkpoints.backbone import Backbone, backbone_of
 from atomrl.checkpoints.stored import Stored
-from atomrl.chemistry.export import Annotated, write_extxyz, write_sdf
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.config import MoleculeConfig
+from atomrl.core.protocols import Reward
+from atomrl.core.records import Structures
+from atomrl.core.stages import Stage
 from atomrl.domains.base import Domain
 from atomrl.domains.molecule_panel import MoleculePanel
-from atomrl.errors import UserError
+from atomrl.evaluation.monitor import MoleculeMonitor
+from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.xtb import XTBForceField
-from atomrl.metrics.monitor import MoleculeMonitor
 from atomrl.policies.molecule import element_numbers
-from atomrl.protocols import Reward
-from atomrl.records import Structures
 from atomrl.rewards.base import reference_energies
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward, force_energy_stages
-from atomrl.stages import Stage
+from atomrl.util.errors import UserError
 
 log = logging.getLogger(__name__)
 

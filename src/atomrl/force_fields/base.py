@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from atomrl.records import Structures
+    from atomrl.core.records import Structures
 
 MIN_DISTANCE = 0.4
 """Å. Atoms closer than this overlap: no bond is shorter than H-H (0.74 Å), and at 0.001-0.3 Å GFN2 returns finite

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atomrl.chemistry.crystals import CellBounds, check_cells, to_crystals
-from atomrl.chemistry.niggli import Crystal
-from atomrl.closing import Closing
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
 from atomrl.force_fields.base import Evaluation
-from atomrl.force_fields.pool import WorkerPool
-from atomrl.records import Structures
+from atomrl.structures.cells import Crystal
+from atomrl.structures.crystals import CellBounds, check_cells, to_crystals
+from atomrl.util.closeable import Closing
+from atomrl.util.errors import UserError
+from atomrl.workers.pool import WorkerPool
 
 
 @dataclass(frozen=True)

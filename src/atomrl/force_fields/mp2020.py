@@ -12,8 +12,8 @@ from __future__ import annotations
 import warnings
 from functools import cache
 
-from atomrl.chemistry.niggli import Crystal
-from atomrl.extras import extra
+from atomrl.structures.cells import Crystal
+from atomrl.util.optional_imports import extra
 
 with extra("crystals"):
     from pymatgen.core import Structure

@@ -17,10 +17,10 @@ from ase.filters import FrechetCellFilter
 from ase.optimize import FIRE
 from ase.optimize.optimize import Optimizer
 
-from atomrl.chemistry.crystals import CellBounds, check_cells
-from atomrl.extras import extra
+from atomrl.core.records import Structures
 from atomrl.force_fields.base import Failure
-from atomrl.records import Structures
+from atomrl.structures.crystals import CellBounds, check_cells
+from atomrl.util.optional_imports import extra
 
 with extra("crystals"):
     from pymatgen.core import Structure

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from atomrl.chemistry.niggli import Crystal, to_arrays
-from atomrl.extras import extra
 from atomrl.force_fields.chgnet import CHGNetCalculator
 from atomrl.force_fields.relax import relax
+from atomrl.structures.cells import Crystal, to_arrays
+from atomrl.util.optional_imports import extra
 
 with extra("crystals"):
     from pymatgen.core import Lattice, Structure

@@ -23,12 +23,12 @@ import torch
 from ase import Atoms
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from atomrl.chemistry.crystals import CellBounds
-from atomrl.chemistry.niggli import Crystal
-from atomrl.errors import UserError
-from atomrl.extras import extra
 from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked
 from atomrl.force_fields.mp2020 import MP2020, mp2020_correction
+from atomrl.structures.cells import Crystal
+from atomrl.structures.crystals import CellBounds
+from atomrl.util.errors import UserError
+from atomrl.util.optional_imports import extra
 
 with extra("sevennet"), warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch.jit, which e3nn uses

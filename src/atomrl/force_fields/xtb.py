@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from atomrl.cores import cores
-from atomrl.errors import UserError
 from atomrl.force_fields.base import ODD_ELECTRONS, Evaluation, Geometry, check_geometries, odd_electrons, split
-from atomrl.force_fields.pool import Outcome, WorkerPool
+from atomrl.util.cpu_count import cores
+from atomrl.util.errors import UserError
+from atomrl.workers.pool import Outcome, WorkerPool
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from atomrl.records import Structures
+    from atomrl.core.records import Structures
 
 ELEMENTS = frozenset(range(1, 87))
 ATOM_TABLE = "assets/xtb_atom_energies.json"

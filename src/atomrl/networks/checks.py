@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 
 def at_least(low: float, **numbers: float) -> None:

@@ -15,7 +15,7 @@ from ase.formula import Formula
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atomrl.errors import UserError
+from atomrl.util.errors import UserError
 
 ELEMENTS = 100
 """Columns of a composition or chemical system; column = Z."""

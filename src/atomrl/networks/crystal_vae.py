@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from atomrl.core.records import Structures
 from atomrl.networks.checks import at_least, shared_by_heads
 from atomrl.networks.transformer import Transformer, index_embedding
-from atomrl.records import Structures
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 

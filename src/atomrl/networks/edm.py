@@ -9,9 +9,9 @@ from ase.data import atomic_numbers
 from torch import Tensor, nn
 
 from atomrl.diffusion.edm import polynomial_gamma, remove_mean
-from atomrl.errors import UserError
 from atomrl.networks.checks import at_least, positive
 from atomrl.networks.egnn import EGNN, EGNNConfig
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)

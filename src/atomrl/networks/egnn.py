@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atomrl.errors import UserError
 from atomrl.networks.checks import at_least, positive
 from atomrl.networks.pair_network import PairInputs, message_sum, pair_scalar
+from atomrl.util.errors import UserError
 
 AGGREGATIONS = ("sum", "mean")
 

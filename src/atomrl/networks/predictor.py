@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from atomrl.core.records import Structures
 from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE, CrystalVAEConfig, readable
-from atomrl.records import Structures
 
 POOLINGS = ("mean", "sum")
 

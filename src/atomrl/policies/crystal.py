@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from atomrl.core.protocols import Draw
+from atomrl.core.records import Prompts, Step, Structures, Transition
 from atomrl.diffusion.edm import ReverseKernel
 from atomrl.diffusion.gaussian import (
     DIFFUSION_STEPS,
@@ -20,13 +22,11 @@ from atomrl.diffusion.gaussian import (
     ddpm_kernel,
     respaced_times,
 )
-from atomrl.errors import UserError
 from atomrl.networks.conditions import ConditionModule, guide
 from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE
 from atomrl.networks.dit import DiT
 from atomrl.policies.reference import WithReference
-from atomrl.protocols import Draw
-from atomrl.records import Prompts, Step, Structures, Transition
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)

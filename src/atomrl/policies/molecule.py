@@ -8,12 +8,12 @@ import torch
 from ase.data import chemical_symbols
 from torch import Tensor, nn
 
+from atomrl.core.protocols import Draw
+from atomrl.core.records import Prompts, Step, Structures, Transition
 from atomrl.diffusion.edm import ReverseKernel, alpha, project, remove_mean, sigma
-from atomrl.errors import UserError
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.reference import WithReference
-from atomrl.protocols import Draw
-from atomrl.records import Prompts, Step, Structures, Transition
+from atomrl.util.errors import UserError
 
 
 def encode(numbers: Tensor, positions: Tensor, mask: Tensor, config: EDMConfig) -> Tensor:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from atomrl.core.protocols import Draw
+from atomrl.core.records import Prompts, Step, Structures, Transition
 from atomrl.diffusion.edm import ReverseKernel, alpha, polynomial_gamma, project, sigma
 from atomrl.policies.reference import WithReference
-from atomrl.protocols import Draw
-from atomrl.records import Prompts, Step, Structures, Transition
 
 SCHEDULE_STEPS = 1000
 

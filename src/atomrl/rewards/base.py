@@ -10,9 +10,9 @@ import torch
 from ase.data import atomic_numbers, chemical_symbols
 from torch import Tensor
 
-from atomrl.errors import UserError
-from atomrl.protocols import Result
-from atomrl.records import Structures
+from atomrl.core.protocols import Result
+from atomrl.core.records import Structures
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atomrl.errors import UserError
 from atomrl.rewards.components import CustomReward, RewardComponent, check_scaling
-from atomrl.rewards.custom import load_object
-from atomrl.rewards.trust import TARGET, here
+from atomrl.user_code.load import load_object
+from atomrl.user_code.trust import TARGET, here
+from atomrl.util.errors import UserError
 
 
 def build_components(entries: Sequence[Any]) -> list[RewardComponent]:

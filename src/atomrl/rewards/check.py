@@ -12,16 +12,16 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from atomrl.advantages import Groups
-from atomrl.errors import UserError
-from atomrl.protocols import Reward
-from atomrl.records import Prompts, RewardTable, Structures
+from atomrl.core.advantages import Groups
+from atomrl.core.protocols import Reward
+from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import RewardComponent
-from atomrl.rewards.custom import load_object, no_exit
 from atomrl.rewards.reinforce import ReinforceReward
-from atomrl.rewards.trust import here
 from atomrl.testing import check_reward
+from atomrl.user_code.load import load_object, no_exit
+from atomrl.user_code.trust import here
+from atomrl.util.errors import UserError
 
 ROCK_SALT = (
     ((0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)),

@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atomrl.errors import UserError
-from atomrl.normalize import CLIP_RANGE, check_normalization, normalize, require_number
-from atomrl.rewards.custom import FORMS, load_object
-from atomrl.rewards.metrics import BatchMetrics
+from atomrl.core.normalize import CLIP_RANGE, check_normalization, normalize, require_number
+from atomrl.measures.measure import BatchMetrics
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
 from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
 from atomrl.rewards.scores import Scores
+from atomrl.user_code.load import FORMS, load_object
+from atomrl.util.errors import UserError
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from atomrl.records import Prompts, RewardTable, Structures
+from atomrl.core.records import Prompts, RewardTable, Structures
 
 SCALE = 2.0
 """Å, a length of the order of a small molecule's radius."""

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from atomrl.chemistry.bonds import Valence, soft_valence, valence
-from atomrl.errors import UserError
+from atomrl.core.protocols import ForceField
+from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.core.stages import GATES, Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
 from atomrl.force_fields.xtb import atom_energies
-from atomrl.protocols import ForceField
-from atomrl.records import Prompts, RewardTable, Structures
 from atomrl.rewards.base import Physics, reference_energies, stack_results
-from atomrl.stages import GATES, Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
+from atomrl.util.errors import UserError
 
 CHOICES = {
     "force_aggregation": ("rms", "max"),

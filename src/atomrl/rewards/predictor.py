@@ -9,10 +9,10 @@ from typing import Protocol
 from torch import Tensor
 
 from atomrl.checkpoints.predictor import load_predictor
-from atomrl.errors import UserError
+from atomrl.core.records import Structures
 from atomrl.networks.predictor import CrystalPredictor
-from atomrl.records import Structures
 from atomrl.rewards.scores import Scores
+from atomrl.util.errors import UserError
 
 UNREADABLE = "no_prediction"
 

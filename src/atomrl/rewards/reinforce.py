@@ -18,14 +18,10 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from atomrl.advantages import Groups
-from atomrl.chemistry.crystals import check_cells, readable_formula
-from atomrl.errors import UserError
-from atomrl.normalize import check_normalization, normalize
-from atomrl.records import Prompts, RewardTable, Structures
-from atomrl.rewards.components import CustomReward, RewardComponent, as_scores, check_scaling, unique_names
-from atomrl.rewards.custom import no_exit
-from atomrl.rewards.metrics import (
+from atomrl.core.advantages import Groups
+from atomrl.core.normalize import check_normalization, normalize
+from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.measures.measure import (
     BatchMetrics,
     CrystalBatch,
     Metric,
@@ -34,6 +30,10 @@ from atomrl.rewards.metrics import (
     sound_batch,
     spread,
 )
+from atomrl.rewards.components import CustomReward, RewardComponent, as_scores, check_scaling, unique_names
+from atomrl.structures.crystals import check_cells, readable_formula
+from atomrl.user_code.load import no_exit
+from atomrl.util.errors import UserError
 
 CELL_CHECKS = "cell_checks"
 """Part of the time that is no component's."""

@@ -14,13 +14,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from atomrl.config import Config
-from atomrl.errors import UserError
-from atomrl.files import whole, write_whole
-from atomrl.progress import bar
-from atomrl.records import Stats
+from atomrl.core.records import Stats
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
 from atomrl.training.snapshots import Snapshots, to_bytes
+from atomrl.util.errors import UserError
+from atomrl.util.files import whole, write_whole
+from atomrl.util.progress import bar
 
 
 def save(trainer: lightning.Trainer, path: Path) -> None:

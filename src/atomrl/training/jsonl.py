@@ -13,7 +13,7 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from atomrl.files import write_whole
+from atomrl.util.files import write_whole
 
 
 class JSONLLogger(Logger):

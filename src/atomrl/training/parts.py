@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atomrl.config import TrainSection
-from atomrl.iteration import IterationConfig
-from atomrl.objectives.base import Objective
-from atomrl.prompts import PromptPlan
-from atomrl.protocols import DiffusionPolicy, Monitor, Reward
-from atomrl.stages import Stage
+from atomrl.core.iteration import IterationConfig
+from atomrl.core.objectives.base import Objective
+from atomrl.core.prompts import PromptPlan
+from atomrl.core.protocols import DiffusionPolicy, Monitor, Reward
+from atomrl.core.stages import Stage
 
 
 @dataclass(frozen=True)

@@ -21,26 +21,26 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from atomrl.advantages import Advantages
 from atomrl.checkpoints.stored import read_torch
-from atomrl.collective import current
 from atomrl.config import Config
 from atomrl.config.checks import check_needs
+from atomrl.core.advantages import Advantages
+from atomrl.core.averaging import move_average
+from atomrl.core.collective import current
+from atomrl.core.iteration import compare, iterate, sample_and_score
+from atomrl.core.records import Prompts, RewardTable, Stats, Structures, Trajectory
+from atomrl.core.schedules import follow, lr_factor
+from atomrl.core.scoring import Scorer
+from atomrl.core.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
+from atomrl.core.update_log import UpdateLog
 from atomrl.data.batches import Listed
 from atomrl.domains import Model
-from atomrl.errors import ExplodedError, UserError
-from atomrl.experiment import build_parts
-from atomrl.iteration import compare, iterate, sample_and_score
-from atomrl.records import Prompts, RewardTable, Stats, Structures, Trajectory
-from atomrl.schedules import follow, lr_factor
-from atomrl.scoring import Scorer
-from atomrl.training.averaging import move_average
+from atomrl.training.experiment import build_parts
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.parts import Parts
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.training.score_log import summarise
-from atomrl.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
-from atomrl.update_log import UpdateLog
+from atomrl.util.errors import ExplodedError, UserError
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,10 @@ from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.config.checks import check_needs
 from atomrl.domains import Model, domain_of
-from atomrl.errors import NonFiniteLossError, UserError
-from atomrl.evaluation import SamplePlan, compare, judge
-from atomrl.experiment import choose_device
-from atomrl.kept_samples import KeptSamples
+from atomrl.evaluation.evaluate import SamplePlan, compare, judge
+from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
+from atomrl.training.experiment import choose_device
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.rl_module import build_module
 from atomrl.training.run_directory import (
@@ -33,6 +32,7 @@ from atomrl.training.run_directory import (
     open_run,
 )
 from atomrl.training.snapshots import Snapshots
+from atomrl.util.errors import NonFiniteLossError, UserError
 
 COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""

@@ -14,9 +14,9 @@ from typing import Any
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, CrystalConfig, read_config
 from atomrl.domains import domain_of
-from atomrl.errors import UserError
-from atomrl.files import write_whole
-from atomrl.rewards.trust import require_trust
+from atomrl.user_code.trust import require_trust
+from atomrl.util.errors import UserError
+from atomrl.util.files import write_whole
 
 log = logging.getLogger(__name__)
 

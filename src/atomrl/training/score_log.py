@@ -8,7 +8,7 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from atomrl.records import RewardTable, Stats
+from atomrl.core.records import RewardTable, Stats
 
 
 def summarise(table: RewardTable) -> Stats:

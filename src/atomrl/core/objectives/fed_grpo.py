@@ -1,0 +1,88 @@
+"""FED-GRPO: group-relative advantages per reward channel (force, energy, ...), then a clipped policy gradient.
+
+| equation | here |
+|---|---|
+| A_c = (r_c - mean_group) / (std_group + 1e-8) | `group_advantages` |
+| A = clamp(sum_c w_c A_c) | `FedGRPO.advantages` |
+| rho = exp(log p_new - log p_old) | `ratio` |
+| L = max(-A rho, -A clip(rho, 1 - eps, 1 + eps)) + beta KL(p_new, p_initial) | `FedGRPO.step_loss` |
+
+With `step_weighting: balanced`, each step's log-ratio is multiplied by std / c, where c is the factor of the
+predicted noise in the step's mean. A gradient with respect to the predicted noise grows like c / std, so the last,
+nearly noiseless steps would drown the others; balanced, all steps teach alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from atomrl.core.advantages import Advantages, Groups
+from atomrl.core.normalize import group_advantages
+from atomrl.core.objectives.base import StepLoss
+from atomrl.core.objectives.likelihood import LikelihoodObjective, StepTerms, clipped_loss, log_ratio, scored_channels
+from atomrl.core.protocols import Collective
+from atomrl.core.records import RewardTable
+
+
+@dataclass(frozen=True)
+class FedGRPOConfig:
+    """Options of FED-GRPO.
+
+    Attributes:
+        channel_weights: weight of each reward channel's advantage.
+        clip_advantage_value: the summed advantage is clamped to this size.
+        clip_range: eps of the ratio's clip.
+        kl_penalty_weight: beta, weight of the KL to the initial model; 0 leaves it out.
+        step_weighting: `published` or `balanced`.
+    """
+
+    channel_weights: Mapping[str, float] = field(default_factory=lambda: {"force": 1.0, "energy": 0.1})
+    clip_advantage_value: float = 5.0
+    clip_range: float = 0.15
+    kl_penalty_weight: float = 0.0
+    step_weighting: str = "published"
+
+
+class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
+    """The objective; see the module's docstring."""
+
+    def advantages(
+        self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
+    ) -> Advantages:
+        """Normalise each channel in its group, weigh, sum, clamp.
+
+        Args:
+            table: channels (B,), NaN where a sample does not teach.
+            group_ids: (B,).
+            active: (B,) bool.
+            collective: not asked, since nothing is compared beyond a group.
+
+        Raises:
+            UserError: a weight names a channel that the reward does not give, or no channel has a weight.
+        """
+        groups = Groups.of(group_ids)
+        scored = scored_channels(table, self.config.channel_weights, active)
+        limit = self.config.clip_advantage_value
+        total = torch.zeros(len(table), dtype=torch.float64, device=group_ids.device)
+        channels: dict[str, Tensor] = {}
+        flat = torch.ones(groups.count, dtype=torch.bool, device=group_ids.device)
+        for name, (rewards, known) in scored.items():
+            weighted = self.config.channel_weights[name] * group_advantages(rewards, known, groups)
+            channels[name] = weighted.clamp(-limit, limit)
+            flat &= groups.sum(weighted.abs()) == 0
+            total = total + weighted
+        stats = {
+            "zero_spread_groups": float(flat.sum()),
+            "advantage_clip_frac": float((total.abs() > limit).double().mean()),
+        }
+        return Advantages(total.clamp(-limit, limit), channels, stats)
+
+    def step_loss(self, terms: StepTerms) -> StepLoss:
+        """Clipped policy loss of one transition, plus the KL penalty."""
+        difference = log_ratio(terms, self.config.step_weighting)
+        loss, counts = clipped_loss(terms, difference, self.config.clip_range)
+        return self.finished(loss, terms, counts)

@@ -1,0 +1,166 @@
+"""Grouped sampling: walk the reverse diffusion and keep what the update will read, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.prompts import cut_into_buckets
+from atomrl.core.protocols import DiffusionPolicy, Draw
+from atomrl.core.random import generator, key, keyed_normals
+from atomrl.core.records import Bucket, Prompts, Step, Trajectory, Transition
+from atomrl.util.errors import UserError
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How to sample.
+
+    Attributes:
+        time_step: T, transitions of the walk.
+        micro_batch_size: samples that the sampler sees at once; never splits a group.
+        share_initial_noise: one initial latent per group.
+        train_steps: transitions kept for the update, equally spaced from a random start; None keeps all, 0 none.
+        train_min_time, train_max_time: transitions that start at a time t outside of this are sampled but never kept.
+        log_prob_reduction: `sum` or `mean` over the elements of a latent.
+        estimate_at: places in the walk at which z0_pred is kept, e.g. those of a reward schedule.
+    """
+
+    time_step: int = 1000
+    micro_batch_size: int = 512
+    share_initial_noise: bool = False
+    train_steps: int | None = None
+    train_min_time: float = 0.0
+    train_max_time: float = 1.0
+    log_prob_reduction: str = "sum"
+    estimate_at: tuple[int, ...] = ()
+
+
+def choose_steps(
+    walk: Sequence[Transition],
+    count: int | None,
+    seed: int,
+    iteration: int,
+    times: tuple[float, float] = (0.0, 1.0),
+) -> tuple[int, ...]:
+    """Indices of the transitions that an iteration trains on, among the trainable ones with t within `times`.
+
+    Systematic sampling: equally spaced places on the list of trainable transitions, all shifted by one random offset.
+    Each of those S is drawn with the same chance count / S (so the sum over steps is estimated without bias), none
+    twice, and every stage of the walk is seen in every iteration.
+
+    Raises:
+        UserError: no transition is left to train on.
+    """
+    low, high = times
+    trainable = [transition.index for transition in walk if transition.trainable and low <= transition.t <= high]
+    if count == 0:
+        return ()
+    if not trainable:
+        raise UserError(f"none of {len(walk)} transitions has {low} <= t <= {high}: widen the range or take more steps")
+    if count is None or count >= len(trainable):
+        return tuple(trainable)
+    rng = generator("cpu", seed, iteration, "train_steps")
+    places = (torch.arange(count) + torch.rand(1, generator=rng, dtype=torch.float64)) * (len(trainable) / count)
+    return tuple(trainable[int(place)] for place in places.tolist())
+
+
+def probed_steps(walk: Sequence[Transition], trained: Sequence[int]) -> tuple[int, ...]:
+    """Two of the trained transitions, at a quarter and three quarters of them: what is remembered of the behaviour.
+
+    Where none is trained, as for a forward-process objective, two of the trainable ones; where none is, nothing.
+    """
+    steps = trained or [transition.index for transition in walk if transition.trainable]
+    return tuple(dict.fromkeys((steps[len(steps) // 4], steps[3 * len(steps) // 4]))) if steps else ()
+
+
+def rollout(
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    config: RolloutConfig,
+    on_bucket: Callable[[Bucket], None] | None = None,
+) -> Trajectory:
+    """Sample every prompt and record the trajectory.
+
+    Args:
+        policy: the behaviour policy.
+        prompts: rows of a group adjacent; on the policy's device.
+        config: how to sample.
+        on_bucket: called with each bucket when it is complete, e.g. to start scoring it.
+    """
+    walk = policy.transitions(config.time_step)
+    times = (config.train_min_time, config.train_max_time)
+    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration, times)
+    buckets = []
+    with torch.no_grad():
+        for batch in cut_into_buckets(prompts, config.micro_batch_size):
+            bucket = _sample(policy, batch, walk, trained, config)
+            if on_bucket is not None:
+                on_bucket(bucket)
+            buckets.append(bucket)
+    return Trajectory(walk, trained, tuple(buckets))
+
+
+def _sample(
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    walk: Sequence[Transition],
+    trained: Sequence[int],
+    config: RolloutConfig,
+) -> Bucket:
+    """Walk one bucket from noise to structures."""
+    latents, mask = policy.prior(prompts, draw(prompts, "prior", shared=config.share_initial_noise))
+    dtype, atoms = latents.dtype, latents.shape[1]
+    probed, wanted, estimated = set(probed_steps(walk, trained)), set(trained), set(config.estimate_at)
+    kept: dict[int, Tensor] = {}
+    log_probs: dict[int, Tensor] = {}
+    behaviour: dict[int, Step] = {}
+    estimates: dict[int, Tensor] = {}
+    for transition in walk:
+        index = transition.index
+        step = policy.step(latents, mask, transition, prompts)
+        following = step.mean
+        if transition.trainable:
+            normals = draw(prompts, "step", index, dtype=dtype, atoms=atoms)(latents.shape[-1])
+            following = policy.project(step.mean + step.std * policy.noise(normals, mask), mask)
+        if index in wanted:
+            kept[index], kept[index + 1] = latents, following
+            log_probs[index] = gaussian_log_prob(following, step.mean, step.std, mask, config.log_prob_reduction)
+        if index in probed:
+            kept[index], behaviour[index] = latents, step
+        if index in estimated:
+            estimates[index] = policy.estimate(latents, transition, step.prediction)
+        latents = following
+    return Bucket(
+        prompts=prompts,
+        mask=mask,
+        latents=kept,
+        log_probs=log_probs,
+        log_prob_reduction=config.log_prob_reduction,
+        behaviour=behaviour,
+        clean=latents,
+        estimates=estimates,
+        structures=policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype, atoms=atoms)),
+    )
+
+
+def draw(
+    prompts: Prompts,
+    purpose: str,
+    step: int = 0,
+    shared: bool = False,
+    dtype: torch.dtype = torch.float32,
+    atoms: int | None = None,
+) -> Draw:
+    """Source of standard normals for a batch: one per sample, or one per group if shared.
+
+    `atoms` is the padded width; if None it is read off the prompts, for which a GPU has to be waited for.
+    """
+    ids = prompts.group_ids if shared else prompts.sample_ids
+    atoms = int(prompts.sizes.max()) if atoms is None else atoms
+    seed = key(prompts.seed, prompts.iteration, purpose, step)
+    return lambda features: keyed_normals(ids, atoms, features, seed, dtype)

@@ -1,0 +1,183 @@
+"""What happens to scores before advantages are made of them: each stage is a small class, RewardTable -> RewardTable.
+
+A reward says what a sample is worth by itself; a stage may compare it with the others of its group, or of the batch.
+
+    gates -> penalties -> total -> failed scores
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from atomrl.core.advantages import Groups
+from atomrl.core.collective import Alone
+from atomrl.core.protocols import Collective
+from atomrl.core.records import GATED, Prompts, RewardTable, Structures
+from atomrl.util.errors import UserError
+
+GATES = ("floor", "mask", "published")
+FAILED = ("worst", "mask")
+
+
+@dataclass(frozen=True)
+class SampleContext:
+    """What a stage may look at beside the scores of B samples.
+
+    Attributes:
+        prompts: their groups and ids.
+        structures: the decoded samples.
+        active: (B,) bool, False for a sample whose trajectory is unusable.
+        collective: the processes of the run.
+    """
+
+    prompts: Prompts
+    structures: Structures
+    active: Tensor
+    collective: Collective
+
+    @classmethod
+    def of(cls, structures: Structures, prompts: Prompts) -> SampleContext:
+        """The context of samples of this process alone, all usable."""
+        return cls(
+            prompts, structures, torch.ones(len(prompts), dtype=torch.bool, device=prompts.sizes.device), Alone()
+        )
+
+    @cached_property
+    def groups(self) -> Groups:
+        """The samples by group; a group is whole in its process."""
+        return Groups.of(self.prompts.group_ids)
+
+
+class Stage(Protocol):
+    """One rule between scores and advantages."""
+
+    def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
+        """The table with the rule applied; the one given stays as it is."""
+
+
+def apply_stages(stages: Sequence[Stage], table: RewardTable, samples: SampleContext) -> RewardTable:
+    """The table after all stages, in order."""
+    return reduce(lambda so_far, stage: stage(so_far, samples), stages, table)
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A channel that only samples with a property earn, e.g. only stable molecules.
+
+    Attributes:
+        channel: what is gated.
+        gate: `floor`: a sample without the property gets its group's worst value with it; in a group without one the
+            gate is off. `mask`: NaN with the reason "gated". `published`: 0, which is better than any negative score.
+        condition: diagnostic that is above 0 for a sample with the property.
+    """
+
+    channel: str
+    gate: str = "floor"
+    condition: str = "stability"
+
+    def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
+        """NaN stays NaN."""
+        values = _column(table.channels, self.channel, "channel")
+        passes = _column(table.diagnostics, self.condition, "diagnostic") > 0
+        reasons = table.reasons
+        if self.gate == "published":
+            gated = values * passes
+        elif self.gate == "mask":
+            gated, reasons = torch.where(passes, values, torch.nan), mark(reasons, ~passes, GATED)
+        else:
+            floor = samples.groups.worst(values, passes)
+            gated = torch.where(passes | floor.isnan() | values.isnan(), values, floor)
+        return replace(table, channels={**table.channels, self.channel: gated}, reasons=reasons)
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Adds one channel to another, which learns from the sum: what a sample pays for instability, for instance.
+
+    Attributes:
+        source: the channel of penalties; it is no channel any more.
+        target: the channel that they are added to.
+    """
+
+    source: str
+    target: str
+
+    def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
+        """NaN in either is NaN in the sum."""
+        penalties = _column(table.channels, self.source, "channel")
+        together = _column(table.channels, self.target, "channel") + penalties
+        kept = {name: values for name, values in table.channels.items() if name != self.source}
+        return replace(table, channels={**kept, self.target: together})
+
+
+@dataclass(frozen=True)
+class Total:
+    """Writes the weighted sum of all channels as the diagnostic `reward`: what the log shows and the best is chosen by.
+
+    Attributes:
+        weights: by channel; a channel without one counts once.
+    """
+
+    weights: Mapping[str, float]
+
+    def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
+        """NaN in any channel is NaN in the sum."""
+        shares = [self.weights.get(name, 1.0) * values for name, values in table.channels.items()]
+        return replace(table, diagnostics={"reward": torch.stack(shares).sum(0), **table.diagnostics})
+
+
+@dataclass(frozen=True)
+class FailedScores:
+    """Decides what a failed score (NaN) counts as; the one place that does.
+
+    A score withheld on purpose (reason `gated`) and the scores of a sample that is not active stay as they are, and so
+    does NaN among siblings that all failed: an objective leaves NaN out.
+
+    Attributes:
+        failed: `worst`: the worst finite score of its group; `mask`: NaN, so that the sample is left out.
+        over_batch: the worst of the batch of all processes instead, for an objective that normalises over that.
+    """
+
+    failed: str = "worst"
+    over_batch: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise UserError for an unknown rule."""
+        if self.failed not in FAILED:
+            raise UserError(f"failed is one of {', '.join(FAILED)}; got {self.failed!r}")
+
+    def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
+        """Scores that the rule gives are marked in `RewardTable.filled`."""
+        if self.failed == "mask":
+            return table
+        groups = Groups.whole(samples.active, samples.collective) if self.over_batch else samples.groups
+        withheld = torch.tensor([reason == GATED for reason in table.reasons], device=samples.active.device)
+        channels, filled = {}, {}
+        for name, values in table.channels.items():
+            known = values.isfinite() & samples.active
+            worst = groups.worst(values, known)
+            filled[name] = ~values.isfinite() & samples.active & ~withheld & worst.isfinite()
+            channels[name] = torch.where(filled[name], worst, values)
+        return replace(table, channels=channels, filled=filled)
+
+
+def mark(reasons: Sequence[str | None], rows: Tensor, reason: str) -> tuple[str | None, ...]:
+    """Reasons, with this one at the rows (B,) bool that had none."""
+    return tuple(reason if old is None and bad else old for old, bad in zip(reasons, rows.tolist(), strict=True))
+
+
+def _column(columns: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
+    """A column that a stage reads.
+
+    Raises:
+        UserError: the reward does not give it.
+    """
+    if name not in columns:
+        raise UserError(f"a stage reads the {kind} {name}, the reward gives {', '.join(sorted(columns)) or 'none'}")
+    return columns[name]

@@ -1,0 +1,264 @@
+"""The policy update: the objective's loss on a rollout, one gradient, one guarded step.
+
+Nothing in here knows Lightning, a domain, an objective, or how many processes there are (see `protocols.Collective`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from atomrl.core.advantages import Advantages
+from atomrl.core.collective import Alone
+from atomrl.core.guard import Steps, guarded_step
+from atomrl.core.objectives.base import Objective, Samples, Term
+from atomrl.core.protocols import Collective, DiffusionPolicy
+from atomrl.core.records import Bucket, Stats, Trajectory, Transition
+from atomrl.core.update_log import UpdateLog
+from atomrl.util.errors import ExplodedError, NonFiniteLossError
+
+
+@dataclass(frozen=True)
+class UpdateConfig:
+    """How to update.
+
+    Attributes:
+        epoch_per_rollout: passes over a rollout.
+        train_micro_batch_size: samples per backward pass; may cut a group. None: a whole bucket.
+        gradient_accumulation_steps: terms of the loss (transitions) per optimizer step; None: all of them, one step per
+            pass.
+        max_grad_norm: the gradient is clipped to this norm.
+        max_behaviour_kl: a step that leaves the policy further than this from the one that sampled (KL per transition,
+            mean over two of them) is halved until it does not; None: no guard.
+        exploded_above: a sample whose latents exceed this size, or are not finite, takes no part.
+    """
+
+    epoch_per_rollout: int = 1
+    train_micro_batch_size: int | None = None
+    gradient_accumulation_steps: int | None = None
+    max_grad_norm: float = 1.0
+    max_behaviour_kl: float | None = None
+    exploded_above: float = 30.0
+
+
+def usable(trajectory: Trajectory, exploded_above: float) -> Tensor:
+    """Samples whose recorded latents and log-probs are finite and whose latents did not run away, (B,) bool.
+
+    z_0 is looked at too where no transition is trained, since then it is what teaches.
+    """
+    rows = []
+    for bucket in trajectory.buckets:
+        good = torch.ones(len(bucket), dtype=torch.bool, device=bucket.mask.device)
+        for latents in (*bucket.latents.values(), *(() if trajectory.trained else (bucket.clean,))):
+            good &= (latents.abs() <= exploded_above).all(-1).all(-1)  # False for NaN
+        for log_prob in bucket.log_probs.values():
+            good &= torch.isfinite(log_prob)
+        rows.append(good)
+    return torch.cat(rows)
+
+
+def update(
+    policy: DiffusionPolicy,
+    trajectory: Trajectory,
+    advantages: Advantages,
+    objective: Objective,
+    optimizer: Steps,
+    config: UpdateConfig,
+    collective: Collective | None = None,
+) -> Stats:
+    """Train the policy on a rollout.
+
+    The loss is the mean over all ranks' samples and over the objective's terms. Gradients are accumulated locally,
+    reduced once per optimizer step, clipped, then stepped.
+
+    Args:
+        policy: moves in place.
+        trajectory: from `rollout`.
+        advantages: of the trajectory's samples, in its order.
+        objective: loss of a term.
+        optimizer: over the policy's trainable parameters.
+        config: how to update.
+        collective: sums over ranks; alone if None.
+
+    Returns:
+        Means over all ranks; `masked_samples` counts the samples of all ranks that took no part.
+
+    Raises:
+        ExplodedError: on every rank, if no rank has a usable sample; nothing has been stepped.
+        NonFiniteLossError: a loss is not finite; nothing has been stepped since the last good step.
+    """
+    collective = collective or Alone()
+    lesson = Lesson.of(trajectory, advantages, config, collective)
+    parameters = trainable_parameters(policy)
+    log = UpdateLog()
+    for epoch in range(config.epoch_per_rollout):
+        for block in _blocks(objective.terms(trajectory, epoch), config.gradient_accumulation_steps):
+            optimizer.zero_grad()
+            accumulate(policy, lesson, block, objective, log)
+            norm = reduce_and_clip(parameters, config.max_grad_norm, collective)
+            if not torch.isfinite(norm):
+                raise _bad_gradient(float(norm), trajectory, block)
+            log.add("grad_norm", norm[None])
+            if config.max_behaviour_kl is None:
+                optimizer.step()
+            else:
+                limit, parts = config.max_behaviour_kl, lesson.parts
+                guarded_step(policy, optimizer, parameters, parts, trajectory.walk, limit, collective, log)
+    return {**log.means(collective), "masked_samples": float(lesson.masked)}
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A rollout cut into what one backward pass sees.
+
+    Attributes:
+        parts: the samples of this process.
+        samples: how many all processes have.
+        masked: how many of these take no part.
+    """
+
+    parts: tuple[Samples, ...]
+    samples: int
+    masked: int
+
+    @classmethod
+    def of(
+        cls,
+        trajectory: Trajectory,
+        advantages: Advantages,
+        config: UpdateConfig,
+        collective: Collective,
+    ) -> Lesson:
+        """Cut a rollout; the arguments are those of `update`.
+
+        Raises:
+            ExplodedError: no process has a usable sample.
+        """
+        active = usable(trajectory, config.exploded_above)
+        counts = torch.tensor([len(active), int((~active).sum())], device=active.device)
+        samples, masked = collective.sum(counts).tolist()
+        if masked == samples:
+            raise ExplodedError(samples, trajectory.prompts.iteration, config.exploded_above)
+        parts = _parts(trajectory, advantages, active, config.train_micro_batch_size)
+        return cls(tuple(parts), samples, masked)
+
+
+def accumulate(
+    policy: DiffusionPolicy, lesson: Lesson, terms: Sequence[Term], objective: Objective, log: UpdateLog
+) -> None:
+    """Add the gradient of the mean loss over all samples and these terms to what the parameters hold.
+
+    One term and micro-batch at a time, so that a rollout's graph need not fit in memory.
+
+    Raises:
+        NonFiniteLossError: the loss of a sample is not finite.
+    """
+    scale = 1 / (lesson.samples * len(terms))
+    finite = []
+    for part in lesson.parts:
+        for term in terms:
+            answer = objective.loss(policy, part, term)
+            (answer.loss.sum() * scale).backward()
+            log.add("loss", answer.loss)
+            log.add_all(answer.counts, answer.largest, part.active)
+            finite.append(torch.isfinite(answer.loss.detach()))
+    _require_finite(finite, lesson.parts, terms)
+
+
+def reduce_and_clip(parameters: Sequence[Parameter], max_norm: float, collective: Collective) -> Tensor:
+    """Sum the accumulated gradients over ranks, all in one call, and clip them; the norm before the clip, ()."""
+    for parameter in parameters:
+        if parameter.grad is None:  # the same buffer on every rank, also where a rank had nothing to add
+            parameter.grad = torch.zeros_like(parameter)
+    flat = collective.sum(torch.cat([p.grad.flatten() for p in parameters if p.grad is not None]))
+    for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        parameter.grad = part.view_as(parameter)
+    return torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def trainable_parameters(policy: DiffusionPolicy) -> list[Parameter]:
+    """The parameters that an update moves."""
+    return [parameter for parameter in policy.trainable().parameters() if parameter.requires_grad]
+
+
+def _parts(trajectory: Trajectory, advantages: Advantages, active: Tensor, size: int | None) -> Iterator[Samples]:
+    """Cut a rollout into the pieces that one backward pass sees."""
+    start = 0
+    for bucket in trajectory.buckets:
+        count, atoms = len(bucket), bucket.mask.shape[1]
+        places = slice(start, start + count)
+        here = {name: values[places, :atoms].to(bucket.mask.device) for name, values in advantages.fields.items()}
+        whole = Samples(bucket, advantages[places], active[places], here, len(trajectory.walk))
+        for first in range(0, count, size or count):
+            yield whole[first : first + (size or count)]
+        start += count
+
+
+def _blocks(terms: Sequence[Term], size: int | None) -> list[Sequence[Term]]:
+    """The terms, cut into those of one optimizer step."""
+    size = size or len(terms)
+    return [terms[start : start + size] for start in range(0, len(terms), size)]
+
+
+def _require_finite(finite: list[Tensor], parts: Sequence[Samples], terms: Sequence[Term]) -> None:
+    """Stop at the first loss of a block that is not finite, naming the transition and the sample.
+
+    One look per block: on a GPU each one waits for all work before it.
+
+    Args:
+        finite: for each part and, within it, each term: which samples' losses are, (B,) bool.
+        parts: of the block.
+        terms: its terms.
+    """
+    if bool(torch.cat(finite).all()):
+        return
+    place = next(place for place, flags in enumerate(finite) if not bool(flags.all()))
+    part, term = parts[place // len(terms)], terms[place % len(terms)]
+    row = int((~finite[place]).nonzero()[0])
+    bucket = part.bucket
+    prompts, sample = bucket.prompts, int(bucket.prompts.sample_ids[row])
+    raise NonFiniteLossError(
+        f"the loss of sample {sample} at transition {term.index} of iteration {prompts.iteration} is not finite",
+        {
+            "iteration": prompts.iteration,
+            "sample_id": sample,
+            "transition": term.index,
+            "advantage": float(part.advantages.total[row]),
+            **{name: values[row].cpu() for name, values in _read(bucket, term).items()},
+        },
+    )
+
+
+def _read(bucket: Bucket, term: Term) -> dict[str, Tensor]:
+    """The latents that a term reads, (B, N, D): of a transition before and after it, else z_0."""
+    if not isinstance(term, Transition):
+        return {"clean": bucket.clean}
+    return {"latents": bucket.latents[term.index], "following": bucket.latents[term.index + 1]}
+
+
+def _bad_gradient(norm: float, trajectory: Trajectory, block: Sequence[Term]) -> NonFiniteLossError:
+    """Of a gradient that is not finite although all losses are: with all that went into it on this rank."""
+    iteration = trajectory.buckets[0].prompts.iteration
+    return NonFiniteLossError(
+        f"the gradient over transitions {block[0].index} to {block[-1].index} of iteration {iteration} has the norm "
+        f"{norm}, although each loss is finite",
+        {
+            "iteration": iteration,
+            "transitions": [term.index for term in block],
+            "buckets": [
+                {
+                    "sample_ids": bucket.prompts.sample_ids.cpu(),
+                    **{
+                        name: {term.index: _read(bucket, term)[name].cpu() for term in block}
+                        for name in _read(bucket, block[0])
+                    },
+                    "log_probs": {index: values.cpu() for index, values in bucket.log_probs.items()},
+                }
+                for bucket in trajectory.buckets
+            ],
+        },
+    )

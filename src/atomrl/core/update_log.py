@@ -1,0 +1,42 @@
+"""Running means of an update's per-sample quantities, for the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from atomrl.core.protocols import Collective
+from atomrl.core.records import Stats
+
+
+class UpdateLog:
+    """Running sums and maxima; no synchronisation with the device until the end."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._largest: dict[str, Tensor] = {}
+
+    def add(self, name: str, values: Tensor, active: Tensor | None = None) -> None:
+        """Add (n,) values, or those that are active, (n,) bool, to the mean that the log will show."""
+        values = values.detach().double()
+        weights = torch.ones_like(values) if active is None else active.double()
+        if active is not None:
+            values = torch.where(active, values, 0.0)
+        entry = torch.stack([values.sum(), weights.sum()])
+        self._sums[name] = self._sums[name] + entry if name in self._sums else entry
+
+    def add_all(self, counts: Mapping[str, Tensor], largest: Mapping[str, Tensor], active: Tensor) -> None:
+        """Add what an objective counts, (B,) each, of the active samples: means, and largest values."""
+        for name, values in counts.items():
+            self.add(name, values, active)
+        for name, values in largest.items():
+            found = values.detach().max()
+            self._largest[name] = torch.maximum(self._largest[name], found) if name in self._largest else found
+
+    def means(self, collective: Collective) -> Stats:
+        """Means over all ranks, and the largest values of this rank."""
+        totals = {name: collective.sum(entry) for name, entry in sorted(self._sums.items())}
+        means = {name: float(total[0] / total[1].clamp(min=1)) for name, total in totals.items()}
+        return {**means, **{name: float(value) for name, value in self._largest.items()}}

@@ -1,0 +1,59 @@
+"""What a metric is called, and what a table needs of the verdict on a set of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from atomrl.evaluation.bootstrap import Estimate
+
+S = TypeVar("S", bound=Sized)
+
+SKIPPED = "skipped"
+"""Evaluator and reason where no force field was asked."""
+
+
+@dataclass(frozen=True)
+class Definition:
+    """How a metric is printed and read.
+
+    Attributes:
+        label: its name for people.
+        unit: `%` for a share, which is kept as a fraction and printed times 100; empty for a plain number; otherwise a
+            physical unit.
+        counted: what the denominator counts.
+        better: `higher`, `lower`, or `neither`.
+    """
+
+    label: str
+    unit: str
+    counted: str
+    better: str
+
+
+@dataclass(frozen=True)
+class Metrics(Generic[S]):
+    """The verdict on a set of samples, of molecules or crystals.
+
+    Attributes:
+        definitions: all metrics of the profile, in the order of the table.
+        profile: name of the definitions.
+        conditions: what else the numbers depend on.
+        evaluator: name of the force field, with its hull if there is one.
+        summary: {metric: estimate}; what nobody was asked for is absent.
+        samples: the numbers behind it.
+        sizes: {atoms: samples}.
+        elements: {symbol: atoms}; an atomic number that is no element stands as `Z=...`.
+        failures: {judge: {reason: samples}}.
+    """
+
+    definitions: Mapping[str, Definition]
+    profile: str
+    conditions: Mapping[str, str]
+    evaluator: str
+    summary: Mapping[str, Estimate]
+    samples: S
+    sizes: Mapping[int, int]
+    elements: Mapping[str, int]
+    failures: Mapping[str, Mapping[str, int]]

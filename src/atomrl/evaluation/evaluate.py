@@ -1,0 +1,154 @@
+"""Fresh samples from a base and a trained model, judged side by side; what judges them is the domain's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atomrl.core.prompts import PromptPlan, SizeDistribution, cut_into_buckets
+from atomrl.core.protocols import DiffusionPolicy
+from atomrl.core.records import Prompts, Structures
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.domains import Judged, Model, Panel
+from atomrl.evaluation.definition import Metrics
+from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.table import Column, Comparison
+from atomrl.util.files import write_whole
+from atomrl.util.progress import bar
+
+CPU = torch.device("cpu")
+
+TABLES = "evaluation.md"
+"""The file that an evaluation writes last."""
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    """Which samples to draw.
+
+    Attributes:
+        count: samples.
+        time_step: T.
+        seed: of sizes and noise; the same for every model that is compared.
+        micro_batch_size: samples that the sampler sees at once.
+    """
+
+    count: int
+    time_step: int
+    seed: int
+    micro_batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tables of an evaluation.
+
+    Attributes:
+        main: what `evaluation.json` holds.
+        further: others by title, e.g. of relaxed samples or of a second judge.
+    """
+
+    main: Comparison
+    further: Mapping[str, Comparison]
+
+    def markdown(self) -> str:
+        """All tables, the further ones under their titles."""
+        return "\n".join(
+            [self.main.markdown(), *(f"## {title}\n\n{table.markdown()}" for title, table in self.further.items())]
+        )
+
+
+def sample(
+    model: Model, plan: SamplePlan, device: torch.device, description: str = "sample", kept: KeptSamples | None = None
+) -> Structures:
+    """Draw samples; sizes from the model's histogram. Rows are in order of size.
+
+    Args:
+        model: to sample.
+        plan: which samples.
+        device: to sample on; the samples come back on the CPU.
+        description: for the progress bar.
+        kept: batches of an evaluation that was stopped, which are not drawn again; new ones are added.
+    """
+    return draw(model, plan, 1, device, description, kept)[1]
+
+
+def judge(
+    model: Model, plan: SamplePlan, panel: Panel, device: torch.device, description: str, kept: KeptSamples
+) -> Judged:
+    """Draw samples as `sample` does, and judge them."""
+    return panel.judge(sample(model, plan, device, description, kept), kept)
+
+
+def best_of(
+    model: Model, plan: SamplePlan, n: int, panel: Panel, device: torch.device, kept: KeptSamples | None = None
+) -> Judged:
+    """The control: draw n times as many samples and keep the best of each n by the training's total reward.
+
+    Every block of n shares a size, drawn as for the other columns, so that the sizes stay comparable.
+    """
+    prompts, structures = draw(model, plan, n, device, f"best of {n}", kept)
+    return panel.judge_best(structures, prompts, n, kept)
+
+
+def draw(
+    model: Model, plan: SamplePlan, each: int, device: torch.device, description: str, kept: KeptSamples | None = None
+) -> tuple[Prompts, Structures]:
+    """Draw `each` samples of every size that the plan draws, with a progress bar; both records are on the CPU."""
+    policy = model.policy()
+    assert isinstance(policy, torch.nn.Module)
+    policy.to(device).eval()
+    prompts = PromptPlan(SizeDistribution(model.sizes), plan.count, each, plan.seed).prompts(0).to(device)
+    config = RolloutConfig(plan.time_step, max(each, plan.micro_batch_size), train_steps=0)
+    batches = cut_into_buckets(prompts, config.micro_batch_size)
+    before = None if kept is None else kept.batches(policy, prompts, config)
+    parts = []
+    with bar(range(len(prompts)), description, total=len(prompts)) as progress:
+        for index, batch in enumerate(batches):  # which the rollout does not cut again
+            fresh = partial(_structures, policy, batch, config)
+            parts.append(fresh() if before is None else before.get(index, fresh))
+            progress.update(len(batch))
+    return Prompts.concatenate(batches).to(CPU), Structures.concatenate(parts)
+
+
+def _structures(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
+    """What the policy makes of the prompts, on the CPU."""
+    return rollout(policy, prompts, config).structures.to(CPU)
+
+
+def compare(
+    judged: Mapping[str, Judged], rewarded: set[str], panel: Panel, plan: SamplePlan, command: str, folder: Path
+) -> Report:
+    """Write evaluation.md, evaluation.json and the samples of every column into a folder.
+
+    Args:
+        judged: by the column's heading; the first is what the others are compared with.
+        rewarded: metrics that the training was paid for.
+        panel: that judged; writes the samples.
+        plan: of the samples.
+        command: what a reader types to get the same table.
+        folder: is made if it is not there.
+    """
+
+    def columns(metrics: Mapping[str, Metrics[Any]]) -> list[Column]:
+        return [Column(label, of_one, (plan.seed,), command, plan.time_step) for label, of_one in metrics.items()]
+
+    main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)
+    further = {}
+    for title in dict.fromkeys(title for verdict in judged.values() for title in verdict.further):
+        metrics = {label: verdict.further[title] for label, verdict in judged.items() if title in verdict.further}
+        known = set.intersection(*(set(of_one.definitions) for of_one in metrics.values()))
+        further[title] = Comparison.of(columns(metrics), rewarded & known)  # its rows may be fewer
+    report = Report(main, further)
+    for label, verdict in judged.items():
+        panel.write(folder, label.replace(" ", "_"), verdict)
+    write_whole(folder / "evaluation.json", report.main.json_text())
+    for title, comparison in report.further.items():
+        write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", comparison.json_text())
+    write_whole(folder / TABLES, report.markdown())
+    return report

@@ -1,0 +1,220 @@
+"""What generated molecules are judged by: profile `edm-2022`.
+
+Definitions follow Hoogeboom et al. 2022 (arXiv 2203.17003): stability and bonds by the distance table, validity and
+SMILES (largest fragment, hydrogens written out) by RDKit from these bonds. Every number has its denominator and a 95 %
+interval (`metrics.bootstrap`). Evaluation only: nothing here is part of a reward.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from ase.data import chemical_symbols
+from numpy.typing import NDArray
+from rdkit import rdBase
+
+from atomrl.chemistry.bonds import table_hash, valence
+from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord
+from atomrl.chemistry.training_smiles import TrainingSmiles
+from atomrl.core.protocols import Result
+from atomrl.core.records import Structures
+from atomrl.evaluation.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
+from atomrl.evaluation.definition import SKIPPED, Definition, Metrics
+from atomrl.rewards.base import reference_energies, stack_results
+from atomrl.util.errors import UserError
+
+PROFILE = PROTOCOL
+
+METRICS: Mapping[str, Definition] = {
+    "atom_stability": Definition("atom stability", "%", "atoms", "higher"),
+    "molecule_stability": Definition("molecule stability", "%", "samples", "higher"),
+    "validity": Definition("validity (RDKit)", "%", "samples", "higher"),
+    "connected_validity": Definition("valid and connected", "%", "samples", "higher"),
+    "uniqueness": Definition("uniqueness (of valid)", "%", "valid", "higher"),
+    "validity_x_uniqueness": Definition("validity x uniqueness", "%", "samples", "higher"),
+    "novelty": Definition("novelty (of unique)", "%", "unique", "neither"),
+    "rms_force_median": Definition("RMS force, median (failure = inf)", "eV/Å", "samples", "lower"),
+    "rms_force_mean": Definition("RMS force, mean of evaluated", "eV/Å", "evaluated", "lower"),
+    "force_field_failures": Definition("force field failures", "%", "samples", "lower"),
+    "energy_per_atom_median": Definition("energy per atom, median (failure = inf)", "eV", "samples", "lower"),
+    "energy_per_atom_mean": Definition("energy per atom, mean of evaluated", "eV", "evaluated", "lower"),
+}
+"""In the order of the table. Energies are relative to isolated atoms: they depend on size and composition."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Per-sample results, B samples.
+
+    Attributes:
+        sizes: atoms, (B,) int64.
+        stable_atoms: atoms with an allowed valence, (B,) int64.
+        stable: all atoms are, (B,) bool.
+        valid: by RDKit, (B,) bool.
+        connected: valid and in one piece, (B,) bool.
+        novel: valid and not among the training molecules, (B,) bool.
+        smiles: of the largest fragment; None if invalid.
+        energies: eV, (B,); NaN if the evaluation failed.
+        energies_per_atom: eV relative to isolated atoms, per atom, (B,); +inf if the evaluation failed or an element
+            has no reference.
+        rms_forces: root of the mean over atoms of |F|^2, eV/Å, (B,); +inf if the evaluation failed.
+        force_reasons: why an evaluation failed; None where it did not.
+        rdkit_reasons: why a molecule is invalid; None where it is valid.
+    """
+
+    sizes: NDArray[np.int64]
+    stable_atoms: NDArray[np.int64]
+    stable: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    connected: NDArray[np.bool_]
+    novel: NDArray[np.bool_]
+    smiles: tuple[str | None, ...]
+    energies: NDArray[np.float64]
+    energies_per_atom: NDArray[np.float64]
+    rms_forces: NDArray[np.float64]
+    force_reasons: tuple[str | None, ...]
+    rdkit_reasons: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+
+MoleculeMetrics = Metrics[Samples]
+"""The verdict on a set of molecules."""
+
+
+def evaluate_molecules(
+    structures: Structures,
+    records: Sequence[RdkitRecord],
+    results: Sequence[Result] | None,
+    *,
+    references: Mapping[str, float],
+    training: TrainingSmiles,
+    evaluator: str,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> MoleculeMetrics:
+    """Judge B independent samples.
+
+    Args:
+        structures: the samples as they came, without repair.
+        records: what RDKit says about each.
+        results: what a force field says about each, eV and eV/Å; None to leave physical metrics out.
+        references: energy of an isolated atom by symbol, eV; a molecule with an element that has none counts, for the
+            energy per atom, as one whose evaluation failed.
+        training: the set that novelty is measured against.
+        evaluator: name of the force field, for the record.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+
+    Raises:
+        UserError: there is no sample, the lists differ in length, or the training set follows another protocol.
+    """
+    _check(structures, records, results, training)
+    samples = _per_sample(structures, records, results, references, training)
+    elements = torch.bincount(structures.numbers[structures.mask], minlength=1)
+    failures = {"force_field": samples.force_reasons, "rdkit": samples.rdkit_reasons}
+    return MoleculeMetrics(
+        definitions=METRICS,
+        profile=PROFILE,
+        conditions={
+            "bond_table_sha256": table_hash(),
+            "rdkit_version": rdBase.rdkitVersion,
+            "novelty_set": f"{len(training)} SMILES of {training.molecules} molecules, RDKit {training.rdkit_version}",
+            "atom_references_ev": ", ".join(f"{symbol} {energy:.6f}" for symbol, energy in references.items()),
+            "intervals": f"95 %, {resamples} bootstrap resamples, seed {seed}; jackknife for uniqueness and novelty",
+        },
+        evaluator=SKIPPED if results is None else evaluator,
+        summary=_summary(samples, results is not None, seed, resamples),
+        samples=samples,
+        sizes=dict(sorted(Counter(samples.sizes.tolist()).items())),
+        elements={chemical_symbols[int(z)]: int(elements[z]) for z in elements.nonzero().flatten()},
+        failures={
+            name: dict(Counter(reason for reason in reasons if reason is not None).most_common())
+            for name, reasons in failures.items()
+        },
+    )
+
+
+def _check(
+    structures: Structures, records: Sequence[RdkitRecord], results: Sequence[Result] | None, training: TrainingSmiles
+) -> None:
+    """Refuse what cannot be judged."""
+    counts = [len(structures), len(records), *([] if results is None else [len(results)])]
+    if not len(structures) or len(set(counts)) > 1:
+        raise UserError(f"cannot evaluate {counts[0]} samples with {counts[1:]} results: give one result per sample")
+    if training.protocol != PROTOCOL:
+        raise UserError(
+            f"the training SMILES follow protocol {training.protocol!r}, the evaluation {PROTOCOL!r}: rebuild them "
+            "with python -m atomrl.data.qm9_assets"
+        )
+
+
+def _per_sample(
+    structures: Structures,
+    records: Sequence[RdkitRecord],
+    results: Sequence[Result] | None,
+    references: Mapping[str, float],
+    training: TrainingSmiles,
+) -> Samples:
+    """The per-sample arrays."""
+    found = valence(structures.numbers, structures.positions, structures.mask)
+    sizes = structures.sizes.cpu().numpy()
+    valid = np.array([record.valid for record in records])
+    novel = np.zeros(len(records), dtype=np.bool_)
+    novel[valid] = ~training.contains([record.smiles for record in records if record.smiles is not None])
+    energies, rms_forces = np.full(len(sizes), np.nan), np.full(len(sizes), np.inf)
+    reasons: tuple[str | None, ...] = (SKIPPED,) * len(sizes)
+    if results is not None:
+        physics = stack_results(results, structures)
+        energies, reasons = physics.energies.numpy(), physics.reasons
+        squares = physics.forces.square().sum((1, 2)).numpy()
+        rms_forces = np.sqrt(squares / np.maximum(sizes, 1))
+        rms_forces = np.where(
+            np.isfinite(rms_forces) & np.array([reason is None for reason in reasons]), rms_forces, np.inf
+        )
+    atoms = reference_energies(structures.numbers, references).cpu().numpy()
+    per_atom = (energies - atoms) / np.maximum(sizes, 1)
+    return Samples(
+        sizes=sizes,
+        stable_atoms=found.stable_atoms.sum(1).cpu().numpy(),
+        stable=found.molecule_stable.cpu().numpy(),
+        valid=valid,
+        connected=np.array([record.connected for record in records]),
+        novel=novel,
+        smiles=tuple(record.smiles for record in records),
+        energies=energies,
+        energies_per_atom=np.where(np.isfinite(per_atom), per_atom, np.inf),
+        rms_forces=rms_forces,
+        force_reasons=reasons,
+        rdkit_reasons=tuple(record.reason for record in records),
+    )
+
+
+def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict[str, Estimate]:
+    """All estimates, in the order of `METRICS`."""
+    names = {smiles: label for label, smiles in enumerate(dict.fromkeys(samples.smiles)) if smiles is not None}
+    labels = np.array([-1 if smiles is None else names[smiles] for smiles in samples.smiles])
+    atoms, stable_atoms = samples.sizes.astype(np.float64), samples.stable_atoms.astype(np.float64)
+    summary = {
+        "atom_stability": ratio(stable_atoms, atoms, seed, resamples),
+        "molecule_stability": proportion(samples.stable, seed, resamples),
+        "validity": proportion(samples.valid, seed, resamples),
+        "connected_validity": proportion(samples.connected, seed, resamples),
+        "uniqueness": distinct_ratio(labels, samples.valid, "labelled"),
+        "validity_x_uniqueness": distinct_ratio(labels, samples.valid, "samples"),
+        "novelty": distinct_ratio(labels, samples.novel, "distinct"),
+    }
+    if not physics:
+        return summary
+    return summary | {
+        "rms_force_median": median(samples.rms_forces, seed, resamples),
+        "rms_force_mean": mean(samples.rms_forces, seed, resamples),
+        "force_field_failures": proportion(np.isinf(samples.rms_forces), seed, resamples),
+        "energy_per_atom_median": median(samples.energies_per_atom, seed, resamples),
+        "energy_per_atom_mean": mean(samples.energies_per_atom, seed, resamples),
+    }

@@ -1,0 +1,53 @@
+"""What every iteration's molecules look like, for the log: stability, elements, RDKit validity and uniqueness."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from ase.data import chemical_symbols
+
+from atomrl.chemistry.bonds import valence
+from atomrl.chemistry.rdkit import MoleculeChecker
+from atomrl.core.records import Stats, Structures
+
+
+class MoleculeMonitor:
+    """Measures each iteration's samples; these numbers are logged whatever the reward is.
+
+    Args:
+        rdkit: ask RDKit too (one worker process).
+    """
+
+    def __init__(self, rdkit: bool = True) -> None:
+        self._checker = MoleculeChecker() if rdkit else None
+
+    def measure(self, structures: Structures) -> Stats:
+        """Stability, mean size and shares of the elements, shares of 1.
+
+        With RDKit also validity, uniqueness of the valid and their product, and how many of the valid are stable; NaN
+        if none is valid.
+        """
+        structures = structures.to(torch.device("cpu"))
+        verdict = valence(structures.numbers, structures.positions, structures.mask)
+        atoms = structures.numbers[structures.mask]
+        stats = {
+            "molecule_stability": float(verdict.molecule_stable.double().mean()),
+            "atom_stability": float(verdict.stable_atoms.sum() / structures.mask.sum()),
+            "mean_atoms": float(structures.sizes.double().mean()),
+        }
+        stats |= {f"share_{chemical_symbols[int(z)]}": float((atoms == z).double().mean()) for z in atoms.unique()}
+        if self._checker is not None:
+            records = self._checker.check(structures)
+            names = [record.smiles for record in records if record.smiles is not None]
+            stable = verdict.molecule_stable[torch.tensor([record.valid for record in records])]
+            stats["rdkit_validity"] = len(names) / len(structures)
+            stats["rdkit_uniqueness"] = len(set(names)) / max(1, len(names))
+            stats["validity_x_uniqueness"] = len(set(names)) / len(structures)
+            stats["stability_given_rdkit_valid"] = float(stable.double().mean()) if len(stable) else math.nan
+        return stats
+
+    def close(self) -> None:
+        """End the worker."""
+        if self._checker is not None:
+            self._checker.close()

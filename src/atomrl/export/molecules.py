@@ -1,0 +1,132 @@
+"""Samples as files that other programs read: SDF (with bonds) and extended XYZ (with energies and forces)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import ase.io
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from rdkit import Chem
+from rdkit.Geometry import Point3D
+
+from atomrl.chemistry.bonds import valence
+from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
+from atomrl.chemistry.rdkit_task import BondedMolecule, build
+from atomrl.core.protocols import Result
+from atomrl.core.records import Structures
+from atomrl.force_fields.base import Geometry, split
+from atomrl.util.errors import UserError
+from atomrl.util.files import write_whole
+
+SDF_LIMIT = 9999.0
+"""Å. The format has ten columns for a coordinate, four of them decimals."""
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """Samples with what is known about each.
+
+    Attributes:
+        structures: B molecules.
+        ids: name of each.
+        records: what RDKit says.
+        results: what a force field says; None if it was not asked.
+    """
+
+    structures: Structures
+    ids: Sequence[str]
+    records: Sequence[RdkitRecord]
+    results: Sequence[Result] | None = None
+
+    def check(self) -> None:
+        """Refuse lists of different lengths.
+
+        Raises:
+            UserError: they differ.
+        """
+        counts = [len(self.structures), len(self.ids), len(self.records)]
+        counts += [] if self.results is None else [len(self.results)]
+        if len(set(counts)) > 1:
+            raise UserError(f"cannot export samples, ids, records, results of lengths {counts}: give one of each")
+
+    def answers(self) -> Sequence[Result | None]:
+        """What the force field said about each sample; None where it was not asked."""
+        return [None] * len(self.ids) if self.results is None else self.results
+
+
+def write_sdf(path: Path, samples: Annotated) -> int:
+    """Write molecules with the bonds of the distance table, whole or not at all.
+
+    An invalid molecule is written without bonds. One whose coordinates do not fit the format (not finite, or beyond
+    `SDF_LIMIT`) is left out; `write_extxyz` has it.
+
+    Returns:
+        Number of molecules written.
+    """
+    samples.check()
+    buffer = io.StringIO()
+    writer = Chem.SDWriter(buffer)
+    written = 0
+    molecules = zip(bonded_molecules(samples.structures), split(samples.structures), strict=True)
+    for (bonded, geometry), properties, record in zip(molecules, _properties(samples), samples.records, strict=True):
+        if not (np.abs(geometry.positions) < SDF_LIMIT).all():
+            continue
+        writer.write(_placed(bonded if record.valid else bonded._replace(bonds=[]), geometry, properties))
+        written += 1
+    writer.close()
+    write_whole(path, buffer.getvalue())
+    return written
+
+
+def write_extxyz(path: Path, samples: Annotated) -> None:
+    """Write all samples, failed ones too, whole or not at all; energies (eV) and forces (eV/Å) where known."""
+    samples.check()
+    images = []
+    parts = zip(split(samples.structures), _properties(samples), samples.answers(), strict=True)
+    for geometry, properties, result in parts:
+        atoms = Atoms(geometry.numbers, geometry.positions, info=dict(properties))
+        if result is not None and result.reason is None:
+            atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=result.forces)  # type: ignore[no-untyped-call]
+        images.append(atoms)
+    buffer = io.StringIO()
+    ase.io.write(buffer, images, format="extxyz")
+    write_whole(path, buffer.getvalue())
+
+
+def _properties(samples: Annotated) -> list[dict[str, str | float | bool]]:
+    """What is written beside each sample's atoms."""
+    structures = samples.structures
+    stable = valence(structures.numbers, structures.positions, structures.mask).molecule_stable.tolist()
+    rows: list[dict[str, str | float | bool]] = []
+    for name, is_stable, record, result in zip(samples.ids, stable, samples.records, samples.answers(), strict=True):
+        row: dict[str, str | float | bool] = {"sample_id": name, "stable": is_stable, "valid": record.valid}
+        if record.smiles is not None:
+            row["smiles"] = record.smiles
+        if record.reason is not None:
+            row["rdkit_reason"] = record.reason
+        if result is not None and result.reason is not None:
+            row["force_field_reason"] = result.reason
+        elif result is not None:
+            row["energy_ev"] = float(result.energy)
+            row["rms_force_ev_per_angstrom"] = float(np.sqrt(np.square(result.forces).sum(1).mean()))
+        rows.append(row)
+    return rows
+
+
+def _placed(bonded: BondedMolecule, geometry: Geometry, properties: Mapping[str, str | float | bool]) -> Chem.Mol:
+    """An RDKit molecule with coordinates and properties; not sanitised, so that it stays as it was sampled."""
+    mol = build(bonded)
+    mol.UpdatePropertyCache(strict=False)
+    conformer = Chem.Conformer(len(bonded.numbers))
+    for atom, (x, y, z) in enumerate(geometry.positions.tolist()):
+        conformer.SetAtomPosition(atom, Point3D(x, y, z))
+    mol.AddConformer(conformer)
+    mol.SetProp("_Name", str(properties["sample_id"]))
+    for name, value in properties.items():
+        mol.SetProp(name, str(value))
+    return mol

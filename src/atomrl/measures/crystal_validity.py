@@ -1,0 +1,117 @@
+"""Composition validity by the rules of SMACT: charge neutrality and Pauling's test.
+
+A composition is valid if some choice of one oxidation state per element is neutral and makes every cation less
+electronegative than every anion (Davies et al. 2019, doi 10.21105/joss.01361). As is usual in the field (Xie et al.
+2022, arXiv:2110.06197), a single element and an alloy (SMACT's list of metals) are valid without the test. The verdicts
+are those of `smact.screening.smact_validity`, which tries every combination of states: a product that grows
+exponentially with the number of elements. Here it is exact without that. By Pauling's test there is an
+electronegativity below which all elements are cations and from which on all are anions; for each of these cuts, which
+are at most as many as elements, the charges that the states can add up to are a set of whole numbers no wider than the
+number of atoms times twice the largest state. So no formula has to be given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.metadata import version
+
+from ase.data import chemical_symbols
+
+from atomrl.matching.matcher import Formula
+from atomrl.util.errors import UserError
+from atomrl.util.optional_imports import extra
+
+OXIDATION_STATES = "icsd24"
+"""The default of `smact_validity` since SMACT 3. Earlier papers used `smact14`, which lets more through."""
+
+ATTRIBUTES = {"smact14": "oxidation_states_smact14", "icsd16": "oxidation_states_icsd16"}
+CONSENSUS, COMMONALITY = 3, "low"
+"""The filter of `icsd24` in `smact_validity`: states that at least 3 entries report, however rare."""
+
+
+@dataclass(frozen=True)
+class ElementRules:
+    """What SMACT knows about an element.
+
+    Attributes:
+        states: oxidation states; empty if it knows none.
+        electronegativity: Pauling's; None if there is none.
+        metal: whether it is one.
+    """
+
+    states: tuple[int, ...]
+    electronegativity: float | None
+    metal: bool
+
+
+def describe(oxidation_states: str = OXIDATION_STATES) -> str:
+    """SMACT's version and the set, for the record."""
+    chosen = oxidation_states
+    if chosen == OXIDATION_STATES:
+        chosen += f" (consensus {CONSENSUS}, commonality {COMMONALITY})"
+    return f"SMACT {version('smact')}, oxidation states {chosen}, Pauling test; elements and alloys pass"
+
+
+@lru_cache(maxsize=100_000)
+def composition_valid(formula: Formula, oxidation_states: str = OXIDATION_STATES) -> bool:
+    """Whether a reduced formula is valid.
+
+    Args:
+        formula: as `matching.reduced_formula` makes it. Nothing, or an element that SMACT does not know, is not valid.
+        oxidation_states: `icsd24`, `icsd16` or `smact14`.
+
+    Raises:
+        UserError: another set is asked for.
+    """
+    table = _rules(oxidation_states)
+    elements = [table.get(number) for number, _ in formula]
+    known = [element for element in elements if element is not None]
+    if not known or len(known) < len(elements):
+        return False
+    if len(known) == 1 or all(element.metal for element in known):
+        return True
+    electronegativities = [element.electronegativity for element in known if element.electronegativity is not None]
+    if len(electronegativities) < len(known) or not all(element.states for element in known):
+        return False
+    return any(_neutral(formula, known, electronegativities, cut) for cut in set(electronegativities))
+
+
+def _neutral(
+    formula: Formula, elements: Sequence[ElementRules], electronegativities: Sequence[float], cut: float
+) -> bool:
+    """Whether the charges can add up to 0 with cations below the cut and anions from it on."""
+    charges = {0}
+    for (_, atoms), element, electronegativity in zip(formula, elements, electronegativities, strict=True):
+        sign = 1 if electronegativity < cut else -1
+        states = [state for state in element.states if sign * state >= 0]
+        charges = {charge + atoms * state for charge in charges for state in states}
+    return 0 in charges
+
+
+@cache
+def _rules(oxidation_states: str) -> dict[int, ElementRules]:
+    """SMACT's elements by atomic number."""
+    if oxidation_states not in {OXIDATION_STATES, *ATTRIBUTES}:
+        raise UserError(
+            f"no set of oxidation states is called {oxidation_states!r}: choose icsd24, {', '.join(ATTRIBUTES)}"
+        )
+    with extra("crystals"):  # here and not above: it takes seconds
+        import smact  # noqa: PLC0415
+        from smact.utils.oxidation import ICSD24OxStatesFilter  # noqa: PLC0415
+
+    symbols = smact.ordered_elements(1, 103)
+    elements = {symbol: smact.Element(symbol) for symbol in symbols}
+    if oxidation_states == OXIDATION_STATES:
+        rows = ICSD24OxStatesFilter().filter(consensus=CONSENSUS, include_zero=False, commonality=COMMONALITY)
+        pairs = zip(rows["element"], rows["oxidation_state"], strict=True)
+        states = {str(symbol): [int(state) for state in str(words).split()] for symbol, words in pairs}
+    else:
+        states = {symbol: vars(element)[ATTRIBUTES[oxidation_states]] for symbol, element in elements.items()}
+    return {
+        chemical_symbols.index(symbol): ElementRules(
+            tuple(states.get(symbol) or ()), element.pauling_eneg, symbol in smact.metals
+        )
+        for symbol, element in elements.items()
+    }

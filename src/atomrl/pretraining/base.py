@@ -1,0 +1,149 @@
+"""What pre-training has in common for all networks: optimizer, schedule, averaged weights, data that can continue."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import lightning
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, IterableDataset
+
+from atomrl.core.averaging import move_average
+from atomrl.core.schedules import follow, tail_factor
+from atomrl.data.batches import Listed
+from atomrl.util.errors import UserError
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How to train.
+
+    Attributes:
+        steps: optimizer steps in all.
+        decay_steps: the learning rate is constant but for the last `decay_steps`, over which it falls to 0. A run
+            whose length is not known yet keeps a constant rate; a short decay from any of its checkpoints gives
+            weights to use. A run with fewer steps falls from its start. 0: it stays constant to the end.
+        batch_size: structures per step.
+        lr: peak learning rate of AdamW.
+        warmup: steps of linear warm-up; 0: none.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: decay of the averaged weights per step.
+        seed: key of batches and noise.
+    """
+
+    steps: int = 100_000
+    decay_steps: int = 10_000
+    batch_size: int = 64
+    lr: float = 1e-3
+    warmup: int = 500
+    weight_decay: float = 1e-4
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.9995
+    seed: int = 0
+
+
+class Batch(Protocol):
+    """What pre-training must know of a batch."""
+
+    @property
+    def mask(self) -> Tensor:
+        """Real atoms, (B, N)."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Global number of the batch, the key of its randomness."""
+        ...
+
+
+B = TypeVar("B", bound=Batch)
+M = TypeVar("M", bound=nn.Module)
+
+
+class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
+    """Trains a network on `losses`; `averaged` holds its exponential moving average, the one to use afterwards."""
+
+    def __init__(self, network: M, train: PretrainConfig) -> None:
+        super().__init__()
+        self.config = train
+        self.network = network
+        self.averaged = AveragedModel(network, multi_avg_fn=partial(move_average, train.ema_decay))
+
+    @abstractmethod
+    def losses(self, network: M, batch: B, purpose: str) -> dict[str, Tensor]:
+        """Means over a batch by name, `loss` among them; random draws depend on (seed, batch.step, purpose) alone."""
+
+    @property
+    def average(self) -> M:
+        """The network with the averaged weights."""
+        return cast("M", self.averaged.module)
+
+    def on_train_start(self) -> None:
+        """Follow this run's schedule, not that of the checkpoint it continues (Lightning)."""
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+        follow(scheduler)
+
+    def training_step(self, batch: B, batch_idx: int) -> Tensor:
+        """Loss of one batch; all its terms are logged (Lightning).
+
+        Raises:
+            UserError: it is not finite; no weight has taken it in.
+        """
+        terms = self.losses(self.network, batch, "train")
+        if not torch.isfinite(terms["loss"]):  # a GPU is waited for, so that the optimizer never takes it in
+            values = ", ".join(f"{name} {value.item():.3g}" for name, value in terms.items())
+            raise UserError(
+                f"step {batch.step}: the loss is not finite ({values}); a checkpoint is from before it: lower"
+                f" train.lr={self.config.lr} or train.max_grad_norm={self.config.max_grad_norm} and go on from there"
+            )
+        self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch.mask))
+        return terms["loss"]
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Move the averaged weights with the others, before any callback saves both (Lightning)."""
+        super().optimizer_step(*args, **kwargs)
+        self.averaged.update_parameters(self.network)
+
+    def validation_step(self, batch: B, batch_idx: int) -> None:
+        """Loss of the averaged weights on one batch, with noise fixed for all time (Lightning)."""
+        terms = self.losses(self.average, batch, "validation")
+        self.log_dict({f"val_{name}": value for name, value in terms.items()}, batch_size=len(batch.mask))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW; linear warm-up, constant, then cosine to 0 (Lightning)."""
+        config = self.config
+        optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        factor = partial(tail_factor, warmup=config.warmup, total=config.steps, decay=config.decay_steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+class StreamData(lightning.LightningDataModule, Generic[B]):
+    """Training stream that continues at the trainer's step, and the same validation batches each time.
+
+    Args:
+        stream: number of the first batch -> the stream from there on.
+        validation: batches.
+    """
+
+    def __init__(self, stream: Callable[[int], IterableDataset[B]], validation: Sequence[B]) -> None:
+        super().__init__()
+        self.stream, self.validation = stream, validation
+
+    def train_dataloader(self) -> DataLoader[B]:
+        """Batches from the current step on (Lightning)."""
+        assert self.trainer is not None
+        return DataLoader(self.stream(self.trainer.global_step), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[B]:
+        """The validation batches (Lightning)."""
+        return DataLoader(Listed(self.validation), batch_size=None)

@@ -1,0 +1,51 @@
+"""Pre-training of the EDM backbone: predict the noise in real molecules (Lightning module)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from atomrl.core.random import generator
+from atomrl.data.batches import MoleculeBatch
+from atomrl.diffusion.edm import alpha, project, sigma
+from atomrl.networks.edm import EDMConfig, EDMNetwork
+from atomrl.policies.molecule import encode
+from atomrl.pretraining.base import PretrainConfig, Pretraining
+
+
+def denoising_loss(network: EDMNetwork, latents: Tensor, mask: Tensor, steps: Tensor, noise: Tensor) -> Tensor:
+    """Squared error of the predicted noise, mean over the channels of the real atoms, (B,).
+
+    Args:
+        network: predicts the noise.
+        latents: clean z_0 (B, N, 3 + F).
+        mask: (B, N).
+        steps: time step of each molecule, 0..diffusion_steps, (B,) int64.
+        noise: (B, N, 3 + F), projected.
+    """
+    gamma = network.gamma.gamma[steps][:, None, None]
+    noisy = alpha(gamma) * latents + sigma(gamma) * noise
+    predicted = network(noisy, steps / network.config.diffusion_steps, mask)
+    error: Tensor = ((predicted - noise).square() * mask[..., None]).sum((1, 2))
+    return error / (mask.sum(1) * latents.shape[-1])
+
+
+class PretrainEDM(Pretraining[EDMNetwork, MoleculeBatch]):
+    """Trains an `EDMNetwork` on `denoising_loss`."""
+
+    def __init__(self, model: EDMConfig, train: PretrainConfig) -> None:
+        super().__init__(EDMNetwork(model), train)
+        self.save_hyperparameters({"model": asdict(model), "train": asdict(train)})
+        self.model_config = model
+
+    def losses(self, network: EDMNetwork, batch: MoleculeBatch, purpose: str) -> dict[str, Tensor]:
+        """Mean of `denoising_loss`."""
+        rng = generator(self.device, self.config.seed, batch.step, purpose)
+        latents = encode(batch.numbers, batch.positions, batch.mask, self.model_config)
+        steps = torch.randint(
+            self.model_config.diffusion_steps + 1, latents.shape[:1], generator=rng, device=self.device
+        )
+        noise = project(torch.randn(latents.shape, generator=rng, device=self.device), batch.mask)
+        return {"loss": denoising_loss(network, latents, batch.mask, steps, noise).mean()}

@@ -1,0 +1,79 @@
+"""The canonical form of a crystal, and CIF text to it. Runs in worker processes: no torch in here.
+
+Source of the form: Xie et al. 2022, arXiv:2110.06197 (the field's data sets are read this way).
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomrl.force_fields.base import Failure
+from atomrl.util.optional_imports import extra
+
+with extra("crystals"):
+    from pymatgen.core import DummySpecies, Lattice, Structure
+
+
+class Crystal(NamedTuple):
+    """One crystal without padding: a plain tuple of arrays, cheap to send to a worker.
+
+    Attributes:
+        numbers: atomic numbers, (N,) int64.
+        frac_coords: fractional coordinates, (N, 3) float64.
+        lattice: lattice vectors in rows, Å, (3, 3) float64.
+    """
+
+    numbers: NDArray[np.int64]
+    frac_coords: NDArray[np.float64]
+    lattice: NDArray[np.float64]
+
+
+def canonical(structure: Structure) -> Structure:
+    """The Niggli-reduced cell rebuilt from its lengths and angles, atoms in [0, 1) and in their order.
+
+    Rebuilding fixes the orientation (pymatgen's: c along z, a in the x-z plane), so that six numbers say it all.
+
+    Raises:
+        Failure: `niggli`: the reduction of a degenerate cell does not end.
+    """
+    try:
+        reduced = structure.get_reduced_structure("niggli")
+    except (ValueError, np.linalg.LinAlgError) as error:
+        raise Failure("niggli") from error
+    frac_coords = reduced.frac_coords % 1.0
+    frac_coords[frac_coords == 1.0] = 0.0  # -1e-17 % 1.0 is 1.0
+    return Structure(Lattice.from_parameters(*reduced.lattice.parameters), reduced.species, frac_coords)
+
+
+def parse_cif(text: str, niggli: bool = True) -> Crystal:
+    """A crystal out of CIF text, in its canonical form unless `niggli` is False.
+
+    Raises:
+        Failure: `cif: ` and pymatgen's words; `disordered` (a site holds several elements, or none for certain);
+            `element` (a symbol that is no element's); `niggli`.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on rounded coordinates; what cannot be read raises
+        try:
+            structure = Structure.from_str(text, fmt="cif")
+        except (ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
+            # What pymatgen raises on broken text depends on where it is broken.
+            raise Failure("cif: " + " ".join(str(error).split())[:120]) from error
+        if not structure.is_ordered:
+            raise Failure("disordered")
+        if any(isinstance(species, DummySpecies) for species in structure.species):
+            raise Failure("element")
+        structure.remove_oxidation_states()
+        if niggli:
+            structure = canonical(structure)
+    return to_arrays(structure)
+
+
+def to_arrays(structure: Structure) -> Crystal:
+    """An ordered pymatgen structure as plain arrays."""
+    numbers = np.array([species.Z for species in structure.species], dtype=np.int64)
+    return Crystal(numbers, np.array(structure.frac_coords), np.array(structure.lattice.matrix))

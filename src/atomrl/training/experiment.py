@@ -1,0 +1,147 @@
+"""From a configuration to the objects of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from math import ceil
+
+import torch
+
+from atomrl.checkpoints.stored import read_stored
+from atomrl.config import SAMPLING, Config, TrainSection
+from atomrl.core.iteration import IterationConfig
+from atomrl.core.objectives.base import Objective
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Transition
+from atomrl.core.rollout import RolloutConfig
+from atomrl.core.stages import FailedScores
+from atomrl.core.update import UpdateConfig
+from atomrl.domains import Model, domain_of
+from atomrl.training.parts import Parts
+from atomrl.util.errors import UserError, hinted
+
+
+def build_parts(config: Config) -> tuple[Parts, Model]:
+    """The parts of a run, and the backbone it starts from; workers start at the first scoring.
+
+    Raises:
+        UserError: the backbone cannot be loaded, or what the reward needs is not there.
+    """
+    domain = domain_of(config)
+    model: Model = domain.load(read_stored(config.model.backbone), config)
+    policy = model.policy()
+    walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
+    if config.evaluation.samples and config.evaluation.time_step is not None:
+        policy.transitions(config.evaluation.time_step)  # now, not after the training
+    reward = domain.reward(config, model)
+    parts = Parts(
+        policy=policy,
+        plan=build_plan(config, model.sizes),
+        reward=reward,
+        stages=(*domain.stages(config), build_rule_for_failures(config.train)),
+        objective=build_objective(config, domain.channel_weights(config, reward)),
+        iteration=IterationConfig(build_sampling(config), build_update(config, walk)),
+        optimization=config.train,
+        total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
+        monitor=domain.monitor(config),
+        card={**model.card, SAMPLING: asdict(config.model)},
+    )
+    return parts, model
+
+
+def build_rule_for_failures(train: TrainSection) -> FailedScores:
+    """What failed scores count as, among those that the objective compares."""
+    return FailedScores(train.failed, over_batch=train.objective == "grpo" and not train.group_reward_norm)
+
+
+def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Objective:
+    """FED-GRPO or GRPO, over channels of these weights."""
+    train = config.train
+    if train.objective == "grpo":
+        return GRPO(
+            GRPOConfig(
+                num_group_samples=config.dataloader.each_prompt_sample,
+                group_reward_norm=train.group_reward_norm,
+                normalize_fn=train.reward_normalize_fn,
+                eps=train.reward_eps,
+                clip_ratio=train.clip_range,
+                kl_weight=train.kl_weight,
+                entropy_weight=train.entropy_weight,
+                kl_penalty_weight=train.kl_penalty_weight,
+                channel_weights=channel_weights,
+                step_weighting=train.step_weighting,
+            )
+        )
+    return FedGRPO(
+        FedGRPOConfig(
+            channel_weights=channel_weights,
+            clip_advantage_value=train.clip_advantage_value,
+            clip_range=train.clip_range,
+            kl_penalty_weight=train.kl_penalty_weight,
+            step_weighting=train.step_weighting,
+        )
+    )
+
+
+def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:
+    """Prompts from a backbone's size histogram, re-weighted as the configuration says."""
+    loader = config.dataloader
+    low, high, factor = (
+        loader.nodes_dist_focus_min,
+        loader.nodes_dist_focus_max,
+        loader.nodes_dist_focus_multiplier,
+    )
+    asked = f"dataloader.nodes_dist_focus_min={low}, nodes_dist_focus_max={high}, nodes_dist_focus_multiplier={factor}"
+    with hinted(f" ({asked})"):
+        focused = SizeDistribution(sizes).focused(low, high, factor)
+    return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed)
+
+
+def build_sampling(config: Config) -> RolloutConfig:
+    """How a run samples."""
+    return RolloutConfig(
+        time_step=config.model.time_step,
+        micro_batch_size=config.dataloader.micro_batch_size,
+        share_initial_noise=config.model.share_initial_noise,
+        train_steps=config.train.train_steps,
+        train_min_time=config.train.train_min_time,
+        train_max_time=config.train.train_max_time,
+        log_prob_reduction=config.train.log_prob_reduction,
+    )
+
+
+def build_update(config: Config, walk: tuple[Transition, ...]) -> UpdateConfig:
+    """How a run updates: `num_inner_batch` becomes the number of transitions per optimizer step."""
+    train = config.train
+    together = train.gradient_accumulation_steps
+    if train.num_inner_batch is not None:
+        inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
+        if not inside:
+            raise UserError(
+                f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
+                "with model.sampler=ddim, raise model.eta above 0"
+            )
+        trained = min(len(inside), train.train_steps or len(inside))
+        if train.num_inner_batch > trained:
+            raise UserError(f"train.num_inner_batch={train.num_inner_batch} exceeds the {trained} trained transitions")
+        together = ceil(trained / train.num_inner_batch)
+    return UpdateConfig(
+        epoch_per_rollout=train.epoch_per_rollout,
+        train_micro_batch_size=train.train_micro_batch_size,
+        gradient_accumulation_steps=together,
+        max_grad_norm=train.max_grad_norm,
+        max_behaviour_kl=train.max_behaviour_kl,
+        exploded_above=train.exploded_above,
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device=cuda, but torch sees no GPU: use device=auto or install a CUDA build of torch")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda")

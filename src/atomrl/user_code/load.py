@@ -1,0 +1,115 @@
+"""A user's own code: found in a file or by its dotted path, without being part of the package."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from atomrl.util.errors import UserError
+
+FORMS = "path/to/file.py:name or package.module.name"
+
+
+def load_object(source: str) -> Any:
+    """The class or function that a text names.
+
+    Args:
+        source: `path/to/file.py:name`, or a dotted path, with `:` or `.` before the name. A dotted path is also looked
+            for in the current folder.
+
+    Raises:
+        UserError: no such file, module or name, or its code cannot be imported.
+    """
+    place, _, name = source.rpartition(":") if ":" in source else source.rpartition(".")
+    in_file = place.endswith(".py")
+    dotted = all(part.isidentifier() for part in place.split("."))
+    if not name.isidentifier() or not (in_file or dotted):
+        raise UserError(f"a reward of your own is named {FORMS}; got {source!r}")
+    module = _from_file(Path(place)) if in_file else _from_path(place, source)
+    if name not in vars(module):
+        raise UserError(f"{place} holds no {name}; {_instead(module, name)}")
+    return vars(module)[name]
+
+
+@contextmanager
+def no_exit(place: str) -> Iterator[None]:
+    """Around code of the user's: `sys.exit()` in it must not look like the end of a command that did its work.
+
+    Args:
+        place: what runs, for the message.
+
+    Raises:
+        UserError: it wanted to end the program.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise UserError(f"{place} calls sys.exit({error.code!r}): raise an exception instead") from error
+
+
+def _instead(module: Any, name: str) -> str:
+    """What a module holds that could have been meant: names like this one, else all its own classes and functions."""
+    own = [  # a module may hold callables without __module__, as a partial
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_") and callable(value) and getattr(value, "__module__", None) == module.__name__
+    ]
+    near = difflib.get_close_matches(name, own)
+    return f"did you mean {' or '.join(near)}?" if near else f"it holds {', '.join(own) or 'no class or function'}"
+
+
+def _from_file(path: Path) -> Any:
+    """The module in a file; read once, however often it is named."""
+    if not path.is_file():
+        raise UserError(f"no file {path} (from {Path.cwd()}); a reward of your own is named {FORMS}")
+    name = f"_atomrl_user_{path.stem}_{abs(hash(path.resolve())):x}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up there
+    with ExitStack() as failure:
+        failure.callback(sys.modules.pop, name)  # half a module must not be found the next time
+        with _importing(str(path)):
+            spec.loader.exec_module(module)
+        failure.pop_all()
+    return module
+
+
+def _from_path(place: str, source: str) -> Any:
+    """An importable module."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        with _importing(place, module=place):
+            return import_module(place)
+    except ModuleNotFoundError as error:
+        raise UserError(f"no module {error.name} for {source!r}; a reward of your own is named {FORMS}") from error
+    finally:
+        sys.path.remove(here)
+
+
+@contextmanager
+def _importing(place: str, module: str = "") -> Iterator[None]:
+    """Around an import: what is wrong in one line; that `module` is not there stays a `ModuleNotFoundError`."""
+    try:
+        with no_exit(place):
+            yield
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise UserError(f"{error.filename or place}{line}: {error.msg}") from error
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        if missing and f"{module}.".startswith(f"{error.name}."):
+            raise
+        why = " ".join(str(error).split())
+        what = f"imports {error.name}, which is not installed" if missing else f"cannot be imported: {why}"
+        raise UserError(f"{place} {what}") from error

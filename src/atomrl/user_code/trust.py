@@ -1,0 +1,88 @@
+"""Which code a reward's configuration names, and whether it may run. Imports none of it, and no extra.
+
+A configuration that the user composes may name any code. One that comes with a run may be somebody else's, and loading
+a run must not run what it names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from atomrl.util.errors import UserError
+
+TARGET, SOURCE = "_target_", "source"
+
+COMPONENTS = "atomrl.rewards.components"
+
+PUBLISHED = {
+    "src.rl_module.components": COMPONENTS,
+    "src.rl_module.reward": "atomrl.rewards.reinforce",
+}
+"""Modules as published configurations name them, and where they are here."""
+
+BUILT_IN = frozenset(
+    f"{COMPONENTS}.{name}"
+    for name in (
+        "CreativityReward",
+        "EnergyReward",
+        "StructureDiversityReward",
+        "CompositionDiversityReward",
+        "PredictorReward",
+    )
+)
+"""Components that run no code but the package's."""
+
+
+def here(name: str) -> str:
+    """Where a published name is in this package; any other name as it is."""
+    module, _, last = name.replace(":", ".").rpartition(".")
+    return f"{PUBLISHED[module]}.{last}" if module in PUBLISHED else name
+
+
+def foreign_code(entries: Any) -> list[str]:
+    """What a reward's configuration names that is no component of this package, each once, in order.
+
+    Args:
+        entries: as of `build_components`. `CustomReward` is a way to name other code, and so is a mapping in a value.
+    """
+    found: list[str] = []
+    for entry in entries if isinstance(entries, Sequence) else [entries]:
+        if isinstance(entry, Mapping) and _built_in(entry.get(TARGET)):
+            found += _named({key: value for key, value in entry.items() if key != TARGET})
+        else:
+            found += _named(entry)
+    return list(dict.fromkeys(found))
+
+
+def require_trust(entries: Any, place: object, remedy: str) -> None:
+    """Refuse to run code that somebody else's configuration names.
+
+    Args:
+        entries: as of `build_components`, out of a run's configuration.
+        place: the file that they stand in.
+        remedy: what says that the code may run, e.g. `--trust-code`.
+
+    Raises:
+        UserError: there is such code.
+    """
+    if named := foreign_code(entries):
+        raise UserError(
+            f"{place} names code that is not part of atomrl, and would run it: {', '.join(named)}; "
+            f"add {remedy} if you know where the run comes from"
+        )
+
+
+def _built_in(target: Any) -> bool:
+    """Whether a component's `_target_` is one of this package."""
+    return isinstance(target, str) and here(target).replace(":", ".") in BUILT_IN
+
+
+def _named(value: Any) -> list[str]:
+    """All code that nested mappings and lists name."""
+    if isinstance(value, Mapping):
+        own = [str(value[key]) for key in (TARGET, SOURCE) if key in value]
+        return own + [name for key, inner in value.items() if key not in (TARGET, SOURCE) for name in _named(inner)]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [name for inner in value for name in _named(inner)]
+    return []

@@ -1,0 +1,75 @@
+"""Files that are either whole or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atomrl.util.errors import UserError
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Write a file under the temporary name that this yields; at the end it is moved into place.
+
+    Folders are made as needed. If the body raises, nothing half-written stays behind.
+
+    Raises:
+        UserError: the file cannot be written (full disk, no permission).
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield partial
+            partial.chmod(0o644)  # some writers make files that only their owner can read
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that is writable and has room"
+        ) from error
+
+
+def require_writable(folder: Path, said: str) -> Path:
+    """Make a folder as needed, before anything is computed that shall be written there.
+
+    Args:
+        folder: to write in.
+        said: how the user named it, for the error.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create {said}: {error.strerror}; choose another folder") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {said}: no permission; choose another folder")
+    return folder
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write text or bytes as a whole.
+
+    Raises:
+        UserError: as `whole`.
+    """
+    with whole(path) as partial, partial.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, values: object) -> None:
+    """Write JSON as a whole.
+
+    Raises:
+        UserError: as `whole`.
+    """
+    write_whole(path, json.dumps(values, indent=1) + "\n")

@@ -1,0 +1,69 @@
+"""The other end of `pool.WorkerPool`: one process that runs one task on item after item.
+
+Started as `python -m atomrl.workers.worker FD`, FD being a socket inherited from the parent. It imports no
+torch: GFN2 in one process with torch's thread pools is slow and its energies can change from call to call.
+
+Messages, parent to worker: first (task, settings, limit), then one pickled item at a time. Worker to parent: first
+`READY`, then one (value, reason) per item.
+"""
+
+from __future__ import annotations
+
+import pickle
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Any
+
+from atomrl.force_fields.base import Failure
+
+READY = "ready"
+
+
+def main() -> None:
+    """Serve until the parent closes the connection or dies."""
+    # Ctrl-C in the terminal and SIGTERM to a batch job reach the workers too, but are the parent's business: it may
+    # want the iteration's scores, and ends the workers by a kill or by closing the connection.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    task, settings, limit = connection.recv()
+    function = load_task(task)
+    try:
+        connection.send(READY)
+        while True:
+            payload = connection.recv_bytes()
+            # The parent kills an overdue worker. If the parent itself is gone, the kernel does, a little later.
+            signal.setitimer(signal.ITIMER_REAL, limit)
+            answer = _answer(function, settings, payload)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            connection.send_bytes(answer)
+    except (EOFError, OSError):  # the parent has closed its end, or is gone
+        return
+
+
+def load_task(task: str) -> Callable[..., object]:
+    """The function that "module:function" names."""
+    module, _, name = task.partition(":")
+    function: Callable[..., object] = getattr(import_module(module), name)
+    return function
+
+
+def _answer(function: Callable[..., object], settings: dict[str, Any], payload: bytes) -> bytes:
+    """Pickled (value, reason) of one item."""
+    try:
+        return pickle.dumps((function(pickle.loads(payload), **settings), None))  # noqa: S301 - from our own parent
+    except Failure as failure:
+        return pickle.dumps((None, failure.reason))
+    except Exception as error:  # noqa: BLE001
+        # The process boundary: what a task (possibly a user's) raises cannot travel up the stack, so it travels as
+        # the reason of this one item. Nothing else runs inside this `try`.
+        message = " ".join(str(error).split())
+        return pickle.dumps((None, f"error: {type(error).__name__}: {message}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""The hull of the crystal set by another force field: all its phases evaluated again, as they are."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atomrl.chemistry.hull import Hull, HullEntry, HullKey
+from atomrl.core.records import Structures
+from atomrl.data.prototype_set import HULL_FILE, PrototypeSet, load_prototypes
+from atomrl.measures.physics import HullForceField
+from atomrl.structures.crystals import compositions, from_pymatgen
+from atomrl.util.errors import UserError
+from atomrl.util.files import write_json
+from atomrl.util.progress import bar
+from tools.prototypes.recipes import MOLECULE, start_structure
+from tools.prototypes.references import reference_candidates
+
+CHUNK = 256
+"""Phases between two savings."""
+
+ON_HULL = 1e-5
+"""eV/atom above the set's own hull that a phase on it may have by rounding."""
+
+
+def hull_file(name: str) -> str:
+    """Name of the file, beside the set's own hull, for a force field of this name, e.g. `sevennet-0`."""
+    return f"hull-{name}.json"
+
+
+def rejudge(folder: Path, save: Path, output: Path, force_field: HullForceField, name: str) -> Hull:
+    """Evaluate the phases of a finished set and write their hull; resumes where it stopped.
+
+    Its data version is that of the set's own hull, and it knows the same elements.
+
+    Args:
+        folder: of the set, its card and its hull.
+        save: folder of the energies so far, `energies-NAME.json`.
+        output: folder of the new hull, see `hull_file`.
+        force_field: the other judge.
+        name: of it.
+
+    Raises:
+        UserError: the set is missing, the saved energies are of another model or set, or an element is without energy.
+    """
+    own, crystals = Hull.load(folder / HULL_FILE), load_prototypes(folder)
+    names, phases = reference_phases(crystals, own.elements)
+    key = HullKey(force_field.model_id, force_field.correction, own.key.data_version)
+    saved = _Energies(save / f"energies-{name}.json", {**vars(key), "set": crystals.card["sha256"]})
+    failures = _evaluate(names, phases, force_field, saved)
+    formulas = compositions(phases)
+    entries = [
+        HullEntry(formula, saved.per_atom[name], name)
+        for name, formula in zip(names, formulas, strict=True)
+        if name in saved.per_atom
+    ]
+    hull = Hull(key, entries)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in failures.most_common()) or "none"
+    if own.elements - hull.elements:
+        raise UserError(
+            f"{force_field.model_id} gives no energy of the elements {sorted(own.elements - hull.elements)} (failures: "
+            f"{reasons}), without which a hull is not closed; run it again, or leave out crystals with these elements"
+        )
+    hull.save(output / hull_file(name))
+    print(f"{len(entries)} of {len(names)} phases in {output / hull_file(name)}; failures: {reasons}")
+    _print_agreement(crystals, hull, names)
+    return hull
+
+
+def reference_phases(crystals: PrototypeSet, elements: frozenset[int]) -> tuple[list[str], Structures]:
+    """Unique names and structures of all crystals of a set, and of the molecules that close its hull.
+
+    A molecule alone in its box is no crystal of the set, so it is built again from its measured bond length; relaxation
+    by CHGNet changes its energy by 0.01 eV/atom at most.
+
+    Args:
+        crystals: the set.
+        elements: atomic numbers of the hull; only their molecules are taken.
+    """
+    boxed = [candidate for candidate in reference_candidates() if candidate.prototype.startswith(MOLECULE)]
+    built = {candidate.key: start_structure(candidate) for candidate in boxed}
+    molecules = {key: cell for key, cell in built.items() if {species.Z for species in cell.species} <= elements}
+    own = crystals.structures(torch.arange(len(crystals)))
+    labels = [crystals.prototypes[index] for index in crystals.prototype_ids.tolist()]
+    names = [
+        f"{label}|{formula.reduced_formula}|{row}"
+        for row, (label, formula) in enumerate(zip(labels, compositions(own), strict=True))
+    ]
+    if not molecules:
+        return names, own
+    boxes = from_pymatgen(list(molecules.values()), own.positions.dtype)
+    return [*names, *molecules], Structures.concatenate([own, boxes])
+
+
+class _Energies:
+    """Energies found so far, kept in a JSON file.
+
+    Args:
+        path: of the file; it need not exist.
+        settings: what the energies depend on.
+
+    Attributes:
+        per_atom: {name of the phase: eV/atom}.
+
+    Raises:
+        UserError: the file was begun with other settings, or is no such file.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, str]) -> None:
+        self._path, self._settings = path, dict(settings)
+        self.per_atom: dict[str, float] = {}
+        if not path.exists():
+            return
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            found, self.per_atom = record["settings"], record["energies_per_atom"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read the energies in {path}: {error}; delete the file") from error
+        different = sorted(name for name in settings if found.get(name) != settings[name])
+        if different:
+            name = different[0]
+            raise UserError(
+                f"{path} was begun with {name} {found.get(name)!r}, now it is {settings[name]!r}; "
+                "delete the file, or save to another folder"
+            )
+
+    def add(self, energies: Mapping[str, float]) -> None:
+        """Keep these too, on the disk."""
+        self.per_atom |= energies
+        write_json(self._path, {"settings": self._settings, "energies_per_atom": self.per_atom})
+
+
+def _evaluate(names: Sequence[str], phases: Structures, force_field: HullForceField, saved: _Energies) -> Counter[str]:
+    """Find the energies that are not saved yet; failed ones are tried again by the next call.
+
+    Returns:
+        How many failed, by reason.
+    """
+    left = [row for row, name in enumerate(names) if name not in saved.per_atom]
+    print(f"{len(names)} phases, {len(names) - len(left)} done, {len(left)} to do", flush=True)
+    failures: Counter[str] = Counter()
+    for start in bar(range(0, len(left), CHUNK), "chunks of phases"):
+        rows = left[start : start + CHUNK]
+        found: dict[str, float] = {}
+        sizes = phases.sizes[rows].tolist()
+        for row, size, result in zip(rows, sizes, force_field.evaluate(phases[torch.tensor(rows)]), strict=True):
+            if result.reason is None:
+                found[names[row]] = result.energy / size
+            else:
+                failures[result.reason] += 1
+        saved.add(found)
+    return failures
+
+
+def _print_agreement(crystals: PrototypeSet, hull: Hull, names: Sequence[str]) -> None:
+    """Say how far above the new hull the phases on the set's own one are."""
+    energies = {entry.entry_id: entry.energy_per_atom for entry in hull.entries}
+    on_own = (crystals.energies_above_hull <= ON_HULL).nonzero()[:, 0]
+    values = [np.zeros(0)]
+    for rows in on_own.split(CHUNK):
+        per_atom = [energies.get(names[row], np.nan) for row in rows.tolist()]
+        values.append(hull.energy_above_hull(compositions(crystals.structures(rows)), per_atom)[0])
+    above = np.concatenate(values)
+    above = above[np.isfinite(above)]
+    if len(above):
+        print(
+            f"{len(above)} phases on the set's own hull are {np.median(above):.3f} eV/atom (median) above this one, "
+            f"{(above <= 0.1).mean():.0%} of them at most 0.1"
+        )
