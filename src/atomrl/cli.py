@@ -113,8 +113,8 @@ def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from atomrl.config import load_config  # noqa: PLC0415
-    from atomrl.config.checks import check_one_process  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
+    from atomrl.util.one_process import check_one_process  # noqa: PLC0415
 
     check_one_process()
     name, overrides = _experiment(options)
@@ -144,7 +144,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from atomrl.config.checks import check_one_process  # noqa: PLC0415
+    from atomrl.util.one_process import check_one_process  # noqa: PLC0415
 
     check_one_process()
     if options.what == "edm":

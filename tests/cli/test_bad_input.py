@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atomrl.cli import main
-from atomrl.evaluation.evaluate import evaluate as evaluation
+from atomrl.evaluation import evaluate as evaluation
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from small_backbone import TINY, write

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -64,19 +63,6 @@ def check_needs(config: Config) -> None:
     asked = {path: how for path, how in needs.items() if named & {Path(path), *Path(path).parents}}
     if missing := [f"{path} ({how})" for path, how in asked.items() if not Path(path).exists()]:
         raise UserError(f"this experiment needs what is not in {Path.cwd()}: {'; '.join(missing)}")
-
-
-def check_one_process() -> None:
-    """Refuse to be one of several processes that torchrun started: each would train the same for itself.
-
-    Raises:
-        UserError: the environment says that there are others.
-    """
-    if (processes := os.environ.get("WORLD_SIZE", "1")) != "1":
-        raise UserError(
-            f"WORLD_SIZE={processes}: a training is one process, and each of these would train the same thing for "
-            "itself; start it without torchrun, once (seeds can run side by side as commands of their own)"
-        )
 
 
 def _texts(tree: Any) -> Iterator[str]:

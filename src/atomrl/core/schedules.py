@@ -44,13 +44,23 @@ def tail_factor(step: int, warmup: int, total: int, decay: int) -> float:
     return min(1.0, (step + 1) / max(1, warmup)) * 0.5 * (1 - math.cos(math.pi * left))
 
 
-def follow(scheduler: LambdaLR) -> None:
-    """Set the learning rates to what the schedule says now.
+def adopt(scheduler: LambdaLR, configured: LambdaLR) -> None:
+    """Go on with the settings of another scheduler and its optimizer, at the place where this one is.
 
-    A checkpoint holds the rate that its own schedule gave; a run that is continued with a longer schedule must not
-    start with it (at the end of a schedule it is 0).
+    A checkpoint holds the rate, betas and decay of its own run, and the rate that its own schedule gave last (0 at its
+    end). A run that is continued takes from it how far it came, and all else from its configuration.
+
+    Args:
+        scheduler: restored from a checkpoint; changed in place, and so is its optimizer.
+        configured: made as for a run that starts, over the same parameters.
     """
-    for group, peak, factor in zip(
-        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-    ):
-        group["lr"] = peak * factor(scheduler.last_epoch)
+    for group, fresh in zip(scheduler.optimizer.param_groups, configured.optimizer.param_groups, strict=True):
+        group.update({name: value for name, value in fresh.items() if name != "params"})
+    scheduler.base_lrs, scheduler.lr_lambdas = configured.base_lrs, configured.lr_lambdas
+    rates = [
+        peak * factor(scheduler.last_epoch)
+        for peak, factor in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates  # what `get_last_lr` says

@@ -12,11 +12,12 @@ import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, IterableDataset
 
 from atomrl.core.averaging import move_average
-from atomrl.core.schedules import follow, tail_factor
+from atomrl.core.schedules import adopt, tail_factor
 from atomrl.data.batches import Listed
 from atomrl.util.errors import UserError
 
@@ -87,10 +88,10 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
         return cast("M", self.averaged.module)
 
     def on_train_start(self) -> None:
-        """Follow this run's schedule, not that of the checkpoint it continues (Lightning)."""
+        """Go on with this run's rate, betas, decay and schedule, not those of the checkpoint (Lightning)."""
         scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
-        follow(scheduler)
+        assert isinstance(scheduler, LambdaLR)
+        adopt(scheduler, self._optimization())
 
     def training_step(self, batch: B, batch_idx: int) -> Tensor:
         """Loss of one batch; all its terms are logged (Lightning).
@@ -120,11 +121,18 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW; linear warm-up, constant, then cosine to 0 (Lightning)."""
+        scheduler = self._optimization()
+        return {
+            "optimizer": scheduler.optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+    def _optimization(self) -> LambdaLR:
+        """The schedule, and in it the optimizer, as at the start of a run."""
         config = self.config
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         factor = partial(tail_factor, warmup=config.warmup, total=config.steps, decay=config.decay_steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return LambdaLR(optimizer, factor)
 
 
 class StreamData(lightning.LightningDataModule, Generic[B]):

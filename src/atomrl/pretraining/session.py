@@ -26,6 +26,7 @@ from atomrl.training.callbacks import Interruption
 from atomrl.training.experiment import choose_device
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.files import require_writable
+from atomrl.util.one_process import alone
 
 
 @dataclass
@@ -175,4 +176,5 @@ def _trainer(session: Session, callbacks: list[Callback]) -> lightning.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
+        plugins=[alone()],
     )

@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
@@ -29,7 +30,7 @@ from atomrl.core.averaging import move_average
 from atomrl.core.collective import current
 from atomrl.core.iteration import compare, iterate, sample_and_score
 from atomrl.core.records import Prompts, RewardTable, Stats, Structures, Trajectory
-from atomrl.core.schedules import follow, lr_factor
+from atomrl.core.schedules import adopt, lr_factor
 from atomrl.core.scoring import Scorer
 from atomrl.core.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
 from atomrl.core.update_log import UpdateLog
@@ -195,6 +196,11 @@ class RLModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over the trained module, with its schedule (Lightning)."""
+        scheduler = self._optimization()
+        return {"optimizer": scheduler.optimizer, "lr_scheduler": {"scheduler": scheduler}}
+
+    def _optimization(self) -> LambdaLR:
+        """The schedule, and in it the optimizer, as at the start of a run."""
         config = self.config
         parameters = [p for p in self.policy.trainable().parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
@@ -208,21 +214,20 @@ class RLModule(lightning.LightningModule):
             min_ratio=config.min_lr_ratio,
             decay_fraction=config.decay_fraction,
         )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}
+        return LambdaLR(optimizer, factor)
 
     def on_train_start(self) -> None:
-        """Follow this run's schedule, not that of the checkpoint it continues (Lightning)."""
+        """Go on with this run's rate, betas, decay and schedule, not those of the checkpoint (Lightning)."""
         scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
-        follow(scheduler)
+        assert isinstance(scheduler, LambdaLR)
+        adopt(scheduler, self._optimization())
 
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
         """One iteration (Lightning)."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         # Lightning's wrapper passes everything on, and counts the steps.
         assert isinstance(optimizer, LightningOptimizer)
-        assert isinstance(schedule, torch.optim.lr_scheduler.LRScheduler)
+        assert isinstance(schedule, LRScheduler)
         try:
             done = iterate(
                 self.policy, batch, self.scorer, self.stages, self.objective, optimizer, self.iteration, current()
@@ -231,7 +236,7 @@ class RLModule(lightning.LightningModule):
             raise UserError(f"{error}; {AGAINST_EXPLOSIONS}, and start again from earlier weights") from error
         self._warn_of_explosions(done.stats["masked_samples"], batch.iteration)
         self.averaged.update_parameters(self.policy.trainable())
-        rate = float(schedule.get_last_lr()[0])
+        rate = float(schedule.optimizer.param_groups[0]["lr"])  # what this iteration stepped with
         schedule.step()
         measured = {} if self.monitor is None else self.monitor.measure(done.trajectory.structures)
         times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}

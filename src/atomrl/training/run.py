@@ -33,6 +33,7 @@ from atomrl.training.run_directory import (
 )
 from atomrl.training.snapshots import Snapshots
 from atomrl.util.errors import NonFiniteLossError, UserError
+from atomrl.util.one_process import alone
 
 COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""
@@ -123,7 +124,7 @@ def _fit(
             default_root_dir=folder,
             logger=_loggers(config, folder, first),
             callbacks=[interruption, Progress(), Limits(config), Checkpoints(folder, config, snapshots)],
-            plugins=[snapshots],
+            plugins=[snapshots, alone()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
