@@ -39,11 +39,11 @@ def match(references: Sequence[Structure], samples: Sequence[Structure]) -> Plai
     kept: defaultdict[str, list[Structure]] = defaultdict(list)
     unique, novel, pairs = [], [], 0
 
-    def fits_any(first: Structure, others: Sequence[Structure], turned: bool) -> bool:
+    def fits_any(sample: Structure, others: Sequence[Structure]) -> bool:
         nonlocal pairs
         for other in others:
             pairs += 1
-            if matcher.fit(other, first) if turned else matcher.fit(first, other):
+            if matcher.fit(other, sample):
                 return True
         return False
 
@@ -53,8 +53,8 @@ def match(references: Sequence[Structure], samples: Sequence[Structure]) -> Plai
             known[reference.composition.reduced_formula].append(reference)
         for sample in samples:
             formula = sample.composition.reduced_formula
-            novel.append(not fits_any(sample, known[formula], turned=False))
-            unique.append(not fits_any(sample, kept[formula], turned=True))
+            novel.append(not fits_any(sample, known[formula]))
+            unique.append(not fits_any(sample, kept[formula]))
             if unique[-1]:
                 kept[formula].append(sample)
     return PlainVerdicts(unique, novel, pairs)

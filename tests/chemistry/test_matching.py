@@ -72,7 +72,7 @@ def plain_loop(references: list[Structure], samples: list[Structure]) -> tuple[l
     for sample in samples:
         formula = sample.composition.reduced_formula
         pairs += len(known[formula]) + len(seen[formula])
-        novel.append(not any(MATCHER.fit(sample, reference) for reference in known[formula]))
+        novel.append(not any(MATCHER.fit(reference, sample) for reference in known[formula]))
         unique.append(not any(MATCHER.fit(earlier, sample) for earlier in seen[formula]))
         if unique[-1]:
             seen[formula].append(sample)
@@ -199,3 +199,24 @@ def test_nothing_to_compare() -> None:
         unique, novel = matcher.match([])
         assert unique.reasons == novel.reasons == ()
         assert matcher._pool.pids() == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_reference_comes_first() -> None:
+    """`fit(reference, generated)`: some pairs match in one order only, and the published order decides."""
+    draw = np.random.default_rng(5)
+    types = [structure for structure in prototypes() if len(structure) <= 6]
+    turned = []
+    for _ in range(1500):
+        reference = types[draw.integers(len(types))]
+        sample = disguised(reference, draw)
+        sample.perturb(float(draw.uniform(0.2, 0.6)))
+        if MATCHER.fit(reference, sample) != MATCHER.fit(sample, reference):
+            turned.append((reference, sample))
+        if len(turned) == 4:
+            break
+    assert turned
+    for reference, sample in turned:
+        with CrystalMatcher([to_arrays(reference)]) as matcher:
+            _, novel = matcher.match([to_arrays(sample)])
+        assert novel.values.tolist() == [not MATCHER.fit(reference, sample)]

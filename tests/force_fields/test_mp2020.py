@@ -1,11 +1,13 @@
 """Materials Project's corrections, against the table of Wang et al. 2021 (eV per atom that is corrected)."""
 
+import time
+
 import numpy as np
 import pytest
 from crystal_samples import PEROVSKITE, ROCK_SALT, SILICON, TRICLINIC
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Composition, Lattice, Structure
 
-from atomrl.force_fields.mp2020 import mp2020_correction
+from atomrl.force_fields.mp2020 import likely_oxidation_states, mp2020_correction
 from atomrl.structures.cells import to_arrays
 
 OXIDE, PEROXIDE, CHLORIDE, SULFIDE = -0.687, -0.465, -0.614, -0.503
@@ -40,3 +42,43 @@ def pair_of_oxygen(distance):
 )
 def test_table(structure, expected):
     assert mp2020_correction(to_arrays(structure)) == pytest.approx(expected, abs=2e-3)
+
+
+def spread_out(**amounts):
+    """So many atoms of each element, far from each other."""
+    symbols = [symbol for symbol, amount in amounts.items() for _ in range(amount)]
+    side = int(np.ceil(len(symbols) ** (1 / 3)))
+    places = np.array(list(np.ndindex(side, side, side)))[: len(symbols)] / side
+    return Structure(Lattice.cubic(3.2 * side), symbols, places)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "expected"),
+    [
+        ({"Li": 14, "Cl": 4, "O": 5}, 4 * CHLORIDE + 5 * OXIDE),  # 23 atoms: chlorine is an anion beside oxygen
+        ({"Li": 28, "Cl": 8, "O": 10}, 8 * CHLORIDE + 10 * OXIDE),  # two formula units
+        ({"Li": 3, "Cl": 1, "O": 1}, CHLORIDE + OXIDE),  # as small formulas always were
+        ({"Ca": 10, "P": 6, "O": 26, "H": 2}, 26 * OXIDE),  # neither phosphorus nor hydrogen is an anion here
+        ({"Na": 20, "Mg": 13}, 0.0),  # no neutral choice
+    ],
+)
+def test_anions_of_large_formulas(amounts, expected):
+    assert mp2020_correction(to_arrays(spread_out(**amounts))) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    "formula",
+    ["Li14Cl4O5", "Fe12Si7O30", "Ca10P6H2O26", "NaCl", "Fe3O4", "KCaMgFeNiMnSiO8FCl", "Li10GeP2S12", "SrTiO3", "NaMg"],
+)
+def test_oxidation_states_are_those_that_pymatgen_guesses(formula):
+    guesses = Composition(formula).oxi_state_guesses(max_sites=-1)
+    expected = guesses[0] if guesses else {}
+    found = likely_oxidation_states(Composition(formula).reduced_formula)
+    assert found == pytest.approx(dict(expected))
+
+
+def test_a_large_formula_takes_no_time():
+    """Where trying all combinations takes minutes."""
+    started = time.perf_counter()
+    assert likely_oxidation_states("Fe20Mn13Cr15V17Mo11O96F12S4")["O"] == -2
+    assert time.perf_counter() - started < 2

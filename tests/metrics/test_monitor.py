@@ -8,7 +8,7 @@ import torch
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import RdkitRecord
 from atomrl.core.records import Structures
-from atomrl.evaluation.evaluate import monitor
+from atomrl.evaluation import monitor
 from atomrl.evaluation.monitor import MoleculeMonitor
 
 

@@ -67,7 +67,7 @@ class CrystalConfig(Config):
     """A run on crystals; all keys of `Config`, and those of its sections here."""
 
     domain: str = "crystals"
-    best_checkpoint_metric: str = "reward"
+    best_checkpoint_metric: str = "raw_reward"
     model: CrystalModel = field(default_factory=CrystalModel)
     reward: CrystalReward = field(default_factory=CrystalReward)
     evaluation: CrystalEvaluation = field(default_factory=CrystalEvaluation)

@@ -99,7 +99,8 @@ class CrystalMatcher(Closing):
 
         Unique is the first of each group of crystals that match; the groups are those of
         `StructureMatcher.group_structures`: a crystal belongs to the first earlier unique one that it matches.
-        Novel is a crystal that matches no reference.
+        Novel is a crystal that matches no reference: `fit(reference, crystal)`, in this order, since the matcher's
+        tolerances belong to the second, and a few verdicts turn with the order.
         """
         formulas = [reduced_formula(crystal) for crystal in crystals]
         crowd = Counter(formulas)
@@ -152,7 +153,7 @@ class CrystalMatcher(Closing):
                 lost[row] = f"reference_{bad}"
         while waiting := {row: known for row, known in waiting.items() if known and row not in lost}:
             items = [
-                self._item([(reduced[row].value, other) for other in known[:REFERENCES_AT_ONCE]])
+                self._item([(other, reduced[row].value) for other in known[:REFERENCES_AT_ONCE]])
                 for row, known in waiting.items()
             ]
             for row, outcome in zip(waiting, self._map(items), strict=True):

@@ -21,7 +21,7 @@ class DummyReward:
     scope: str = "per_sample"
 
     def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
-        """Both channels, (B,) float64, on the CPU."""
+        """Both channels, (B,) float64, on the CPU, and their sum as the diagnostic `raw_reward`."""
         mask = structures.mask.cpu()
         atoms = mask.sum(1)
         positions = torch.where(mask[..., None], structures.positions.detach().cpu().double(), 0.0)
@@ -33,7 +33,8 @@ class DummyReward:
             "no_atoms" if count == 0 else None if sound else "nonfinite"
             for count, sound in zip(atoms.tolist(), finite.tolist(), strict=True)
         )
-        return RewardTable({"force": -mean_square, "energy": -(mean_square - 1).square()}, reasons)
+        channels = {"force": -mean_square, "energy": -(mean_square - 1).square()}
+        return RewardTable(channels, reasons, diagnostics={"raw_reward": channels["force"] + channels["energy"]})
 
     def close(self) -> None:
         """Nothing to give back."""

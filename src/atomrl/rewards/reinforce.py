@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -91,10 +91,13 @@ class ReinforceReward:
     def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
         """Channels, weighed and normalised over the batch, (B,) float64 on the CPU.
 
-        Diagnostics: `reward`, their sum; `raw_<name>`, what a component computed; and the metrics that are one number
-        per sample. A sample whose cell is not sound is worth a component's `failed_value`, or NaN; its reason is that
-        of the check. Samples are looked at in the order of their ids, so that which of two equal ones is the first
-        does not depend on how the work was cut.
+        Diagnostics: `reward`, their sum; `raw_<name>`, what a component computed; `raw_reward`, the weighted sum of
+        these, to which a component without a value adds nothing: unlike `reward`, whose mean a normalisation fixes, it
+        can be compared between iterations; and the metrics that are one number per sample.
+
+        A sample whose cell is not sound is worth a component's `failed_value`, or NaN; its reason is that of the check.
+        Samples are looked at in the order of their ids, so that which of two equal ones is the first does not depend on
+        how the work was cut.
 
         Seconds: `cell_checks` and each component's, which add up to the whole; and `metric_<name>`, the part of a
         component's that went into a metric it was the first to ask for.
@@ -122,8 +125,10 @@ class ReinforceReward:
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
         numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
+        weights = {f"raw_{name}": part.weight for name, part in zip(self.names, self.components, strict=True)}
         diagnostics = {
             "reward": torch.stack(list(channels.values())).sum(0),
+            "raw_reward": _raw_total(raw, weights),
             **raw,
             **{name: metric.values for name, metric in numbers.items() if metric.values.ndim == 1},
         }
@@ -199,6 +204,12 @@ def _scaled(name: str, component: RewardComponent, raw: Tensor) -> Tensor:
             f"normalize_fn={component.normalize_fn} and weight={component.weight}; return smaller numbers"
         )
     return scaled
+
+
+def _raw_total(raw: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Weighted sum of raw values (B,), of those that there are; NaN for a sample without any."""
+    values = torch.stack([weights[name] * column for name, column in raw.items()])
+    return torch.where(values.isnan().all(0), torch.nan, values.nansum(0))
 
 
 def _content(batch: CrystalBatch) -> tuple[bytes, ...]:

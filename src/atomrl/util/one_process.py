@@ -35,8 +35,8 @@ def alone() -> ClusterEnvironment:
     Lightning reads RANK, LOCAL_RANK or SLURM_PROCID when it is imported. A shell inside a batch job, or one that an
     earlier launch left behind, may have any of them set, and with a rank above 0 Lightning's loggers write nothing.
     """
-    from lightning.fabric.plugins.environments import LightningEnvironment  # noqa: PLC0415 - seconds, at start
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment  # noqa: PLC0415 - seconds, at start
     from lightning.pytorch.utilities import rank_zero_only  # noqa: PLC0415
 
-    rank_zero_only.rank = 0
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]  # Lightning reads it off the function
     return LightningEnvironment()
