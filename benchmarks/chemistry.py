@@ -10,8 +10,8 @@ from atomrl.core.records import Structures
 from atomrl.data.batches import MoleculeBatch, pad
 from atomrl.data.qm9 import load_qm9, split
 from atomrl.force_fields.base import Evaluation
-from atomrl.force_fields.base import split as split_geometries
 from atomrl.force_fields.xtb import XTBForceField
+from atomrl.structures.molecules import split as split_geometries
 from atomrl.workers.pool import WorkerPool
 from benchmarks import plain_stability
 from benchmarks.timing import Ratio, interleaved

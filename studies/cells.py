@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import t as student
 
-from atomrl.evaluation.bootstrap import Estimate
+from atomrl.measures.bootstrap import Estimate
 
 
 def over_seeds(estimates: Sequence[Estimate], unit: str) -> Estimate:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomrl.evaluation.bootstrap import Estimate
+from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 from studies.cells import apart, cell, counted, counted_cell, label, markdown, over_seeds
 from studies.subjects import Subject

@@ -9,7 +9,7 @@ from atomrl.chemistry.rdkit_task import name
 from atomrl.core.records import Structures
 from atomrl.data.batches import pad
 from atomrl.data.qm9 import MoleculeSet
-from atomrl.force_fields.base import Failure
+from atomrl.workers.failure import Failure
 
 DATA = Path(__file__).parent / "data"
 

@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from atomrl.networks.conditions import Condition, ConditionModule
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE, CrystalVAEConfig
+from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import CrystalPolicy, Sampling
+from atomrl.structures.tensors import CrystalTensors
 
 WALKS = [("ddpm", 50, i) for i in (0, 1, 25, 49)]
 WALKS += [("ddpm", 1000, i) for i in (0, 1, 500, 999)]

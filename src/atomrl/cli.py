@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from atomrl.command_parser import CommandParser
@@ -13,6 +14,9 @@ from atomrl.util.errors import NonFiniteLossError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
 
 DEFAULT_BACKBONE = "edm_qm9_small"
+
+BUILDER = "tools.prototypes.command"
+"""What makes the crystal set that ships; in the repository alone."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -163,9 +167,16 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from tools.prototypes.command import data_command  # noqa: PLC0415
-
-    data_command(options.rest)
+    try:
+        builder = import_module(BUILDER)
+    except ModuleNotFoundError as error:
+        if not BUILDER.startswith(str(error.name)):
+            raise
+        raise UserError(
+            "atomrl data prototypes makes the crystal set anew; its code is in the repository and not in the installed "
+            "package: run it in a checkout, after `make venv`"
+        ) from error
+    builder.data_command(options.rest)
 
 
 def _check_reward(options: argparse.Namespace) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, CrystalConfig, as_trained, overridden
-from atomrl.domains import Model, domain_for
+from atomrl.core.protocols import Model
+from atomrl.domains import domain_for
 from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, sample
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.experiment import choose_device

@@ -2,8 +2,8 @@
 
 import time
 
-from atomrl.force_fields.base import Failure
 from atomrl.matching.task import Compare, outcome_of, run
+from atomrl.workers.failure import Failure
 
 CAESIUM, LITHIUM = 55, 3
 

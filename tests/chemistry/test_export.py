@@ -7,7 +7,8 @@ from rdkit import Chem
 from atomrl.chemistry.rdkit import RdkitRecord
 from atomrl.core.records import Structures
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
-from atomrl.force_fields.base import Evaluation, split
+from atomrl.force_fields.base import Evaluation
+from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
 
 

@@ -8,8 +8,8 @@ import pytest
 from crystal_samples import PEROVSKITE, ROCK_SALT, rattled
 from pymatgen.core import Lattice, Structure
 
-from atomrl.force_fields.base import Failure
 from atomrl.structures.cells import canonical, parse_cif, to_arrays
+from atomrl.workers.failure import Failure
 
 SKEW = np.array([[1, 3, 0], [0, 1, 0], [-2, 4, 1]])
 

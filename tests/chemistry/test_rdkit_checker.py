@@ -7,7 +7,7 @@ import torch
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord, as_record, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, name
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Failure
+from atomrl.workers.failure import Failure
 from atomrl.workers.pool import Outcome
 
 

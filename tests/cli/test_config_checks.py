@@ -11,7 +11,7 @@ from atomrl.config import Config, MoleculeConfig, from_yaml, load_config, read_c
 from atomrl.core.records import Prompts, Structures
 from atomrl.domains import domain_of
 from atomrl.force_fields.xtb import XTBForceField
-from atomrl.rewards.base import Physics
+from atomrl.measures.forces import Physics
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import score_physics
 from atomrl.training.experiment import build_objective

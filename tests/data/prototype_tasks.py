@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from atomrl.force_fields.base import Failure
+from atomrl.workers.failure import Failure
 
 
 def relax(item: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from atomrl.data.crystal_batches import ORIGIN, CrystalBatches, augment, fixed_b
 from atomrl.data.packed_crystals import load_splits
 from atomrl.data.sized import sized_rows
 from atomrl.evaluation.reconstruction import mismatches, structures_of_batch
-from atomrl.networks.crystal_vae import cell_parameters
 from atomrl.structures.crystals import to_pymatgen
+from atomrl.structures.tensors import cell_parameters
 from atomrl.util.errors import UserError
 
 

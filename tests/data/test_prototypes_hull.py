@@ -11,7 +11,7 @@ from data.test_prototypes_finish import fcc, line
 from pymatgen.core import Composition, Lattice
 
 from atomrl.chemistry.hull import Hull, HullKey
-from atomrl.data.prototype_set import ASSETS, HULL_FILE, load_prototypes
+from atomrl.data.prototype_set import ASSETS, HULL_FILE, hull_file, load_prototypes
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.structures.cells import Crystal
@@ -20,7 +20,7 @@ from atomrl.util.errors import UserError
 from tools.prototypes import rejudge as module
 from tools.prototypes.command import data_command
 from tools.prototypes.finish import finish
-from tools.prototypes.rejudge import hull_file, reference_phases, rejudge
+from tools.prototypes.rejudge import reference_phases, rejudge
 
 ROCK_SALT = [[0, 0, 0], [0.5, 0.5, 0.5]]
 THIRDS = [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]]

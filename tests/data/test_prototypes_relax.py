@@ -5,8 +5,8 @@ from ase.calculators.calculator import CalculationFailed
 from pymatgen.core import Lattice, Structure
 
 from atomrl.data.prototype_set import load_prototypes
-from atomrl.force_fields.base import Failure
 from atomrl.force_fields.chgnet import CHGNetCalculator
+from atomrl.workers.failure import Failure
 from tools.prototypes import relax
 from tools.prototypes.candidate import REFERENCE, TEXTBOOK
 

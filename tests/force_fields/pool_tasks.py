@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 
-from atomrl.force_fields.base import Failure
+from atomrl.workers.failure import Failure
 
 
 def double(item, factor=2):

@@ -11,13 +11,13 @@ from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, TR
 from pymatgen.core import Lattice, Structure
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Failure
 from atomrl.force_fields.chgnet import CHGNetCalculator, CHGNetForceField, evaluate_crystals, load_model, model_id
 from atomrl.force_fields.chgnet_graph import crystal_graph
 from atomrl.structures.cells import Crystal, to_arrays
 from atomrl.structures.crystals import CellBounds, from_pymatgen
 from atomrl.testing import check_force_field
 from atomrl.util.errors import UserError
+from atomrl.workers.failure import Failure
 from atomrl.workers.pool import WorkerPool
 
 SAMPLES = [PEROVSKITE, SILICON, rattled(ROCK_SALT), CAESIUM_CHLORIDE, TRICLINIC]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Evaluation, Geometry, check_geometries, odd_electrons, split
+from atomrl.force_fields.base import Evaluation
+from atomrl.structures.molecules import Geometry, check_geometries, odd_electrons, split
 
 WATER = ([8, 1, 1], [[0.0, 0.0, 0.0], [0.96, 0.0, 0.0], [-0.24, 0.93, 0.0]])
 

@@ -12,10 +12,10 @@ from test_geometry_checks import WATER, batch, line
 
 from atomrl.core.records import Structures
 from atomrl.force_fields import gfn2
-from atomrl.force_fields.base import Failure
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.testing import check_force_field
 from atomrl.util.errors import UserError
+from atomrl.workers.failure import Failure
 
 METHYL = ([6, 1, 1, 1], [[0.0, 0.0, 0.0], [1.08, 0.0, 0.0], [-0.54, 0.935, 0.0], [-0.54, -0.935, 0.0]])
 CHAOS = ([1, 8, 7, 8, 6, 8, 7, 1], (np.random.default_rng(3).permutation(8)[:, None] * [0.4, 0.3, 0.8]).tolist())

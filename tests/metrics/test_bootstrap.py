@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from atomrl.evaluation.bootstrap import Estimate, distinct_ratio, mean, median, proportion, ratio
+from atomrl.measures.bootstrap import Estimate, distinct_ratio, mean, median, proportion, ratio
 from atomrl.util.errors import UserError
 
 
@@ -124,7 +124,7 @@ def test_same_seed_same_interval_for_any_chunk(monkeypatch):
     first = mean(values, 7, 400)
     assert mean(values, 7, 400) == first
     assert mean(values, 8, 400) != first
-    monkeypatch.setattr("atomrl.evaluation.bootstrap.CHUNK", 500)
+    monkeypatch.setattr("atomrl.measures.bootstrap.CHUNK", 500)
     assert mean(values, 7, 400) == first
 
 

@@ -9,7 +9,8 @@ from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.records import Structures
 from atomrl.evaluation.molecules import evaluate_molecules
 from atomrl.evaluation.table import Column, Comparison
-from atomrl.force_fields.base import Evaluation, split
+from atomrl.force_fields.base import Evaluation
+from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
 
 

@@ -8,7 +8,8 @@ from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.records import Structures
 from atomrl.evaluation.molecules import METRICS, evaluate_molecules
-from atomrl.force_fields.base import Evaluation, split
+from atomrl.force_fields.base import Evaluation
+from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
 
 REFERENCES = {"H": -10.0, "C": -50.0, "N": -70.0, "O": -100.0, "F": -120.0}

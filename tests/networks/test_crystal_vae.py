@@ -9,15 +9,8 @@ from crystal_models import GoldenVAE, golden_vae, small_vae
 from golden import error
 
 from atomrl.core.records import Structures
-from atomrl.networks.crystal_vae import (
-    CrystalTensors,
-    Decoded,
-    Posterior,
-    cell_from_parameters,
-    cell_parameters,
-    structures_of,
-    vae_loss,
-)
+from atomrl.networks.crystal_vae import Decoded, Posterior, structures_of, vae_loss
+from atomrl.structures.tensors import CrystalTensors, cell_from_parameters, cell_parameters
 
 EXACT = 1e-5
 

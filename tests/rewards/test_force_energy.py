@@ -12,7 +12,7 @@ from atomrl.core.advantages import Groups
 from atomrl.core.records import Prompts, Structures
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
-from atomrl.rewards.base import Physics, reference_energies
+from atomrl.measures.forces import Physics, reference_energies
 from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward, score_physics
 from atomrl.testing import check_reward
 from atomrl.util.errors import UserError

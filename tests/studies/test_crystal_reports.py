@@ -13,11 +13,11 @@ import pytest
 from crystal_samples import ROCK_SALT
 from hand_made import column, evaluation
 
-from atomrl.domains import Judged
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.evaluation.crystals import METRICS, PROFILE, evaluate_crystals
 from atomrl.evaluation.evaluate import SamplePlan, compare
 from atomrl.evaluation.molecules import METRICS as MOLECULE_METRICS
+from atomrl.evaluation.panel import Judged
 from atomrl.measures.crystal_verdicts import MATCHING, PHYSICS, CrystalVerdicts
 from atomrl.rewards.components import CreativityReward
 from atomrl.structures.crystals import from_pymatgen

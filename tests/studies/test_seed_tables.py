@@ -6,7 +6,7 @@ import math
 import pytest
 from hand_made import column, evaluation, write
 
-from atomrl.evaluation.bootstrap import Estimate
+from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 from studies.cells import apart, cell, label, over_seeds
 from studies.subjects import MOLECULES

@@ -13,8 +13,8 @@ from atomrl.checkpoints.backbone import load_backbone
 from atomrl.cli import main
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import rollout
-from atomrl.evaluation.evaluate import SamplePlan, draw
 from atomrl.evaluation import evaluate as evaluation
+from atomrl.evaluation.evaluate import SamplePlan, draw
 from atomrl.evaluation.kept_samples import KeptBatches, KeptSamples
 from atomrl.structures.crystals import from_pymatgen
 from atomrl.util.errors import UserError

@@ -12,7 +12,7 @@ import torch
 
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.core.records import Structures
-from atomrl.data.prototype_set import HULL_FILE, PrototypeSet, load_prototypes
+from atomrl.data.prototype_set import HULL_FILE, PrototypeSet, hull_file, load_prototypes
 from atomrl.measures.physics import HullForceField
 from atomrl.structures.crystals import compositions, from_pymatgen
 from atomrl.util.errors import UserError
@@ -26,11 +26,6 @@ CHUNK = 256
 
 ON_HULL = 1e-5
 """eV/atom above the set's own hull that a phase on it may have by rounding."""
-
-
-def hull_file(name: str) -> str:
-    """Name of the file, beside the set's own hull, for a force field of this name, e.g. `sevennet-0`."""
-    return f"hull-{name}.json"
 
 
 def rejudge(folder: Path, save: Path, output: Path, force_field: HullForceField, name: str) -> Hull:

@@ -12,10 +12,10 @@ import numpy as np
 from ase.optimize import BFGS
 from pymatgen.core import Structure
 
-from atomrl.force_fields.base import Failure
 from atomrl.force_fields.chgnet import CHGNetCalculator, weights_file
 from atomrl.force_fields.relax import Relaxation, relax
 from atomrl.structures.crystals import CellBounds
+from atomrl.workers.failure import Failure
 from tools.prototypes.candidate import Candidate
 from tools.prototypes.recipes import start_structure
 from tools.prototypes.symmetry import space_group

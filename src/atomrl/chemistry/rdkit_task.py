@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
-from atomrl.force_fields.base import Failure
+from atomrl.workers.failure import Failure
 
 BOND_TYPES = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE}
 

@@ -6,9 +6,9 @@ Each is a small `Protocol`; a new backbone, reward, force field or objective is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,3 +130,22 @@ class Collective(Protocol):
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Concatenation of (B, ...) tensors of all ranks along the first axis."""
+
+
+class Model(Protocol):
+    """A loaded backbone."""
+
+    @property
+    def sizes(self) -> Mapping[int, int]:
+        """Histogram of atoms per structure in its training set."""
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, for logs."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """What a checkpoint says of it, so that it can be loaded alone."""
+
+    def policy(self) -> DiffusionPolicy:
+        """The policy that samples from it; shares its weights."""

@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset
 from atomrl.core.random import generator
 from atomrl.data.packed_crystals import PackedCrystals
 from atomrl.data.sized import sized_rows
-from atomrl.networks.crystal_vae import CrystalTensors, cell_from_parameters, cell_parameters
+from atomrl.structures.tensors import CrystalTensors, cell_from_parameters, cell_parameters
 
 ORIGIN = 0.03
 """Fractional coordinate of a settled crystal's first atom: atoms at the usual fractions of the cell from it, 1/2, 1/3,

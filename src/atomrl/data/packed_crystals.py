@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
 from atomrl.data.prototype_set import ASSETS, SET_FILE, PrototypeSet, load_prototypes
-from atomrl.networks.crystal_vae import CrystalTensors
 from atomrl.structures.cells import Crystal
+from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.errors import UserError
 
 SHIPPED = "prototypes"

@@ -111,3 +111,8 @@ def load_prototypes(folder: Path = ASSETS) -> PrototypeSet:
             f"{sorted(arrays.keys() ^ expected)}; {REMEDY}"
         )
     return PrototypeSet(**arrays, prototypes=tuple(card["prototypes"]), card=card)
+
+
+def hull_file(name: str) -> str:
+    """Name of the file, beside the set's own hull, for a force field of this name, e.g. `sevennet-0`."""
+    return f"hull-{name}.json"

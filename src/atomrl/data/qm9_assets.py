@@ -24,8 +24,8 @@ from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.records import Structures
 from atomrl.data.batches import pad
 from atomrl.data.qm9 import SPLIT_SEED, MoleculeSet, load_qm9, split
-from atomrl.force_fields.base import Failure
 from atomrl.util.files import write_whole
+from atomrl.workers.failure import Failure
 
 BATCH = 2048
 SMILES_FILE = "qm9_train_smiles.safetensors"

@@ -7,10 +7,8 @@ from typing import Any
 
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import Config
-from atomrl.domains.base import Domain, Judged, Model, Panel
+from atomrl.domains.base import Domain
 from atomrl.util.errors import UserError
-
-__all__ = ["Domain", "Judged", "Model", "Panel", "domain_for", "domain_of"]
 
 CARD_ENTRY = {"backbone": "molecules", "denoiser": "crystals"}
 """What the card of a domain's model has, and no other's."""

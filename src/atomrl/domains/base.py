@@ -7,69 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import Config
-from atomrl.core.protocols import DiffusionPolicy, Monitor, Reward
-from atomrl.core.records import Prompts, Structures
+from atomrl.core.protocols import Model, Monitor, Reward
+from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
-from atomrl.evaluation.definition import Metrics
-from atomrl.evaluation.kept_samples import KeptSamples
-from atomrl.util.closeable import Closing
-
-
-class Model(Protocol):
-    """A loaded backbone."""
-
-    @property
-    def sizes(self) -> Mapping[int, int]:
-        """Histogram of atoms per structure in its training set."""
-
-    @property
-    def origin(self) -> str:
-        """Where it came from, for logs."""
-
-    @property
-    def card(self) -> dict[str, Any]:
-        """What a checkpoint says of it, so that it can be loaded alone."""
-
-    def policy(self) -> DiffusionPolicy:
-        """The policy that samples from it; shares its weights."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """Samples and every judge's verdict.
-
-    Attributes:
-        metrics: the summary.
-        samples: what `Panel.write` needs to write them.
-        further: other summaries by title, e.g. of the relaxed samples, or of a second judge.
-    """
-
-    metrics: Metrics[Any]
-    samples: Any
-    further: Mapping[str, Metrics[Any]] = field(default_factory=dict)
-
-
-class Panel(Closing, ABC):
-    """The judges of an evaluation, with their workers; use it in a `with`."""
-
-    @abstractmethod
-    def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
-        """Judge samples. What takes long and is made of them, e.g. relaxed samples, is taken from `kept`, and added."""
-
-    @abstractmethod
-    def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
-        """Keep the best of each n consecutive samples by the training's total reward, and judge those."""
-
-    @abstractmethod
-    def write(self, folder: Path, name: str, judged: Judged) -> None:
-        """Write the samples of a column as files that other programs read."""
-
+from atomrl.evaluation.panel import Panel
 
 M = TypeVar("M", bound=Model)
 C = TypeVar("C", bound=Config)

@@ -11,6 +11,7 @@ import torch
 from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Structures
 from atomrl.data.crystal_reference import CrystalReference
+from atomrl.data.prototype_set import hull_file
 from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher
@@ -22,7 +23,6 @@ from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.structures.cells import Crystal
 from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
-from tools.prototypes.rejudge import hull_file
 
 
 class Place(TypedDict):

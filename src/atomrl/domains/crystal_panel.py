@@ -12,11 +12,11 @@ import torch
 
 from atomrl.core.protocols import Reward
 from atomrl.core.records import Prompts, Structures
-from atomrl.domains.base import Judged, Panel
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.crystals import CrystalMetrics, evaluate_crystals
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
+from atomrl.evaluation.panel import Judged, Panel
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_validity import composition_valid
 from atomrl.measures.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals

@@ -11,14 +11,14 @@ from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.records import Prompts, Structures
-from atomrl.domains.base import Judged, Panel
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.molecules import evaluate_molecules
+from atomrl.evaluation.panel import Judged, Panel
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
-from atomrl.rewards.base import stack_results
+from atomrl.measures.forces import stack_results
 from atomrl.rewards.force_energy import score_physics
 from atomrl.util.cpu_count import cores
 

@@ -19,8 +19,8 @@ from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.xtb import XTBForceField
+from atomrl.measures.forces import reference_energies
 from atomrl.policies.molecule import element_numbers
-from atomrl.rewards.base import reference_energies
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward, force_energy_stages
 from atomrl.util.errors import UserError

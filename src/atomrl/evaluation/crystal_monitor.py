@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from atomrl.core.records import Stats, Structures
-from atomrl.force_fields.base import split
 from atomrl.matching.matcher import reduced_formula
 from atomrl.measures.crystal_verdicts import compositions_valid
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import check_cells
+from atomrl.structures.molecules import split
 
 
 class CrystalMonitor:

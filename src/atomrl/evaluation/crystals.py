@@ -19,9 +19,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from ase.data import chemical_symbols
 
-from atomrl.evaluation.bootstrap import RESAMPLES, Estimate, mean, median, proportion
 from atomrl.evaluation.definition import SKIPPED, Definition, Metrics
 from atomrl.matching.matcher import Tolerances
+from atomrl.measures.bootstrap import RESAMPLES, Estimate, mean, median, proportion
 from atomrl.measures.crystal_validity import describe
 from atomrl.measures.crystal_verdicts import (
     METASTABLE,

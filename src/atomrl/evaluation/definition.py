@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sized
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from atomrl.evaluation.bootstrap import Estimate
+from atomrl.measures.bootstrap import Estimate
 
 S = TypeVar("S", bound=Sized)
 

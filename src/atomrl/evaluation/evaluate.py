@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from atomrl.core.prompts import PromptPlan, SizeDistribution, cut_into_buckets
-from atomrl.core.protocols import DiffusionPolicy
+from atomrl.core.protocols import DiffusionPolicy, Model
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import RolloutConfig, rollout
-from atomrl.domains import Judged, Model, Panel
 from atomrl.evaluation.definition import Metrics
 from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.table import Column, Comparison
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar

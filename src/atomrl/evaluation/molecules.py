@@ -22,9 +22,9 @@ from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
-from atomrl.evaluation.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
 from atomrl.evaluation.definition import SKIPPED, Definition, Metrics
-from atomrl.rewards.base import reference_energies, stack_results
+from atomrl.measures.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
+from atomrl.measures.forces import reference_energies, stack_results
 from atomrl.util.errors import UserError
 
 PROFILE = PROTOCOL

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Failure
 from atomrl.matching.matcher import Tolerances, reduced_formula
 from atomrl.matching.task import fits, reduce
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE
+from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import check_cells, to_crystals
+from atomrl.structures.tensors import CrystalTensors
+from atomrl.workers.failure import Failure
 
 
 def match_rate(vae: CrystalVAE, crystals: CrystalTensors) -> float:

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from atomrl.evaluation.bootstrap import Estimate
 from atomrl.evaluation.definition import Definition, Metrics
+from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 
 Json = Mapping[str, object]

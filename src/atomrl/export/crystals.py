@@ -14,8 +14,8 @@ import torch
 from ase import Atoms
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import split
 from atomrl.structures.crystals import MAX_NUMBER, check_cells, to_pymatgen
+from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 from atomrl.util.optional_imports import extra

@@ -19,7 +19,7 @@ from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, build
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Geometry, split
+from atomrl.structures.molecules import Geometry, split
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 

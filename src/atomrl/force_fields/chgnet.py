@@ -21,12 +21,12 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from atomrl.force_fields.base import Failure
 from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked, failed
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
+from atomrl.workers.failure import Failure
 
 with extra("crystals"):
     import chgnet

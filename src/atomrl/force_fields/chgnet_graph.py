@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atomrl.force_fields.base import Failure
 from atomrl.structures.cells import Crystal
 from atomrl.util.optional_imports import extra
+from atomrl.workers.failure import Failure
 
 with extra("crystals"):
     from chgnet.graph import CrystalGraph

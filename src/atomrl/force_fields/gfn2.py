@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from tblite.exceptions import TBLiteRuntimeError
 from tblite.interface import Calculator
 
-from atomrl.force_fields.base import Failure, Geometry, odd_electrons
+from atomrl.structures.molecules import Geometry, odd_electrons
+from atomrl.workers.failure import Failure
 
 UNPAIRED = {
     1: 1, 5: 1, 6: 2, 7: 3, 8: 2, 9: 1, 13: 1, 14: 2,

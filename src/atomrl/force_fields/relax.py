@@ -18,9 +18,9 @@ from ase.optimize import FIRE
 from ase.optimize.optimize import Optimizer
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Failure
 from atomrl.structures.crystals import CellBounds, check_cells
 from atomrl.util.optional_imports import extra
+from atomrl.workers.failure import Failure
 
 with extra("crystals"):
     from pymatgen.core import Structure

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from atomrl.force_fields.base import ODD_ELECTRONS, Evaluation, Geometry, check_geometries, odd_electrons, split
+from atomrl.force_fields.base import Evaluation
+from atomrl.structures.molecules import ODD_ELECTRONS, Geometry, check_geometries, odd_electrons, split
 from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
 from atomrl.workers.pool import Outcome, WorkerPool

@@ -17,10 +17,10 @@ from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from atomrl.force_fields.base import Failure
 from atomrl.structures.cells import Crystal, to_arrays
 from atomrl.structures.niggli import FloatArray, is_lll_reduced, niggli_cell, similar_bases
 from atomrl.util.optional_imports import extra
+from atomrl.workers.failure import Failure
 from atomrl.workers.pool import Outcome
 
 with extra("crystals"):

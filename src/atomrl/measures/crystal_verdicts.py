@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import split
 from atomrl.matching.matcher import reduced_formula
 from atomrl.measures.crystal_validity import OXIDATION_STATES, composition_valid
 from atomrl.measures.measure import BatchMetrics, Metric, MetricProvider, first_reasons, sound_batch, spread
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds, check_cells, compositions, readable_formula
+from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
 
 STABLE, METASTABLE = 0.0, 0.1

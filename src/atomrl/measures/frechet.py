@@ -15,7 +15,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from atomrl.evaluation.bootstrap import Z_95, Estimate
+from atomrl.measures.bootstrap import Z_95, Estimate
 from atomrl.util.errors import UserError
 
 BLOCKS = 20

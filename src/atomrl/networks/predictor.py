@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from atomrl.core.records import Structures
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE, CrystalVAEConfig, readable
+from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, readable
+from atomrl.structures.tensors import CrystalTensors
 
 POOLINGS = ("mean", "sum")
 

@@ -23,9 +23,10 @@ from atomrl.diffusion.gaussian import (
     respaced_times,
 )
 from atomrl.networks.conditions import ConditionModule, guide
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE
+from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.networks.dit import DiT
 from atomrl.policies.reference import WithReference
+from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.errors import UserError
 
 

@@ -12,7 +12,7 @@ from atomrl.data.crystal_batches import augment, settle
 from atomrl.data.packed_crystals import PackedCrystals, load_splits
 from atomrl.data.sized import full_batches
 from atomrl.evaluation.reconstruction import match_rate
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE, CrystalVAEConfig, LossWeights
+from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
 from atomrl.networks.dit import DiTConfig
 from atomrl.policies.crystal import measure_latent_std
 from atomrl.pretraining.crystal_session import (
@@ -25,6 +25,7 @@ from atomrl.pretraining.crystal_session import (
 from atomrl.pretraining.ldm import PretrainLDM, unchanged
 from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.pretraining.vae import PretrainVAE, ReconstructionRate
+from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.errors import UserError
 
 FRAMES = {"random": unchanged, "first_atom": settle}

@@ -11,10 +11,11 @@ from torch import Tensor
 from atomrl.core.random import generator
 from atomrl.data.crystal_batches import CrystalBatch
 from atomrl.diffusion.gaussian import DIFFUSION_STEPS, training_loss
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE
+from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import encode
 from atomrl.pretraining.base import PretrainConfig, Pretraining
+from atomrl.structures.tensors import CrystalTensors
 
 
 def unchanged(crystals: CrystalTensors) -> CrystalTensors:

@@ -12,8 +12,9 @@ from torch import Tensor
 from atomrl.core.random import generator
 from atomrl.data.crystal_batches import CrystalBatch
 from atomrl.evaluation.reconstruction import match_rate
-from atomrl.networks.crystal_vae import CrystalTensors, CrystalVAE, CrystalVAEConfig, LossWeights, vae_loss
+from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights, vae_loss
 from atomrl.pretraining.base import PretrainConfig, Pretraining
+from atomrl.structures.tensors import CrystalTensors
 
 
 class PretrainVAE(Pretraining[CrystalVAE, CrystalBatch]):

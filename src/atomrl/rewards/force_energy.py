@@ -21,7 +21,7 @@ from atomrl.core.protocols import ForceField
 from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.core.stages import GATES, Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
 from atomrl.force_fields.xtb import atom_energies
-from atomrl.rewards.base import Physics, reference_energies, stack_results
+from atomrl.measures.forces import Physics, reference_energies, stack_results
 from atomrl.util.errors import UserError
 
 CHOICES = {

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from atomrl.force_fields.base import Failure
 from atomrl.util.optional_imports import extra
+from atomrl.workers.failure import Failure
 
 with extra("crystals"):
     from pymatgen.core import DummySpecies, Lattice, Structure

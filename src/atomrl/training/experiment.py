@@ -15,11 +15,12 @@ from atomrl.core.objectives.base import Objective
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.objectives.grpo import GRPO, GRPOConfig
 from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.protocols import Model
 from atomrl.core.records import Transition
 from atomrl.core.rollout import RolloutConfig
 from atomrl.core.stages import FailedScores
 from atomrl.core.update import UpdateConfig
-from atomrl.domains import Model, domain_of
+from atomrl.domains import domain_of
 from atomrl.training.parts import Parts
 from atomrl.util.errors import UserError, hinted
 

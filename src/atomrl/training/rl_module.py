@@ -29,13 +29,13 @@ from atomrl.core.advantages import Advantages
 from atomrl.core.averaging import move_average
 from atomrl.core.collective import current
 from atomrl.core.iteration import compare, iterate, sample_and_score
+from atomrl.core.protocols import Model
 from atomrl.core.records import Prompts, RewardTable, Stats, Structures, Trajectory
 from atomrl.core.schedules import adopt, lr_factor
 from atomrl.core.scoring import Scorer
 from atomrl.core.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
 from atomrl.core.update_log import UpdateLog
 from atomrl.data.batches import Listed
-from atomrl.domains import Model
 from atomrl.training.experiment import build_parts
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.parts import Parts

@@ -14,7 +14,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.config.checks import check_needs
-from atomrl.domains import Model, domain_of
+from atomrl.core.protocols import Model
+from atomrl.domains import domain_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors

@@ -17,7 +17,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
-from atomrl.force_fields.base import Failure
+from atomrl.workers.failure import Failure
 
 READY = "ready"
 
