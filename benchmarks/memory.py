@@ -20,6 +20,7 @@ from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.records import RewardTable
 from atomrl.core.update import update, usable
 from atomrl.rewards.dummy import DummyReward
+from atomrl.training.experiment import update_config
 from atomrl.util.glibc_malloc import keep_freed_memory
 from benchmarks.edm import GROUPS, Case, ours_rollout
 
@@ -104,7 +105,7 @@ def _iterate(case: Case) -> float:
     scored = [reward.score(bucket.structures, bucket.prompts) for bucket in trajectory.buckets]
     active = usable(trajectory, config.exploded_above)
     advantages = objective.advantages(RewardTable.concatenate(scored), trajectory.group_ids, active)
-    update(case.policy, trajectory, advantages, objective, optimizer, config)
+    update(case.policy, trajectory, advantages, objective, optimizer, update_config(config))
     return time.monotonic() - started
 
 

@@ -79,7 +79,7 @@ def golden_ldm() -> GoldenLDM:
     """The recorded denoiser, with the published layout of its output."""
     weights, expected = _split("crystal_ldm")
     denoiser = DiT(DiTConfig(hidden=48, depth=2, heads=4, layout="published"))
-    conditions = ConditionModule([Condition("band_gap", "value", mean=0.797, std=1.408)], hidden=48)
+    conditions = ConditionModule([Condition(name="band_gap", kind="value", mean=0.797, std=1.408)], hidden=48)
     for prefix, module in (("denoiser.", denoiser), ("condition_module.", conditions)):
         module.load_state_dict(
             {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}

@@ -32,7 +32,7 @@ NEVER = {
 
 
 def arrows() -> dict[tuple[str, str], set[str]]:
-    """{(folder, imported folder): files that import}, of the whole package; a file at the top is a folder of its own."""
+    """{(folder, imported folder): files that import}, of the package; a file at the top is a folder of its own."""
     found = defaultdict(set)
     for path in PACKAGE.rglob("*.py"):
         here = path.relative_to(PACKAGE).parts[0].removesuffix(".py")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, CrystalConfig, as_trained, overridden
+from atomrl.config import Config, CrystalConfig, as_trained, with_overrides
 from atomrl.core.protocols import Model
 from atomrl.domains import domain_for
 from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, sample
@@ -67,7 +66,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
                 f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}: give "
                 f"--base {config.model.backbone}, which that run started from"
             )
-    config = replace(_overridden(config, options.overrides), device=options.device)  # of this command, not of the run
+    config = _overridden(config, options.overrides).changed(device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
     trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)
     require_writable(options.output, f"--output {options.output}")
@@ -109,14 +108,14 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
     """How to sample and judge, other than the run says.
 
     Raises:
-        UserError: as `overridden`, or a key that an evaluation does not read.
+        UserError: as `with_overrides`, or a key that an evaluation does not read.
     """
     for override in overrides:
-        key = override.partition("=")[0]
+        key = override.partition("=")[0].lstrip("+~")
         if not key.startswith(("reward.", "evaluation.", "model.")) or key in SAID_BY_OPTIONS:
             told = SAID_BY_OPTIONS.get(key, "it reads reward.*, evaluation.* and model.*")
             raise UserError(f"{override}: an evaluation takes no {key}; {told}")
-    return overridden(config, overrides)
+    return with_overrides(config, overrides)
 
 
 def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:

@@ -12,7 +12,10 @@ from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import Sampling
 from atomrl.util.errors import UserError
 
-CONDITIONS = (Condition("band_gap", "value", 0.8, 1.4), Condition("system", "chemical_system"))
+CONDITIONS = (
+    Condition(name="band_gap", kind="value", mean=0.8, std=1.4),
+    Condition(name="system", kind="chemical_system"),
+)
 
 
 def backbone(conditional: bool = True) -> CrystalBackbone:
@@ -91,7 +94,10 @@ def test_pointer(folder):
         ({"vae": {"width": 16, "colour": 1}}, "unknown backbone entries"),
         ({"vae": {"width": 16, "heads": 2, "feedforward": 32, "layers": 1, "latent": 4}}, "4 latent channels"),
         ({"denoiser": {"hidden": 32, "depth": 1, "heads": 2}}, "has shape"),
-        ({"denoiser": {"hidden": 16, "depth": 1, "heads": 2, "layout": "rows"}}, "layout is"),
+        (
+            {"denoiser": {"hidden": 16, "depth": 1, "heads": 2, "layout": "rows"}},
+            "layout=rows: must be one of",
+        ),
         ({"denoiser": {"hidden": 16, "depth": 0, "heads": 2}}, "depth=0: must be at least 1"),
         ({"denoiser": {"hidden": 16, "depth": 1, "heads": 3}}, "a width of 16 with 3 heads: it must be even and"),
         ({"denoiser": {"hidden": 15, "depth": 1, "heads": 3}}, "a width of 15 with 3 heads: it must be even and"),
@@ -102,7 +108,7 @@ def test_pointer(folder):
         ({"vae": {"width": 16, "heads": 3}}, "a width of 16 with 3 heads"),
         ({"conditions": 5}, "conditions=5 is not a list"),
         ({"conditions": [5]}, "has 5 where the entries of Condition should be"),
-        ({"conditions": [{"name": "gap"}]}, "missing 1 required positional argument: 'kind'"),
+        ({"conditions": [{"name": "gap"}]}, "kind: must be given"),
         ({"conditions": [{"name": "gap", "kind": "colour"}]}, "unknown kind 'colour'"),
         ({"conditions": [{"name": "gap.1", "kind": "value"}]}, "torch refuses these as names"),
         ({"conditions": [{"name": "keys", "kind": "value"}]}, "torch refuses these as names"),

@@ -1,7 +1,6 @@
 """Molecule backbones survive the disk, and damaged cards and checkpoints end in one line that says what is wrong."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ def folder(tmp_path):
 def checkpoint(**changes) -> dict[str, object]:
     """What a run's checkpoint holds of a backbone, changed."""
     weights = {AVERAGED + name: tensor for name, tensor in network().state_dict().items()}
-    card = {"backbone": asdict(CONFIG), "sizes": {str(size): count for size, count in SIZES.items()}}
+    card = {"backbone": CONFIG.model_dump(), "sizes": {str(size): count for size, count in SIZES.items()}}
     return {"atomrl": card, "state_dict": weights} | changes
 
 

@@ -17,7 +17,7 @@ from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
 from atomrl.util.errors import UserError
 
-CONFIG = PredictorConfig("sum", hidden=(6, 5), dropout=0.2)
+CONFIG = PredictorConfig(pooling="sum", hidden=(6, 5), dropout=0.2)
 
 
 def predictor() -> CrystalPredictor:
@@ -113,7 +113,7 @@ def test_damaged_files(folder, tmp_path):
         ({"targets": "gap"}, "must be a list of names"),
         ({"targets": ["gap"]}, "has shape"),
         ({"vae": None}, "lacks the entry 'vae'"),
-        ({"predictor": {"pooling": "max"}}, "pooling is 'max'"),
+        ({"predictor": {"pooling": "max"}}, "pooling=max: must be one of mean, sum"),
         ({"predictor": {"colour": 1}}, "unknown backbone entries"),
         ({"predictor": "mean"}, "has 'mean' where the entries of PredictorConfig should be"),
         ({"predictor": {"hidden": [6, 4, 3]}}, r"hidden=\[6, 4, 3\] is not of type tuple\[int, int\] \| None"),

@@ -41,7 +41,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
     [
         ("reward.tpye=dummy", "did you mean type"),
         ("nonsense=1", "unknown configuration key nonsense"),
-        ("train.learning_rate=fast", "train.learning_rate: Value 'fast'"),
+        ("train.learning_rate=fast", "train.learning_rate='fast' is not of type float"),
         ("dataloader.micro_batch_size=2", "never split"),
         ("train.train_steps=1000", "exceeds model.time_step"),
         ("train.train_min_time=1.0", "the first below the second"),

@@ -12,7 +12,7 @@ import pytest
 
 from atomrl.cli import main
 from atomrl.config import load_config
-from atomrl.config.checks import check_needs
+from atomrl.training.requirements import check_needs
 from atomrl.util.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))

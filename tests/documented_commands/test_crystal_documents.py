@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 
 from atomrl.cli import main
 from atomrl.config import load_config
-from atomrl.config.checks import check_needs
 from atomrl.core.log_prob import gaussian_log_prob
 from atomrl.core.objectives.grpo import GRPOConfig
 from atomrl.rewards.build import build_components
 from atomrl.rewards.check import example_crystals
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.testing import check_reward
+from atomrl.training.requirements import check_needs
 from atomrl.util.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))

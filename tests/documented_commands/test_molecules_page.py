@@ -1,13 +1,13 @@
 """The tables of docs/molecules.md against the code: every key with its default and the demo's value, every metric."""
 
 import re
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from atomrl.config import MoleculeConfig, load_config
 from atomrl.evaluation.molecules import METRICS
 from atomrl.pretraining.edm_run import PretrainRun
+from atomrl.util.options import Options
 
 PAGE = (Path(__file__).parents[2] / "docs" / "molecules.md").read_text()
 
@@ -26,9 +26,9 @@ def rows(text: str) -> list[list[str]]:
 def leaves(options: Any, prefix: str = "") -> dict[str, str]:
     """All options by their dotted key, with their values as the page writes them."""
     found = {}
-    for entry in fields(options):
-        value, key = getattr(options, entry.name), f"{prefix}{entry.name}"
-        found |= leaves(value, f"{key}.") if is_dataclass(value) else {key: shown(value)}
+    for name, value in options:
+        key = f"{prefix}{name}"
+        found |= leaves(value, f"{key}.") if isinstance(value, Options) else {key: shown(value)}
     return found
 
 

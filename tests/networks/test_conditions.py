@@ -6,10 +6,10 @@ import torch
 from atomrl.networks.conditions import Condition, ConditionModule, guide
 from atomrl.util.errors import UserError
 
-GAP = Condition("band_gap", "value", mean=1.0, std=2.0)
-GROUP = Condition("crystal_system", "category", categories=7)
-FORMULA = Condition("formula", "composition")
-SYSTEM = Condition("system", "chemical_system")
+GAP = Condition(name="band_gap", kind="value", mean=1.0, std=2.0)
+GROUP = Condition(name="crystal_system", kind="category", categories=7)
+FORMULA = Condition(name="formula", kind="composition")
+SYSTEM = Condition(name="system", kind="chemical_system")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_null_vectors_learn(module, context):
 
 def test_values_are_standardised():
     torch.manual_seed(0)
-    plain, scaled = ConditionModule([Condition("band_gap", "value")], 12), ConditionModule([GAP], 12)
+    plain, scaled = ConditionModule([Condition(name="band_gap", kind="value")], 12), ConditionModule([GAP], 12)
     scaled.load_state_dict(plain.state_dict())
     keep = torch.zeros(1, dtype=torch.bool)
     torch.testing.assert_close(scaled(torch.tensor([[5.0]]), keep), plain(torch.tensor([[2.0]]), keep))
@@ -104,4 +104,4 @@ def test_bad_contexts(module, context):
 @pytest.mark.parametrize("entries", [("a", "colour"), ("a", "category"), ("a", "value", 0.0, 0.0)])
 def test_bad_conditions(entries):
     with pytest.raises(UserError, match="condition a"):
-        Condition(*entries)
+        Condition(**dict(zip(("name", "kind", "mean", "std"), entries, strict=False)))

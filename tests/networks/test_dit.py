@@ -8,6 +8,7 @@ from torch import Tensor
 
 from atomrl.networks.conditions import guide
 from atomrl.networks.dit import PRESETS, DiT, DiTConfig
+from atomrl.util.errors import UserError
 
 EXACT = 1e-6
 
@@ -107,7 +108,7 @@ def test_presets():
 
 
 def test_unknown_layout():
-    with pytest.raises(ValueError, match="layout"):
+    with pytest.raises(UserError, match="layout=rows: must be one of channels, published"):
         DiTConfig(layout="rows")
 
 

@@ -14,13 +14,14 @@ from atomrl.networks import predictor as predictor_module
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead, pool
 from atomrl.structures.crystals import from_pymatgen
+from atomrl.util.errors import UserError
 
 TARGETS = ("gap", "energy")
 SHAPES = [
-    PredictorConfig("mean", features=True),
-    PredictorConfig("sum", features=True, hidden=(5, 3)),
-    PredictorConfig("mean", features=False),
-    PredictorConfig("sum", features=False, hidden=(2, 4)),
+    PredictorConfig(pooling="mean", features=True),
+    PredictorConfig(pooling="sum", features=True, hidden=(5, 3)),
+    PredictorConfig(pooling="mean", features=False),
+    PredictorConfig(pooling="sum", features=False, hidden=(2, 4)),
 ]
 
 
@@ -79,14 +80,14 @@ def test_widths():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"pooling": "max"}, "pooling is 'max': use one of mean, sum"),
-        ({"hidden": (3, 0)}, r"hidden is \[3, 0\]"),
-        ({"hidden": (3, 4, 5)}, r"hidden is \[3, 4, 5\]"),
-        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"pooling": "max"}, "pooling=max: must be one of mean, sum"),
+        ({"hidden": (3, 0)}, "hidden=0: must be at least 1"),
+        ({"hidden": (3, 4, 5)}, r"hidden=\(3, 4, 5\) is not of type tuple\[int, int\]"),
+        ({"dropout": 1.0}, "dropout=1.0: must be at least 0 and below 1"),
     ],
 )
 def test_shapes_that_cannot_be(options, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(UserError, match=words):
         PredictorConfig(**options)
 
 
@@ -128,8 +129,8 @@ def test_sums_grow_with_the_cell_and_means_do_not():
     posterior = network.vae.encode(batch)
     sizes = batch.mask.sum(1, keepdim=True)
     for features in (True, False):
-        mean = pool(network.vae, batch, PredictorConfig("mean", features=features))
-        total = pool(network.vae, batch, PredictorConfig("sum", features=features))
+        mean = pool(network.vae, batch, PredictorConfig(pooling="mean", features=features))
+        total = pool(network.vae, batch, PredictorConfig(pooling="sum", features=features))
         torch.testing.assert_close(total, mean * sizes)
     torch.testing.assert_close(total, posterior.mean.sum(1))
 

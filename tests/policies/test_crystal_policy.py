@@ -13,7 +13,7 @@ from atomrl.policies.crystal import CrystalPolicy, Sampling, encode, measure_lat
 from atomrl.testing import check_policy
 from atomrl.util.errors import UserError
 
-GAP = Condition("band_gap", "value", mean=1.0, std=0.5)
+GAP = Condition(name="band_gap", kind="value", mean=1.0, std=0.5)
 WALK_STEPS = 20
 
 

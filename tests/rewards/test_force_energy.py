@@ -101,7 +101,7 @@ def test_own_channel_is_what_the_force_channel_loses(golden):
     ids = torch.zeros(len(structures), dtype=torch.int64)
     together = ForceEnergyConfig(**GOLDEN["config"], energy_atom_refs=None)
     joint = score_physics(given, structures, ids, together)
-    apart = score_physics(given, structures, ids, replace(together, stability_channel="own"))
+    apart = score_physics(given, structures, ids, together.changed(stability_channel="own"))
     torch.testing.assert_close(apart.channels["force"] + apart.channels["stability"], joint.channels["force"])
     torch.testing.assert_close(apart.diagnostics["reward"], joint.diagnostics["reward"])
     torch.testing.assert_close(apart.channels["force"], -apart.diagnostics["rms_force"])
@@ -124,7 +124,7 @@ def test_energy_options():
     assert table.channels["energy"][2].isnan()
     assert table.diagnostics["energy_per_atom"][0] == pytest.approx(-6.0)
     assert table.diagnostics["reward"][0] == pytest.approx(0.5)
-    whole = replace(config, energy_normalize_by_atoms=False, energy_transform_clip=None)
+    whole = config.changed(energy_normalize_by_atoms=False, energy_transform_clip=None)
     table = score_physics(given, structures, torch.zeros(3, dtype=torch.int64), whole)
     assert table.channels["energy"][0] == pytest.approx(4.0)  # -(-18 + 2) / 4
 
@@ -144,7 +144,7 @@ def test_force_aggregation_and_clip():
     given = Physics(torch.zeros(1, dtype=torch.float64), forces, (None,))
 
     def force(**options):
-        table = score_physics(given, structures, torch.zeros(1, dtype=torch.int64), replace(PLAIN, **options))
+        table = score_physics(given, structures, torch.zeros(1, dtype=torch.int64), PLAIN.changed(**options))
         assert table.diagnostics["rms_force"].item() == pytest.approx((26 / 3) ** 0.5)  # before any clip
         return table.channels["force"].item()
 
@@ -168,7 +168,7 @@ def test_gates(gate, expected, reasons):
     forces = [1.0, 3.0, 2.0, NAN, NAN, 4.0, 2.0]
     given = physics(structures, [0.0, 0.0, 0.0, NAN, NAN, 0.0, 0.0], forces)
     ids = torch.tensor([7, 7, 7, 7, 7, 9, 9])
-    config = replace(PLAIN, force_only_if_stable=True, gate=gate)
+    config = PLAIN.changed(force_only_if_stable=True, gate=gate)
     table = score_physics(given, structures, ids, config)
     torch.testing.assert_close(
         table.channels["force"], torch.tensor(expected, dtype=torch.float64), equal_nan=True, rtol=0, atol=1e-12
@@ -179,7 +179,7 @@ def test_gates(gate, expected, reasons):
 def test_floor_gate_with_only_failed_stable_samples_is_off():
     structures = Structures.concatenate([water(1), loose(1)])
     given = physics(structures, [NAN, 0.0], [NAN, 2.0])
-    config = replace(PLAIN, force_only_if_stable=True)
+    config = PLAIN.changed(force_only_if_stable=True)
     table = score_physics(given, structures, torch.zeros(2, dtype=torch.int64), config)
     assert table.channels["force"][1] == pytest.approx(-2.0)
 

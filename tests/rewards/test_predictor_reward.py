@@ -1,6 +1,5 @@
 """`PredictorReward` with a trained predictor on disk, as a configuration names it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,7 @@ TARGET = "src.rl_module.components.PredictorReward"
 
 def predictor(elements: int = 100) -> CrystalPredictor:
     torch.manual_seed(0)
-    vae, config = CrystalVAE(replace(small_vae().config, elements=elements)), PredictorConfig()
+    vae, config = CrystalVAE(small_vae().config.changed(elements=elements)), PredictorConfig()
     head = PropertyHead(config.inputs(vae.config), ("dft_band_gap", "density"), config)
     head.mean.copy_(torch.tensor([2.0, 5.0]))
     head.std.copy_(torch.tensor([3.0, 1.0]))

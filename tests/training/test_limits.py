@@ -170,11 +170,11 @@ def test_a_run_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_the_learning_rate_follows_the_configured_schedule() -> None:
     config = TrainSection(
-        learning_rate=2.0, scheduler="wsd", warmup_steps=4, min_lr_ratio=0.1, decay_fraction=0.5, beta1=0.8, beta2=0.9
+        learning_rate=0.5, scheduler="wsd", warmup_steps=4, min_lr_ratio=0.1, decay_fraction=0.5, beta1=0.8, beta2=0.9
     )
     made = module(config).configure_optimizers()
     scheduler = made["lr_scheduler"]["scheduler"]
     (factor,) = scheduler.lr_lambdas
     assert [factor(step) for step in (0, 3, 10, 15, 20)] == pytest.approx([0.25, 1, 1, 0.55, 0.1])
-    assert scheduler.base_lrs == [2.0]
+    assert scheduler.base_lrs == [0.5]
     assert made["optimizer"].defaults["betas"] == (0.8, 0.9)

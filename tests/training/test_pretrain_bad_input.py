@@ -14,6 +14,7 @@ from atomrl.cli import main
 from atomrl.data.packed_crystals import load_splits
 from atomrl.data.prototype_set import CARD_FILE, SET_FILE
 from atomrl.networks.crystal_vae import CrystalVAEConfig, LossWeights
+from atomrl.pretraining import session as pretrain_session
 from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.crystal_run import pretrain_ldm, pretrain_vae
 from atomrl.pretraining.edm_run import pretrain_edm
@@ -21,7 +22,6 @@ from atomrl.pretraining.predictor_run import pretrain_predictor
 from atomrl.pretraining.saving import checkpoint_to_continue
 from atomrl.pretraining.session import Session
 from atomrl.pretraining.vae import PretrainVAE
-from atomrl.training import pretrain_checks, pretrain_session
 from atomrl.util.errors import UserError
 
 TINY = ["model.width=16", "model.heads=2", "model.feedforward=32", "model.layers=1", "model.latent=4"]
@@ -58,8 +58,8 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (pretrain_vae, "val_batches=-1", "val_batches=-1: must be at least 0"),
         (pretrain_vae, "log_every=-1", "log_every=-1: must be at least 0"),
         (pretrain_vae, "threads=0", "threads=0: must be at least 1"),
-        (pretrain_vae, "threads=5000", "threads=5000: must be at most 1024"),
-        (pretrain_vae, "train.lr=inf", "train.lr=inf: must be at most 1"),
+        (pretrain_vae, "threads=5000", "threads=5000: must be at least 1 and at most 1024"),
+        (pretrain_vae, "train.lr=inf", "train.lr=inf: must be positive and at most 1"),
         (pretrain_vae, "checkpoint_minutes=0", "checkpoint_minutes=0.0: must be positive"),
         (pretrain_vae, "precision=foo", "precision=foo: must be one of 32-true, bf16-mixed, 16-mixed"),
         (pretrain_vae, "device=tpu", "device=tpu: must be one of auto, cpu, cuda"),
@@ -67,8 +67,8 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (pretrain_vae, "card_structures=0", "card_structures=0: must be at least 1"),
         (pretrain_vae, "weights.kl=-1", "weights.kl=-1.0: must be at least 0"),
         (pretrain_vae, "model.heads=0", "model.heads=0: must be at least 1"),
-        (pretrain_vae, "model.width=[3", "pretrain vae: 'model.width=[3' cannot be read"),
-        (pretrain_vae, "train.stpes=3", "Key 'stpes' not in 'PretrainConfig'; did you mean steps?"),
+        (pretrain_vae, "model.width=[3", "pretrain vae: model.width=[3: Hydra cannot read this value"),
+        (pretrain_vae, "train.stpes=3", "pretrain vae: unknown configuration key train.stpes: did you mean steps?"),
         (pretrain_vae, "mdoel.width=3", "did you mean model?"),
         (pretrain_vae, "train.steps", "pretrain vae: 'train.steps' is not of the form key=value"),
         (pretrain_ldm, "model.depth=0", "model.depth=0: must be at least 1"),
@@ -105,7 +105,7 @@ def test_half_precision_needs_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "torch sees no GPU" in message(pretrain_vae, ["device=cuda"])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    pretrain_checks.check(Session(precision="16-mixed"))
+    pretrain_session.check_device(Session(precision="16-mixed"))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_which_checkpoint_is_continued(tmp_path: Path) -> None:
     torch.save(begun, other)
     session = Session(save_path=str(own.parent), init=str(other))
     assert checkpoint_to_continue(vae(), session) == other
-    session.train = PretrainConfig(steps=10)
+    session = session.changed(train=PretrainConfig(steps=10))
     with pytest.raises(UserError, match=r"is at step 10, and train\.steps=10 counts those too: raise it"):
         checkpoint_to_continue(vae(), session)
     own.parent.mkdir()

@@ -271,10 +271,10 @@ def test_the_match_rate_is_the_share_that_a_vae_gives_back(monkeypatch: pytest.M
     ("command", "options", "words"),
     [
         (pretrain_vae, ["train.stepps=3"], "pretrain vae: .*stepps"),
-        (pretrain_ldm, ["model.layout=rows"], "pretrain ldm: layout is"),
+        (pretrain_ldm, ["model.layout=rows"], "pretrain ldm: model.layout=rows: must be one of channels, published"),
         (pretrain_vae, ["model.width=30", "model.heads=4"], "model.width=30 with model.heads=4"),
         (pretrain_vae, ["model.elements=50", "data=SET"], "hold the element 56.* model.elements=57"),
-        (pretrain_vae, ["store=int8"], "store=int8: use one of float32, float16"),
+        (pretrain_vae, ["store=int8"], "store=int8: must be one of float32, float16"),
         (pretrain_vae, ["data=/nowhere"], "no crystals in /nowhere"),
         (pretrain_ldm, ["data=SET", "vae=/nowhere"], "no backbone at /nowhere"),
         (pretrain_ldm, ["data=SET", "vae=VAE"], "4 latent channels, the denoiser 8: set model.latent=4"),

@@ -199,11 +199,11 @@ def test_properties_follow_their_crystals() -> None:
         (["targets=gap"], "pretrain predictor: "),
         (["targets=[bulk_modulus]"], r"training crystals have no property 'bulk_modulus', they have energy, gap: .*"),
         (["targets=[dft_band_gap:band_gap]"], "no property 'band_gap'"),
-        (["targets=[gap]", "model.pooling=max"], "pretrain predictor: pooling is 'max'"),
-        (["targets=[gap]", "model.hidden=[3]"], r"hidden is \[3\]"),
+        (["targets=[gap]", "model.pooling=max"], "pretrain predictor: model.pooling=max: must be one of mean, sum"),
+        (["targets=[gap]", "model.hidden=[3]"], r"model.hidden=\[3\] is not of type tuple\[int, int\] \| None"),
         (["targets=[gap]", "vae=/nowhere"], "no backbone at /nowhere"),
         (["targets=[gap]", "vae=edm_qm9_small"], "holds no crystal VAE"),
-        (["targets=[gap]", "store=int8"], "store=int8: use one of float32, float16"),
+        (["targets=[gap]", "store=int8"], "store=int8: must be one of float32, float16"),
         (["targets=[gap]", "train.stepps=1"], "pretrain predictor: .*stepps"),
     ],
 )
@@ -229,5 +229,5 @@ def test_the_hidden_widths_can_be_set(data: None, vae_folder: Path, tmp_path: Pa
     shape = ["model.hidden=[7, 5]", "model.features=false", "model.pooling=sum", "model.dropout=0"]
     options = [*SMALL, *shape, "targets=[band_gap:gap]", f"vae={vae_folder}", f"save_path={tmp_path}", "train.steps=1"]
     loaded = load_predictor(pretrain_predictor([*options, "val_every=1"]))
-    assert loaded.config == PredictorConfig("sum", features=False, hidden=(7, 5), dropout=0.0)
+    assert loaded.config == PredictorConfig(pooling="sum", features=False, hidden=(7, 5), dropout=0.0)
     assert loaded.targets == ("band_gap",)

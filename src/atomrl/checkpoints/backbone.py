@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomrl.checkpoints.folder import fill, module_from, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
@@ -31,7 +31,7 @@ class Backbone:
     @property
     def card(self) -> dict[str, Any]:
         """What a checkpoint says of it, so that it can be loaded alone."""
-        return {"backbone": asdict(self.network.config), "sizes": sizes_entry(self.sizes), "origin": self.origin}
+        return {"backbone": self.network.config.model_dump(), "sizes": sizes_entry(self.sizes), "origin": self.origin}
 
     def policy(self) -> MoleculePolicy:
         """The policy that samples from it; shares its weights."""
@@ -62,12 +62,12 @@ def backbone_of(stored: Stored) -> Backbone:
     if "backbone" not in stored.card:
         raise UserError(f"{stored.origin} is no molecule backbone: its card lacks the entry 'backbone'")
     weights = stored.part("", AVERAGED)
-    network = module_from(EDMNetwork, EDMConfig, stored.card["backbone"], stored.origin)
+    network = EDMNetwork(config_from(EDMConfig, stored.card["backbone"], stored.origin))
     fill(network, weights, stored.origin)
     return Backbone(network, sizes_of(stored.card, stored.origin), stored.origin)
 
 
 def save_backbone(folder: Path, network: EDMNetwork, sizes: Mapping[int, int], card: Mapping[str, Any]) -> None:
     """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights."""
-    entries = {"backbone": asdict(network.config), "sizes": sizes_entry(sizes), **card}
+    entries = {"backbone": network.config.model_dump(), "sizes": sizes_entry(sizes), **card}
     write_folder(folder, network.state_dict(), entries)

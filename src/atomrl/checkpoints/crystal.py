@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from atomrl.checkpoints.folder import config_from, fill, module_from, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.networks.conditions import Condition, ConditionModule
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
@@ -46,11 +46,11 @@ class CrystalBackbone:
         """What a checkpoint says of it, so that it can be loaded alone."""
         conditions = self.conditions
         return {
-            "vae": asdict(self.vae.config),
-            "denoiser": asdict(self.denoiser.config),
+            "vae": self.vae.config.model_dump(),
+            "denoiser": self.denoiser.config.model_dump(),
             "latent_std": self.latent_std,
             "sizes": sizes_entry(self.sizes),
-            "conditions": [] if conditions is None else [asdict(condition) for condition in conditions.conditions],
+            "conditions": [] if conditions is None else [condition.model_dump() for condition in conditions.conditions],
             "drop_prob": 0.0 if conditions is None else conditions.drop_prob,
             "origin": self.origin,
         }
@@ -97,8 +97,8 @@ def crystal_backbone_of(stored: Stored) -> CrystalBackbone:
     latent_std = card["latent_std"]
     if not isinstance(latent_std, (int, float)) or not 0 < latent_std < math.inf:
         raise UserError(f"{origin}: latent_std={latent_std!r} must be a positive number")
-    vae = module_from(CrystalVAE, CrystalVAEConfig, card["vae"], origin)
-    denoiser = module_from(DiT, DiTConfig, card["denoiser"], origin)
+    vae = CrystalVAE(config_from(CrystalVAEConfig, card["vae"], origin))
+    denoiser = DiT(config_from(DiTConfig, card["denoiser"], origin))
     if vae.config.latent != denoiser.config.latent:
         raise UserError(
             f"{origin}: the VAE has {vae.config.latent} latent channels, the denoiser {denoiser.config.latent}"

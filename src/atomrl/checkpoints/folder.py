@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
@@ -15,12 +13,9 @@ from torch import Tensor, nn
 
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.files import write_json, write_whole
+from atomrl.util.options import Options
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-C = TypeVar("C", bound="DataclassInstance")
-M = TypeVar("M", bound=nn.Module)
+T = TypeVar("T", bound=Options)
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
 LFS_POINTER = b"version https://git-lfs"
@@ -61,60 +56,21 @@ def read_folder(folder: Path, what: str = "backbone") -> tuple[dict[str, Any], d
     return card, weights
 
 
-def config_from(kind: type[C], entries: Any, origin: str) -> C:
-    """Configuration dataclass out of a card's entries; lists become tuples.
+def config_from(kind: type[T], entries: Any, origin: str) -> T:
+    """Configuration out of a card's entries; lists become tuples.
 
     Raises:
-        UserError: the entries are no mapping, one of them is not known to this version, or a value is of another type
-            or one that the configuration refuses.
+        UserError: the entries are no mapping, one of them is not known to this version, or the configuration refuses
+            a value.
     """
     if not isinstance(entries, Mapping):
         raise UserError(f"{origin}: its card has {entries!r} where the entries of {kind.__name__} should be")
-    known = {entry.name for entry in fields(kind)}
-    if unknown := sorted(str(name) for name in set(entries) - known):
+    if unknown := sorted(str(name) for name in set(entries) - kind.model_fields.keys()):
         raise UserError(f"{origin}: unknown backbone entries {unknown}; it was written by another version")
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()}
-    annotations, types = {entry.name: entry.type for entry in fields(kind)}, get_type_hints(kind)
-    for name, value in values.items():
-        if not _is_a(value, types[name]):
-            raise UserError(f"{origin}: its card's {name}={entries[name]!r} is not of type {annotations[name]}")
     try:
-        return kind(**values)
-    except (TypeError, ValueError, UserError) as error:
-        raise UserError(f"{origin}: {first_line(error)}") from error
-
-
-def module_from(make: Callable[[C], M], kind: type[C], entries: Any, origin: str) -> M:
-    """Module, still without its weights, out of a card's entries.
-
-    Args:
-        make: the module's class.
-        kind: of its configuration.
-        entries: of the configuration, in the card.
-        origin: where the card was, for errors.
-
-    Raises:
-        UserError: as `config_from`, or the module refuses the configuration.
-    """
-    config = config_from(kind, entries, origin)
-    try:
-        return make(config)
+        return kind.read_card(entries)
     except UserError as error:
-        raise UserError(f"{origin}: {error}") from error
-
-
-def _is_a(value: Any, kind: Any) -> bool:
-    """Whether a value of a card is of an annotated type; a whole number is a float too, a truth value no number."""
-    if isinstance(kind, UnionType):
-        return any(_is_a(value, option) for option in get_args(kind))
-    if get_origin(kind) is tuple:
-        parts = get_args(kind)
-        if parts[-1] is Ellipsis:
-            parts = parts[:1] * len(value) if isinstance(value, tuple) else ()
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_is_a, value, parts))
-    if kind in {int, float} and isinstance(value, bool):
-        return False
-    return isinstance(value, (int, float) if kind is float else kind)
+        raise UserError(f"{origin}, its card: {error}") from error
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
@@ -168,7 +124,7 @@ def sizes_of(card: Mapping[str, Any], origin: str) -> dict[int, int]:
     if not isinstance(entry, Mapping):
         raise UserError(f"{origin}: its card's sizes={entry!r} is not a mapping of atoms to counts, {{atoms: count}}")
     for size, count in entry.items():
-        if not str(size).isdecimal() or int(size) < 1 or not _is_a(count, int) or count < 0:
+        if not str(size).isdecimal() or int(size) < 1 or type(count) is not int or count < 0:
             raise UserError(
                 f"{origin}: its card's sizes have {size!r}: {count!r}; both must be whole numbers, {{atoms: count}}"
             )

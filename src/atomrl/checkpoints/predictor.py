@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +34,8 @@ def save_predictor(folder: Path, predictor: CrystalPredictor, card: Mapping[str,
         for name, tensor in part.state_dict().items()
     }
     own = {
-        "vae": asdict(predictor.vae.config),
-        "predictor": asdict(predictor.config),
+        "vae": predictor.vae.config.model_dump(),
+        "predictor": predictor.config.model_dump(),
         "targets": list(predictor.targets),
     }
     write_folder(folder, weights, {**own, **card})

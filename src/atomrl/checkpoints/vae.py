@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from atomrl.checkpoints.folder import fill, module_from, write_folder
+from atomrl.checkpoints.folder import config_from, fill, write_folder
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.util.errors import UserError
@@ -23,7 +22,7 @@ def save_vae(folder: Path, vae: CrystalVAE, card: Mapping[str, Any]) -> None:
         UserError: the folder cannot be written.
     """
     weights = {PREFIX + name: tensor for name, tensor in vae.state_dict().items()}
-    write_folder(folder, weights, {"vae": asdict(vae.config), **card})
+    write_folder(folder, weights, {"vae": vae.config.model_dump(), **card})
 
 
 def load_vae(where: str | Path) -> CrystalVAE:
@@ -48,6 +47,6 @@ def vae_of(stored: Stored) -> CrystalVAE:
     """
     if "vae" not in stored.card:
         raise UserError(f"{stored.origin} holds no crystal VAE: its card lacks the entry 'vae'")
-    vae = module_from(CrystalVAE, CrystalVAEConfig, stored.card["vae"], stored.origin)
+    vae = CrystalVAE(config_from(CrystalVAEConfig, stored.card["vae"], stored.origin))
     fill(vae, stored.part(PREFIX, f"policy.{PREFIX}"), stored.origin)
     return vae

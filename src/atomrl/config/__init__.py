@@ -1,6 +1,6 @@
 """The configuration of a run: typed, composed by Hydra from one self-contained YAML, checked before anything loads."""
 
-from atomrl.config.compose import SAMPLING, as_trained, from_yaml, load_config, overridden, read_config, to_yaml
+from atomrl.config.compose import SAMPLING, as_trained, from_yaml, load_config, read_config, to_yaml, with_overrides
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import Config, TrainSection
@@ -14,7 +14,7 @@ __all__ = [
     "as_trained",
     "from_yaml",
     "load_config",
-    "overridden",
     "read_config",
     "to_yaml",
+    "with_overrides",
 ]

@@ -1,14 +1,13 @@
-"""From YAML to a typed configuration: composed by Hydra, unknown keys refused, values checked."""
+"""From YAML to a typed configuration: composed and overridden by Hydra, checked by its own fields (`options.py`)."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
 
 import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
@@ -16,11 +15,11 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from atomrl.config.checks import check
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import Config
 from atomrl.util.errors import UserError, first_line
+from atomrl.util.options import Options
 
 EXPERIMENTS = "experiment/"
 """Folder of the YAML files that `experiment=` names."""
@@ -29,6 +28,8 @@ SAMPLING = "sampling"
 """Key of a checkpoint's card: the section `model` of the run that it is of."""
 
 DOMAINS: dict[str, type[Config]] = {"molecules": MoleculeConfig, "crystals": CrystalConfig}
+
+T = TypeVar("T", bound=Options)
 
 
 def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = None) -> Config:
@@ -42,20 +43,20 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
     Raises:
         UserError: unknown or contradictory keys, values of the wrong type, no such file, or one that is no YAML.
     """
-    _require_pairs(overrides)
-    try:
-        # `++`: a key that the YAML leaves at its default can be overridden too; `from_yaml` refuses unknown keys.
-        composed = _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
-    except OverrideParseException as error:
-        wrong = error.override.removeprefix("++")
-        raise UserError(
-            f"{wrong}: Hydra cannot read this value; put it in quotes of its own, '{_quoted(wrong)}'"
-        ) from error
-    except HydraException as error:
-        raise UserError(f"configuration {name}: {first_line(error)}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise _no_yaml(f"configuration {name}", error) from error
-    return from_yaml(composed)
+    return from_yaml(_composed(name, overrides, folder))
+
+
+def with_overrides(options: T, overrides: Sequence[str]) -> T:
+    """Options with other values, `key=value` each, which mean what they mean in `atomrl train`.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    if not overrides:
+        return options
+    with TemporaryDirectory() as folder:  # Hydra overrides what it has composed, and it composes files
+        (Path(folder) / "options.yaml").write_text(to_yaml(options), encoding="utf-8")
+        return type(options).read(_values(_composed("options", overrides, Path(folder))))
 
 
 def read_config(path: Path) -> Config:
@@ -82,36 +83,11 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
     Raises:
         UserError: as `load_config`.
     """
-    tree = OmegaConf.to_container(composed, resolve=False)
-    if not isinstance(tree, dict):
-        raise UserError("configuration: it is a list, and must be keys with values")
-    domain = tree.get("domain", Config.domain)
-    if domain not in DOMAINS:
+    tree = _values(composed)
+    domain = tree.get("domain", MoleculeConfig().domain)
+    if not isinstance(domain, str) or domain not in DOMAINS:
         raise UserError(f"domain={domain}: must be one of {', '.join(DOMAINS)}")
-    for key in _leaves(tree):
-        _known_key(key, DOMAINS[domain])
-    try:
-        typed = OmegaConf.to_object(OmegaConf.merge(_schema(DOMAINS[domain]), composed))
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(f"configuration: {key}{first_line(error)}") from error
-    assert isinstance(typed, Config)
-    check(typed)
-    return typed
-
-
-def overridden(config: Config, overrides: Sequence[str]) -> Config:
-    """The configuration with other values, `key=value` each.
-
-    Raises:
-        UserError: as `load_config`.
-    """
-    _require_pairs(overrides)
-    try:
-        changes = OmegaConf.from_dotlist(list(overrides))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{' '.join(overrides)}: {first_line(error)}") from error
-    return from_yaml(OmegaConf.merge(OmegaConf.create(to_yaml(config)), changes))
+    return DOMAINS[domain].read(tree)
 
 
 def as_trained(domain: str, card: Mapping[str, Any]) -> Config:
@@ -123,9 +99,9 @@ def as_trained(domain: str, card: Mapping[str, Any]) -> Config:
     return from_yaml(OmegaConf.create({"domain": domain, "model": dict(card.get(SAMPLING, {}))}))
 
 
-def to_yaml(config: Config) -> str:
+def to_yaml(options: Options) -> str:
     """The resolved configuration as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    return OmegaConf.to_yaml(OmegaConf.create(options.model_dump()))
 
 
 def _require_pairs(overrides: Sequence[str]) -> None:
@@ -135,13 +111,33 @@ def _require_pairs(overrides: Sequence[str]) -> None:
             raise UserError(f"{override!r} is not of the form key=value")
 
 
-def _schema(kind: type[Config]) -> DictConfig:
-    """The typed configuration with its defaults, writable although its dataclasses are frozen."""
-    schema: DictConfig = OmegaConf.structured(kind)
-    for section in (schema, *(schema[entry.name] for entry in fields(kind))):
-        if OmegaConf.is_config(section):
-            OmegaConf.set_readonly(section, False)
-    return schema
+def _composed(name: str, overrides: Sequence[str], folder: Path | None) -> DictConfig:
+    """Compose by Hydra, with errors of ours."""
+    _require_pairs(overrides)
+    try:
+        # `++`: a key that the YAML leaves at its default can be overridden too; the options refuse unknown keys.
+        return _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
+    except OverrideParseException as error:
+        wrong = error.override.removeprefix("++")
+        raise UserError(
+            f"{wrong}: Hydra cannot read this value; put it in quotes of its own, '{_quoted(wrong)}'"
+        ) from error
+    except HydraException as error:
+        raise UserError(f"configuration {name}: {first_line(error)}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise _no_yaml(f"configuration {name}", error) from error
+
+
+def _values(composed: DictConfig | ListConfig) -> dict[str, Any]:
+    """Plain values, interpolations resolved."""
+    try:
+        tree = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"configuration: {key}{first_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise UserError("configuration: it is a list, and must be keys with values")
+    return {str(key): value for key, value in tree.items()}
 
 
 def _compose(name: str, overrides: list[str], folder: Path | None) -> DictConfig:
@@ -181,27 +177,3 @@ def _no_yaml(what: str, error: yaml.YAMLError | UnicodeDecodeError) -> UserError
     """One line that says what is wrong with a file, and where."""
     said = re.sub(r"\s+", " ", str(error))
     return UserError(f"{what} is no YAML: {said}")
-
-
-def _known_key(key: str, kind: type[Config]) -> None:
-    """Refuse a key that no part of the configuration reads, naming the nearest that exists."""
-    section: Any = kind
-    for part in key.split("."):
-        names = {entry.name: entry for entry in fields(section)} if is_dataclass(section) else {}
-        if part not in names:
-            if section is Any:
-                return  # below a free-form value
-            near = difflib.get_close_matches(part, names, n=1)
-            hint = (
-                f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}" if names else "it has no parts"
-            )
-            raise UserError(f"unknown configuration key {key}: {hint}")
-        factory = names[part].default_factory
-        section = factory if is_dataclass(factory) else Any if names[part].type == "Any" else None
-
-
-def _leaves(tree: Any, prefix: str = "") -> list[str]:
-    """Dotted names of all leaves of a nested mapping."""
-    if not isinstance(tree, dict) or not tree:
-        return [prefix] if prefix else []
-    return [leaf for key, value in tree.items() for leaf in _leaves(value, f"{prefix}.{key}" if prefix else str(key))]

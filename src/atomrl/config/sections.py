@@ -2,202 +2,283 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
 
-from atomrl.core.update import UpdateConfig
+from pydantic import Field, model_validator
+
+from atomrl.util.option_words import Says
+from atomrl.util.options import (
+    BelowOne,
+    Count,
+    CountOrNone,
+    Fraction,
+    Options,
+    Positive,
+    Rate,
+    Threads,
+    Weight,
+    Whole,
+    contradiction,
+)
+
+READ_BY = {
+    "fed_grpo": ("clip_advantage_value",),
+    "grpo": ("group_reward_norm", "reward_normalize_fn", "reward_eps", "kl_weight", "entropy_weight"),
+}
+"""Keys of `train` that only one objective reads."""
+
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**64), Says("must be a number of 64 bits")]
+"""What torch takes."""
 
 
-@dataclass(frozen=True)
-class ModelSection:
-    """The backbone and how it samples.
-
-    Attributes:
-        backbone: name of a shipped backbone, or a path: a folder with model.safetensors and model.json, or a run's
-            checkpoint.
-        time_step: T, transitions of the reverse walk.
-        share_initial_noise: one initial latent per group.
-    """
+class ModelSection(Options):
+    """The backbone and how it samples."""
 
     backbone: str = "edm_qm9_small"
-    time_step: int = 1000
+    """Name of a shipped backbone, or a path: a folder with model.safetensors and model.json, or a run's checkpoint."""
+    time_step: Count = 1000
+    """T, transitions of the reverse walk."""
     share_initial_noise: bool = False
+    """One initial latent per group."""
 
 
-@dataclass(frozen=True)
-class DataloaderSection:
-    """Prompts: which sizes, in how many groups, how often.
+class DataloaderSection(Options):
+    """Prompts: which sizes, in how many groups, how often."""
 
-    Attributes:
-        sample_group_size: prompts (groups) per iteration.
-        each_prompt_sample: samples per prompt.
-        micro_batch_size: samples that the sampler sees at once; at least one group.
-        epoches: iterations.
-        nodes_dist_focus_min, nodes_dist_focus_max: sizes whose weight is multiplied; null leaves the end open.
-        nodes_dist_focus_multiplier: by this; 1 leaves the backbone's size histogram as it is.
-    """
+    sample_group_size: Count = 4
+    """Prompts (groups) per iteration."""
+    each_prompt_sample: Count = 128
+    """Samples per prompt."""
+    micro_batch_size: Count = 512
+    """Samples that the sampler sees at once; at least one group, each_prompt_sample."""
+    epoches: Count = 100
+    """Iterations."""
+    nodes_dist_focus_min: Whole | None = None
+    """Smallest size, in atoms, whose weight is multiplied; null leaves the end open."""
+    nodes_dist_focus_max: Whole | None = None
+    """Largest such size; null leaves the end open."""
+    nodes_dist_focus_multiplier: Weight = 1.0
+    """By this; 1 leaves the backbone's size histogram as it is."""
 
-    sample_group_size: int = 4
-    each_prompt_sample: int = 128
-    micro_batch_size: int = 512
-    epoches: int = 100
-    nodes_dist_focus_min: int | None = None
-    nodes_dist_focus_max: int | None = None
-    nodes_dist_focus_multiplier: float = 1.0
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        """Ends in their order, groups whole."""
+        low, high = self.nodes_dist_focus_min, self.nodes_dist_focus_max
+        if low is not None and high is not None and low > high:
+            raise contradiction(f"{{at}}nodes_dist_focus_min={low} exceeds {{at}}nodes_dist_focus_max={high}")
+        if self.micro_batch_size < self.each_prompt_sample:
+            raise contradiction(
+                f"{{at}}micro_batch_size={self.micro_batch_size} is smaller than a group "
+                f"({{at}}each_prompt_sample={self.each_prompt_sample}), and a group is never split: raise it"
+            )
+        return self
 
 
-@dataclass(frozen=True)
-class TrainSection(UpdateConfig):
-    """Objective and optimizer, and the options of `UpdateConfig`.
+class TrainSection(Options):
+    """Objective, optimizer and update."""
 
-    Attributes:
-        objective: `fed_grpo` (each channel normalised in its group, then weighed and summed) or `grpo` (summed, then
-            normalised).
-        clip_advantage_value: of `fed_grpo`: bound of the summed advantage (`adv_clip_max`).
-        clip_range: eps of the ratio's clip (`clip_ratio`).
-        kl_penalty_weight: weight of the KL to the initial model.
-        step_weighting: `published` or `balanced`.
-        log_prob_reduction: log-probabilities are the `sum` or the `mean` over the elements of a latent.
-        train_steps: transitions trained on per iteration, equally spaced from a random start; null takes all.
-        train_min_time, train_max_time: transitions that start at a time t (1 is noise, 0 the sample) outside of this
-            are not trained on: the last ones bring most of the gradient's noise and little of its signal.
-        num_inner_batch: optimizer steps per pass over a rollout, each on a share of the trained transitions; null: one,
-            or what gradient_accumulation_steps says.
-        failed: a failed score counts as the `worst` of its group, or `mask`.
-        group_reward_norm: of `grpo`: normalise in each group; false: over the batch.
-        reward_normalize_fn, reward_eps: of `grpo`: how, see `rewards.normalize`; null: the sum itself.
-        kl_weight: of `grpo`: weight of the KL to the behaviour policy.
-        entropy_weight: of `grpo`.
-        learning_rate, beta1, beta2, weight_decay: of AdamW.
-        scheduler: `constant`, `cosine` or `wsd`.
-        warmup_steps: iterations of linear warm-up.
-        total_steps: iterations of the schedule; null takes dataloader.epoches.
-        decay_fraction: of `wsd`: last part of the schedule, over which the rate falls.
-        min_lr_ratio: the rate never falls below this fraction of its peak.
-        ema_decay: of the averaged weights, per iteration.
-    """
-
-    objective: str = "fed_grpo"
-    clip_advantage_value: float = 5.0
-    clip_range: float = 0.15
-    kl_penalty_weight: float = 0.0
-    step_weighting: str = "published"
-    log_prob_reduction: str = "sum"
-    train_steps: int | None = None
-    train_min_time: float = 0.0
-    train_max_time: float = 1.0
-    num_inner_batch: int | None = None
-    failed: str = "worst"
+    epoch_per_rollout: Count = 1
+    """Passes over a rollout."""
+    train_micro_batch_size: Count | None = None
+    """Samples per backward pass; may cut a group. null: a whole bucket."""
+    gradient_accumulation_steps: Count | None = None
+    """Transitions per optimizer step; null: all of them, one step per pass."""
+    max_grad_norm: Positive = 1.0
+    """The gradient is clipped to this norm."""
+    log_prob_reduction: Literal["sum", "mean"] = "sum"
+    """Over the elements of a latent."""
+    max_behaviour_kl: Positive | None = None
+    """A step that moves the policy further than this from the behaviour policy (KL per transition, mean over probed
+    ones) is halved until it does not; null: no guard."""
+    exploded_above: Positive = 30.0
+    """A sample whose latents exceed this size, or are not finite, takes no part."""
+    objective: Literal["fed_grpo", "grpo"] = "fed_grpo"
+    """`fed_grpo`: each channel normalised in its group, then weighed and summed; `grpo`: summed, then normalised."""
+    clip_advantage_value: Positive = 5.0
+    """Of `fed_grpo`: bound of the summed advantage (`adv_clip_max`)."""
+    clip_range: Positive = 0.15
+    """eps of the ratio's clip (`clip_ratio`)."""
+    kl_penalty_weight: Weight = 0.0
+    """Weight of the KL to the initial model."""
+    step_weighting: Literal["published", "balanced"] = "published"
+    """Whether each step's log-ratio is multiplied by std / c, so that all stages of the walk teach alike."""
+    train_steps: Count | None = None
+    """Transitions trained on per iteration, equally spaced from a random start; null takes all."""
+    train_min_time: Fraction = 0.0
+    """Transitions that start at a time t (1 is noise, 0 the sample) below this are not trained on: the last ones bring
+    most of the gradient's noise and little of its signal."""
+    train_max_time: Fraction = 1.0
+    """Nor are those above this."""
+    num_inner_batch: Count | None = None
+    """Optimizer steps per pass over a rollout, each on a share of the trained transitions; null: one, or what
+    gradient_accumulation_steps says."""
+    failed: Literal["worst", "mask"] = "worst"
+    """A failed score counts as the `worst` of its group, or `mask`: the sample takes no part."""
     group_reward_norm: bool = True
-    reward_normalize_fn: str | None = "std"
-    reward_eps: float = 1e-4
-    kl_weight: float = 0.0
-    entropy_weight: float = 0.0
-    learning_rate: float = 5e-6
-    beta1: float = 0.9
-    beta2: float = 0.999
-    weight_decay: float = 1e-4
-    scheduler: str = "cosine"
-    warmup_steps: int = 10
-    total_steps: int | None = None
-    decay_fraction: float = 0.2
-    min_lr_ratio: float = 0.0
-    ema_decay: float = 0.9
+    """Of `grpo`: normalise in each group; false: over the batch."""
+    reward_normalize_fn: Literal["std", "norm", "subtract_mean", "clip"] | None = "std"
+    """Of `grpo`: how, see `rewards.normalize`; null: the sum itself."""
+    reward_eps: Weight = 1e-4
+    """Of `grpo`: added to the denominator."""
+    kl_weight: Weight = 0.0
+    """Of `grpo`: weight of the KL to the behaviour policy."""
+    entropy_weight: Weight = 0.0
+    """Of `grpo`: weight of the entropy."""
+    learning_rate: Rate = 5e-6
+    """Peak rate of AdamW."""
+    beta1: BelowOne = 0.9
+    """Of AdamW."""
+    beta2: BelowOne = 0.999
+    """Of AdamW."""
+    weight_decay: Weight = 1e-4
+    """Of AdamW."""
+    scheduler: Literal["constant", "cosine", "wsd"] = "cosine"
+    """Shape of the learning rate's schedule."""
+    warmup_steps: CountOrNone = 10
+    """Iterations of linear warm-up."""
+    total_steps: Count | None = None
+    """Iterations of the schedule; null takes dataloader.epoches."""
+    decay_fraction: Fraction = 0.2
+    """Of `wsd`: last part of the schedule, over which the rate falls."""
+    min_lr_ratio: Fraction = 0.0
+    """The rate never falls below this fraction of its peak."""
+    ema_decay: Fraction = 0.9
+    """Of the averaged weights, per iteration."""
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        """Transitions that are trained, and when the optimizer steps."""
+        if not self.train_min_time < self.train_max_time:
+            raise contradiction(
+                f"{{at}}train_min_time={self.train_min_time}, {{at}}train_max_time={self.train_max_time}: "
+                "must be times between 0 and 1, the first below the second"
+            )
+        if self.num_inner_batch is not None and self.gradient_accumulation_steps is not None:
+            raise contradiction(
+                "{at}num_inner_batch and {at}gradient_accumulation_steps both say when the optimizer steps: set one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_objective(self) -> Self:
+        """Refuse what the chosen objective would not read; a default cannot be told from its own value, and passes."""
+        for other in READ_BY.keys() - {self.objective}:
+            if unread := list(self._not_default(READ_BY[other])):
+                given = ", ".join(f"{{at}}{name}={value}" for name, value, _ in unread)
+                back = " ".join(f"{{at}}{name}={default}" for name, _, default in unread)
+                raise contradiction(
+                    f"{{at}}objective={self.objective} does not read {given}, which {{at}}objective={other} does: "
+                    f"choose that one, or set {back}"
+                )
+        return self
+
+    def _not_default(self, names: tuple[str, ...]) -> Iterator[tuple[str, object, object]]:
+        """(name, value, default) of those that are not at their default."""
+        for name in names:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default:
+                yield name, value, default
 
 
-@dataclass(frozen=True)
-class RewardSection:
-    """What is rewarded; each domain adds its own options.
-
-    Attributes:
-        type: of the reward; `dummy` is for smoke tests, its numbers mean nothing.
-        workers: scoring processes; null takes one per core that this process may use.
-    """
+class RewardSection(Options):
+    """What is rewarded; each domain adds its own options."""
 
     type: str = "dummy"
-    workers: int | None = None
+    """Of the reward."""
+    workers: Count | None = None
+    """Scoring processes; null takes one per core that this process may use."""
 
 
-@dataclass(frozen=True)
-class WandbSection:
-    """Weights & Biases.
-
-    Attributes:
-        enabled: log there (needs `pip install 'atomrl[wandb]'`).
-        project: name of the project.
-    """
+class WandbSection(Options):
+    """Weights & Biases."""
 
     enabled: bool = False
+    """Log there (needs `pip install 'atomrl[wandb]'`)."""
     project: str = "atomrl"
+    """Name of the project."""
 
 
-@dataclass(frozen=True)
-class LogSection:
-    """Where metrics go beside metrics.jsonl.
-
-    Attributes:
-        tensorboard: write TensorBoard events.
-        csv: write metrics.csv.
-    """
+class LogSection(Options):
+    """Where metrics go beside metrics.jsonl."""
 
     tensorboard: bool = True
+    """Write TensorBoard events."""
     csv: bool = False
+    """Write metrics.csv."""
 
 
-@dataclass(frozen=True)
-class EvaluationSection:
-    """The before/after table that a run ends with.
+class EvaluationSection(Options):
+    """The before/after table that a run ends with."""
 
-    Attributes:
-        samples: fresh samples per side; 0: no evaluation.
-        time_step: T of the evaluation's walk; null takes model.time_step.
-        seed: of the evaluation's prompts and noise, the same for both sides.
-    """
-
-    samples: int = 0
-    time_step: int | None = None
-    seed: int = 1_000_003
+    samples: CountOrNone = 0
+    """Fresh samples per side; 0: no evaluation."""
+    time_step: Count | None = None
+    """T of the evaluation's walk; null takes model.time_step."""
+    seed: Seed = 1_000_003
+    """Of the evaluation's prompts and noise, the same for both sides."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """A run; each domain adds its own options (`molecules.MoleculeConfig`, `crystals.CrystalConfig`).
-
-    Attributes:
-        domain: `molecules` or `crystals`.
-        seed: key of all randomness.
-        save_path: the run directory; null makes a fresh one under outputs/.
-        resume: continue the run in save_path.
-        threads: of torch; null leaves torch's choice.
-        device: `auto`, `cpu` or `cuda`.
-        max_time_hours: stop after this time; null: never.
-        save_every: iterations between saves of checkpoint_latest.pth.
-        best_checkpoint_metric, best_checkpoint_mode: which logged number says what `best` is, and `max` or `min`.
-        early_stop_metric: number that must improve; null: no early stop.
-        early_stop_minutes: stop when it has not for this long.
-        early_stop_delta: by more than this.
-        needs: what the experiment cannot start without, {path: where to get it}; all that is missing is named before
-            anything loads. A path counts as long as another key names it or a folder that it is in.
-    """
+class Config(Options):
+    """A run; each domain adds its own options (`molecules.MoleculeConfig`, `crystals.CrystalConfig`)."""
 
     domain: str = "molecules"
-    seed: int = 0
+    """What the atoms are, `molecules` or `crystals`; the other keys depend on it."""
+    seed: Seed = 0
+    """Key of all randomness."""
     save_path: str | None = None
+    """The run directory; null makes a fresh one under outputs/."""
     resume: bool = False
-    threads: int | None = None
-    device: str = "auto"
-    max_time_hours: float | None = None
-    save_every: int = 1
+    """Continue the run in save_path."""
+    threads: Threads | None = None
+    """Of torch; null leaves torch's choice."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one."""
+    max_time_hours: Positive | None = None
+    """Hours after which the run stops; null: never."""
+    save_every: Count = 1
+    """Iterations between saves of checkpoint_latest.pth."""
     best_checkpoint_metric: str = "molecule_stability"
-    best_checkpoint_mode: str = "max"
+    """Which logged number says what `best` is."""
+    best_checkpoint_mode: Literal["max", "min"] = "max"
+    """Whether more of it is better, or less."""
     early_stop_metric: str | None = None
-    early_stop_minutes: float = 20.0
-    early_stop_delta: float = 0.001
-    needs: Any = field(default_factory=dict)  # free-form: paths have dots, which keys have not
-    model: ModelSection = field(default_factory=ModelSection)
-    dataloader: DataloaderSection = field(default_factory=DataloaderSection)
-    reward: RewardSection = field(default_factory=RewardSection)
-    train: TrainSection = field(default_factory=TrainSection)
-    wandb: WandbSection = field(default_factory=WandbSection)
-    log: LogSection = field(default_factory=LogSection)
-    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    """Number that must improve; null: no early stop."""
+    early_stop_minutes: Weight = 20.0
+    """Stop when it has not for this long, minutes."""
+    early_stop_delta: Weight = 0.001
+    """By more than this."""
+    needs: Annotated[dict[str, str], Says("must map each path to a text that says where to get it")] = Field(
+        default_factory=dict
+    )
+    """What the experiment cannot start without, {path: where to get it}; all that is missing is named before anything
+    loads. A path counts as long as another key names it or a folder that it is in."""
+    model: ModelSection = ModelSection()
+    """The backbone and how it samples."""
+    dataloader: DataloaderSection = DataloaderSection()
+    """Prompts."""
+    reward: RewardSection = RewardSection()
+    """What is rewarded."""
+    train: TrainSection = TrainSection()
+    """Objective, optimizer and update."""
+    wandb: WandbSection = WandbSection()
+    """Weights & Biases."""
+    log: LogSection = LogSection()
+    """Where metrics go."""
+    evaluation: EvaluationSection = EvaluationSection()
+    """The table at the end."""
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """Keys of different sections that say something about each other."""
+        loader, train = self.dataloader, self.train
+        if loader.each_prompt_sample == 1 and (train.objective == "fed_grpo" or train.group_reward_norm):
+            raise contradiction(
+                "dataloader.each_prompt_sample=1: a group of one has no spread to normalise by, nothing would be "
+                "learned; raise it, or set train.objective=grpo and train.group_reward_norm=false"
+            )
+        if train.train_steps is not None and train.train_steps > self.model.time_step:
+            raise contradiction(f"train.train_steps={train.train_steps} exceeds model.time_step={self.model.time_step}")
+        if self.resume and self.save_path is None:
+            raise contradiction("resume=true needs save_path: the run directory to continue")
+        return self

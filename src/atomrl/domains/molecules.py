@@ -22,7 +22,7 @@ from atomrl.force_fields.xtb import XTBForceField
 from atomrl.measures.forces import reference_energies
 from atomrl.policies.molecule import element_numbers
 from atomrl.rewards.dummy import DummyReward
-from atomrl.rewards.force_energy import ForceEnergyReward, force_energy_stages
+from atomrl.rewards.force_energy import ForceEnergyReward, atom_references, force_energy_stages
 from atomrl.util.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -67,8 +67,8 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         ]
         if unknown:
             raise UserError(f"reward.type={section.type} does not know the backbone's elements {', '.join(unknown)}")
-        if section.use_energy and section.references is not None:
-            energies = reference_energies(element_numbers(network)[:, None], section.references).tolist()
+        if section.use_energy and (references := atom_references(section)) is not None:
+            energies = reference_energies(element_numbers(network)[:, None], references).tolist()
             if missing := [symbol for symbol, energy in zip(network.elements, energies, strict=True) if isnan(energy)]:
                 raise UserError(
                     f"reward.energy_atom_refs lacks the backbone's elements {', '.join(missing)}, and their molecules "

@@ -7,15 +7,17 @@ A context is one row of numbers per sample, the columns of all conditions side b
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Self
 
 import torch
 from ase.data import atomic_numbers
 from ase.formula import Formula
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from atomrl.util.errors import UserError
+from atomrl.util.options import Number, Options, Whole, contradiction
 
 ELEMENTS = 100
 """Columns of a composition or chemical system; column = Z."""
@@ -23,30 +25,30 @@ ELEMENTS = 100
 KINDS = ("value", "category", "composition", "chemical_system")
 
 
-@dataclass(frozen=True)
-class Condition:
-    """One property to condition on.
-
-    Attributes:
-        name: of the property, as in the data.
-        kind: `value`, `category`, `composition` or `chemical_system`.
-        mean, std: of a value over the training set; it is standardised by them.
-        categories: number of classes of a category.
-    """
+class Condition(Options):
+    """One property to condition on."""
 
     name: str
+    """Of the property, as in the data."""
     kind: str
-    mean: float = 0.0
-    std: float = 1.0
-    categories: int = 0
+    """`value`, `category`, `composition` or `chemical_system`."""
+    mean: Number = 0.0
+    """Of a value over the training set; it is standardised by mean and std."""
+    std: Number = 1.0
+    """Its standard deviation."""
+    categories: Whole = 0
+    """Number of classes of a category."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _check_kind(self) -> Self:
+        """Refuse what no condition can be; the name says which it was."""
         if self.kind not in KINDS:
-            raise UserError(f"condition {self.name}: unknown kind {self.kind!r}; use one of {', '.join(KINDS)}")
+            raise contradiction(f"condition {self.name}: unknown kind {self.kind!r}; use one of {', '.join(KINDS)}")
         if self.kind == "category" and self.categories < 1:
-            raise UserError(f"condition {self.name}: a category needs its number of classes, `categories`")
+            raise contradiction(f"condition {self.name}: a category needs its number of classes, `categories`")
         if not self.std > 0:
-            raise UserError(f"condition {self.name}: std={self.std} must be positive")
+            raise contradiction(f"condition {self.name}: std={self.std} must be positive")
+        return self
 
     @property
     def columns(self) -> int:

@@ -6,49 +6,44 @@ Parameters carry their published names. B crystals, N atoms (padded), d features
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from atomrl.core.records import Structures
-from atomrl.networks.checks import at_least, shared_by_heads
-from atomrl.networks.transformer import Transformer, index_embedding
+from atomrl.networks.transformer import Transformer, index_embedding, require_shared
 from atomrl.structures.tensors import CrystalTensors, cell_from_parameters, cell_parameters
+from atomrl.util.options import Count, Number, Options, Whole
 
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
+Factor = Annotated[Number, Field(ge=0.0)]
 
-@dataclass(frozen=True)
-class CrystalVAEConfig:
-    """Everything that fixes a crystal VAE's parameters; the defaults are the published size.
 
-    Attributes:
-        width: d, features per atom.
-        heads: of the attention.
-        feedforward: hidden width of a layer's perceptron.
-        layers: of encoder and decoder each.
-        latent: D, channels of a latent.
-        elements: rows of the table of atomic numbers; row = Z, so Z < elements.
-    """
+class CrystalVAEConfig(Options):
+    """Everything that fixes a crystal VAE's parameters; the defaults are the published size."""
 
-    width: int = 512
-    heads: int = 8
-    feedforward: int = 2048
-    layers: int = 8
-    latent: int = 8
-    elements: int = 100
+    width: Count = 512
+    """d, features per atom; even, and a multiple of the heads."""
+    heads: Count = 8
+    """Of the attention."""
+    feedforward: Count = 2048
+    """Hidden width of a layer's perceptron."""
+    layers: Count = 8
+    """Of encoder and decoder each."""
+    latent: Count = 8
+    """D, channels of a latent."""
+    elements: Annotated[Whole, Field(ge=2)] = 100
+    """Rows of the table of atomic numbers; row = Z, so Z < elements."""
 
-    def check(self) -> None:
-        """Refuse what no network can be made of.
-
-        Raises:
-            UserError: a number out of range, or `width` is no even multiple of the heads.
-        """
-        at_least(1, width=self.width, heads=self.heads, feedforward=self.feedforward)
-        at_least(1, layers=self.layers, latent=self.latent)
-        at_least(2, elements=self.elements)
-        shared_by_heads(self.width, self.heads)
+    @model_validator(mode="after")
+    def _check_width(self) -> Self:
+        """Refuse a width that the heads cannot share."""
+        require_shared("width", self.width, self.heads)
+        return self
 
 
 @dataclass(frozen=True)
@@ -91,15 +86,19 @@ class Decoded:
     frac_coords: Tensor
 
 
-@dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Options):
     """Factors of the terms in `vae_loss`."""
 
-    types: float = 1.0
-    lengths: float = 1.0
-    angles: float = 10.0
-    frac_coords: float = 10.0
-    kl: float = 1e-5
+    types: Factor = 1.0
+    """Of the cross-entropy of the elements."""
+    lengths: Factor = 1.0
+    """Of the squared error of the cell's lengths."""
+    angles: Factor = 10.0
+    """Of the squared error of the cell's angles."""
+    frac_coords: Factor = 10.0
+    """Of the squared error of the fractional coordinates."""
+    kl: Factor = 1e-5
+    """Of the KL to a standard normal."""
 
 
 def _perceptron(inputs: int, width: int) -> nn.Sequential:
@@ -151,15 +150,10 @@ class Decoder(nn.Module):
 
 
 class CrystalVAE(nn.Module):
-    """Encoder and decoder between crystals and latents (B, N, D).
-
-    Raises:
-        UserError: see `CrystalVAEConfig.check`.
-    """
+    """Encoder and decoder between crystals and latents (B, N, D)."""
 
     def __init__(self, config: CrystalVAEConfig) -> None:
         super().__init__()
-        config.check()
         self.config = config
         self.encoder = Encoder(config)
         self.quant_conv = nn.Linear(config.width, 2 * config.latent, bias=False)

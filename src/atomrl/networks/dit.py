@@ -6,15 +6,15 @@ Parameters carry their published names. B crystals, N atoms (padded), D latent c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, Self
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atomrl.networks.checks import at_least, shared_by_heads
-from atomrl.networks.transformer import index_embedding
+from atomrl.networks.transformer import index_embedding, require_shared
+from atomrl.util.options import Count, Options
 
 FREQUENCIES = 256
 LONGEST_PERIOD = 10_000
@@ -26,47 +26,35 @@ PRESETS = {
 }
 
 
-@dataclass(frozen=True)
-class DiTConfig:
-    """Everything that fixes a denoiser's parameters, and how its output is read.
+class DiTConfig(Options):
+    """Everything that fixes a denoiser's parameters, and how its output is read."""
 
-    Attributes:
-        latent: D, channels of a latent.
-        hidden: H.
-        depth: blocks.
-        heads: of the attention.
-        mlp_ratio: hidden width of a block's perceptron over H.
-        layout: where noise and variance stand in the (N, 2D) output. `channels`: the first and the last D channels of
-            each atom, so that padding has no effect. `published`: the output is read as (2N, D), whose first N rows
-            are the noise and whose last N are the variance; an atom's numbers then come from other, also padded atoms,
-            and depend on the padded width N. For imported weights only.
-    """
+    latent: Count = 8
+    """D, channels of a latent."""
+    hidden: Count = 384
+    """H, features per atom; even, and a multiple of the heads."""
+    depth: Count = 6
+    """Blocks."""
+    heads: Count = 6
+    """Of the attention."""
+    mlp_ratio: Count = 4
+    """Hidden width of a block's perceptron over H."""
+    layout: Literal["channels", "published"] = "channels"
+    """Where noise and variance stand in the (N, 2D) output. `channels`: the first and the last D channels of each atom,
+    so that padding has no effect. `published`: the output is read as (2N, D), whose first N rows are the noise and
+    whose last N are the variance; an atom's numbers then come from other, also padded atoms, and depend on the padded
+    width N. For imported weights only."""
 
-    latent: int = 8
-    hidden: int = 384
-    depth: int = 6
-    heads: int = 6
-    mlp_ratio: int = 4
-    layout: str = "channels"
-
-    def __post_init__(self) -> None:
-        if self.layout not in {"channels", "published"}:
-            raise ValueError(f"layout is `channels` or `published`, got {self.layout!r}")
+    @model_validator(mode="after")
+    def _check_width(self) -> Self:
+        """Refuse a width that the heads cannot share."""
+        require_shared("hidden", self.hidden, self.heads)
+        return self
 
     @classmethod
     def preset(cls, size: str, **changes: Any) -> DiTConfig:
         """A published size, S, B or L, with changes."""
         return cls(**{**PRESETS[size], **changes})
-
-    def check(self) -> None:
-        """Refuse what no network can be made of.
-
-        Raises:
-            UserError: a number out of range, or `hidden` is no even multiple of the heads.
-        """
-        at_least(1, latent=self.latent, hidden=self.hidden, depth=self.depth)
-        at_least(1, heads=self.heads, mlp_ratio=self.mlp_ratio)
-        shared_by_heads(self.hidden, self.heads)
 
 
 def time_embedding(time: Tensor) -> Tensor:
@@ -196,15 +184,10 @@ class TimeEmbedder(nn.Module):
 
 
 class DiT(nn.Module):
-    """Noise and variance in a noisy latent, given its time step and a condition.
-
-    Raises:
-        UserError: see `DiTConfig.check`.
-    """
+    """Noise and variance in a noisy latent, given its time step and a condition."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        config.check()
         self.config = config
         self.x_embedder = _linear(config.latent, config.hidden)
         self.t_embedder = TimeEmbedder(config.hidden)

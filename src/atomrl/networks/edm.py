@@ -2,49 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Annotated, Self
 
 import torch
 from ase.data import atomic_numbers
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from atomrl.diffusion.edm import polynomial_gamma, remove_mean
-from atomrl.networks.checks import at_least, positive
-from atomrl.networks.egnn import EGNN, EGNNConfig
-from atomrl.util.errors import UserError
+from atomrl.networks.egnn import EGNN, EGNNConfig, EGNNShape
+from atomrl.util.options import Count, CountOrNone, Number, PositiveFinite, contradiction
 
 
-@dataclass(frozen=True)
-class EDMConfig:
-    """Everything that fixes an EDM backbone's parameters; stored beside the weights.
-
-    Attributes:
-        elements: symbols in the order of the one-hot columns.
-        include_charges: one more feature column with the atomic number.
-        normalize_factors: divisors of positions, one-hot and charge columns.
-        context_features: width of the conditioning vector, 0 if unconditional.
-        diffusion_steps: steps of the noise schedule.
-        noise_precision: `s` of the polynomial schedule.
-        hidden, edge_hidden, layers, inv_sublayers, attention, tanh, norm_constant, sin_embedding, aggregation,
-            normalization_factor: see `EGNNConfig`.
-    """
+class EDMConfig(EGNNShape):
+    """Everything that fixes an EDM backbone's parameters; stored beside the weights."""
 
     elements: tuple[str, ...] = ("H", "C", "N", "O", "F")
+    """Symbols in the order of the one-hot columns."""
     include_charges: bool = False
-    normalize_factors: tuple[float, float, float] = (1.0, 4.0, 10.0)
-    context_features: int = 0
-    diffusion_steps: int = 1000
-    noise_precision: float = 1e-5
-    hidden: int = 64
-    edge_hidden: int | None = None
-    layers: int = 4
-    inv_sublayers: int = 1
-    attention: bool = True
-    tanh: bool = True
-    norm_constant: float = 1.0
-    sin_embedding: bool = False
-    aggregation: str = "sum"
-    normalization_factor: float = 1.0
+    """One more feature column with the atomic number."""
+    normalize_factors: tuple[PositiveFinite, PositiveFinite, PositiveFinite] = (1.0, 4.0, 10.0)
+    """Divisors of positions, one-hot and charge columns."""
+    context_features: CountOrNone = 0
+    """Width of the conditioning vector, 0 if unconditional."""
+    diffusion_steps: Count = 1000
+    """Steps of the noise schedule."""
+    noise_precision: Annotated[Number, Field(gt=0.0, lt=0.5)] = 1e-5
+    """`s` of the polynomial schedule."""
+
+    @model_validator(mode="after")
+    def _check_elements(self) -> Self:
+        """Refuse unknown elements, none at all, and one that is named twice."""
+        elements = list(self.elements)
+        if unknown := [symbol for symbol in elements if not atomic_numbers.get(symbol)]:
+            raise contradiction(f"{{at}}elements={elements}: the backbone's elements {unknown} are not element symbols")
+        if not elements or len(set(elements)) < len(elements):
+            raise contradiction(f"{{at}}elements={elements}: name one or more, each once")
+        return self
 
     @property
     def features(self) -> int:
@@ -53,48 +47,12 @@ class EDMConfig:
 
     def egnn(self) -> EGNNConfig:
         """Shape of the network inside."""
-        return EGNNConfig(
-            in_features=self.features + 1 + self.context_features,
-            hidden=self.hidden,
-            edge_hidden=self.edge_hidden,
-            layers=self.layers,
-            inv_sublayers=self.inv_sublayers,
-            attention=self.attention,
-            tanh=self.tanh,
-            norm_constant=self.norm_constant,
-            sin_embedding=self.sin_embedding,
-            aggregation=self.aggregation,
-            normalization_factor=self.normalization_factor,
-        )
+        shape = {name: getattr(self, name) for name in EGNNShape.model_fields}
+        return EGNNConfig(in_features=self.features + 1 + self.context_features, **shape)
 
     def atomic_numbers(self) -> tuple[int, ...]:
-        """Of the elements, in their order.
-
-        Raises:
-            UserError: one is no element symbol.
-        """
-        if unknown := [symbol for symbol in self.elements if not atomic_numbers.get(symbol)]:
-            raise UserError(f"the backbone's elements {unknown} are not element symbols")
+        """Of the elements, in their order."""
         return tuple(atomic_numbers[symbol] for symbol in self.elements)
-
-    def check(self) -> None:
-        """Refuse what no network can be made of, or would not be the one that was asked for.
-
-        Raises:
-            UserError: an unknown element or none, a number out of range, or an unknown word.
-        """
-        elements, factors = list(self.elements), list(self.normalize_factors)
-        if not elements or len(set(self.atomic_numbers())) < len(elements):
-            raise UserError(f"elements={elements}: name one or more, each once")
-        if len(factors) != 3:
-            raise UserError(f"normalize_factors={factors}: give three positive numbers")
-        for factor in factors:
-            positive(normalize_factors=factor)
-        at_least(0, context_features=self.context_features)
-        at_least(1, diffusion_steps=self.diffusion_steps)
-        if not 0 < self.noise_precision < 0.5:
-            raise UserError(f"noise_precision={self.noise_precision}: must lie between 0 and 0.5")
-        self.egnn().check()
 
 
 class Dynamics(nn.Module):
@@ -116,17 +74,12 @@ class NoiseTable(nn.Module):
 
 
 class EDMNetwork(nn.Module):
-    """eps_theta(z_t, t, context) of EDM, with the published parameter names.
-
-    Raises:
-        UserError: see `EDMConfig.check`.
-    """
+    """eps_theta(z_t, t, context) of EDM, with the published parameter names."""
 
     buffer: Tensor
 
     def __init__(self, config: EDMConfig) -> None:
         super().__init__()
-        config.check()
         self.config = config
         self.dynamics = Dynamics(config.egnn())
         self.gamma = NoiseTable(polynomial_gamma(config.diffusion_steps, config.noise_precision))

@@ -13,52 +13,52 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
+from pydantic import AllowInfNan, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from atomrl.networks.checks import at_least, positive
 from atomrl.networks.pair_network import PairInputs, message_sum, pair_scalar
-from atomrl.util.errors import UserError
-
-AGGREGATIONS = ("sum", "mean")
+from atomrl.util.options import Count, Number, Options, PositiveFinite
 
 SIN_FREQUENCIES = 6
 """Wave numbers of the sinusoidal distance embedding: 2 pi 4^k / 15 per Å for k = 0..5."""
 
 
-@dataclass(frozen=True)
-class EGNNConfig:
-    """Shape of an EGNN.
+class EGNNShape(Options):
+    """What fixes an EGNN, beside its features."""
 
-    Attributes:
-        in_features: node features that come in and go out (atom features + time + context).
-        hidden: node features inside (published `nf`).
-        edge_hidden: pair features inside; None means as many as node features, the published form.
-        layers: equivariant blocks.
-        inv_sublayers: message layers per block.
-        attention: weigh each message by a learned sigmoid.
-        tanh: bound a pair's coordinate update by `coords_range`.
-        norm_constant: Å, added to the distance that normalises a difference vector.
-        coords_range: Å, bound of one block's coordinate update per pair.
-        sin_embedding: embed distances by sines and cosines instead of their square.
-        aggregation: `sum` (divided by `normalization_factor`) or `mean` over the real neighbours.
-        normalization_factor: divisor of the sum.
-    """
-
-    in_features: int
-    hidden: int = 64
-    edge_hidden: int | None = None
-    layers: int = 4
-    inv_sublayers: int = 1
+    hidden: Count = 64
+    """Node features inside (published `nf`)."""
+    edge_hidden: Count | None = None
+    """Pair features inside; null: as many as node features, the published form."""
+    layers: Count = 4
+    """Equivariant blocks."""
+    inv_sublayers: Count = 1
+    """Message layers per block."""
     attention: bool = True
+    """Weigh each message by a learned sigmoid."""
     tanh: bool = True
-    norm_constant: float = 1.0
-    coords_range: float = 15.0
+    """Bound a pair's coordinate update."""
+    norm_constant: Annotated[Number, AllowInfNan(False), Field(ge=0.0)] = 1.0
+    """Å, added to the distance that normalises a difference vector."""
     sin_embedding: bool = False
-    aggregation: str = "sum"
-    normalization_factor: float = 1.0
+    """Embed distances by sines and cosines instead of their square."""
+    aggregation: Literal["sum", "mean"] = "sum"
+    """`sum` (divided by `normalization_factor`) or `mean` over the real neighbours."""
+    normalization_factor: PositiveFinite = 1.0
+    """Divisor of the sum."""
+
+
+class EGNNConfig(EGNNShape):
+    """Shape of an EGNN."""
+
+    in_features: Count
+    """Node features that come in and go out (atom features + time + context)."""
+    coords_range: PositiveFinite = 15.0
+    """Å, bound of one block's coordinate update per pair, with `tanh`."""
 
     @property
     def edge_width(self) -> int:
@@ -69,19 +69,6 @@ class EGNNConfig:
     def edge_features(self) -> int:
         """Geometric features of a pair: its distance at the block's start and at the input, each embedded."""
         return 2 * (2 * SIN_FREQUENCIES if self.sin_embedding else 1)
-
-    def check(self) -> None:
-        """Refuse what no network can be made of, or would not be the one that was asked for.
-
-        Raises:
-            UserError: a number out of range, or an unknown aggregation.
-        """
-        at_least(1, in_features=self.in_features, hidden=self.hidden, edge_hidden=self.edge_width)
-        at_least(1, layers=self.layers, inv_sublayers=self.inv_sublayers)
-        at_least(0, norm_constant=self.norm_constant)
-        positive(coords_range=self.coords_range, normalization_factor=self.normalization_factor)
-        if self.aggregation not in AGGREGATIONS:
-            raise UserError(f"aggregation={self.aggregation}: must be one of {', '.join(AGGREGATIONS)}")
 
 
 @dataclass(frozen=True)
@@ -243,15 +230,10 @@ class EquivariantBlock(nn.Module):
 
 
 class EGNN(nn.Module):
-    """Fully connected EGNN over the real atoms of each molecule, without self edges.
-
-    Raises:
-        UserError: see `EGNNConfig.check`.
-    """
+    """Fully connected EGNN over the real atoms of each molecule, without self edges."""
 
     def __init__(self, config: EGNNConfig) -> None:
         super().__init__()
-        config.check()
         self.config = config
         self.embedding = nn.Linear(config.in_features, config.hidden)
         self.embedding_out = nn.Linear(config.hidden, config.in_features)

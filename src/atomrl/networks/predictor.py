@@ -10,7 +10,8 @@ a latent alone D/4 would be 2, and a LayerNorm over two numbers leaves no more t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,7 @@ from torch import Tensor, nn
 from atomrl.core.records import Structures
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, readable
 from atomrl.structures.tensors import CrystalTensors
-
-POOLINGS = ("mean", "sum")
+from atomrl.util.options import BelowOne, Count, Options
 
 NARROWEST = 16
 """Of hidden layers whose widths follow from D."""
@@ -28,31 +28,17 @@ CHUNK = 256
 """Crystals that the encoder sees at once."""
 
 
-@dataclass(frozen=True)
-class PredictorConfig:
-    """Everything but the VAE and the properties that fixes a predictor's parameters.
+class PredictorConfig(Options):
+    """Everything but the VAE and the properties that fixes a predictor's parameters."""
 
-    Attributes:
-        pooling: over the atoms, `mean` for properties per atom or of the material, `sum` for those that grow with the
-            cell.
-        features: whether the encoder's output joins the latent. A latent of 8 channels, pooled, says little of a
-            crystal.
-        hidden: widths of the two hidden layers; None: D/4 and D/2, see the module's docstring.
-        dropout: after each of them.
-    """
-
-    pooling: str = "mean"
+    pooling: Literal["mean", "sum"] = "mean"
+    """Over the atoms, `mean` for properties per atom or of the material, `sum` for those that grow with the cell."""
     features: bool = True
-    hidden: tuple[int, int] | None = None
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling is {self.pooling!r}: use one of {', '.join(POOLINGS)}")
-        if self.hidden is not None and (len(self.hidden) != 2 or min(self.hidden) < 1):
-            raise ValueError(f"hidden is {list(self.hidden)}: give two positive widths, e.g. [64, 128]")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout is {self.dropout}: must be at least 0 and below 1")
+    """Whether the encoder's output joins the latent. A latent of 8 channels, pooled, says little of a crystal."""
+    hidden: tuple[Count, Count] | None = None
+    """Widths of the two hidden layers; null: D/4 and D/2, D the width of the pooled input, but 16 at least."""
+    dropout: BelowOne = 0.1
+    """After each of them."""
 
     def inputs(self, vae: CrystalVAEConfig) -> int:
         """D."""

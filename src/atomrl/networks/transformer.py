@@ -8,8 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from atomrl.util.options import contradiction
+
 LONGEST = 2048
 """Base of the index embedding's wavelengths."""
+
+
+def require_shared(name: str, width: int, heads: int) -> None:
+    """Refuse a width that the attention's heads cannot share, or the index embedding's sines and cosines.
+
+    Args:
+        name: of the option that says the width, in the section that has `heads` too.
+        width: of the features.
+        heads: of the attention.
+
+    Raises:
+        PydanticCustomError: it is one; a validator passes it on.
+    """
+    if width % heads or width % 2:
+        raise contradiction(
+            f"{{at}}{name}={width} with {{at}}heads={heads}, a width of {width} with {heads} heads: it must be even "
+            "and a multiple of the heads"
+        )
 
 
 def index_embedding(mask: Tensor, width: int, dtype: torch.dtype) -> Tensor:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Annotated, Any, Generic, Protocol, TypeVar, cast
 
 import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel
@@ -20,35 +20,33 @@ from atomrl.core.averaging import move_average
 from atomrl.core.schedules import adopt, tail_factor
 from atomrl.data.batches import Listed
 from atomrl.util.errors import UserError
+from atomrl.util.option_words import Says
+from atomrl.util.options import Count, CountOrNone, Fraction, Number, Options, Positive, Rate, Whole
 
 
-@dataclass(frozen=True)
-class PretrainConfig:
-    """How to train.
+class PretrainConfig(Options):
+    """How to train."""
 
-    Attributes:
-        steps: optimizer steps in all.
-        decay_steps: the learning rate is constant but for the last `decay_steps`, over which it falls to 0. A run
-            whose length is not known yet keeps a constant rate; a short decay from any of its checkpoints gives
-            weights to use. A run with fewer steps falls from its start. 0: it stays constant to the end.
-        batch_size: structures per step.
-        lr: peak learning rate of AdamW.
-        warmup: steps of linear warm-up; 0: none.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are clipped to this norm.
-        ema_decay: decay of the averaged weights per step.
-        seed: key of batches and noise.
-    """
-
-    steps: int = 100_000
-    decay_steps: int = 10_000
-    batch_size: int = 64
-    lr: float = 1e-3
-    warmup: int = 500
-    weight_decay: float = 1e-4
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.9995
-    seed: int = 0
+    steps: Count = 100_000
+    """Optimizer steps in all."""
+    decay_steps: CountOrNone = 10_000
+    """The learning rate is constant but for the last `decay_steps`, over which it falls to 0. A run whose length is not
+    known yet keeps a constant rate; a short decay from any of its checkpoints gives weights to use. A run with fewer
+    steps falls from its start. 0: it stays constant to the end."""
+    batch_size: Count = 64
+    """Structures per step."""
+    lr: Rate = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup: CountOrNone = 500
+    """Steps of linear warm-up; 0: none."""
+    weight_decay: Annotated[Number, Field(ge=0.0)] = 1e-4
+    """Of AdamW."""
+    max_grad_norm: Positive = 1.0
+    """Gradients are clipped to this norm."""
+    ema_decay: Fraction = 0.9995
+    """Of the averaged weights, per step."""
+    seed: Annotated[Whole, Field(ge=0, lt=2**64), Says("must lie between 0 and 2^64 - 1")] = 0
+    """Key of batches and noise; both NumPy and torch take it."""
 
 
 class Batch(Protocol):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
@@ -16,54 +16,45 @@ from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeight
 from atomrl.networks.dit import DiTConfig
 from atomrl.policies.crystal import measure_latent_std
 from atomrl.pretraining.crystal_session import (
+    STORED,
     CrystalSession,
     check_elements,
     crystal_stream,
     rounded,
-    stored_type,
 )
 from atomrl.pretraining.ldm import PretrainLDM, unchanged
 from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.pretraining.vae import PretrainVAE, ReconstructionRate
 from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.errors import UserError
+from atomrl.util.options import Count
 
 FRAMES = {"random": unchanged, "first_atom": settle}
 
 
-@dataclass
 class VAERun(CrystalSession):
-    """Options of `atomrl pretrain vae`, given as key=value.
-
-    Attributes:
-        match_structures: validation crystals whose reconstruction each validation matches.
-        model: shape of the network.
-        weights: of the loss's terms.
-    """
+    """Options of `atomrl pretrain vae`, given as key=value."""
 
     save_path: str = "runs/pretrain_vae"
-    match_structures: int = 48
-    model: CrystalVAEConfig = field(
-        default_factory=lambda: CrystalVAEConfig(width=128, heads=4, feedforward=384, layers=3)
-    )
-    weights: LossWeights = field(default_factory=LossWeights)
+    match_structures: Count = 48
+    """Validation crystals whose reconstruction each validation matches."""
+    model: CrystalVAEConfig = CrystalVAEConfig(width=128, heads=4, feedforward=384, layers=3)
+    """Shape of the network."""
+    weights: LossWeights = LossWeights()
+    """Of the loss's terms."""
 
 
-@dataclass
 class LDMRun(CrystalSession):
-    """Options of `atomrl pretrain ldm`, given as key=value.
-
-    Attributes:
-        vae: folder of the VAE whose latents are learned, or whatever else `load_vae` takes.
-        frame: `random`, crystals rotated and translated at random, as published; or `first_atom`, each crystal always
-            in the same description (`settle`), which is less to learn for a small model or a small set.
-        model: shape of the denoiser.
-    """
+    """Options of `atomrl pretrain ldm`, given as key=value."""
 
     save_path: str = "runs/pretrain_ldm"
     vae: str = "runs/pretrain_vae"
-    frame: str = "random"
-    model: DiTConfig = field(default_factory=lambda: DiTConfig(hidden=160, depth=6, heads=5))
+    """Folder of the VAE whose latents are learned, or whatever else `load_vae` takes."""
+    frame: Literal["random", "first_atom"] = "random"
+    """`random`, crystals rotated and translated at random, as published; or `first_atom`, each crystal always in the
+    same description (`settle`), which is less to learn for a small model or a small set."""
+    model: DiTConfig = DiTConfig(hidden=160, depth=6, heads=5)
+    """Shape of the denoiser."""
 
     @property
     def learned_from(self) -> dict[str, object]:
@@ -78,8 +69,7 @@ def pretrain_vae(overrides: Sequence[str]) -> Path:
         UserError: an unknown option or one that cannot be, or crystals that are not there or do not fit the model.
     """
     options = options_from(VAERun, overrides, "pretrain vae")
-    _check_heads(options.model.width, options.model.heads, "model.width")
-    dtype = stored_type(options.store)
+    dtype = STORED[options.store]
     splits = load_splits(options.data)
     check_elements(splits, options.model)
     full_batches(len(splits.train), options.train.batch_size)
@@ -101,11 +91,8 @@ def pretrain_ldm(overrides: Sequence[str]) -> Path:
         UserError: an unknown option or one that cannot be, no VAE, or crystals that are not there or do not fit it.
     """
     options = options_from(LDMRun, overrides, "pretrain ldm")
-    _check_heads(options.model.hidden, options.model.heads, "model.hidden")
-    dtype = stored_type(options.store)
+    dtype = STORED[options.store]
     splits = load_splits(options.data)
-    if options.frame not in FRAMES:
-        raise UserError(f"frame={options.frame}: use one of {', '.join(FRAMES)}")
     describe = FRAMES[options.frame]
     vae = load_vae(options.vae)
     check_elements(splits, vae.config)
@@ -139,9 +126,3 @@ def _reconstruction(vae: CrystalVAE, crystals: PackedCrystals, options: CrystalS
     """The card's entry about how well the VAE gives validation crystals back."""
     chosen = _sample(crystals, options.card_structures, options.train.seed).to(next(vae.parameters()).device)
     return {"match_rate": match_rate(vae, chosen), "structures": len(chosen.mask)}
-
-
-def _check_heads(width: int, heads: int, name: str) -> None:
-    """Refuse a width that the attention's heads cannot share."""
-    if width % heads or width % 2:
-        raise UserError(f"{name}={width} with model.heads={heads}: it must be even and a multiple of the heads")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -16,26 +15,23 @@ from atomrl.networks.crystal_vae import CrystalVAEConfig
 from atomrl.pretraining.base import StreamData
 from atomrl.pretraining.session import Session
 from atomrl.util.errors import UserError
+from atomrl.util.options import Count
 
 STORED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 M = TypeVar("M", bound=nn.Module)
 
 
-@dataclass
 class CrystalSession(Session):
-    """Options of every pre-training on crystals; see `Session` for those of every pre-training.
-
-    Attributes:
-        data: `prototypes`, or a folder with a crystal set or with `train.csv` and `val.csv`.
-        store: type of the weights in the folder, `float32`, `float16` or `bfloat16`; the card's numbers are those of
-            the stored weights. Loading gives float32 again.
-        card_structures: validation crystals that the card's numbers are measured on.
-    """
+    """Options of every pre-training on crystals; see `Session` for those of every pre-training."""
 
     data: str = SHIPPED
-    store: str = "float32"
-    card_structures: int = 1000
+    """`prototypes`, or a folder with a crystal set or with `train.csv` and `val.csv`."""
+    store: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Type of the weights in the folder; the card's numbers are those of the stored weights. Loading gives float32
+    again."""
+    card_structures: Count = 1000
+    """Validation crystals that the card's numbers are measured on."""
 
     @property
     def learned_from(self) -> dict[str, object]:
@@ -53,17 +49,6 @@ def crystal_stream(splits: CrystalSplits, options: CrystalSession) -> StreamData
 def rounded(network: M, dtype: torch.dtype) -> M:
     """A float32 copy with the numbers that storing as `dtype` leaves."""
     return copy.deepcopy(network).to(dtype).float()
-
-
-def stored_type(name: str) -> torch.dtype:
-    """Type of the stored weights.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    if name not in STORED:
-        raise UserError(f"store={name}: use one of {', '.join(STORED)}")
-    return STORED[name]
 
 
 def check_elements(splits: CrystalSplits, config: CrystalVAEConfig) -> None:

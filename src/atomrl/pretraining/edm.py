@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor
 
@@ -37,7 +35,7 @@ class PretrainEDM(Pretraining[EDMNetwork, MoleculeBatch]):
 
     def __init__(self, model: EDMConfig, train: PretrainConfig) -> None:
         super().__init__(EDMNetwork(model), train)
-        self.save_hyperparameters({"model": asdict(model), "train": asdict(train)})
+        self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump()})
         self.model_config = model
 
     def losses(self, network: EDMNetwork, batch: MoleculeBatch, purpose: str) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,22 +22,19 @@ from atomrl.pretraining.base import StreamData
 from atomrl.pretraining.edm import PretrainEDM
 from atomrl.pretraining.session import Session, begin, fit, options_from
 from atomrl.util.errors import UserError
+from atomrl.util.options import Count, CountOrNone
 
 
-@dataclass
 class PretrainRun(Session):
-    """Options of `atomrl pretrain edm`, given as key=value; see `Session` for those of every pre-training.
-
-    Attributes:
-        quality_every: steps between looks at samples; 0: never.
-        quality_samples: molecules of a look, at T = 100, with the averaged weights.
-        model: shape of the network.
-    """
+    """Options of `atomrl pretrain edm`, given as key=value; see `Session` for those of every pre-training."""
 
     save_path: str = "runs/pretrain_edm"
-    quality_every: int = 5000
-    quality_samples: int = 64
-    model: EDMConfig = field(default_factory=lambda: EDMConfig(hidden=192, edge_hidden=64, layers=6))
+    quality_every: CountOrNone = 5000
+    """Steps between looks at samples; 0: never."""
+    quality_samples: Count = 64
+    """Molecules of a look, at T = 100, with the averaged weights."""
+    model: EDMConfig = EDMConfig(hidden=192, edge_hidden=64, layers=6)
+    """Shape of the network."""
 
 
 class SampleQuality(Callback):
@@ -90,4 +86,3 @@ def _check_model(config: EDMConfig) -> None:
         raise UserError(
             f"model.context_features={config.context_features}: QM9's molecules come without a condition; leave it at 0"
         )
-    config.check()

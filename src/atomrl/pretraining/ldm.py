@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -47,7 +46,7 @@ class PretrainLDM(Pretraining[DiT, CrystalBatch]):
         describe: Callable[[CrystalTensors], CrystalTensors] = unchanged,
     ) -> None:
         super().__init__(DiT(model), train)
-        self.save_hyperparameters({"model": asdict(model), "train": asdict(train)})
+        self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump()})
         self.vae = vae.requires_grad_(False).eval()
         self.describe = describe
         self.register_buffer("latent_std", torch.tensor(latent_std))

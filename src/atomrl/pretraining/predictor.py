@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor
 
@@ -29,7 +27,8 @@ class PretrainPredictor(Pretraining[PropertyHead, CrystalBatch]):
 
     def __init__(self, head: PropertyHead, model: PredictorConfig, train: PretrainConfig, vae: CrystalVAE) -> None:
         super().__init__(head, train)
-        self.save_hyperparameters({"model": asdict(model), "targets": list(head.targets), "train": asdict(train)})
+        settings = {"model": model.model_dump(), "train": train.model_dump()}
+        self.save_hyperparameters({**settings, "targets": list(head.targets)})
         self.model = model
         self.vae = vae.requires_grad_(False).eval()
 

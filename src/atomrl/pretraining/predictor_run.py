@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from atomrl.checkpoints.predictor import save_predictor
 from atomrl.checkpoints.vae import load_vae
@@ -16,32 +17,29 @@ from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals, load_spli
 from atomrl.data.sized import full_batches
 from atomrl.networks.predictor import CHUNK, CrystalPredictor, PredictorConfig, PropertyHead
 from atomrl.pretraining.base import PretrainConfig
-from atomrl.pretraining.crystal_session import CrystalSession, check_elements, crystal_stream, rounded, stored_type
+from atomrl.pretraining.crystal_session import STORED, CrystalSession, check_elements, crystal_stream, rounded
 from atomrl.pretraining.predictor import PretrainPredictor
 from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.util.errors import UserError
+from atomrl.util.options import Count
 
 
-@dataclass
 class PredictorRun(CrystalSession):
     """Options of `atomrl pretrain predictor`, given as key=value.
 
     `store` is the type of the VAE's weights in the folder; the predictor's own are few and stay float32.
-
-    Attributes:
-        vae: that reads the crystals: a folder, shipped backbone or checkpoint, as `load_vae` takes it.
-        targets: properties to predict, columns of numbers of the data; `name:column` gives the property another name
-            than its column has. A crystal that lacks some of them counts with the others, one that lacks all is left
-            out.
-        model: shape of the predictor.
     """
 
     save_path: str = "runs/pretrain_predictor"
     vae: str = "crystal_small"
-    targets: list[str] = field(default_factory=list)
-    card_structures: int = 10_000
-    model: PredictorConfig = field(default_factory=PredictorConfig)
-    train: PretrainConfig = field(default_factory=lambda: PretrainConfig(steps=20_000, decay_steps=5_000))
+    """That reads the crystals: a folder, shipped backbone or checkpoint, as `load_vae` takes it."""
+    targets: list[str] = Field(default_factory=list)
+    """Properties to predict, columns of numbers of the data; `name:column` gives the property another name than its
+    column has. A crystal that lacks some of them counts with the others, one that lacks all is left out."""
+    card_structures: Count = 10_000
+    model: PredictorConfig = PredictorConfig()
+    """Shape of the predictor."""
+    train: PretrainConfig = PretrainConfig(steps=20_000, decay_steps=5_000)
 
 
 def pretrain_predictor(overrides: Sequence[str]) -> Path:
@@ -52,7 +50,7 @@ def pretrain_predictor(overrides: Sequence[str]) -> Path:
             do not fit the VAE.
     """
     options = options_from(PredictorRun, overrides, "pretrain predictor")
-    dtype = stored_type(options.store)
+    dtype = STORED[options.store]
     splits = load_splits(options.data)
     columns = _columns(options.targets, splits)
     splits = CrystalSplits(

@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
-from omegaconf import OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError
 
+from atomrl.config import with_overrides
 from atomrl.pretraining.base import PretrainConfig
-from atomrl.pretraining.checks import check
 from atomrl.pretraining.saving import LAST, LastCheckpoint, checkpoint_to_continue
 from atomrl.training.callbacks import Interruption
 from atomrl.training.experiment import choose_device
-from atomrl.util.errors import UserError, first_line
+from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.util.one_process import alone
+from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads
 
 
-@dataclass
-class Session:
-    """Options of every pre-training.
-
-    Attributes:
-        save_path: folder of checkpoints, logs and, at the end, the weights; an unfinished run there is continued.
-        init: checkpoint of another run to start from, e.g. for a short decay of the learning rate; null: none. Once the
-            run has its own checkpoint in `save_path`, it continues from that one.
-        device: `auto`, `cpu` or `cuda`; one GPU at most.
-        precision: `32-true`, `bf16-mixed` or, on a GPU, `16-mixed`; see Lightning.
-        threads: of torch; null leaves torch's choice.
-        val_every: steps between validations.
-        val_batches: batches of a validation; 0: none.
-        log_every: steps between lines of the log; 0: none.
-        checkpoint_minutes: between checkpoints.
-        train: how to train.
-    """
+class Session(Options):
+    """Options of every pre-training."""
 
     save_path: str = "runs/pretrain"
+    """Folder of checkpoints, logs and, at the end, the weights; an unfinished run there is continued."""
     init: str | None = None
-    device: str = "auto"
-    precision: str = "32-true"
-    threads: int | None = None
-    val_every: int = 1000
-    val_batches: int = 16
-    log_every: int = 50
-    checkpoint_minutes: float = 3.0
-    train: PretrainConfig = field(default_factory=PretrainConfig)
+    """Checkpoint of another run to start from, e.g. for a short decay of the learning rate; null: none. Once the run
+    has its own checkpoint in `save_path`, it continues from that one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes a GPU where there is one; one GPU at most."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """See Lightning; `16-mixed` needs a GPU."""
+    threads: Threads | None = None
+    """Of torch; null leaves torch's choice."""
+    val_every: Count = 1000
+    """Steps between validations."""
+    val_batches: CountOrNone = 16
+    """Batches of a validation; 0: none."""
+    log_every: CountOrNone = 50
+    """Steps between lines of the log; 0: none."""
+    checkpoint_minutes: Positive = 3.0
+    """Minutes between checkpoints."""
+    train: PretrainConfig = PretrainConfig()
+    """How to train."""
 
     @property
     def learned_from(self) -> dict[str, object]:
@@ -71,41 +63,30 @@ def options_from(kind: type[S], overrides: Sequence[str], command: str) -> S:
     """Typed options from key=value pairs.
 
     Args:
-        kind: a dataclass with defaults.
-        overrides: the pairs.
+        kind: options with defaults.
+        overrides: the pairs, which mean what they mean in `atomrl train`.
         command: its name, for errors.
 
     Raises:
-        UserError: an unknown option, or a value of the wrong type, out of range or one that an option's own check
-            refuses.
+        UserError: an unknown option, a value that cannot be, options that contradict each other, or a device that is
+            not there.
     """
-    schema = OmegaConf.structured(kind)
-    for name in schema:
-        if OmegaConf.is_config(schema[name]):
-            OmegaConf.set_readonly(schema[name], False)
-    for override in overrides:
-        if "=" not in override:
-            raise UserError(f"{command}: {override!r} is not of the form key=value")
-        try:
-            schema.merge_with_dotlist([override])
-        except YAMLError as error:
-            raise UserError(
-                f"{command}: {override!r} cannot be read ({first_line(error)}): close what it opens"
-            ) from error
-        except (ConfigAttributeError, ConfigKeyError) as error:
-            known = [entry.name for entry in fields(error.object_type)] if is_dataclass(error.object_type) else []
-            near = difflib.get_close_matches(str(error.key), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise UserError(f"{command}: {override}: {first_line(error)}{hint}") from error
-        except (OmegaConfBaseException, ValueError) as error:
-            raise UserError(f"{command}: {override}: {first_line(error)}") from error
     try:
-        typed = OmegaConf.to_object(schema)
-    except (OmegaConfBaseException, ValueError) as error:  # a missing interpolation; what an option's own check refuses
-        raise UserError(f"{command}: {first_line(error)}") from error
-    assert isinstance(typed, kind)
-    check(typed)
-    return typed
+        options = with_overrides(kind(), overrides)
+    except UserError as error:
+        raise UserError(f"{command}: {error}") from error
+    check_device(options)
+    return options
+
+
+def check_device(session: Session) -> None:
+    """Refuse a device that is not there, and a precision that it has not.
+
+    Raises:
+        UserError: as said.
+    """
+    if choose_device(session.device).type == "cpu" and session.precision == "16-mixed":
+        raise UserError("precision=16-mixed needs a GPU: use bf16-mixed, or 32-true")
 
 
 def begin(session: Session) -> None:
@@ -165,7 +146,7 @@ def _trainer(session: Session, callbacks: list[Callback]) -> lightning.Trainer:
         devices=1,
         max_steps=session.train.steps,
         default_root_dir=session.save_path,
-        precision=session.precision,  # type: ignore[arg-type]  # checked
+        precision=session.precision,
         logger=CSVLogger(session.save_path, name="log"),
         gradient_clip_val=session.train.max_grad_norm,
         val_check_interval=session.val_every,

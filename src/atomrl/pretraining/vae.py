@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -22,7 +20,8 @@ class PretrainVAE(Pretraining[CrystalVAE, CrystalBatch]):
 
     def __init__(self, model: CrystalVAEConfig, train: PretrainConfig, weights: LossWeights) -> None:
         super().__init__(CrystalVAE(model), train)
-        self.save_hyperparameters({"model": asdict(model), "train": asdict(train), "weights": asdict(weights)})
+        settings = {"model": model, "train": train, "weights": weights}
+        self.save_hyperparameters({name: options.model_dump() for name, options in settings.items()})
         self.weights = weights
 
     def losses(self, network: CrystalVAE, batch: CrystalBatch, purpose: str) -> dict[str, Tensor]:

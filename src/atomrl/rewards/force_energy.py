@@ -9,9 +9,8 @@ Source: the force and energy rewards of FED-GRPO. Larger is better in every chan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,117 +18,17 @@ from torch import Tensor
 from atomrl.chemistry.bonds import Valence, soft_valence, valence
 from atomrl.core.protocols import ForceField
 from atomrl.core.records import Prompts, RewardTable, Structures
-from atomrl.core.stages import GATES, Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
+from atomrl.core.stages import Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
 from atomrl.force_fields.xtb import atom_energies
 from atomrl.measures.forces import Physics, reference_energies, stack_results
-from atomrl.util.errors import UserError
+from atomrl.rewards.force_energy_config import ForceEnergyConfig
 
-CHOICES = {
-    "force_aggregation": ("rms", "max"),
-    "stability_channel": ("force", "own"),
-    "gate": GATES,
-}
 NO_REFERENCE = "no_reference"
-STABILITY_WEIGHTS = (
-    "stability_weight",
-    "atom_stability_weight",
-    "valence_underbond_weight",
-    "valence_overbond_weight",
-    "valence_underbond_soft_weight",
-    "valence_overbond_soft_weight",
-)
-"""Options of the stability and valence terms."""
 
 
-@dataclass(frozen=True)
-class ForceEnergyConfig:
-    """Options of the physical reward. Lengths Å, energies eV, forces eV/Å.
-
-    Attributes:
-        force_weight: of the force channel in the total.
-        energy_weight: of the energy channel in the total.
-        force_aggregation: `rms` or `max` over atoms.
-        force_clip_threshold: longer force vectors are shortened to this first; None: they are not.
-        use_energy: whether there is an energy channel.
-        energy_atom_refs: energies of isolated atoms that are subtracted, {symbol: eV}; "xtb": those of GFN2-xTB,
-            which suit no other force field; None: none.
-        energy_normalize_by_atoms: divide by the number of atoms.
-        energy_transform_offset: added then.
-        energy_transform_scale: divides the sum.
-        energy_transform_clip: the result is clamped to plus and minus this; None: it is not.
-        stability_weight: reward of a stable molecule, cost of an unstable one.
-        atom_stability_weight: cost of the fraction of unstable atoms.
-        valence_underbond_weight: cost of a missing bond order.
-        valence_overbond_weight: cost of an excess bond order.
-        valence_underbond_soft_weight: cost of a missing smooth bond order.
-        valence_overbond_soft_weight: cost of an excess smooth bond order.
-        valence_soft_temperature: Å, width of a smooth bond order.
-        stability_channel: where the stability and valence terms go: `force` (as published), or a channel of their
-            `own`, named "stability".
-        force_only_if_stable: gate the force term (before stability terms are added).
-        energy_only_if_stable: gate the energy channel.
-        gate: what a gate does to an unstable sample. `floor`: it gets its group's worst stable value; in a group
-            without one the gate is off. `mask`: NaN with reason "gated". `published`: 0, which is better than any
-            stable sample's force term.
-    """
-
-    force_weight: float = 1.0
-    energy_weight: float = 1.0
-    force_aggregation: str = "rms"
-    force_clip_threshold: float | None = None
-    use_energy: bool = False
-    energy_atom_refs: str | Mapping[str, float] | None = "xtb"
-    energy_normalize_by_atoms: bool = True
-    energy_transform_offset: float = 0.0
-    energy_transform_scale: float = 1.0
-    energy_transform_clip: float | None = None
-    stability_weight: float = 0.0
-    atom_stability_weight: float = 0.0
-    valence_underbond_weight: float = 0.0
-    valence_overbond_weight: float = 0.0
-    valence_underbond_soft_weight: float = 0.0
-    valence_overbond_soft_weight: float = 0.0
-    valence_soft_temperature: float = 0.02
-    stability_channel: str = "force"
-    force_only_if_stable: bool = False
-    energy_only_if_stable: bool = False
-    gate: str = "floor"
-
-    def __post_init__(self) -> None:
-        """Refuse values without a meaning."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        for name, allowed in CHOICES.items():
-            if values[name] not in allowed:
-                raise UserError(f"{name} is one of {', '.join(allowed)}; got {values[name]!r}")
-        for name in (
-            "force_clip_threshold",
-            "energy_transform_clip",
-            "energy_transform_scale",
-            "valence_soft_temperature",
-        ):
-            if values[name] is not None and not values[name] > 0:
-                raise UserError(f"{name} must be positive, got {values[name]}")
-        for name, value in values.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise UserError(f"{name} must be a finite number, got {value}")
-            if name.endswith("weight") and value < 0:
-                raise UserError(f"{name} must be 0 or more, got {value}")
-        if isinstance(self.energy_atom_refs, str) and self.energy_atom_refs != "xtb":
-            raise UserError(f'energy_atom_refs is "xtb", energies by symbol, or null; got "{self.energy_atom_refs}"')
-        if self.energy_only_if_stable and not self.use_energy:
-            raise UserError("energy_only_if_stable needs use_energy: there is no energy channel to gate")
-
-    @property
-    def pays_stability(self) -> bool:
-        """Whether any stability or valence term has a weight."""
-        return any(getattr(self, name) for name in STABILITY_WEIGHTS)
-
-    @property
-    def references(self) -> Mapping[str, float] | None:
-        """Energies of isolated atoms, {symbol: eV}, or None."""
-        if isinstance(self.energy_atom_refs, str):
-            return atom_energies()
-        return self.energy_atom_refs
+def atom_references(config: ForceEnergyConfig) -> Mapping[str, float] | None:
+    """Energies of isolated atoms that are subtracted, {symbol: eV}, or None."""
+    return atom_energies() if config.energy_atom_refs == "xtb" else config.energy_atom_refs
 
 
 class ForceEnergyReward:
@@ -194,7 +93,7 @@ def raw_scores(physics: Physics, structures: Structures, config: ForceEnergyConf
         UserError: an element without an allowed valence, or a reference for an unknown symbol.
     """
     stability = score_stability(structures, config)
-    relative, references = physics.energies, config.references
+    relative, references = physics.energies, atom_references(config)
     if references is not None:
         relative = relative - reference_energies(structures.numbers, references)
     reasons = physics.reasons

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from math import ceil
 
 import torch
@@ -48,7 +47,7 @@ def build_parts(config: Config) -> tuple[Parts, Model]:
         optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config),
-        card={**model.card, SAMPLING: asdict(config.model)},
+        card={**model.card, SAMPLING: config.model.model_dump()},
     )
     return parts, model
 
@@ -129,10 +128,15 @@ def build_update(config: Config, walk: tuple[Transition, ...]) -> UpdateConfig:
         if train.num_inner_batch > trained:
             raise UserError(f"train.num_inner_batch={train.num_inner_batch} exceeds the {trained} trained transitions")
         together = ceil(trained / train.num_inner_batch)
+    return update_config(train, together)
+
+
+def update_config(train: TrainSection, gradient_accumulation_steps: int | None = None) -> UpdateConfig:
+    """What the core's update takes, out of a run's section `train`."""
     return UpdateConfig(
         epoch_per_rollout=train.epoch_per_rollout,
         train_micro_batch_size=train.train_micro_batch_size,
-        gradient_accumulation_steps=together,
+        gradient_accumulation_steps=gradient_accumulation_steps or train.gradient_accumulation_steps,
         max_grad_norm=train.max_grad_norm,
         max_behaviour_kl=train.max_behaviour_kl,
         exploded_above=train.exploded_above,

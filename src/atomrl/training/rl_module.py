@@ -7,7 +7,7 @@ The algorithm is in `iteration`, which imports no Lightning.
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -24,7 +24,6 @@ from torch.utils.data import DataLoader
 
 from atomrl.checkpoints.stored import read_torch
 from atomrl.config import Config
-from atomrl.config.checks import check_needs
 from atomrl.core.advantages import Advantages
 from atomrl.core.averaging import move_average
 from atomrl.core.collective import current
@@ -39,6 +38,7 @@ from atomrl.data.batches import Listed
 from atomrl.training.experiment import build_parts
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.parts import Parts
+from atomrl.training.requirements import check_needs
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.training.score_log import summarise
 from atomrl.util.errors import ExplodedError, UserError
@@ -133,7 +133,7 @@ class RLModule(lightning.LightningModule):
             )
         checkpoint, described = find_run(Path(checkpoint_path))
         config = described_run(described, trust_code, "trust_code=True")
-        config = replace(config, model=replace(config.model, backbone=str(checkpoint)))
+        config = config.changed(model=config.model.changed(backbone=str(checkpoint)))
         check_needs(config)
         module, _ = build_module(config)
         try:
@@ -256,7 +256,7 @@ class RLModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say what the weights are, so that they can be loaded without the run (Lightning)."""
-        run = {"iteration": self.trainer.current_epoch, "train": asdict(self.config), "log": dict(self.line)}
+        run = {"iteration": self.trainer.current_epoch, "train": self.config.model_dump(), "log": dict(self.line)}
         checkpoint["atomrl"] = {**self.card, **run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

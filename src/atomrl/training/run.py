@@ -13,7 +13,6 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
-from atomrl.config.checks import check_needs
 from atomrl.core.protocols import Model
 from atomrl.domains import domain_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
@@ -21,6 +20,7 @@ from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
 from atomrl.training.experiment import choose_device
 from atomrl.training.jsonl import JSONLLogger
+from atomrl.training.requirements import check_needs
 from atomrl.training.rl_module import build_module
 from atomrl.training.run_directory import (
     CSV,

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -98,7 +97,7 @@ def check_resumable(path: Path, config: Config) -> int:
                 f"resume=true with {key}={new}, but the run in {path} began with {key}={old}: give the same experiment "
                 "and the same overrides, or another save_path for another run"
             )
-    if changed := _changes(asdict(began), asdict(config)):
+    if changed := _changes(began.model_dump(), config.model_dump()):
         log.warning("%s goes on with other settings than it had: %s", path, "; ".join(changed))
     stored = read_stored(str(checkpoint))
     done = stored.card.get("iteration")
