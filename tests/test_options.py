@@ -60,7 +60,7 @@ def test_a_section_inside_is_named_by_its_path():
         ({"train": {1: 5}}, "unknown configuration key train.1: there are"),
         ({"device": "a\nb"}, "device='a\\nb': must be one of auto, cpu, cuda"),
         ({"reward": {"energy_only_if_stable": True}}, "reward.energy_only_if_stable=true needs reward.use_energy=true"),
-        ({"needs": {"file": ["a"]}}, "must map each path to a text"),
+        ({"needs": {"file": ["a"]}}, "needs={'file': ['a']}: must map each path to a text"),
         ({"train": {"learning_rate": None}}, "train.learning_rate=None is not of type float"),
     ):
         with pytest.raises(UserError) as refused:
@@ -94,7 +94,7 @@ def test_a_copy_is_checked_and_the_original_stays():
     config = MoleculeConfig()
     assert config.changed(seed=3).seed == 3
     assert config.seed == 0
-    with pytest.raises(UserError, match="must be a number of 64 bits"):
+    with pytest.raises(UserError, match="must be a whole number of 64 bits"):
         config.changed(seed=2**64)
     with pytest.raises(UserError, match=r"exceeds model\.time_step"):
         config.changed(train=config.train.changed(train_steps=2000))

@@ -28,7 +28,7 @@ READ_BY = {
 }
 """Keys of `train` that only one objective reads."""
 
-Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**64), Says("must be a number of 64 bits")]
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**64), Says("must be a whole number of 64 bits")]
 """What torch takes."""
 
 

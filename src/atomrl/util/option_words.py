@@ -56,13 +56,14 @@ def explained(error: ValidationError, kind: type[BaseModel], given: Mapping[str,
     key, deeper = ".".join(names), len(first["loc"]) > len(names)
     if field is None or (first["type"] == "missing" and not deeper):
         return f"{key}: must be given" if field else f"{key}={_shown(first, from_text)}: must be keys with values"
-    said = first["type"] in OUT_OF_RANGE or Says in map(type, field.metadata)
-    if said and (words := allowed(field, deeper and first)):
-        return f"{key}={_shown(first, from_text)}: {words}"
+    if first["type"] in OUT_OF_RANGE:
+        return f"{key}={_shown(first, from_text)}: {allowed(field, deeper and first)}"
     value: Any = given
     for name in names:
         value = value[name]
     words = allowed(field)
+    if Says in map(type, field.metadata):
+        return f"{key}={value!r}: {words}"
     return f"{key}={value!r} is not of type {type_name(field.annotation)}{': ' if words else ''}{words}"
 
 
