@@ -113,7 +113,6 @@ def test_the_core_gets_every_option_of_an_update():
         "train_micro_batch_size": 3,
         "gradient_accumulation_steps": 4,
         "max_grad_norm": 5.0,
-        "log_prob_reduction": "mean",
         "max_behaviour_kl": 6.0,
         "exploded_above": 7.0,
     }
@@ -123,10 +122,11 @@ def test_the_core_gets_every_option_of_an_update():
 
 
 def test_a_run_directory_of_the_first_version_is_read():
-    """Keys, their order and values as that version wrote them."""
+    """Keys, their order and values as that version wrote them; later keys have their defaults."""
     config = read_config(OLD)
     assert config == load_config("demo")
-    assert to_yaml(config) == OLD.read_text()
+    written = iter(to_yaml(config).splitlines())
+    assert all(line in written for line in OLD.read_text().splitlines())
 
 
 REFERENCES = "{H:-13.6,C:-1030,N:-1480,O:-2040,F:-2710}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from atomrl.command_parser import CommandParser
 from atomrl.util.errors import NonFiniteLossError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
+from atomrl.util.processes import check_one_process, ranks_hidden
 
 DEFAULT_BACKBONE = "edm_qm9_small"
 
@@ -25,7 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(words, argparse.Namespace(words=words))
     keep_freed_memory()
     try:
-        _COMMANDS[options.command](options)
+        if options.command in _TRAININGS:
+            check_one_process()
+        with ranks_hidden():
+            _COMMANDS[options.command](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -99,8 +103,16 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("what", choices=["prototypes"], help="the crystal set")
     data.add_argument("rest", nargs=argparse.REMAINDER, help="build, finish, check or hull, with their options")
 
-    check = commands.add_parser("check-reward", help="try a reward of yours on a few crystals")
-    check.add_argument("reward", help="path/to/file.py:name, or a dotted path: a class, or a function of structures")
+    named = "path/to/file.py:name, or a dotted path"
+    check = commands.add_parser("check-reward", help="try a reward of yours on a few crystals or molecules")
+    check.add_argument("reward", help=f"{named}: a class, or a function of structures")
+    check.add_argument("--molecules", action="store_true", help="on molecules; without this option on crystals")
+    forces = commands.add_parser("check-force-field", help="try a force field of yours on a few molecules")
+    forces.add_argument("force_field", help=f"{named}: a calculator of ASE, or a class with evaluate")
+    backbone = commands.add_parser(
+        "check-backbone", help="try a model as a policy: steps, log-ratios, padding, noising"
+    )
+    backbone.add_argument("backbone", help="shipped name, folder or checkpoint")
     return parser
 
 
@@ -118,9 +130,7 @@ def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
 def _train(options: argparse.Namespace) -> None:
     from atomrl.config import load_config  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
-    from atomrl.util.one_process import check_one_process  # noqa: PLC0415
 
-    check_one_process()
     name, overrides = _experiment(options)
     config = load_config(name, overrides, options.config_dir)
     train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]))
@@ -148,9 +158,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _pretrain(options: argparse.Namespace) -> None:
-    from atomrl.util.one_process import check_one_process  # noqa: PLC0415
 
-    check_one_process()
     if options.what == "edm":
         from atomrl.pretraining.edm_run import pretrain_edm  # noqa: PLC0415
 
@@ -180,9 +188,21 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def _check_reward(options: argparse.Namespace) -> None:
-    from atomrl.commands import check_reward_command  # noqa: PLC0415
+    from atomrl.check_commands import check_reward_command  # noqa: PLC0415
 
     check_reward_command(options)
+
+
+def _check_force_field(options: argparse.Namespace) -> None:
+    from atomrl.check_commands import check_force_field_command  # noqa: PLC0415
+
+    check_force_field_command(options)
+
+
+def _check_backbone(options: argparse.Namespace) -> None:
+    from atomrl.check_commands import check_backbone_command  # noqa: PLC0415
+
+    check_backbone_command(options)
 
 
 _COMMANDS = {
@@ -192,4 +212,7 @@ _COMMANDS = {
     "pretrain": _pretrain,
     "data": _data,
     "check-reward": _check_reward,
+    "check-force-field": _check_force_field,
+    "check-backbone": _check_backbone,
 }
+_TRAININGS = frozenset({"train", "pretrain"})

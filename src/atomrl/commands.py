@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, CrystalConfig, as_trained, with_overrides
+from atomrl.config import Config, as_trained, with_overrides
 from atomrl.core.protocols import Model
 from atomrl.domains import domain_for
 from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, sample
@@ -81,27 +81,6 @@ def evaluate_command(options: argparse.Namespace) -> None:
         report = compare(judged, rewarded, panel, plan, command, options.output)
     print(report.markdown())
     print(f"tables and {domain.noun} -> {options.output}")
-
-
-def check_reward_command(options: argparse.Namespace) -> None:
-    """Try a reward of the user's on a few crystals; metrics that it reads are measured as in a run by default."""
-    from atomrl.checkpoints.crystal import crystal_backbone_of  # noqa: PLC0415 - this and the next need an extra
-    from atomrl.domains.crystal_judges import CrystalJudges  # noqa: PLC0415
-    from atomrl.rewards.check import example_crystals, load_reward, report  # noqa: PLC0415
-    from atomrl.rewards.reinforce import ReinforceReward  # noqa: PLC0415
-
-    reward = load_reward(options.reward)
-    try:
-        if isinstance(reward, ReinforceReward) and reward.missing_metrics:
-            config = CrystalConfig()
-            judges = CrystalJudges(config.reward, crystal_backbone_of(read_stored(config.model.backbone)).vae)
-            reward.provide(*judges.providers(reward.missing_metrics))
-        found = report(reward, *example_crystals())
-    finally:
-        reward.close()
-    print("\n".join(found.lines()))
-    if found.problems:
-        raise UserError(f"{options.reward} does not keep what a reward promises: {found.problems[0]}")
 
 
 def _overridden(config: Config, overrides: Sequence[str]) -> Config:

@@ -12,7 +12,7 @@ from pymatgen.core import Structure
 from atomrl.matching import amd
 from atomrl.matching.amd import AMDDistances, average_minimum_distances
 from atomrl.measures.matching import AMDProvider
-from atomrl.measures.measure import CrystalBatch
+from atomrl.measures.measure import SoundSamples
 from atomrl.structures.cells import Crystal, to_arrays
 from atomrl.structures.crystals import from_pymatgen, to_pymatgen
 
@@ -142,6 +142,6 @@ def test_only_positive_distances_count() -> None:
 
 def test_provider() -> None:
     tensors = from_pymatgen([ROCK_SALT, rattled(ROCK_SALT), PEROVSKITE])
-    metric = AMDProvider(AMDDistances()).measure(CrystalBatch(tensors, to_pymatgen(tensors)))["amd_distance"]
+    metric = AMDProvider(AMDDistances()).measure(SoundSamples(tensors, to_pymatgen(tensors)))["amd_distance"]
     assert metric.values.isinf().tolist() == [False, False, True]
     assert metric.reasons == (None, None, None)

@@ -228,7 +228,7 @@ def test_short_studies_are_understood(
 ) -> None:
     """No page shows a study in a block so far; their short forms must be ready. tests/results runs one in earnest."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("results.__main__.Queue.run", lambda queue: None)
+    monkeypatch.setattr("studies.__main__.Queue.run", lambda queue: None)
     with pytest.raises(SystemExit):
         run(command, monkeypatch)
     assert "evaluation.json: No such file" in capsys.readouterr().err  # understood; there is only nothing to report

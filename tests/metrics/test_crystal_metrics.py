@@ -18,7 +18,7 @@ from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.matching.matcher import CrystalMatcher
 from atomrl.measures.crystal_verdicts import PHYSICS, CrystalVerdicts, judge_crystals, structure_valid
 from atomrl.measures.matching import MatchingProvider
-from atomrl.measures.measure import CrystalBatch, FeatureProvider, Metric
+from atomrl.measures.measure import FeatureProvider, Metric, SoundSamples
 from atomrl.measures.physics import HullProvider
 from atomrl.structures.cells import to_arrays
 from atomrl.structures.crystals import from_pymatgen
@@ -114,7 +114,7 @@ class ByHand:
     def __init__(self, **functions):
         self.names, self.functions, self.seen = tuple(functions), functions, []
 
-    def measure(self, batch: CrystalBatch):
+    def measure(self, batch: SoundSamples):
         self.seen.append(len(batch))
         columns = {name: torch.tensor([f(len(c)) for c in batch.crystals]) for name, f in self.functions.items()}
         return {

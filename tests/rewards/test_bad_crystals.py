@@ -19,7 +19,7 @@ from atomrl.matching import matcher as matching
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher
 from atomrl.measures.matching import AMDProvider, MatchingProvider
-from atomrl.measures.measure import CrystalBatch
+from atomrl.measures.measure import SoundSamples
 from atomrl.measures.physics import HullProvider, vae_feature_provider
 from atomrl.rewards.components import (
     CompositionDiversityReward,
@@ -108,7 +108,7 @@ class Counting:
     def __init__(self, provider: object) -> None:
         self.names, self.provider, self.seen = provider.names, provider, []
 
-    def measure(self, batch: CrystalBatch) -> object:
+    def measure(self, batch: SoundSamples) -> object:
         self.seen.append(len(batch))
         return self.provider.measure(batch)
 

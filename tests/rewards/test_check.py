@@ -11,7 +11,7 @@ import torch
 from atomrl.cli import main
 from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.domains.crystal_judges import CrystalJudges
-from atomrl.measures.measure import CrystalBatch, Metric
+from atomrl.measures.measure import Metric, SoundSamples
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.rewards.check import example_crystals, load_reward, report
 from atomrl.rewards.components import CustomReward
@@ -163,7 +163,7 @@ def test_metrics_are_measured_by_the_judges_of_the_package(
     class Judge:
         names = ("e_above_hull",)
 
-        def measure(self, batch: CrystalBatch) -> dict[str, Metric]:
+        def measure(self, batch: SoundSamples) -> dict[str, Metric]:
             return {"e_above_hull": Metric(torch.arange(len(batch)) / 10, (None,) * len(batch))}
 
         def close(self) -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from atomrl.measures.measure import BatchMetrics, CrystalBatch, FeatureProvider, Metric
+from atomrl.measures.measure import BatchMetrics, FeatureProvider, Metric, SoundSamples
 from atomrl.rewards.components import (
     CompositionDiversityReward,
     CreativityReward,
@@ -127,7 +127,7 @@ def test_diversity_of_two_samples_is_unknown_with_a_reason() -> None:
 def test_features_by_an_encoder() -> None:
     values = torch.tensor([[1.0, 2.0], [math.inf, 0.0]])
     provider = FeatureProvider(lambda batch: {"structure_features": values}, {"structure_features": torch.ones(4, 2)})
-    batch = CrystalBatch(tensors=[None, None], crystals=[None, None])
+    batch = SoundSamples(tensors=[None, None], crystals=[None, None])
     metric = BatchMetrics(batch, dict.fromkeys(provider.names, provider))["structure_features"]
     assert metric.reasons == (None, "nonfinite")
     assert metric.values[0].tolist() == [1, 2]
@@ -142,6 +142,6 @@ def test_features_by_an_encoder() -> None:
 def test_a_provider_that_breaks_its_promises(metric: Metric, words: str) -> None:
     provider = SimpleNamespace(measure=lambda batch: {"novel": metric})
     with pytest.raises(UserError, match=words):
-        BatchMetrics(CrystalBatch(None, [None, None]), {"novel": provider})["novel"]
+        BatchMetrics(SoundSamples(None, [None, None]), {"novel": provider})["novel"]
     with pytest.raises(UserError, match=r"metric unique \(there are: novel\): add it to required_metrics"):
-        BatchMetrics(CrystalBatch(None, [None, None]), {"novel": provider})["unique"]
+        BatchMetrics(SoundSamples(None, [None, None]), {"novel": provider})["unique"]

@@ -13,7 +13,7 @@ from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.core.records import Structures
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.chgnet import CHGNetForceField
-from atomrl.measures.measure import BatchMetrics, CrystalBatch
+from atomrl.measures.measure import BatchMetrics, SoundSamples
 from atomrl.measures.physics import HullProvider, vae_feature_provider, vae_features
 from atomrl.rewards.components import EnergyReward, StructureDiversityReward
 from atomrl.structures.crystals import from_pymatgen, to_pymatgen
@@ -46,7 +46,7 @@ class FakeForceField:
 
 def batch_of(*crystals):
     tensors = from_pymatgen(crystals)
-    return CrystalBatch(tensors, to_pymatgen(tensors))
+    return SoundSamples(tensors, to_pymatgen(tensors))
 
 
 def test_energies_above_the_hull():

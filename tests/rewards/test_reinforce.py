@@ -8,7 +8,7 @@ import torch
 
 from atomrl.core.normalize import normalize
 from atomrl.core.records import Prompts, Structures
-from atomrl.measures.measure import CrystalBatch, Metric
+from atomrl.measures.measure import Metric, SoundSamples
 from atomrl.rewards.check import example_crystals
 from atomrl.rewards.components import CreativityReward, CustomReward, EnergyReward, RewardComponent, Scores
 from atomrl.rewards.reinforce import ReinforceReward
@@ -25,7 +25,7 @@ class Provider:
         self.calls: Counter[str] = Counter()
         self.closed = 0
 
-    def measure(self, batch: CrystalBatch) -> dict[str, Metric]:
+    def measure(self, batch: SoundSamples) -> dict[str, Metric]:
         self.calls["measure"] += 1
         values = {name: function(batch) for name, function in self.functions.items()}
         return {

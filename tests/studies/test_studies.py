@@ -143,7 +143,7 @@ def test_overrides_reach_training_evaluation_and_budget():
 
 
 def test_threads_are_shared_among_jobs_and_are_no_other_setting(monkeypatch):
-    monkeypatch.setattr("results.steps.cores", lambda: 4)
+    monkeypatch.setattr("studies.steps.cores", lambda: 4)
     study = STUDIES["molecules"]
     one, two = (plan(study, read_settings(study), FOLDER, jobs).steps[0] for jobs in (1, 2))
     assert (one.extra, two.extra) == ((), ("threads=2",))

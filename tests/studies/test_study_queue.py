@@ -191,5 +191,5 @@ def test_a_run_directory_says_whether_it_is_done(tmp_path):
 
 
 def test_steps_do_not_import_torch():
-    code = "import sys, results.queue, results.studies, results.steps; sys.exit('torch' in sys.modules)"
+    code = "import sys, studies.queue, studies.studies, studies.steps; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ, check=False).returncode == 0

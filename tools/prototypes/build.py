@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from atomrl.data.prototype_notes import read_notes
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_json
 from atomrl.workers.pool import Outcome, WorkerPool
 from tools.prototypes.candidate import Candidate
-from tools.prototypes.notes import read_notes
 
 RELAX = "tools.prototypes.relax:relax_candidate"
 TIMEOUT = 240.0

@@ -17,12 +17,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from atomrl.chemistry.hull import HullKey
+from atomrl.data.prototype_notes import read_notes
 from atomrl.data.prototype_set import CARD_FILE, HULL_FILE, SET_FILE, SPLITS
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_json, write_whole
 from tools.prototypes.build import read_records
-from tools.prototypes.notes import read_notes
 from tools.prototypes.relax import WEIGHTS
 from tools.prototypes.selection import (
     CONTACT,

@@ -42,6 +42,11 @@ class CrystalReward(RewardSection):
     batch_size: Count = 16
     """Crystals that the force field sees at once."""
 
+    @property
+    def code(self) -> list[Any]:
+        """The components."""
+        return self.components
+
 
 class CrystalEvaluation(EvaluationSection):
     """The before/after table that a run ends with."""

@@ -3,24 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from atomrl.config.sections import Config, LogSection, RewardSection, TrainSection
+from atomrl.config.sections import TARGET, Config, LogSection, RewardSection, TrainSection, named_code
 from atomrl.rewards.force_energy_config import ForceEnergyConfig
 from atomrl.util.options import Count, Seconds, Weight, contradiction
+from atomrl.util.registry import registered_names
+
+BUILT_IN = ("xtb", "ase", "dummy")
+"""Rewards of the package, as `reward.type` and a component's `_target_` name them."""
+
+
+def _target(entry: Any) -> Any:
+    """What a component names."""
+    return entry.get(TARGET) if isinstance(entry, dict) else None
+
+
+def _force_field(value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """Refuse a name that no force field of molecules has."""
+    if isinstance(value, dict):
+        return named_code("force_field", value)
+    names = registered_names("atomrl.force_fields")
+    if value is not None and value not in names:
+        raise contradiction(f"{{at}}force_field={value}: must be one of {', '.join(names)}, or a mapping with {TARGET}")
+    return value
 
 
 class MoleculeReward(ForceEnergyConfig, RewardSection):
     """What is rewarded: the options of `ForceEnergyConfig`, and where scores come from."""
 
-    type: Literal["xtb", "dummy"] = "xtb"
-    """`xtb` (GFN2) or `dummy` (smoke tests; its numbers mean nothing)."""
+    type: Literal["xtb", "ase", "dummy"] = "xtb"
+    """Forces and energies by GFN2 (`xtb`) or by the calculator in `force_field` (`ase`); or `dummy` (smoke tests; its
+    numbers mean nothing)."""
+    components: list[Any] = Field(default_factory=list)
+    """In place of `type`, several rewards at once: each `{_target_: name, key: value, ...}`, where the name is a value
+    of `type`, or your own class or function f(structures) -> array: a dotted path, or `path/to/file.py:name`. One of
+    your own is a channel with its `weight` in the objective."""
+    force_field: Annotated[str | dict[str, Any] | None, AfterValidator(_force_field)] = None
+    """Who computes forces and energies: `xtb`, or `{_target_: name, key: value}` of a calculator of ASE or of your own
+    force field; null: GFN2 for `xtb`."""
     timeout: Seconds = 10.0
     """Seconds that one molecule may take."""
     max_iterations: Count = 100
     """Bound on SCF iterations."""
+
+    @property
+    def built_in(self) -> str | None:
+        """The one of the built-in rewards that is used: `type`, or the one among the components, or none."""
+        if not self.components:
+            return self.type
+        return next((name for name in map(_target, self.components) if name in BUILT_IN), None)
+
+    @property
+    def own(self) -> list[Any]:
+        """The components that are none of the built-in rewards."""
+        return [entry for entry in self.components if _target(entry) not in BUILT_IN]
+
+    @property
+    def code(self) -> list[Any]:
+        """Components and force field."""
+        return [*self.components, *([self.force_field] if isinstance(self.force_field, dict) else [])]
+
+    @property
+    def by_gfn2(self) -> bool:
+        """Whether forces and energies are those of GFN2-xTB."""
+        return self.built_in == "xtb" and self.force_field in (None, "xtb")
+
+    @model_validator(mode="after")
+    def _check_force_field(self) -> Self:
+        """Refuse a reward without its force field, and references of another one."""
+        if self.built_in == "ase" and self.force_field is None:
+            raise contradiction(
+                "{at}type=ase needs {at}force_field, which names the calculator: {_target_: ase.calculators.emt.EMT}"
+            )
+        if self.built_in in ("xtb", "ase") and not self.by_gfn2 and self.use_energy and self.energy_atom_refs == "xtb":
+            raise contradiction(
+                "{at}energy_atom_refs=xtb suits GFN2-xTB alone, and {at}force_field is another: give {symbol: eV} or "
+                "null"
+            )
+        if sum(_target(entry) in BUILT_IN for entry in self.components) > 1:
+            raise contradiction(f"{{at}}components: at most one of {', '.join(BUILT_IN)}")
+        return self
 
     @property
     def stability_home(self) -> str:
@@ -30,13 +95,18 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
     @property
     def channels(self) -> tuple[str, ...]:
         """Names of the channels that this reward gives."""
-        energy = ("energy",) if self.use_energy or self.type == "dummy" else ()
-        stability = ("stability",) if self.stability_channel == "own" and self.type != "dummy" else ()
+        if self.built_in is None:
+            return ()
+        dummy = self.built_in == "dummy"
+        energy = ("energy",) if self.use_energy or dummy else ()
+        stability = ("stability",) if self.stability_channel == "own" and not dummy else ()
         return ("force", *energy, *stability)
 
     def why_absent(self, channel: str) -> str:
         """Why this reward does not give a channel, and what to do."""
-        if self.type == "dummy":
+        if self.built_in is None:
+            return f"reward.components has no {' or '.join(BUILT_IN)}, and no channel {channel}: add one"
+        if self.built_in == "dummy":
             return f"reward.type=dummy has no channel {channel}: choose reward.type=xtb"
         if channel == "energy":
             return "reward.use_energy=false: there is no energy channel; set reward.use_energy=true"
@@ -93,7 +163,7 @@ class MoleculeConfig(Config):
                 raise contradiction(
                     f"train.{channel}_adv_weight={weight}, but {reward.why_absent(channel)}, or set the weight to 0"
                 )
-        if not any(self.channel_weights.values()):
+        if not reward.own and not any(self.channel_weights.values()):
             keys = ", ".join(f"train.{channel}_adv_weight" for channel in reward.channels)
             raise contradiction(f"{keys}: the weight of every channel is 0, and nothing would be learned; raise one")
         return self

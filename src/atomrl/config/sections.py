@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from atomrl.util.option_words import Says
 from atomrl.util.options import (
@@ -21,12 +21,34 @@ from atomrl.util.options import (
     Whole,
     contradiction,
 )
+from atomrl.util.registry import registered_names
 
 READ_BY = {
     "fed_grpo": ("clip_advantage_value",),
     "grpo": ("group_reward_norm", "reward_normalize_fn", "reward_eps", "kl_weight", "entropy_weight"),
 }
 """Keys of `train` that only one objective reads."""
+
+TARGET = "_target_"
+"""Key of a mapping that names code: a dotted path, or `path/to/file.py:name`."""
+
+
+def _objective(value: str | dict[str, Any]) -> str | dict[str, Any]:
+    """Refuse a name that no objective has, and a mapping that names none."""
+    names = registered_names("atomrl.core.objectives")
+    if isinstance(value, dict):
+        return named_code("objective", value)
+    if value not in names:
+        raise contradiction(f"{{at}}objective={value}: must be one of {', '.join(names)}")
+    return value
+
+
+def named_code(key: str, value: dict[str, Any]) -> dict[str, Any]:
+    """Refuse a mapping that names no code."""
+    if not isinstance(value.get(TARGET), str):
+        raise contradiction(f"{{at}}{key}: a mapping needs {TARGET}, a dotted path or path/to/file.py:name")
+    return value
+
 
 Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**64), Says("must be a whole number of 64 bits")]
 """What torch takes."""
@@ -93,8 +115,9 @@ class TrainSection(Options):
     ones) is halved until it does not; null: no guard."""
     exploded_above: Positive = 30.0
     """A sample whose latents exceed this size, or are not finite, takes no part."""
-    objective: Literal["fed_grpo", "grpo"] = "fed_grpo"
-    """`fed_grpo`: each channel normalised in its group, then weighed and summed; `grpo`: summed, then normalised."""
+    objective: Annotated[str | dict[str, Any], AfterValidator(_objective)] = "fed_grpo"
+    """`fed_grpo`: each channel normalised in its group, then weighed and summed; `grpo`: summed, then normalised; or
+    your own, `{_target_: path/to/file.py:name, key: value}`."""
     clip_advantage_value: Positive = 5.0
     """Of `fed_grpo`: bound of the summed advantage (`adv_clip_max`)."""
     clip_range: Positive = 0.15
@@ -162,8 +185,11 @@ class TrainSection(Options):
 
     @model_validator(mode="after")
     def _check_objective(self) -> Self:
-        """Refuse what the chosen objective would not read; a default cannot be told from its own value, and passes."""
-        for other in READ_BY.keys() - {self.objective}:
+        """Refuse what the chosen objective would not read; a default cannot be told from its own value, and passes.
+
+        One of the user's may read anything, or nothing: it gets its options in its own mapping.
+        """
+        for other in READ_BY.keys() - {self.objective} if isinstance(self.objective, str) else ():
             if unread := list(self._not_default(READ_BY[other])):
                 given = ", ".join(f"{{at}}{name}={value}" for name, value, _ in unread)
                 back = " ".join(f"{{at}}{name}={default}" for name, _, default in unread)
@@ -188,6 +214,11 @@ class RewardSection(Options):
     """Of the reward."""
     workers: Count | None = None
     """Scoring processes; null takes one per core that this process may use."""
+
+    @property
+    def code(self) -> list[Any]:
+        """The mappings that name code."""
+        return []
 
 
 class WandbSection(Options):
@@ -267,6 +298,11 @@ class Config(Options):
     """Where metrics go."""
     evaluation: EvaluationSection = EvaluationSection()
     """The table at the end."""
+
+    @property
+    def code(self) -> list[Any]:
+        """The mappings that name code, some of it perhaps the user's: components, force field, objective."""
+        return [*self.reward.code, *([self.train.objective] if isinstance(self.train.objective, dict) else [])]
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 
 from atomrl.core.random import generator
-from atomrl.core.records import Prompts
+from atomrl.core.records import Prompts, Structures
 from atomrl.util.errors import UserError
 
 
@@ -126,3 +126,9 @@ def cut_into_buckets(prompts: Prompts, micro_batch_size: int, max_waste: float =
         else:
             buckets.append([index])
     return [prompts[torch.cat([groups[k] for k in members])] for members in buckets]
+
+
+def ungrouped(structures: Structures) -> Prompts:
+    """Prompts of samples that belong to one group, numbered in order."""
+    places = torch.arange(len(structures))
+    return Prompts(0, 0, structures.sizes, torch.zeros_like(places), places)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from atomrl.checkpoints.folder import refuse_pointer
 from atomrl.core.records import Structures
+from atomrl.data.prototype_notes import read_notes
 from atomrl.util.errors import UserError
-from tools.prototypes.notes import read_notes
 
 ASSETS = Path(__file__).parents[1] / "assets" / "prototypes"
 SET_FILE, CARD_FILE, HULL_FILE = "prototypes.safetensors.xz", "prototypes.json", "hull.json"

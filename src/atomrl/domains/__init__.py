@@ -1,4 +1,4 @@
-"""Molecules and crystals. The only place that lists them; a domain is imported when it is asked for, with its extra."""
+"""Molecules and crystals: each a file with a `SPEC`, imported when it is asked for, with its extra."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from atomrl.checkpoints.stored import Stored
 from atomrl.config import Config
 from atomrl.domains.base import Domain
 from atomrl.util.errors import UserError
-
-CARD_ENTRY = {"backbone": "molecules", "denoiser": "crystals"}
-"""What the card of a domain's model has, and no other's."""
+from atomrl.util.registry import registered, registered_names
 
 
 def domain_of(config: Config) -> Domain[Any, Any]:
     """The domain of a run."""
-    return _domain(config.domain)
+    return domain_named(config.domain)
 
 
 def domain_for(stored: Stored) -> Domain[Any, Any]:
@@ -25,20 +23,19 @@ def domain_for(stored: Stored) -> Domain[Any, Any]:
     Raises:
         UserError: it is none that this version knows.
     """
-    for entry, name in CARD_ENTRY.items():
-        if entry in stored.card:
-            return _domain(name)
-    known = " or ".join(CARD_ENTRY.values())
+    for name in reversed(registered_names("atomrl.domains")):  # molecules first: crystals need an extra
+        if domain_named(name).card_entry in stored.card:
+            return domain_named(name)
+    known = " or ".join(registered_names("atomrl.domains"))
     raise UserError(f"{stored.origin} is no model of {known}: its card has the entries {', '.join(stored.card)}")
 
 
 @cache
-def _domain(name: str) -> Domain[Any, Any]:
-    """A domain, imported now."""
-    if name == "molecules":
-        from atomrl.domains.molecules import MoleculeDomain  # noqa: PLC0415
+def domain_named(name: str) -> Domain[Any, Any]:
+    """A domain by its name, imported now.
 
-        return MoleculeDomain()
-    from atomrl.domains.crystals import CrystalDomain  # noqa: PLC0415 - needs an extra
-
-    return CrystalDomain()
+    Raises:
+        UserError: there is none of this name.
+    """
+    domain: Domain[Any, Any] = registered("atomrl.domains", name, "domain")()
+    return domain

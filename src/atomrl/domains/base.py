@@ -29,12 +29,14 @@ class Domain(ABC, Generic[M, C]):
         noun: of samples, for messages.
         formats: endings of the files that `export` writes, the usual one first.
         time_step: T of a walk where nobody says another.
+        card_entry: what the card of a model of this domain has, and no other's.
     """
 
     name: str
     noun: str
     formats: tuple[str, ...]
     time_step: int
+    card_entry: str
 
     @abstractmethod
     def load(self, stored: Stored, config: C) -> M:
@@ -49,7 +51,7 @@ class Domain(ABC, Generic[M, C]):
         """The reward that a configuration names; its workers start at the first scoring."""
 
     @abstractmethod
-    def stages(self, config: C) -> Sequence[Stage]:
+    def stages(self, config: C, reward: Reward) -> Sequence[Stage]:
         """What happens between that reward's scores and the rule for failures."""
 
     @abstractmethod

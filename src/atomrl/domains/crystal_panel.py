@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import Reward
 from atomrl.core.records import Prompts, Structures
 from atomrl.domains.crystal_judges import CrystalJudges
@@ -20,7 +21,7 @@ from atomrl.evaluation.panel import Judged, Panel
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_validity import composition_valid
 from atomrl.measures.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
-from atomrl.measures.measure import CrystalBatch, Metric, MetricProvider
+from atomrl.measures.measure import Metric, MetricProvider, SoundSamples
 from atomrl.measures.physics import HullProvider
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells, from_crystals, to_crystals
@@ -47,7 +48,7 @@ class KnownMatching:
     verdicts: CrystalVerdicts
     names = MATCHING
 
-    def measure(self, batch: CrystalBatch) -> Mapping[str, Metric]:
+    def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
         """Of the samples whose geometry is sound, as `judge_crystals` asks."""
         rows = [row for row, reason in enumerate(self.verdicts.reasons["geometry"]) if reason is None]
         reasons = tuple(self.verdicts.reasons["matching"][row] for row in rows)
@@ -146,7 +147,7 @@ class CrystalPanel(Panel):
         """The verdicts with what each component of one's own computes."""
         if self.own is None:
             return verdicts
-        table = self.own.score(structures, _ungrouped(structures))
+        table = self.own.score(structures, ungrouped(structures))
         pairs = zip(table.reasons, verdicts.reasons["geometry"], strict=True)
         return replace(
             verdicts,
@@ -203,12 +204,6 @@ class CrystalPanel(Panel):
             else:
                 notes[row] = outcome.reason
         return replace_rows(structures, sound, from_crystals(ended)), tuple(notes)
-
-
-def _ungrouped(structures: Structures) -> Prompts:
-    """Prompts of samples that belong to one group."""
-    places = torch.arange(len(structures))
-    return Prompts(0, 0, structures.sizes, torch.zeros_like(places), places)
 
 
 def replace_rows(structures: Structures, rows: list[int], by: Structures) -> Structures:

@@ -19,7 +19,7 @@ from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
-from atomrl.measures.crystal_verdicts import component_metric
+from atomrl.measures.measure import component_metric
 from atomrl.policies.crystal import Sampling
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import (
@@ -57,6 +57,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
     noun = "crystals"
     formats = ("extxyz", "cif")
     time_step = 50
+    card_entry = "denoiser"
 
     def load(self, stored: Stored, config: CrystalConfig) -> CrystalBackbone:
         """The backbone, with the sampler that the configuration names."""
@@ -78,7 +79,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
         return _summed(config, components, CrystalJudges(config.reward, model.vae, config.device))
 
-    def stages(self, config: CrystalConfig) -> tuple[Stage, ...]:
+    def stages(self, config: CrystalConfig, reward: Reward) -> tuple[Stage, ...]:
         """None: components are normalised over the batch where they are scored."""
         return ()
 
@@ -145,3 +146,6 @@ def _own_components(config: CrystalConfig) -> list[RewardComponent]:
     if config.reward.type == "dummy" or not config.reward.components:
         return []
     return [component for component in build_components(config.reward.components) if not _paid(component)]
+
+
+SPEC = CrystalDomain

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config.molecules import MoleculeReward
+from atomrl.core.prompts import ungrouped
+from atomrl.core.protocols import Reward
 from atomrl.core.records import Prompts, Structures
+from atomrl.core.stages import SampleContext, Stage, apply_stages
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.kept_samples import KeptSamples
-from atomrl.evaluation.molecules import evaluate_molecules
+from atomrl.evaluation.molecules import evaluate_molecules, with_components
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.measures.forces import stack_results
 from atomrl.rewards.force_energy import score_physics
+from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.util.cpu_count import cores
 
 EVALUATOR = "GFN2-xTB"
@@ -32,14 +38,25 @@ class MoleculePanel(Panel):
         reward: by which `judge_best` chooses; the documented defaults if None.
         workers: processes of each judge; one per core that this process may use if None.
         timeout: seconds that one molecule may take.
+        own: the user's components; each gets a row of the table.
+        training: makes the training's reward and its stages, by which `judge_best` chooses where they are not what this
+            panel computes anyway.
     """
 
-    def __init__(self, reward: MoleculeReward | None = None, workers: int | None = None, timeout: float = 10.0) -> None:
+    def __init__(
+        self,
+        reward: MoleculeReward | None = None,
+        workers: int | None = None,
+        timeout: float = 10.0,
+        own: ReinforceReward | None = None,
+        training: Callable[[], tuple[Reward, Sequence[Stage]]] | None = None,
+    ) -> None:
         count = cores() if workers is None else workers
         self.reward = reward or MoleculeReward()
         self.force_field = XTBForceField(count, timeout, self.reward.max_iterations)
         self.checker = MoleculeChecker(count, timeout)
-        self.training = TrainingSmiles.load()
+        self.known = TrainingSmiles.load()
+        self.own, self._training = own, training
 
     def judge(
         self,
@@ -56,19 +73,39 @@ class MoleculePanel(Panel):
             records,
             results,
             references=atom_energies(),
-            training=self.training,
+            training=self.known,
             evaluator=EVALUATOR,
         )
+        if self.own is not None:
+            table = self.own.score(structures, ungrouped(structures))
+            metrics = with_components(metrics, {name: table.diagnostics[f"raw_{name}"] for name in self.own.names})
         ids = [f"{row:05d}" for row in range(len(structures))]
         return Judged(metrics, Annotated(structures, ids, records, results))
 
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n by the total reward, and judge those."""
         structures = structures.to(torch.device("cpu"))
-        results = self.force_field.evaluate(structures)
+        results = None if self._training is not None else self.force_field.evaluate(structures)
+        totals = (
+            self._totals(structures, prompts) if results is None else self._by_physics(results, structures, prompts)
+        )
+        rows = best_of_n(totals.numpy(), n)
+        chosen = None if results is None else [results[row] for row in rows]
+        return self.judge(structures[torch.from_numpy(rows)], kept, chosen)
+
+    def _by_physics(self, results: Sequence[Evaluation], structures: Structures, prompts: Prompts) -> Tensor:
+        """The total reward, (B,), out of what the force field said."""
         table = score_physics(stack_results(results, structures), structures, prompts.group_ids.cpu(), self.reward)
-        rows = best_of_n(table.diagnostics["reward"].numpy(), n)
-        return self.judge(structures[torch.from_numpy(rows)], kept, [results[row] for row in rows])
+        return table.diagnostics["reward"]
+
+    def _totals(self, structures: Structures, prompts: Prompts) -> Tensor:
+        """The training's total reward, (B,)."""
+        assert self._training is not None
+        reward, stages = self._training()
+        with closing(reward):
+            asked = prompts.to(torch.device("cpu"))
+            table = apply_stages(stages, reward.score(structures, asked), SampleContext.of(structures, asked))
+        return table.diagnostics["reward"]
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """SDF and extended XYZ."""
@@ -79,3 +116,5 @@ class MoleculePanel(Panel):
         """End the workers."""
         self.force_field.close()
         self.checker.close()
+        if self.own is not None:
+            self.own.close()

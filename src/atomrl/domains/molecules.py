@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from math import isnan
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from atomrl.checkpoints.backbone import Backbone, backbone_of
@@ -16,13 +15,10 @@ from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
 from atomrl.domains.base import Domain
 from atomrl.domains.molecule_panel import MoleculePanel
+from atomrl.domains.molecule_reward import molecule_reward, molecule_stages, own_components, own_weights
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
-from atomrl.force_fields.xtb import XTBForceField
-from atomrl.measures.forces import reference_energies
-from atomrl.policies.molecule import element_numbers
-from atomrl.rewards.dummy import DummyReward
-from atomrl.rewards.force_energy import ForceEnergyReward, atom_references, force_energy_stages
+from atomrl.measures.measure import component_metric
 from atomrl.util.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -44,66 +40,60 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
     noun = "molecules"
     formats = ("extxyz", "sdf")
     time_step = 100
+    card_entry = "backbone"
 
     def load(self, stored: Stored, config: MoleculeConfig) -> Backbone:
         """The backbone."""
         return backbone_of(stored)
 
     def reward(self, config: MoleculeConfig, model: Backbone) -> Reward:
-        """Forces and energies, or the dummy; warns of stability terms that nothing learns from.
+        """See `molecule_reward`."""
+        return molecule_reward(config, model)
 
-        Raises:
-            UserError: the force field, or the atoms' reference energies, do not know one of the backbone's elements.
-        """
-        section = config.reward
-        if section.type == "dummy":
-            return DummyReward()
-        force_field = XTBForceField(section.workers, section.timeout, section.max_iterations)
-        network = model.network.config
-        unknown = [
-            symbol
-            for symbol, number in zip(network.elements, element_numbers(network).tolist(), strict=True)
-            if number not in force_field.elements
-        ]
-        if unknown:
-            raise UserError(f"reward.type={section.type} does not know the backbone's elements {', '.join(unknown)}")
-        if section.use_energy and (references := atom_references(section)) is not None:
-            energies = reference_energies(element_numbers(network)[:, None], references).tolist()
-            if missing := [symbol for symbol, energy in zip(network.elements, energies, strict=True) if isnan(energy)]:
-                raise UserError(
-                    f"reward.energy_atom_refs lacks the backbone's elements {', '.join(missing)}, and their molecules "
-                    "would have no energy: add them, in eV, or give xtb or null"
-                )
-        if section.pays_stability and not config.channel_weights[section.stability_home]:
-            log.warning(
-                "stability and valence are scored, but not learned: they are in the channel %s, and "
-                "train.%s_adv_weight=0",
-                *(section.stability_home,) * 2,
-            )
-        return ForceEnergyReward(force_field, section)
-
-    def stages(self, config: MoleculeConfig) -> tuple[Stage, ...]:
+    def stages(self, config: MoleculeConfig, reward: Reward) -> tuple[Stage, ...]:
         """Gates, stability in the force channel, the total."""
-        return () if config.reward.type == "dummy" else force_energy_stages(config.reward)
+        return molecule_stages(config, reward)
 
     def channel_weights(self, config: MoleculeConfig, reward: Reward) -> Mapping[str, float]:
-        """As the configuration says, of the channels that there are."""
-        return config.channel_weights
+        """As the configuration says, of the channels that there are, and the weights of the user's components."""
+        weights = {**config.channel_weights, **own_weights(reward)}
+        if not any(weights.values()):
+            raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
+        return weights
 
     def monitor(self, config: MoleculeConfig) -> MoleculeMonitor:
         """Stability, elements, RDKit."""
         return MoleculeMonitor(config.log.rdkit)
 
     def panel(self, config: MoleculeConfig, model: Backbone) -> MoleculePanel:
-        """GFN2-xTB and RDKit."""
-        return MoleculePanel(config.reward, config.reward.workers, config.reward.timeout)
+        """GFN2-xTB and RDKit, and the user's components, which get rows of their own."""
+        section = config.reward
+        by_panel = (section.by_gfn2 and not section.own) or (section.built_in == "dummy" and not section.own)
+        return MoleculePanel(
+            section,
+            section.workers,
+            section.timeout,
+            own=own_components(section),
+            training=None if by_panel else (lambda: self._with_stages(config, model)),
+        )
+
+    def _with_stages(self, config: MoleculeConfig, model: Backbone) -> tuple[Reward, Sequence[Stage]]:
+        """The reward and its stages."""
+        reward = self.reward(config, model)
+        return reward, self.stages(config, reward)
 
     def rewarded(self, config: MoleculeConfig) -> set[str]:
-        """By channel weight; stability where one of its terms has a weight too."""
+        """By channel weight; stability where one of its terms has a weight too; each component of the user's.
+
+        Forces and energies in the table are by GFN2-xTB: another force field pays for them only as far as both agree.
+        """
         reward, weights = config.reward, config.channel_weights
-        if reward.type == "dummy":
-            return set()
-        paid = {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}
+        own = own_components(reward)
+        paid = set() if own is None else {component_metric(name) for name, weight in own.weights.items() if weight > 0}
+        if reward.built_in in (None, "dummy"):
+            return paid
+        if reward.by_gfn2:
+            paid |= {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}
         return paid | (set(STABILITY) if reward.pays_stability and weights[reward.stability_home] > 0 else set())
 
     def export(self, path: Path, structures: Structures) -> None:
@@ -116,3 +106,6 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             write_sdf(path, annotated)
         else:
             write_extxyz(path, annotated)
+
+
+SPEC = MoleculeDomain

@@ -23,15 +23,9 @@ from atomrl.evaluation.definition import SKIPPED, Definition, Metrics
 from atomrl.matching.matcher import Tolerances
 from atomrl.measures.bootstrap import RESAMPLES, Estimate, mean, median, proportion
 from atomrl.measures.crystal_validity import describe
-from atomrl.measures.crystal_verdicts import (
-    METASTABLE,
-    MIN_VOLUME,
-    STABLE,
-    TOLERANCE,
-    CrystalVerdicts,
-    component_metric,
-)
+from atomrl.measures.crystal_verdicts import METASTABLE, MIN_VOLUME, STABLE, TOLERANCE, CrystalVerdicts
 from atomrl.measures.frechet import diversity
+from atomrl.measures.measure import component_metric
 from atomrl.util.errors import UserError
 
 PROFILE = "mp20-2025"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from ase.data import chemical_symbols
 from numpy.typing import NDArray
 from rdkit import rdBase
+from torch import Tensor
 
 from atomrl.chemistry.bonds import table_hash, valence
 from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord
@@ -25,6 +26,7 @@ from atomrl.core.records import Structures
 from atomrl.evaluation.definition import SKIPPED, Definition, Metrics
 from atomrl.measures.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
 from atomrl.measures.forces import reference_energies, stack_results
+from atomrl.measures.measure import component_metric
 from atomrl.util.errors import UserError
 
 PROFILE = PROTOCOL
@@ -218,3 +220,28 @@ def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict
         "energy_per_atom_median": median(samples.energies_per_atom, seed, resamples),
         "energy_per_atom_mean": mean(samples.energies_per_atom, seed, resamples),
     }
+
+
+def with_components(
+    metrics: MoleculeMetrics, values: Mapping[str, Tensor], seed: int = 0, resamples: int = RESAMPLES
+) -> MoleculeMetrics:
+    """The verdict with a row for each component of the user's: the mean of what it computed.
+
+    Args:
+        metrics: of B molecules.
+        values: {name: (B,)}, raw; NaN where a component has no value.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+    """
+    rows = {component_metric(name): column for name, column in values.items()}
+    return replace(
+        metrics,
+        definitions={
+            **metrics.definitions,
+            **{
+                component_metric(name): Definition(f"reward component {name}, mean", "", "scored", "higher")
+                for name in values
+            },
+        },
+        summary={**metrics.summary, **{row: mean(column.numpy(), seed, resamples) for row, column in rows.items()}},
+    )

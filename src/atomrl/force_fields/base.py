@@ -5,10 +5,26 @@ Worker processes import this module, so it must not import torch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from atomrl.core.protocols import ForceField
+
+
+@dataclass(frozen=True)
+class ForceFieldSpec:
+    """How a configuration makes a force field of molecules; a file of this folder that is one has it as its `SPEC`.
+
+    Attributes:
+        make: out of the settings of the reward, {key: value}.
+    """
+
+    make: Callable[[Mapping[str, Any]], ForceField]
 
 
 @dataclass(frozen=True)

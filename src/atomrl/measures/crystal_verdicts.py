@@ -17,9 +17,17 @@ from numpy.typing import NDArray
 from atomrl.core.records import Structures
 from atomrl.matching.matcher import reduced_formula
 from atomrl.measures.crystal_validity import OXIDATION_STATES, composition_valid
-from atomrl.measures.measure import BatchMetrics, Metric, MetricProvider, first_reasons, sound_batch, spread
+from atomrl.measures.measure import (
+    BatchMetrics,
+    Metric,
+    MetricProvider,
+    component_metric,
+    first_reasons,
+    sound_samples,
+    spread,
+)
 from atomrl.structures.cells import Crystal
-from atomrl.structures.crystals import CellBounds, check_cells, compositions, readable_formula
+from atomrl.structures.crystals import CellBounds, check_cells, compositions, readable_formula, to_pymatgen
 from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
 
@@ -133,11 +141,6 @@ class CrystalVerdicts:
         ]
 
 
-def component_metric(name: str) -> str:
-    """What a reward component is called among metrics: `reward_<name>`."""
-    return f"reward_{name}"
-
-
 def judge_crystals(
     structures: Structures,
     providers: Iterable[MetricProvider],
@@ -165,7 +168,7 @@ def judge_crystals(
     checked = tuple(check(structures))
     rows = torch.tensor([row for row, reason in enumerate(checked) if reason is None], dtype=torch.int64)
     asked = [name for name in (*MATCHING, *PHYSICS, *FEATURES) if name in known]
-    metrics = BatchMetrics(sound_batch(structures, rows), known)
+    metrics = BatchMetrics(sound_samples(structures, rows, to_pymatgen), known)
     measured = {name: spread(metrics[name], rows, len(structures)) for name in asked if len(rows)}
     features = {name: measured[name] for name in FEATURES if name in measured}
 

@@ -8,7 +8,7 @@ import torch
 
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher, Verdicts
-from atomrl.measures.measure import CrystalBatch, Metric
+from atomrl.measures.measure import Metric, SoundSamples
 from atomrl.structures.crystals import to_crystals
 
 
@@ -24,7 +24,7 @@ class MatchingProvider:
     def __init__(self, matcher: CrystalMatcher) -> None:
         self.matcher = matcher
 
-    def measure(self, batch: CrystalBatch) -> Mapping[str, Metric]:
+    def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
         """Both, 1 or 0."""
         unique, novel = self.matcher.match(to_crystals(batch.tensors))
         return {"unique": _metric(unique), "novel": _metric(novel)}
@@ -46,7 +46,7 @@ class AMDProvider:
     def __init__(self, distances: AMDDistances) -> None:
         self.distances = distances
 
-    def measure(self, batch: CrystalBatch) -> Mapping[str, Metric]:
+    def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
         """Å; infinite for a crystal that has none to be compared with."""
         values = torch.from_numpy(self.distances.nearest(to_crystals(batch.tensors)))
         return {"amd_distance": Metric(values, (None,) * len(batch))}

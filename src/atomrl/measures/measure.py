@@ -18,17 +18,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from atomrl.core.records import Structures
-from atomrl.structures.crystals import to_pymatgen
 from atomrl.util.errors import UserError
-
-if TYPE_CHECKING:
-    from pymatgen.core.structure import Structure
 
 
 @dataclass(frozen=True)
@@ -48,16 +44,16 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class CrystalBatch:
-    """What a provider sees: B samples whose geometry is sound.
+class SoundSamples:
+    """What a provider and a component see: B samples whose geometry is sound.
 
     Attributes:
         tensors: the samples as tensors.
-        crystals: the same as pymatgen structures.
+        crystals: the same one by one: pymatgen structures, or `ase.Atoms` for molecules.
     """
 
     tensors: Structures
-    crystals: Sequence[Structure]
+    crystals: Sequence[Any]
 
     def __len__(self) -> int:
         return len(self.crystals)
@@ -70,7 +66,7 @@ class MetricProvider(Protocol):
     def names(self) -> tuple[str, ...]:
         """What it provides."""
 
-    def measure(self, batch: CrystalBatch) -> Mapping[str, Metric]:
+    def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
         """All its metrics of a batch; never raises for a bad sample."""
 
     def close(self) -> None:
@@ -88,7 +84,7 @@ class BatchMetrics:
         seconds: wall time of each provider, under the metric that it was first asked for.
     """
 
-    def __init__(self, batch: CrystalBatch, providers: Mapping[str, MetricProvider]) -> None:
+    def __init__(self, batch: SoundSamples, providers: Mapping[str, MetricProvider]) -> None:
         self.batch = batch
         self.seconds: dict[str, float] = {}
         self._providers = providers
@@ -120,10 +116,10 @@ class BatchMetrics:
         return self._known
 
 
-def sound_batch(structures: Structures, rows: Tensor) -> CrystalBatch:
-    """The samples at these rows (n,), whose geometry is sound, as providers see them."""
+def sound_samples(structures: Structures, rows: Tensor, listed: Callable[[Structures], Sequence[Any]]) -> SoundSamples:
+    """The samples at these rows (n,), whose geometry is sound; `listed` gives them one by one."""
     tensors = structures[rows.to(structures.numbers.device)]
-    return CrystalBatch(tensors, to_pymatgen(tensors))
+    return SoundSamples(tensors, listed(tensors))
 
 
 def spread(metric: Metric, rows: Tensor, samples: int) -> Metric:
@@ -161,7 +157,7 @@ class FeatureProvider:
         """The names of `references`."""
         return tuple(self.references)
 
-    def measure(self, batch: CrystalBatch) -> Mapping[str, Metric]:
+    def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
         """All features; a sample whose features are not finite has the reason `nonfinite`."""
         measured = {}
         with torch.no_grad():
@@ -186,3 +182,8 @@ def _check_metric(name: str, metric: Metric, samples: int) -> None:
     for row, (missing, reason) in enumerate(zip(unknown.tolist(), metric.reasons, strict=True)):
         if missing and reason is None:
             raise UserError(f"metric {name}: NaN for row {row} without a reason; say why it is unknown")
+
+
+def component_metric(name: str) -> str:
+    """What a reward component is called among metrics: `reward_<name>`."""
+    return f"reward_{name}"

@@ -12,7 +12,7 @@ from torch import Tensor
 from atomrl.chemistry.hull import Hull
 from atomrl.core.protocols import ForceField
 from atomrl.core.records import Structures
-from atomrl.measures.measure import CrystalBatch, FeatureProvider, Metric
+from atomrl.measures.measure import FeatureProvider, Metric, SoundSamples
 from atomrl.networks.crystal_vae import CrystalVAE, readable
 from atomrl.structures.crystals import compositions
 from atomrl.util.errors import UserError
@@ -63,7 +63,7 @@ class HullProvider:
         key = self.hull.key
         return f"{key.model_id} ({key.correction}), hull {key.data_version} of {len(self.hull.entries)} phases"
 
-    def measure(self, batch: CrystalBatch) -> Mapping[str, Metric]:
+    def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
         """All three, (B,) each."""
         results = self.force_field.evaluate(batch.tensors)
         totals = [result.energy if result.reason is None else np.nan for result in results]

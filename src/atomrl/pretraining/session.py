@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
@@ -21,8 +22,8 @@ from atomrl.training.callbacks import Interruption
 from atomrl.training.experiment import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
-from atomrl.util.one_process import alone
 from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads
+from atomrl.util.processes import one_process
 
 
 class Session(Options):
@@ -96,6 +97,7 @@ def begin(session: Session) -> None:
     torch.manual_seed(session.train.seed)
 
 
+@one_process()
 def fit(
     module: lightning.LightningModule,
     data: lightning.LightningDataModule,
@@ -157,5 +159,5 @@ def _trainer(session: Session, callbacks: list[Callback]) -> lightning.Trainer:
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=callbacks,
-        plugins=[alone()],
+        plugins=[LightningEnvironment()],  # not what it makes of Slurm's variables, see `processes`
     )

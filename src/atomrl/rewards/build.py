@@ -7,8 +7,11 @@ from typing import Any
 
 from atomrl.rewards.components import CustomReward, RewardComponent, check_scaling
 from atomrl.user_code.load import load_object
-from atomrl.user_code.trust import TARGET, here
+from atomrl.user_code.targets import made, target_of
+from atomrl.user_code.trust import TARGET
 from atomrl.util.errors import UserError
+
+KEY = "reward.components"
 
 
 def build_components(entries: Sequence[Any]) -> list[RewardComponent]:
@@ -30,40 +33,24 @@ def build_components(entries: Sequence[Any]) -> list[RewardComponent]:
 
 def _component(entry: Any) -> RewardComponent:
     """One component; what is none becomes a `CustomReward` around it."""
-    name, options = _parts(entry)
-    found = load_object(name)
+    name, arguments = target_of(entry, KEY)
+    options, found = {key: _value(value) for key, value in arguments.items()}, load_object(name)
     if isinstance(found, type) and issubclass(found, RewardComponent):
-        component = _made(found, name, options)
+        component = made(found, name, options, KEY)
     else:
-        component = _made(CustomReward, name, {"source": found, **options})
+        component = made(CustomReward, name, {"source": found, **options}, KEY)
     assert isinstance(component, RewardComponent)
     check_scaling(component)
     return component
-
-
-def _parts(entry: Any) -> tuple[str, dict[str, Any]]:
-    """The name in `_target_`, and the arguments."""
-    if not isinstance(entry, Mapping) or not isinstance(entry.get(TARGET), str):
-        raise UserError(f"reward.components: {entry!r} is no mapping with {TARGET}: a class or function")
-    options = {str(key): _value(value) for key, value in entry.items() if key != TARGET}
-    return here(entry[TARGET]), options
 
 
 def _value(value: Any) -> Any:
     """An argument; a mapping with `_target_` becomes an object of the class that it names, which must predict."""
     if not isinstance(value, Mapping) or TARGET not in value:
         return value
-    name, options = _parts(value)
+    name, options = target_of(value, KEY)
     found = load_object(name)
     # A class of the user's, which may lack it: the error says so.
     if not isinstance(found, type) or not callable(getattr(found, "predict", None)):
         raise UserError(f"reward.components: {name} is no class with predict, and an argument can be of no other class")
-    return _made(found, name, options)
-
-
-def _made(kind: Any, name: str, options: Mapping[str, Any]) -> Any:
-    """An object of this class."""
-    try:
-        return kind(**options)
-    except TypeError as error:
-        raise UserError(f"reward component {name} with {', '.join(options) or 'no arguments'}: {error}") from error
+    return made(found, name, {key: _value(inner) for key, inner in options.items()}, KEY)

@@ -18,6 +18,7 @@ from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import RewardComponent
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.listing import MOLECULES
 from atomrl.testing import check_reward
 from atomrl.user_code.load import load_object, no_exit
 from atomrl.user_code.trust import here
@@ -107,10 +108,11 @@ class RewardReport:
         return [*rows, *(f"PROBLEM: {problem}" for problem in self.problems)] + ([] if self.problems else ["ok"])
 
 
-def load_reward(source: str) -> Reward:
+def load_reward(source: str, molecules: bool = False) -> Reward:
     """A reward of the user's.
 
     Args:
+        molecules: it scores molecules, as `ase.Atoms`; else crystals.
         source: `path/to/file.py:name` or a dotted path, of a `RewardComponent`, a function f(structures) -> array, or
             a class that implements `protocols.Reward` and needs no arguments.
 
@@ -127,7 +129,8 @@ def load_reward(source: str) -> Reward:
         except TypeError as error:
             raise UserError(f"{source} cannot be made without arguments ({error}): check it from Python") from error
     with no_exit(source):
-        return ReinforceReward(build_components([{"_target_": source}]))
+        components = build_components([{"_target_": source}])
+        return ReinforceReward(components, listing=MOLECULES if molecules else None, weighed=not molecules)
 
 
 def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardReport:

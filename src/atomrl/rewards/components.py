@@ -65,10 +65,12 @@ class RewardComponent(ABC):
         required_metrics: names in `BatchMetrics` that `compute` reads.
         failed_value: what a sample whose geometry is not sound is worth; None: nothing (NaN), and the objective
             decides. Such a sample never reaches `compute`.
+        compares: whether a sample's value depends on the samples beside it: then all of an iteration come together.
     """
 
     required_metrics: ClassVar[tuple[str, ...]] = ()
     failed_value: float | None = None
+    compares: bool = False
 
     def __init__(
         self,
@@ -101,10 +103,11 @@ class RewardComponent(ABC):
                 `required_metrics` names; `device`.
         """
 
-    def scale(self, values: Tensor) -> Tensor:
-        """Raw values (B,), normalised over the batch, times the weight; NaN stays NaN."""
+    def scale(self, values: Tensor, weighed: bool = True) -> Tensor:
+        """Raw values (B,), normalised over the batch, times the weight if `weighed`; NaN stays NaN."""
         low, high = self.clip_range
-        return self.weight * normalize(values, self.normalize_fn, eps=self.eps, clip_range=(low, high))
+        scaled = normalize(values, self.normalize_fn, eps=self.eps, clip_range=(low, high))
+        return self.weight * scaled if weighed else scaled
 
     def __call__(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
         """Compute, normalise over the batch, and weigh, (B,)."""

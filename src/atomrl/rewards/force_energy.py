@@ -116,16 +116,16 @@ def raw_scores(physics: Physics, structures: Structures, config: ForceEnergyConf
     return RewardTable(channels, reasons, fields={"forces": physics.forces}, diagnostics=diagnostics)
 
 
-def force_energy_stages(config: ForceEnergyConfig) -> tuple[Stage, ...]:
+def force_energy_stages(config: ForceEnergyConfig, others: Mapping[str, float] | None = None) -> tuple[Stage, ...]:
     """The stages after `raw_scores`: gates, stability in the force channel if it has none of its own, and the total.
 
     The total, diagnostic `reward`, is force_weight * force + energy_weight * energy, plus the stability channel, whose
-    terms have their own weights.
+    terms have their own weights, plus `others`: weights of further channels.
     """
     gated = [("force", config.force_only_if_stable), ("energy", config.energy_only_if_stable)]
     gates = [Gate(channel, config.gate) for channel, on in gated if on]
     penalties = [] if config.stability_channel == "own" else [Penalties("stability", "force")]
-    return (*gates, *penalties, Total({"force": config.force_weight, "energy": config.energy_weight}))
+    return (*gates, *penalties, Total({"force": config.force_weight, "energy": config.energy_weight, **(others or {})}))
 
 
 def score_physics(

@@ -23,15 +23,15 @@ from atomrl.core.normalize import check_normalization, normalize
 from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.measures.measure import (
     BatchMetrics,
-    CrystalBatch,
     Metric,
     MetricProvider,
+    SoundSamples,
     first_reasons,
-    sound_batch,
+    sound_samples,
     spread,
 )
 from atomrl.rewards.components import CustomReward, RewardComponent, as_scores, check_scaling, unique_names
-from atomrl.structures.crystals import check_cells, readable_formula
+from atomrl.structures.listing import Listing
 from atomrl.user_code.load import no_exit
 from atomrl.util.errors import UserError
 
@@ -52,7 +52,10 @@ class ReinforceReward:
         reference_dataset: name or path of the set that novelty and diversity compare with; who builds the reward
             makes its providers from it.
         providers: of the metrics that components name; more can come later by `provide`.
-        check: structures -> for each a reason not to look at it, or None.
+        check: structures -> for each a reason not to look at it, or None; that of `listing` if None.
+        listing: how samples are handed to components; None: as pymatgen structures, crystals that is.
+        weighed: whether a channel is weighed, and the diagnostics `reward` and `raw_reward` sum them up. Else the
+            weights are the objective's and the total's, see `weights`.
     """
 
     scope: str = "per_batch"
@@ -64,7 +67,9 @@ class ReinforceReward:
         eps: float = 1e-4,
         reference_dataset: str | None = None,
         providers: Iterable[MetricProvider] = (),
-        check: Callable[[Structures], Sequence[str | None]] = check_cells,
+        check: Callable[[Structures], Sequence[str | None]] | None = None,
+        listing: Listing | None = None,
+        weighed: bool = True,
     ) -> None:
         check_normalization(normalize_fn, eps, (-1.0, 1.0))
         if not components:
@@ -72,10 +77,17 @@ class ReinforceReward:
         for component in components:
             check_scaling(component)
         self.components, self.normalize_fn, self.eps = tuple(components), normalize_fn, eps
-        self.reference_dataset, self.check = reference_dataset, check
+        self.listing = _crystals() if listing is None else listing
+        self.reference_dataset, self.weighed = reference_dataset, weighed
+        self.check = self.listing.check if check is None else check
         self.names = unique_names(self.components)
         self._providers: dict[str, MetricProvider] = {}
         self.provide(*providers)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each component, by the name of its channel."""
+        return {name: component.weight for name, component in zip(self.names, self.components, strict=True)}
 
     @property
     def missing_metrics(self) -> tuple[str, ...]:
@@ -111,7 +123,7 @@ class ReinforceReward:
         checked = tuple(self.check(structures))
         order = prompts.sample_ids.argsort(stable=True).tolist()
         rows = torch.tensor([row for row in order if checked[row] is None], dtype=torch.int64)
-        metrics = BatchMetrics(sound_batch(structures, rows), self._providers)
+        metrics = BatchMetrics(sound_samples(structures, rows, self.listing.listed), self._providers)
         seconds = {CELL_CHECKS: time.perf_counter() - started}
         unsound = torch.tensor([reason is not None for reason in checked], dtype=torch.bool)
         raw, channels, reasons = {}, {}, [checked]
@@ -120,20 +132,24 @@ class ReinforceReward:
             answer = spread(self._compute(name, component, metrics, prompts.sample_ids[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
-            channels[name] = _scaled(name, component, raw[f"raw_{name}"])
+            channels[name] = _scaled(name, component, raw[f"raw_{name}"], self.weighed)
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
         numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
-        weights = {f"raw_{name}": part.weight for name, part in zip(self.names, self.components, strict=True)}
         diagnostics = {
-            "reward": torch.stack(list(channels.values())).sum(0),
-            "raw_reward": _raw_total(raw, weights),
+            **(self._totals(channels, raw) if self.weighed else {}),
             **raw,
             **{name: metric.values for name, metric in numbers.items() if metric.values.ndim == 1},
         }
         merged = first_reasons([*reasons, *(metric.reasons for metric in numbers.values())])
         return RewardTable(channels, merged, diagnostics=diagnostics, seconds=seconds)
+
+    def _totals(self, channels: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The diagnostics `reward`, the sum of the channels, and `raw_reward`, of those raw values that there are."""
+        values = torch.stack([self.weights[name] * raw[f"raw_{name}"] for name in self.names])
+        raw_reward = torch.where(values.isnan().all(0), torch.nan, values.nansum(0))
+        return {"reward": torch.stack(list(channels.values())).sum(0), "raw_reward": raw_reward}
 
     def normalize(self, rewards: Tensor, group_ids: Tensor | None = None) -> Tensor:
         """Advantages: rewards (B,) normalised over the batch, or in groups where `group_ids` (B,) are given."""
@@ -155,6 +171,13 @@ class ReinforceReward:
                 "give its provider to ReinforceReward"
             )
 
+    def _content(self, batch: SoundSamples) -> list[bytes]:
+        """What a component must leave as it is: the samples as tensors, and each as an object."""
+        tensors = batch.tensors
+        columns = [tensors.numbers, tensors.positions, tensors.mask, *([] if tensors.cell is None else [tensors.cell])]
+        arrays = [column.detach().cpu().numpy().tobytes() for column in columns]
+        return arrays + [part for sample in batch.crystals for part in self.listing.content(sample)]
+
     def _compute(self, name: str, component: RewardComponent, metrics: BatchMetrics, sample_ids: Tensor) -> Metric:
         """A component's raw values of the sound samples, float64 on the CPU, each finite or NaN with a reason."""
         batch = metrics.batch
@@ -163,7 +186,7 @@ class ReinforceReward:
             return Metric(torch.zeros(0, dtype=torch.float64), ())
         # Not of the package's own, which are known to leave them alone: looking goes through every site.
         foreign = type(component).__module__ != RewardComponent.__module__ or isinstance(component, CustomReward)
-        crystals, before = list(batch.crystals), _content(batch) if foreign else ()
+        crystals, before = list(batch.crystals), self._content(batch) if foreign else ()
         with no_exit(f"reward component {name}"):
             returned = component.compute(
                 gen_structures=crystals,
@@ -171,7 +194,7 @@ class ReinforceReward:
                 metrics_obj=metrics,
                 device=batch.tensors.positions.device,
             )
-        if foreign and _content(batch) != before:
+        if foreign and self._content(batch) != before:
             raise UserError(
                 f"reward component {name} changes gen_structures or batch_gen, which other components read too: "
                 "let it work on copies"
@@ -186,7 +209,7 @@ class ReinforceReward:
         values = values.detach().cpu().double()
         for row, (number, reason) in enumerate(zip(values.tolist(), reasons, strict=True)):
             if reason is None and not math.isfinite(number):
-                formula = readable_formula(batch.crystals[row].composition)
+                formula = self.listing.formula(batch.crystals[row])
                 raise UserError(
                     f"reward component {name}: {number} for sample {int(sample_ids[row])} ({formula}); "
                     "return a finite number, or Scores with a reason for NaN"
@@ -194,9 +217,16 @@ class ReinforceReward:
         return Metric(torch.where(values.isfinite(), values, torch.nan), reasons)
 
 
-def _scaled(name: str, component: RewardComponent, raw: Tensor) -> Tensor:
-    """A component's raw values (B,), NaN where there is none, normalised and weighed, all others finite."""
-    scaled = component.scale(raw)
+def _crystals() -> Listing:
+    """As pymatgen structures."""
+    from atomrl.structures.crystals import CRYSTALS  # noqa: PLC0415 - needs an extra
+
+    return CRYSTALS
+
+
+def _scaled(name: str, component: RewardComponent, raw: Tensor, weighed: bool) -> Tensor:
+    """A component's raw values (B,), NaN where there is none, normalised, and weighed if asked; all others finite."""
+    scaled = component.scale(raw, weighed)
     known = raw[raw.isfinite()]
     if bool((known.abs() > LARGEST).any() or (raw.isfinite() & ~scaled.isfinite()).any()):
         raise UserError(
@@ -204,19 +234,3 @@ def _scaled(name: str, component: RewardComponent, raw: Tensor) -> Tensor:
             f"normalize_fn={component.normalize_fn} and weight={component.weight}; return smaller numbers"
         )
     return scaled
-
-
-def _raw_total(raw: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Weighted sum of raw values (B,), of those that there are; NaN for a sample without any."""
-    values = torch.stack([weights[name] * column for name, column in raw.items()])
-    return torch.where(values.isnan().all(0), torch.nan, values.nansum(0))
-
-
-def _content(batch: CrystalBatch) -> tuple[bytes, ...]:
-    """What a component must leave as it is: the samples as tensors, and cells, places and atoms of the crystals."""
-    tensors = batch.tensors
-    columns = [tensors.numbers, tensors.positions, tensors.mask, *([] if tensors.cell is None else [tensors.cell])]
-    arrays = [column.detach().cpu().numpy() for column in columns]
-    arrays += [array for crystal in batch.crystals for array in (crystal.lattice.matrix, crystal.frac_coords)]
-    atoms = [sorted(crystal.composition.get_el_amt_dict().items()) for crystal in batch.crystals]
-    return (*(array.tobytes() for array in arrays), repr(atoms).encode())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from atomrl.core.records import Structures
 from atomrl.structures.cells import Crystal, to_arrays
+from atomrl.structures.listing import Listing
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
 
@@ -253,3 +254,13 @@ def _known(numbers: Tensor, elements: Collection[int] | None) -> Tensor:
 def _element(number: int) -> Element:
     """The element of an atomic number; pymatgen looks it up slowly."""
     return Element.from_Z(number)
+
+
+def _content(crystal: Structure) -> tuple[bytes, ...]:
+    """Cell, places and atoms."""
+    amounts = sorted(crystal.composition.get_el_amt_dict().items())
+    return crystal.lattice.matrix.tobytes(), crystal.frac_coords.tobytes(), repr(amounts).encode()
+
+
+CRYSTALS = Listing(to_pymatgen, check_cells, _content, lambda crystal: readable_formula(crystal.composition))
+"""Crystals as pymatgen structures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from inspect import signature
 from math import ceil
 
 import torch
@@ -10,9 +11,7 @@ import torch
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.core.iteration import IterationConfig
-from atomrl.core.objectives.base import Objective
-from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
-from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.objectives.base import Objective, ObjectiveSpec
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import Model
 from atomrl.core.records import Transition
@@ -21,7 +20,12 @@ from atomrl.core.stages import FailedScores
 from atomrl.core.update import UpdateConfig
 from atomrl.domains import domain_of
 from atomrl.training.parts import Parts
+from atomrl.user_code.load import load_object
+from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.errors import UserError, hinted
+from atomrl.util.registry import registered
+
+OBJECTIVES, KEY = "atomrl.core.objectives", "train.objective"
 
 
 def build_parts(config: Config) -> tuple[Parts, Model]:
@@ -41,7 +45,7 @@ def build_parts(config: Config) -> tuple[Parts, Model]:
         policy=policy,
         plan=build_plan(config, model.sizes),
         reward=reward,
-        stages=(*domain.stages(config), build_rule_for_failures(config.train)),
+        stages=(*domain.stages(config, reward), build_rule_for_failures(config.train)),
         objective=build_objective(config, domain.channel_weights(config, reward)),
         iteration=IterationConfig(build_sampling(config), build_update(config, walk)),
         optimization=config.train,
@@ -54,36 +58,30 @@ def build_parts(config: Config) -> tuple[Parts, Model]:
 
 def build_rule_for_failures(train: TrainSection) -> FailedScores:
     """What failed scores count as, among those that the objective compares."""
-    return FailedScores(train.failed, over_batch=train.objective == "grpo" and not train.group_reward_norm)
+    chosen, settings = train.objective, train.model_dump()
+    over_batch = isinstance(chosen, str) and registered(OBJECTIVES, chosen, KEY).over_batch(settings)
+    return FailedScores(train.failed, over_batch)
 
 
 def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Objective:
-    """FED-GRPO or GRPO, over channels of these weights."""
-    train = config.train
-    if train.objective == "grpo":
-        return GRPO(
-            GRPOConfig(
-                num_group_samples=config.dataloader.each_prompt_sample,
-                group_reward_norm=train.group_reward_norm,
-                normalize_fn=train.reward_normalize_fn,
-                eps=train.reward_eps,
-                clip_ratio=train.clip_range,
-                kl_weight=train.kl_weight,
-                entropy_weight=train.entropy_weight,
-                kl_penalty_weight=train.kl_penalty_weight,
-                channel_weights=channel_weights,
-                step_weighting=train.step_weighting,
-            )
-        )
-    return FedGRPO(
-        FedGRPOConfig(
-            channel_weights=channel_weights,
-            clip_advantage_value=train.clip_advantage_value,
-            clip_range=train.clip_range,
-            kl_penalty_weight=train.kl_penalty_weight,
-            step_weighting=train.step_weighting,
-        )
-    )
+    """The objective that `train.objective` names, or the user's own, over channels of these weights.
+
+    One of the user's gets its options, and `channel_weights` if its constructor has a parameter of this name.
+
+    Raises:
+        UserError: there is none of this name, or it is no objective.
+    """
+    chosen = config.train.objective
+    if isinstance(chosen, str):
+        spec: ObjectiveSpec = registered(OBJECTIVES, chosen, KEY)
+        return spec.make(config.train.model_dump(), channel_weights, config.dataloader.each_prompt_sample)
+    name, options = target_of(chosen, KEY)
+    kind = load_object(name)
+    if "channel_weights" in signature(kind).parameters:
+        options = {"channel_weights": channel_weights, **options}
+    objective: Objective = made(kind, name, options, KEY)
+    require_methods(objective, name, ("needs_reference", "advantages", "terms", "loss"), KEY)
+    return objective
 
 
 def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from atomrl.checkpoints.stored import read_stored
@@ -34,12 +35,13 @@ from atomrl.training.run_directory import (
 )
 from atomrl.training.snapshots import Snapshots
 from atomrl.util.errors import NonFiniteLossError, UserError
-from atomrl.util.one_process import alone
+from atomrl.util.processes import one_process
 
 COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""
 
 
+@one_process()
 def train(config: Config, name: str) -> Path:
     """Run an experiment to its end; returns the run directory.
 
@@ -76,6 +78,7 @@ def train(config: Config, name: str) -> Path:
     return folder
 
 
+@one_process()
 def train_and_evaluate(config: Config, name: str, command: str) -> Path:
     """Train, then print and save the before/after table, if evaluation.samples asks for one.
 
@@ -125,7 +128,7 @@ def _fit(
             default_root_dir=folder,
             logger=_loggers(config, folder, first),
             callbacks=[interruption, Progress(), Limits(config), Checkpoints(folder, config, snapshots)],
-            plugins=[snapshots, alone()],
+            plugins=[snapshots, LightningEnvironment()],  # not what it makes of Slurm's variables, see `processes`
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

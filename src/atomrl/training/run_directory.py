@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, CrystalConfig, read_config
+from atomrl.config import Config, read_config
 from atomrl.domains import domain_of
 from atomrl.user_code.trust import require_trust
 from atomrl.util.errors import UserError
@@ -69,8 +69,8 @@ def described_run(described: Path, trust_code: bool, remedy: str) -> Config:
         UserError: as `read_config`, or it names such code and that is not trusted.
     """
     config = read_config(described)
-    if isinstance(config, CrystalConfig) and not trust_code:
-        require_trust(config.reward.components, described, remedy)
+    if not trust_code:
+        require_trust(config.code, described, remedy)
     return config
 
 

@@ -33,6 +33,9 @@ BUILT_IN = frozenset(
 )
 """Components that run no code but the package's."""
 
+REWARD_TYPES = frozenset({"xtb", "ase", "dummy"})
+"""Rewards of the package that a component may name; `ase` runs what `reward.force_field` names."""
+
 
 def here(name: str) -> str:
     """Where a published name is in this package; any other name as it is."""
@@ -59,7 +62,7 @@ def require_trust(entries: Any, place: object, remedy: str) -> None:
     """Refuse to run code that somebody else's configuration names.
 
     Args:
-        entries: as of `build_components`, out of a run's configuration.
+        entries: mappings with `_target_`, out of a run's configuration, see `Config.code`.
         place: the file that they stand in.
         remedy: what says that the code may run, e.g. `--trust-code`.
 
@@ -75,7 +78,7 @@ def require_trust(entries: Any, place: object, remedy: str) -> None:
 
 def _built_in(target: Any) -> bool:
     """Whether a component's `_target_` is one of this package."""
-    return isinstance(target, str) and here(target).replace(":", ".") in BUILT_IN
+    return isinstance(target, str) and (target in REWARD_TYPES or here(target).replace(":", ".") in BUILT_IN)
 
 
 def _named(value: Any) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -70,6 +70,20 @@ class StepLoss:
     loss: Tensor
     counts: Mapping[str, Tensor]
     largest: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """How a configuration makes an objective; each file of `core/objectives` that holds one has it as its `SPEC`.
+
+    Attributes:
+        make: out of the settings of a training, {key: value}, the weight of each channel, and the samples per group.
+        over_batch: whether the objective, with these settings, compares samples over the batch and not in their group,
+            so that a failed score counts as the worst of the batch.
+    """
+
+    make: Callable[[Mapping[str, Any], Mapping[str, float], int], Objective]
+    over_batch: Callable[[Mapping[str, Any]], bool] = lambda _: False
 
 
 class Objective(Protocol):

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Advantages, Groups
 from atomrl.core.normalize import group_advantages
-from atomrl.core.objectives.base import StepLoss
+from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
 from atomrl.core.objectives.likelihood import LikelihoodObjective, StepTerms, clipped_loss, log_ratio, scored_channels
 from atomrl.core.protocols import Collective
 from atomrl.core.records import RewardTable
@@ -86,3 +87,12 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
         difference = log_ratio(terms, self.config.step_weighting)
         loss, counts = clipped_loss(terms, difference, self.config.clip_range)
         return self.finished(loss, terms, counts)
+
+
+def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> FedGRPO:
+    """Out of the settings of a training."""
+    names = ("clip_advantage_value", "clip_range", "kl_penalty_weight", "step_weighting")
+    return FedGRPO(FedGRPOConfig(channel_weights=channel_weights, **{name: settings[name] for name in names}))
+
+
+SPEC = ObjectiveSpec(_make)

@@ -18,13 +18,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Advantages, Groups
 from atomrl.core.normalize import CLIP_RANGE, check_normalization, normalize
-from atomrl.core.objectives.base import StepLoss
+from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
 from atomrl.core.objectives.likelihood import (
     STEP_WEIGHTINGS,
     LikelihoodObjective,
@@ -136,3 +137,21 @@ class GRPO(LikelihoodObjective[GRPOConfig]):
         loss = loss + config.kl_weight * k3 - config.entropy_weight * entropy
         counts |= {"k3": k3.detach(), "entropy": entropy.detach()}
         return self.finished(loss, terms, counts)
+
+
+def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> GRPO:
+    """Out of the settings of a training."""
+    names = ("group_reward_norm", "kl_weight", "entropy_weight", "kl_penalty_weight", "step_weighting")
+    return GRPO(
+        GRPOConfig(
+            num_group_samples=samples,
+            normalize_fn=settings["reward_normalize_fn"],
+            eps=settings["reward_eps"],
+            clip_ratio=settings["clip_range"],
+            channel_weights=channel_weights,
+            **{name: settings[name] for name in names},
+        )
+    )
+
+
+SPEC = ObjectiveSpec(_make, over_batch=lambda settings: not settings["group_reward_norm"])

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from atomrl.core.log_prob import LOG_RATIO_LIMIT, gaussian_kl, gaussian_log_prob
 from atomrl.core.objectives.base import Samples, StepLoss, Term
-from atomrl.core.protocols import DiffusionPolicy
-from atomrl.core.records import RewardTable, Trajectory, Transition
+from atomrl.core.protocols import Collective, DiffusionPolicy
+from atomrl.core.records import Advantages, RewardTable, Trajectory, Transition
 from atomrl.util.errors import UserError
 
 STEP_WEIGHTINGS = ("published", "balanced")
@@ -58,11 +58,21 @@ class StepTerms:
     divergence: Tensor | None
 
 
-@dataclass(frozen=True)
 class LikelihoodObjective(ABC, Generic[C]):
-    """Base of an objective over log-probabilities of transitions, whose loss may hold the KL to the initial model."""
+    """Base of an objective over log-probabilities of transitions, whose loss may hold the KL to the initial model.
 
-    config: C
+    Args:
+        config: its options.
+    """
+
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    @abstractmethod
+    def advantages(
+        self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
+    ) -> Advantages:
+        """See `Objective.advantages`."""
 
     @abstractmethod
     def step_loss(self, terms: StepTerms) -> StepLoss:

@@ -1,4 +1,4 @@
-"""The table of all keys out of the options themselves: `python -m atomrl.config.keys > docs/keys.md`."""
+"""The table of all keys out of the options themselves: `python -m atomrl.key_table > docs/keys.md`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atomrl.pretraining.predictor_run import PredictorRun
 from atomrl.util.option_words import allowed, type_name
 from atomrl.util.options import Options
 
-COMMAND = "python -m atomrl.config.keys > docs/keys.md"
+COMMAND = "python -m atomrl.key_table > docs/keys.md"
 
 PARTS: dict[str, type[Options]] = {
     "`atomrl train`, molecules": MoleculeConfig,

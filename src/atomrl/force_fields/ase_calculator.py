@@ -1,0 +1,31 @@
+"""Any calculator of ASE as a force field for molecules, in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from atomrl.force_fields.molecules import MoleculeForceField
+from atomrl.util.cpu_count import cores
+from atomrl.workers.pool import WorkerPool
+
+
+class ASEForceField(MoleculeForceField):
+    """Energies and forces by a calculator of ASE, one in each worker.
+
+    A calculator that raises costs that molecule's score: its reason is `error`, with the exception.
+
+    Args:
+        target: of the calculator's class: a dotted path, or `path/to/file.py:name`.
+        options: of its constructor.
+        workers: processes, one thread each; one per core that this process may use if None.
+        timeout: seconds per molecule, after which its worker is killed.
+    """
+
+    def __init__(
+        self, target: str, options: Mapping[str, Any], workers: int | None = None, timeout: float = 10.0
+    ) -> None:
+        count = cores() if workers is None else workers
+        settings = {"target": target, "options": dict(options)}
+        pool = WorkerPool("atomrl.force_fields.ase_task:singlepoint", count, timeout, settings)
+        super().__init__(target, frozenset(range(1, 119)), pool)

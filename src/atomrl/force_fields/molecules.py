@@ -1,0 +1,60 @@
+"""Energies and forces of molecules by a task that runs in worker processes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atomrl.force_fields.base import Evaluation
+from atomrl.structures.molecules import ODD_ELECTRONS, Geometry, check_geometries, odd_electrons, split
+from atomrl.util.errors import UserError
+from atomrl.workers.pool import Outcome, WorkerPool
+
+if TYPE_CHECKING:
+    from atomrl.core.records import Structures
+
+
+class MoleculeForceField:
+    """Base of a force field for neutral molecules; implements `protocols.ForceField`.
+
+    Geometries are checked first (`structures.molecules.check_geometries`); the rest goes to the workers. Reasons of
+    failure besides those of the checks and of the task: `timeout`, `worker_died`. An odd number of electrons is a flag.
+
+    Args:
+        name: for messages.
+        elements: atomic numbers that it knows.
+        pool: of a task that takes a `Geometry` and returns energy (eV) and forces (eV/Å, (N, 3)).
+    """
+
+    def __init__(self, name: str, elements: frozenset[int], pool: WorkerPool) -> None:
+        self.name, self.elements, self._pool = name, elements, pool
+
+    def evaluate(self, structures: Structures) -> list[Evaluation]:
+        """Energy (eV) and forces (eV/Å) of each structure, in order.
+
+        Raises:
+            UserError: the structures are periodic, or the workers cannot start.
+        """
+        if structures.cell is not None:
+            raise UserError(
+                f"{self.name} evaluates molecules, got structures with a cell: choose a force field for crystals"
+            )
+        geometries = split(structures)
+        reasons = check_geometries(structures, self.elements)
+        outcomes = iter(self._pool.map([g for g, reason in zip(geometries, reasons, strict=True) if reason is None]))
+        return [
+            _evaluation(geometry, next(outcomes) if reason is None else Outcome(None, reason))
+            for geometry, reason in zip(geometries, reasons, strict=True)
+        ]
+
+    def close(self) -> None:
+        """End the workers."""
+        self._pool.close()
+
+
+def _evaluation(geometry: Geometry, outcome: Outcome) -> Evaluation:
+    """What a worker's outcome says about a geometry."""
+    flags = (ODD_ELECTRONS,) if odd_electrons(geometry) else ()
+    if outcome.reason is not None:
+        return Evaluation.failed(len(geometry.numbers), outcome.reason, flags)
+    energy, forces = outcome.value
+    return Evaluation(energy, forces, None, flags)
