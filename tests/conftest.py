@@ -1,3 +1,5 @@
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,15 @@ def record_here(molecule) -> RdkitRecord:
 def records_of():
     """Function: structures -> RDKit records, in this process."""
     return lambda structures: [record_here(molecule) for molecule in bonded_molecules(structures)]
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, here and in what the test starts, even if pytest was started with it ignored.
+
+    Afterwards it must have been left so.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    found = signal.signal(signal.SIGINT, before)
+    assert found is signal.default_int_handler

@@ -13,7 +13,7 @@ from atomrl.matching import matcher as matching
 from atomrl.matching.matcher import CrystalMatcher, Tolerances, reduced_formula
 from atomrl.matching.task import fits, may_be_supercell, reduce
 from atomrl.structures.cells import Crystal, to_arrays
-from atomrl.workers.pool import TIMEOUT
+from atomrl.workers.executor import TIMEOUT
 
 ELEMENTS = ("Na", "Cl", "O", "Ti")
 MATCHER = StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)
@@ -198,7 +198,7 @@ def test_nothing_to_compare() -> None:
     with CrystalMatcher() as matcher:
         unique, novel = matcher.match([])
         assert unique.reasons == novel.reasons == ()
-        assert matcher._pool.pids() == []
+        assert matcher._executor.pids() == []
 
 
 @pytest.mark.filterwarnings("ignore")

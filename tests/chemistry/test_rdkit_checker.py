@@ -7,8 +7,8 @@ import torch
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord, as_record, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, name
 from atomrl.core.records import Structures
+from atomrl.workers.executor import Outcome
 from atomrl.workers.failure import Failure
-from atomrl.workers.pool import Outcome
 
 
 @pytest.fixture(scope="module")

@@ -172,9 +172,9 @@ def test_files_that_are_no_configuration(content, message, tmp_path):
 
 
 def test_null_workers_are_the_cores_of_this_process(monkeypatch):
-    monkeypatch.setattr("atomrl.force_fields.xtb.cores", lambda: 7)
+    monkeypatch.setattr("atomrl.workers.local.cores", lambda: 7)
     started = []
-    monkeypatch.setattr("atomrl.force_fields.xtb.WorkerPool", lambda task, workers, *rest: started.append(workers))
+    monkeypatch.setattr("atomrl.workers.local.WorkerPool", lambda task, workers, *rest: started.append(workers))
     XTBForceField()
     XTBForceField(3)
     assert started == [7, 3]

@@ -14,7 +14,8 @@ from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
 from atomrl.structures.cells import canonical
 from atomrl.structures.crystals import check_cells, from_crystals
 from atomrl.util.errors import UserError
-from atomrl.workers.pool import Outcome
+from atomrl.workers.executor import Outcome
+from atomrl.workers.pool import WorkerPool
 
 GOOD = [PEROVSKITE, ROCK_SALT, SILICON, CAESIUM_CHLORIDE]
 BROKEN = {5: "", 9: "this is no CIF", 13: PEROVSKITE.to(fmt="cif")[:250]}
@@ -173,12 +174,12 @@ def test_a_missing_file(tmp_path):
 def test_a_row_over_which_a_worker_was_lost_is_tried_again(tmp_path, monkeypatch):
     """As on a busy machine, or one that is short of memory."""
     path = write(tmp_path / "train.csv", [row(number, GOOD[number % 4].to(fmt="cif")) for number in range(1, 5)])
-    honest = crystal_csv.WorkerPool.map
+    honest = WorkerPool.map
 
     def lossy(self, items):
         return [*honest(self, items)[:-1], Outcome(None, "worker_died")]
 
     with monkeypatch.context() as patched:
-        patched.setattr(crystal_csv.WorkerPool, "map", lossy)
+        patched.setattr(WorkerPool, "map", lossy)
         assert [failure.reason for failure in load_crystal_csv(path, tmp_path, workers=1).failures] == ["worker_died"]
     assert len(load_crystal_csv(path, tmp_path, workers=1)) == 4

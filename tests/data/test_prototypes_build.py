@@ -116,10 +116,11 @@ build([candidate(str(n)) for n in range(2000)], options(Path({folder!r})), SETTI
 """
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_killed_build_loses_and_repeats_nothing(tmp_path, calls, kill):
     tests = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": tests}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, *sys.path])}
     script = SCRIPT.format(folder=str(tmp_path))
     path = tmp_path / "build" / "relaxed.jsonl"
     with subprocess.Popen([sys.executable, "-c", script], env=environment, stderr=subprocess.DEVNULL) as process:

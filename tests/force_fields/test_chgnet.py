@@ -144,8 +144,8 @@ def test_only_the_culprit_of_a_lost_batch_stays_without_a_score():
     gases = [Structure(Lattice.cubic(4.0), [symbol], [[0, 0, 0]]) for symbol in ("Xe", "Kr")]
     batch = [SILICON, gases[0], ROCK_SALT, CAESIUM_CHLORIDE, SILICON, gases[1]]
     force_field = CHGNetForceField(batch_size=3, workers=2)
-    force_field._pool.close()
-    force_field._pool = WorkerPool("chgnet_tasks:fragile", workers=2, timeout=3.0)
+    force_field._executor.close()
+    force_field._executor = WorkerPool("chgnet_tasks:fragile", workers=2, timeout=3.0)
     results = force_field.evaluate(from_pymatgen(batch))
     force_field.close()
     assert [results[row] for row in (0, 2, 3, 4)] == ["saw 14", "saw 11", "saw 55", "saw 14"]

@@ -22,9 +22,9 @@ def test_the_device_is_obeyed(device, gpu, where, workers, monkeypatch):
     judges = CrystalJudges(CrystalReward(workers=2), small_vae(), device)
     with judges.physics().force_field as force_field:
         assert force_field._settings["device"] == where
-        assert (force_field._pool is not None) == workers
+        assert (force_field._executor is not None) == workers
 
 
 def test_workers_are_the_cores_of_this_process(monkeypatch):
-    monkeypatch.setattr("atomrl.domains.crystal_judges.cores", lambda: 7)
-    assert CrystalJudges(CrystalReward(), small_vae()).workers == 7
+    monkeypatch.setattr("atomrl.workers.local.cores", lambda: 7)
+    assert CrystalJudges(CrystalReward(), small_vae()).workers.count == 7

@@ -105,11 +105,6 @@ def test_time_out():
     assert [result.reason for result in results] == ["timeout", "timeout"]
 
 
-def test_background(force_field):
-    pending = force_field.submit(batch(WATER, line(0.0, 0.1)))
-    assert [result.reason for result in pending.result()] == [None, "overlap"]
-
-
 def test_errors_of_the_library_become_reasons():
     coincident = (np.array([1, 1]), np.zeros((2, 3)))
     with pytest.raises(Failure) as caught:

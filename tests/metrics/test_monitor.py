@@ -20,7 +20,7 @@ class Checker:
 
 
 def watch(monkeypatch: pytest.MonkeyPatch, check) -> MoleculeMonitor:
-    monkeypatch.setattr(monitor, "MoleculeChecker", lambda: Checker(check))
+    monkeypatch.setattr(monitor, "MoleculeChecker", lambda workers: Checker(check))
     return MoleculeMonitor()
 
 

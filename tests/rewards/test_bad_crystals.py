@@ -34,7 +34,7 @@ from atomrl.structures.crystals import from_pymatgen
 from atomrl.testing import check_reward
 from atomrl.training.score_log import summarise
 from atomrl.util.errors import UserError
-from atomrl.workers.pool import TIMEOUT
+from atomrl.workers.executor import TIMEOUT
 
 REFERENCES = [SILICON, PEROVSKITE, ROCK_SALT]
 PHASES = [("Na", -1.31), ("Cl", -1.84), ("NaCl", -3.39), ("Cs", -0.86), ("Si", -5.31), ("Mg", -1.6), ("O", -4.95)]

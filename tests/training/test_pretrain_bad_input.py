@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import small_crystal_set
 import torch
-from small_pretraining import SMALL, ctrl_c  # noqa: F401 - a fixture
+from small_pretraining import SMALL
 
 from atomrl.cli import main
 from atomrl.data.packed_crystals import load_splits

@@ -11,7 +11,7 @@ import pytest
 import small_crystal_set
 import torch
 from small_crystal_set import CRYSTALS, packed
-from small_pretraining import SMALL, ctrl_c  # noqa: F401 - a fixture
+from small_pretraining import SMALL
 
 from atomrl.checkpoints.crystal import load_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae

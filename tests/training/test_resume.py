@@ -109,6 +109,7 @@ def test_a_kill_between_a_checkpoint_and_its_log_line(
     assert TrainedRun(folder, last, evaluated=False).whole()
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path) -> None:
     write(tmp_path / "backbone")
     process = command(overrides(tmp_path, "run", "dataloader.epoches=1000"))

@@ -19,7 +19,9 @@ from typing import IO, Any
 from atomrl.data.prototype_notes import read_notes
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_json
-from atomrl.workers.pool import Outcome, WorkerPool
+from atomrl.workers.executor import Outcome
+from atomrl.workers.local import LocalWorkers
+from atomrl.workers.pool import WorkerPool
 from tools.prototypes.candidate import Candidate
 
 RELAX = "tools.prototypes.relax:relax_candidate"
@@ -110,10 +112,8 @@ def read_records(path: Path) -> list[dict[str, Any]]:
 def _relaxed(left: deque[Candidate], options: BuildOptions) -> Iterator[tuple[Candidate, Outcome]]:
     """Candidates with their outcomes as they finish; each pool has one worker, so none waits for another."""
     end = time.monotonic() + 60 * options.minutes if options.minutes is not None else float("inf")
-    pools = [
-        WorkerPool(options.task, 1, options.timeout, start_timeout=START_TIMEOUT)
-        for _ in range(min(options.workers, len(left)))
-    ]
+    worker = LocalWorkers(1, START_TIMEOUT)
+    pools = [worker.executor(options.task, options.timeout) for _ in range(min(options.workers, len(left)))]
     running: dict[Future[list[Outcome]], tuple[Candidate, WorkerPool]] = {}
     failed_starts = 0
 

@@ -6,7 +6,6 @@ Bond orders come from the published distance table, for the whole batch at once;
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +14,8 @@ from atomrl.chemistry.bonds import bond_orders
 from atomrl.chemistry.rdkit_task import BondedMolecule, Named
 from atomrl.core.records import Structures
 from atomrl.util.closeable import Closing
-from atomrl.workers.pool import Outcome, WorkerPool
+from atomrl.workers.executor import Outcome, Workers
+from atomrl.workers.local import as_workers
 
 PROTOCOL = "edm-2022"
 TASK = "atomrl.chemistry.rdkit_task:name"
@@ -30,7 +30,7 @@ class RdkitRecord:
         valid: it could be sanitised as a whole.
         smiles: canonical SMILES of its largest fragment; None if invalid.
         fragments: number of connected parts; 0 if invalid.
-        reason: None if valid; else `nonfinite`, a reason of `rdkit_task.name`, or one of the pool, e.g. `timeout`.
+        reason: None if valid; else `nonfinite`, a reason of `rdkit_task.name`, or one of the workers, e.g. `timeout`.
     """
 
     valid: bool
@@ -50,48 +50,28 @@ class RdkitRecord:
 
 
 class MoleculeChecker(Closing):
-    """A pool of RDKit workers; close it, or use it in a `with`.
+    """Asks RDKit in workers; close it, or use it in a `with`.
 
     Args:
-        workers: number of processes.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
         timeout: seconds per molecule.
     """
 
-    def __init__(self, workers: int = 1, timeout: float = 10.0) -> None:
-        self._pool = WorkerPool(TASK, workers, timeout)
+    def __init__(self, workers: Workers | int | None = 1, timeout: float = 10.0) -> None:
+        self._executor = as_workers(workers).executor(TASK, timeout)
 
     def check(self, structures: Structures) -> list[RdkitRecord]:
         """One record per molecule, in order; never raises for a bad geometry."""
-        return self.submit(structures)()
-
-    def submit(self, structures: Structures) -> PendingRecords:
-        """The same in the background: call the result for the records."""
         finite = (structures.positions.isfinite().all(2) | ~structures.mask).all(1).tolist()
         molecules = bonded_molecules(structures)
-        asked = [molecule for molecule, good in zip(molecules, finite, strict=True) if good]
-        return PendingRecords(finite, self._pool.submit(asked))
+        outcomes = iter(
+            self._executor.map([molecule for molecule, good in zip(molecules, finite, strict=True) if good])
+        )
+        return [as_record(next(outcomes)) if good else RdkitRecord.invalid(NONFINITE) for good in finite]
 
     def close(self) -> None:
         """End the workers."""
-        self._pool.close()
-
-
-@dataclass(frozen=True)
-class PendingRecords:
-    """Records that workers are still busy with; call it to wait for them.
-
-    Attributes:
-        asked: whether a molecule was given to the workers, one entry per molecule; the others are not finite.
-        outcomes: of those that were.
-    """
-
-    asked: list[bool]
-    outcomes: Future[list[Outcome]]
-
-    def __call__(self) -> list[RdkitRecord]:
-        """Wait for the records, one per molecule."""
-        outcomes = iter(self.outcomes.result())
-        return [as_record(next(outcomes)) if asked else RdkitRecord.invalid(NONFINITE) for asked in self.asked]
+        self._executor.close()
 
 
 def as_record(outcome: Outcome) -> RdkitRecord:

@@ -12,6 +12,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,11 +25,11 @@ from safetensors.numpy import load_file, save
 from atomrl.data.qm9 import cache_folder
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import check_cells, from_crystals
-from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_json, write_whole
-from atomrl.workers.pool import TIMEOUT as TIMED_OUT
-from atomrl.workers.pool import WORKER_DIED, WorkerPool
+from atomrl.workers.executor import TIMEOUT as TIMED_OUT
+from atomrl.workers.executor import WORKER_DIED, Executor, Workers
+from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ class CrystalSet:
         write_json(path.with_suffix(".json"), record)
 
 
-def load_crystal_csv(path: Path, cache: Path | None = None, workers: int | None = None) -> CrystalSet:
+def load_crystal_csv(path: Path, cache: Path | None = None, workers: Workers | int | None = None) -> CrystalSet:
     """The crystals of a CSV file in their canonical form (`niggli.canonical`); parsed on the first call, then cached.
 
     Rows that do not parse, or to a cell that is not sound (`check_cells`), are left out, kept as `failures`, and logged
@@ -174,7 +175,7 @@ def load_crystal_csv(path: Path, cache: Path | None = None, workers: int | None 
     Args:
         path: with the columns `material_id` and `cif`.
         cache: folder for prepared data; the user's cache folder if None.
-        workers: processes; one per core that this process may use if None.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
 
     Raises:
         UserError: the file is missing, a Git LFS pointer, no CSV text in UTF-8, lacks a column, or has no row that
@@ -184,7 +185,7 @@ def load_crystal_csv(path: Path, cache: Path | None = None, workers: int | None 
     if stored.exists() and stored.with_suffix(".json").exists():
         crystals = CrystalSet.load(stored)
     else:
-        crystals = _parse(path, cores() if workers is None else workers)
+        crystals = _parse(path, as_workers(workers))
         if not {failure.reason for failure in crystals.failures} & {TIMED_OUT, WORKER_DIED}:  # may parse another time
             crystals.save(stored)
     if crystals.failures or crystals.remarks:
@@ -206,16 +207,16 @@ def _digest(path: Path) -> str:
         ) from error
 
 
-def _parse(path: Path, workers: int) -> CrystalSet:
+def _parse(path: Path, workers: Workers) -> CrystalSet:
     """Stream the rows through worker processes, a block at a time."""
     packed = _Packer()
     try:
         with (
             path.open(newline="", encoding="utf-8-sig") as file,
-            WorkerPool("atomrl.structures.cells:parse_cif", workers, TIMEOUT) as pool,
+            closing(workers.executor("atomrl.structures.cells:parse_cif", TIMEOUT)) as executor,
         ):
             for block in _blocks(path, csv.reader(file)):
-                _add_block(packed, block, pool)
+                _add_block(packed, block, executor)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{path} is no CSV text in UTF-8 ({error}): unpack it if it is compressed, and save it in UTF-8"
@@ -223,9 +224,9 @@ def _parse(path: Path, workers: int) -> CrystalSet:
     return packed.result(path)
 
 
-def _add_block(packed: _Packer, block: Mapping[int, Mapping[str, str]], pool: WorkerPool) -> None:
+def _add_block(packed: _Packer, block: Mapping[int, Mapping[str, str]], executor: Executor) -> None:
     """Parse rows, by number, and keep those that hold a sound crystal."""
-    outcomes = pool.map([row[CIF] for row in block.values()])
+    outcomes = executor.map([row[CIF] for row in block.values()])
     parsed = {number: outcome.value for number, outcome in zip(block, outcomes, strict=True) if outcome.reason is None}
     unsound = _unsound(parsed)
     for (number, row), outcome in zip(block.items(), outcomes, strict=True):

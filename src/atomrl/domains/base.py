@@ -16,6 +16,7 @@ from atomrl.core.protocols import Model, Monitor, Reward
 from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
 from atomrl.evaluation.panel import Panel
+from atomrl.workers.executor import Workers
 
 M = TypeVar("M", bound=Model)
 C = TypeVar("C", bound=Config)
@@ -47,8 +48,14 @@ class Domain(ABC, Generic[M, C]):
         """
 
     @abstractmethod
-    def reward(self, config: C, model: M) -> Reward:
-        """The reward that a configuration names; its workers start at the first scoring."""
+    def reward(self, config: C, model: M, workers: Workers | None = None) -> Reward:
+        """The reward that a configuration names; it asks nobody to work before the first scoring.
+
+        Args:
+            config: of the run.
+            model: that training starts from.
+            workers: of the run; if None local ones of its own, as many as the configuration says.
+        """
 
     @abstractmethod
     def stages(self, config: C, reward: Reward) -> Sequence[Stage]:
@@ -59,16 +66,17 @@ class Domain(ABC, Generic[M, C]):
         """Weight of each of the reward's channels in the objective."""
 
     @abstractmethod
-    def monitor(self, config: C) -> Monitor | None:
-        """What looks at each iteration's samples for the log."""
+    def monitor(self, config: C, workers: Workers | None = None) -> Monitor | None:
+        """What looks at each iteration's samples for the log; workers as in `reward`."""
 
     @abstractmethod
-    def panel(self, config: C, model: M) -> Panel:
+    def panel(self, config: C, model: M, workers: Workers | None = None) -> Panel:
         """The judges of an evaluation.
 
         Args:
             config: of the run whose result is judged, or the documented defaults.
             model: that training starts from.
+            workers: as in `reward`.
         """
 
     @abstractmethod

@@ -21,15 +21,16 @@ from atomrl.measures.measure import FeatureProvider, MetricProvider
 from atomrl.measures.physics import HullProvider, vae_feature_provider
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.structures.cells import Crystal
-from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 
 class Place(TypedDict):
     """Where a force field computes, as it takes it."""
 
     device: str
-    workers: int
+    workers: Workers | int
 
 
 class CrystalJudges:
@@ -39,11 +40,14 @@ class CrystalJudges:
         section: reference set, hull, workers.
         vae: whose features diversity is measured in.
         device: of the force fields, `auto`, `cpu` or `cuda`; on the CPU they run in the workers.
+        workers: of the run; if None local ones of its own, as many as the section says.
     """
 
-    def __init__(self, section: CrystalReward, vae: CrystalVAE, device: str = "auto") -> None:
+    def __init__(
+        self, section: CrystalReward, vae: CrystalVAE, device: str = "auto", workers: Workers | None = None
+    ) -> None:
         self.section, self.vae = section, vae
-        self.workers = cores() if section.workers is None else section.workers
+        self.workers = as_workers(workers or section.workers)
         self._on_gpu = device != "cpu" and torch.cuda.is_available()
 
     @cached_property

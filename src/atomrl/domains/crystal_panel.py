@@ -26,7 +26,7 @@ from atomrl.measures.physics import HullProvider
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells, from_crystals, to_crystals
 from atomrl.util.errors import UserError
-from atomrl.workers.pool import TIMEOUT, WORKER_DIED, WorkerPool
+from atomrl.workers.executor import TIMEOUT, WORKER_DIED
 
 RELAX = "atomrl.force_fields.relax_task:relax_crystal"
 FMAX, MAX_STEPS, MAX_SECONDS = 0.1, 300, 120.0
@@ -90,7 +90,7 @@ class CrystalPanel(Panel):
         self.second = None if second_judge is None else judges.second(second_judge)
         self.matching, self.features = judges.matching(), judges.features()
         settings = {"fmax": FMAX, "max_steps": MAX_STEPS, "max_seconds": MAX_SECONDS}
-        self._relaxing = WorkerPool(RELAX, judges.workers, RELAX_TIMEOUT, settings)  # starts when it is asked
+        self._relaxing = judges.workers.executor(RELAX, RELAX_TIMEOUT, settings)  # starts when it is asked
 
     def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
         """Judge crystals, as sampled, and as asked relaxed and by the second judge."""

@@ -34,6 +34,7 @@ from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells, compositions, readable_formula
 from atomrl.util.errors import UserError
+from atomrl.workers.executor import Workers
 
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
 """Metrics that creativity or energy pay for."""
@@ -65,7 +66,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         sampling = Sampling(model.sampler, model.eta, model.guidance_scale)
         return replace(crystal_backbone_of(stored), sampling=sampling)
 
-    def reward(self, config: CrystalConfig, model: CrystalBackbone) -> Reward:
+    def reward(self, config: CrystalConfig, model: CrystalBackbone, workers: Workers | None = None) -> Reward:
         """The sum of components, with the providers of the metrics that they read; or the dummy.
 
         Raises:
@@ -77,7 +78,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         components = build_components(config.reward.components)
         if not any(component.weight for component in components):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
-        return _summed(config, components, CrystalJudges(config.reward, model.vae, config.device))
+        return _summed(config, components, CrystalJudges(config.reward, model.vae, config.device, workers))
 
     def stages(self, config: CrystalConfig, reward: Reward) -> tuple[Stage, ...]:
         """None: components are normalised over the batch where they are scored."""
@@ -87,19 +88,19 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """Each component counts as its own weight says; of the dummy, compactness alone."""
         return dict.fromkeys(reward.names, 1.0) if isinstance(reward, ReinforceReward) else {"force": 1.0}
 
-    def monitor(self, config: CrystalConfig) -> CrystalMonitor:
+    def monitor(self, config: CrystalConfig, workers: Workers | None = None) -> CrystalMonitor:
         """Cells, compositions, elements."""
         return CrystalMonitor()
 
-    def panel(self, config: CrystalConfig, model: CrystalBackbone) -> CrystalPanel:
+    def panel(self, config: CrystalConfig, model: CrystalBackbone, workers: Workers | None = None) -> CrystalPanel:
         """Profile `mp20-2025`, with the run's force field, reference set and hull."""
-        judges = CrystalJudges(config.reward, model.vae, config.device)
+        judges = CrystalJudges(config.reward, model.vae, config.device, workers)
         own = _own_components(config)
         return CrystalPanel(
             judges,
             relaxed=config.evaluation.relaxed,
             second_judge=config.evaluation.second_judge,
-            reward=lambda: self.reward(config, model),
+            reward=lambda: self.reward(config, model, judges.workers),
             batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
             own=_summed(config, own, judges) if own else None,
         )

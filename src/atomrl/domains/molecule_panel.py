@@ -26,7 +26,8 @@ from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.measures.forces import stack_results
 from atomrl.rewards.force_energy import score_physics
 from atomrl.rewards.reinforce import ReinforceReward
-from atomrl.util.cpu_count import cores
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 EVALUATOR = "GFN2-xTB"
 
@@ -36,7 +37,7 @@ class MoleculePanel(Panel):
 
     Args:
         reward: by which `judge_best` chooses; the documented defaults if None.
-        workers: processes of each judge; one per core that this process may use if None.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
         timeout: seconds that one molecule may take.
         own: the user's components; each gets a row of the table.
         training: makes the training's reward and its stages, by which `judge_best` chooses where they are not what this
@@ -46,15 +47,15 @@ class MoleculePanel(Panel):
     def __init__(
         self,
         reward: MoleculeReward | None = None,
-        workers: int | None = None,
+        workers: Workers | int | None = None,
         timeout: float = 10.0,
         own: ReinforceReward | None = None,
         training: Callable[[], tuple[Reward, Sequence[Stage]]] | None = None,
     ) -> None:
-        count = cores() if workers is None else workers
+        workers = as_workers(workers)
         self.reward = reward or MoleculeReward()
-        self.force_field = XTBForceField(count, timeout, self.reward.max_iterations)
-        self.checker = MoleculeChecker(count, timeout)
+        self.force_field = XTBForceField(workers, timeout, self.reward.max_iterations)
+        self.checker = MoleculeChecker(workers, timeout)
         self.known = TrainingSmiles.load()
         self.own, self._training = own, training
 

@@ -20,11 +20,12 @@ from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.rewards.together import Together
 from atomrl.structures.listing import MOLECULES
 from atomrl.util.errors import UserError
+from atomrl.workers.executor import Workers
 
 log = logging.getLogger(__name__)
 
 
-def molecule_reward(config: MoleculeConfig, model: Backbone) -> Reward:
+def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> Reward:
     """The reward; warns of stability terms that nothing learns from.
 
     Raises:
@@ -37,7 +38,7 @@ def molecule_reward(config: MoleculeConfig, model: Backbone) -> Reward:
     if section.built_in == "dummy":
         parts.append(DummyReward())
     elif section.built_in is not None:
-        parts.append(_physics(config, model))
+        parts.append(_physics(config, model, workers))
     if own is not None:
         parts.append(own)
     return parts[0] if len(parts) == 1 else Together(parts)
@@ -71,11 +72,11 @@ def molecule_stages(config: MoleculeConfig, reward: Reward) -> tuple[Stage, ...]
     return force_energy_stages(config.reward, weights)
 
 
-def _physics(config: MoleculeConfig, model: Backbone) -> ForceEnergyReward:
+def _physics(config: MoleculeConfig, model: Backbone, workers: Workers | None) -> ForceEnergyReward:
     """Forces and energies."""
     section = config.reward
     chosen = "xtb" if section.force_field is None else section.force_field
-    force_field = build_force_field(chosen, section.model_dump())
+    force_field = build_force_field(chosen, {**section.model_dump(), "workers": workers or section.workers})
     _require_elements(section, force_field, model)
     if section.pays_stability and not config.channel_weights[section.stability_home]:
         log.warning(

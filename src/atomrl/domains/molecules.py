@@ -20,6 +20,8 @@ from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.measures.measure import component_metric
 from atomrl.util.errors import UserError
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
 
@@ -46,9 +48,9 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """The backbone."""
         return backbone_of(stored)
 
-    def reward(self, config: MoleculeConfig, model: Backbone) -> Reward:
+    def reward(self, config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> Reward:
         """See `molecule_reward`."""
-        return molecule_reward(config, model)
+        return molecule_reward(config, model, workers)
 
     def stages(self, config: MoleculeConfig, reward: Reward) -> tuple[Stage, ...]:
         """Gates, stability in the force channel, the total."""
@@ -61,25 +63,27 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
         return weights
 
-    def monitor(self, config: MoleculeConfig) -> MoleculeMonitor:
+    def monitor(self, config: MoleculeConfig, workers: Workers | None = None) -> MoleculeMonitor:
         """Stability, elements, RDKit."""
-        return MoleculeMonitor(config.log.rdkit)
+        return MoleculeMonitor(config.log.rdkit, as_workers(workers or config.reward.workers).limited(1))
 
-    def panel(self, config: MoleculeConfig, model: Backbone) -> MoleculePanel:
+    def panel(self, config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> MoleculePanel:
         """GFN2-xTB and RDKit, and the user's components, which get rows of their own."""
         section = config.reward
         by_panel = (section.by_gfn2 and not section.own) or (section.built_in == "dummy" and not section.own)
         return MoleculePanel(
             section,
-            section.workers,
+            workers or section.workers,
             section.timeout,
             own=own_components(section),
-            training=None if by_panel else (lambda: self._with_stages(config, model)),
+            training=None if by_panel else (lambda: self._with_stages(config, model, workers)),
         )
 
-    def _with_stages(self, config: MoleculeConfig, model: Backbone) -> tuple[Reward, Sequence[Stage]]:
+    def _with_stages(
+        self, config: MoleculeConfig, model: Backbone, workers: Workers | None
+    ) -> tuple[Reward, Sequence[Stage]]:
         """The reward and its stages."""
-        reward = self.reward(config, model)
+        reward = self.reward(config, model, workers)
         return reward, self.stages(config, reward)
 
     def rewarded(self, config: MoleculeConfig) -> set[str]:

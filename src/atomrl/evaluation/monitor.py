@@ -10,17 +10,19 @@ from ase.data import chemical_symbols
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.core.records import Stats, Structures
+from atomrl.workers.executor import Workers
 
 
 class MoleculeMonitor:
     """Measures each iteration's samples; these numbers are logged whatever the reward is.
 
     Args:
-        rdkit: ask RDKit too (one worker process).
+        rdkit: ask RDKit too.
+        workers: of the run, or a number of processes, for RDKit: one is enough.
     """
 
-    def __init__(self, rdkit: bool = True) -> None:
-        self._checker = MoleculeChecker() if rdkit else None
+    def __init__(self, rdkit: bool = True, workers: Workers | int = 1) -> None:
+        self._checker = MoleculeChecker(workers) if rdkit else None
 
     def measure(self, structures: Structures) -> Stats:
         """Stability, mean size and shares of the elements, shares of 1.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from atomrl.force_fields.molecules import MoleculeForceField
-from atomrl.util.cpu_count import cores
-from atomrl.workers.pool import WorkerPool
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 
 class ASEForceField(MoleculeForceField):
@@ -23,9 +23,8 @@ class ASEForceField(MoleculeForceField):
     """
 
     def __init__(
-        self, target: str, options: Mapping[str, Any], workers: int | None = None, timeout: float = 10.0
+        self, target: str, options: Mapping[str, Any], workers: Workers | int | None = None, timeout: float = 10.0
     ) -> None:
-        count = cores() if workers is None else workers
         settings = {"target": target, "options": dict(options)}
-        pool = WorkerPool("atomrl.force_fields.ase_task:singlepoint", count, timeout, settings)
-        super().__init__(target, frozenset(range(1, 119)), pool)
+        executor = as_workers(workers).executor("atomrl.force_fields.ase_task:singlepoint", timeout, settings)
+        super().__init__(target, frozenset(range(1, 119)), executor)

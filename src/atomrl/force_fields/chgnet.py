@@ -26,6 +26,7 @@ from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
+from atomrl.workers.executor import Workers
 from atomrl.workers.failure import Failure
 
 with extra("crystals"):
@@ -50,7 +51,7 @@ class CHGNetForceField(CrystalForceField):
         weights: version of the published weights, a key of `CORRECTIONS`.
         gradients: whether to compute forces and stress (about 3 times the time).
         batch_size: crystals evaluated together.
-        workers: processes with one thread each, on the CPU; 0 evaluates in this process.
+        workers: of the run, or a number of processes, on the CPU; 0 evaluates in this process.
         timeout: seconds per batch in a worker.
         device: e.g. `cuda`; None takes a GPU if there is one. Only without workers.
         bounds: of the cells.
@@ -71,7 +72,7 @@ class CHGNetForceField(CrystalForceField):
         weights: str = "0.3.0",
         gradients: bool = False,
         batch_size: int = 16,
-        workers: int = 0,
+        workers: Workers | int = 0,
         timeout: float = 60.0,
         device: str | None = None,
         bounds: CellBounds | None = None,

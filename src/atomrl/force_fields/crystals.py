@@ -16,7 +16,8 @@ from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds, check_cells, to_crystals
 from atomrl.util.closeable import Closing
 from atomrl.util.errors import UserError
-from atomrl.workers.pool import WorkerPool
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class CrystalForceField(Closing):
             `device` and `settings` as keywords) -> one evaluation per crystal, in order.
         settings: picklable keyword arguments of it.
         batch_size: crystals evaluated together.
-        workers: processes with one thread each, on the CPU; 0 evaluates in this process.
+        workers: of the run, or a number of processes, on the CPU; 0 evaluates in this process.
         timeout: seconds per batch in a worker.
         device: e.g. `cuda`; None takes a GPU if there is one. Only without workers.
         bounds: of the cells.
@@ -66,12 +67,12 @@ class CrystalForceField(Closing):
         evaluate_batch: Callable[..., list[CrystalEvaluation]],
         settings: Mapping[str, Any],
         batch_size: int,
-        workers: int,
+        workers: Workers | int,
         timeout: float,
         device: str | None,
         bounds: CellBounds | None,
     ) -> None:
-        if batch_size < 1 or workers < 0:
+        if batch_size < 1 or (isinstance(workers, int) and workers < 0):
             raise UserError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
         if workers and device not in (None, "cpu"):
             raise UserError(f"workers of a force field run on the CPU, got device={device!r}: set workers to 0")
@@ -81,7 +82,7 @@ class CrystalForceField(Closing):
         self._evaluate_batch = evaluate_batch
         self._settings = {**settings, "device": chosen}
         task = f"{evaluate_batch.__module__}:{evaluate_batch.__name__}"
-        self._pool = WorkerPool(task, workers, timeout, self._settings) if workers else None
+        self._executor = as_workers(workers).executor(task, timeout, self._settings) if workers else None
 
     def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
         """Energy (eV), forces (eV/Å) and stress (eV/Å³) of each crystal, in order.
@@ -99,18 +100,18 @@ class CrystalForceField(Closing):
 
     def close(self) -> None:
         """End the workers."""
-        if self._pool is not None:
-            self._pool.close()
+        if self._executor is not None:
+            self._executor.close()
 
     def _evaluate(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
         """Results of crystals that passed the check."""
-        if self._pool is None:
+        if self._executor is None:
             starts = range(0, len(crystals), self._batch_size)
             batches = [list(crystals[start : start + self._batch_size]) for start in starts]
             return [result for batch in batches for result in self._evaluate_batch(batch, **self._settings)]
         return [
             outcome.value if outcome.reason is None else failed(len(crystal.numbers), outcome.reason)
-            for crystal, outcome in zip(crystals, self._pool.map_lots(crystals, self._batch_size), strict=True)
+            for crystal, outcome in zip(crystals, self._executor.map_lots(crystals, self._batch_size), strict=True)
         ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from atomrl.force_fields.base import Evaluation
 from atomrl.structures.molecules import ODD_ELECTRONS, Geometry, check_geometries, odd_electrons, split
 from atomrl.util.errors import UserError
-from atomrl.workers.pool import Outcome, WorkerPool
+from atomrl.workers.executor import Executor, Outcome
 
 if TYPE_CHECKING:
     from atomrl.core.records import Structures
@@ -22,11 +22,11 @@ class MoleculeForceField:
     Args:
         name: for messages.
         elements: atomic numbers that it knows.
-        pool: of a task that takes a `Geometry` and returns energy (eV) and forces (eV/Å, (N, 3)).
+        executor: of a task that takes a `Geometry` and returns energy (eV) and forces (eV/Å, (N, 3)).
     """
 
-    def __init__(self, name: str, elements: frozenset[int], pool: WorkerPool) -> None:
-        self.name, self.elements, self._pool = name, elements, pool
+    def __init__(self, name: str, elements: frozenset[int], executor: Executor) -> None:
+        self.name, self.elements, self._executor = name, elements, executor
 
     def evaluate(self, structures: Structures) -> list[Evaluation]:
         """Energy (eV) and forces (eV/Å) of each structure, in order.
@@ -40,7 +40,9 @@ class MoleculeForceField:
             )
         geometries = split(structures)
         reasons = check_geometries(structures, self.elements)
-        outcomes = iter(self._pool.map([g for g, reason in zip(geometries, reasons, strict=True) if reason is None]))
+        outcomes = iter(
+            self._executor.map([g for g, reason in zip(geometries, reasons, strict=True) if reason is None])
+        )
         return [
             _evaluation(geometry, next(outcomes) if reason is None else Outcome(None, reason))
             for geometry, reason in zip(geometries, reasons, strict=True)
@@ -48,7 +50,7 @@ class MoleculeForceField:
 
     def close(self) -> None:
         """End the workers."""
-        self._pool.close()
+        self._executor.close()
 
 
 def _evaluation(geometry: Geometry, outcome: Outcome) -> Evaluation:

@@ -29,6 +29,7 @@ from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
+from atomrl.workers.executor import Workers
 
 with extra("sevennet"), warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=DeprecationWarning)  # of torch.jit, which e3nn uses
@@ -64,7 +65,7 @@ class SevenNetForceField(CrystalForceField):
     Args:
         gradients: whether to compute forces and stress (about 3 times the time).
         batch_size: crystals evaluated together; energies of 16 take half the time of 16 times one.
-        workers: processes with one thread each, on the CPU; 0 evaluates in this process.
+        workers: of the run, or a number of processes, on the CPU; 0 evaluates in this process.
         timeout: seconds per batch in a worker.
         device: e.g. `cuda`; None takes a GPU if there is one. Only without workers.
         bounds: of the cells.
@@ -85,7 +86,7 @@ class SevenNetForceField(CrystalForceField):
         self,
         gradients: bool = False,
         batch_size: int = 16,
-        workers: int = 0,
+        workers: Workers | int = 0,
         timeout: float = 60.0,
         device: str | None = None,
         bounds: CellBounds | None = None,

@@ -7,8 +7,8 @@ from importlib.resources import files
 
 from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.force_fields.molecules import MoleculeForceField
-from atomrl.util.cpu_count import cores
-from atomrl.workers.pool import WorkerPool
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 NAME = "GFN2-xTB"
 ELEMENTS = frozenset(range(1, 87))
@@ -22,16 +22,15 @@ class XTBForceField(MoleculeForceField):
     unpaired electron.
 
     Args:
-        workers: processes, one thread each; one per core that this process may use if None.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
         timeout: seconds per molecule, after which its worker is killed.
         max_iterations: of the self-consistent field.
     """
 
-    def __init__(self, workers: int | None = None, timeout: float = 10.0, max_iterations: int = 100) -> None:
-        count = cores() if workers is None else workers
+    def __init__(self, workers: Workers | int | None = None, timeout: float = 10.0, max_iterations: int = 100) -> None:
         settings = {"max_iterations": max_iterations}
-        pool = WorkerPool("atomrl.force_fields.gfn2:singlepoint", count, timeout, settings)
-        super().__init__(NAME, ELEMENTS, pool)
+        executor = as_workers(workers).executor("atomrl.force_fields.gfn2:singlepoint", timeout, settings)
+        super().__init__(NAME, ELEMENTS, executor)
 
 
 def atom_energies() -> dict[str, float]:

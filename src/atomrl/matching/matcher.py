@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from atomrl.matching.task import Compare
 from atomrl.structures.cells import Crystal
 from atomrl.util.closeable import Closing
-from atomrl.workers.pool import Outcome, WorkerPool
+from atomrl.workers.executor import Outcome, Workers
+from atomrl.workers.local import as_workers
 
 TASK = "atomrl.matching.task:run_all"
 
@@ -74,7 +75,7 @@ class CrystalMatcher(Closing):
 
     Args:
         references: what is known; reduced when a crystal of the same formula comes, and kept.
-        workers: number of processes.
+        workers: of the run, or a number of processes.
         timeout: seconds per lot of items, and per item of a lost lot (an item is one reduction, one pair, or a crystal
             and eight references).
         tolerances: of a match.
@@ -83,7 +84,7 @@ class CrystalMatcher(Closing):
     def __init__(
         self,
         references: Iterable[Crystal] = (),
-        workers: int = 1,
+        workers: Workers | int = 1,
         timeout: float = 10.0,
         tolerances: Tolerances | None = None,
     ) -> None:
@@ -92,7 +93,7 @@ class CrystalMatcher(Closing):
         for crystal in references:
             self._references.setdefault(reduced_formula(crystal), []).append(crystal)
         self._reduced: dict[Formula, list[Outcome]] = {}
-        self._pool = WorkerPool(TASK, workers, timeout)
+        self._executor = as_workers(workers).executor(TASK, timeout)
 
     def match(self, crystals: Sequence[Crystal]) -> tuple[Verdicts, Verdicts]:
         """Uniqueness and novelty of each crystal.
@@ -112,7 +113,7 @@ class CrystalMatcher(Closing):
 
     def close(self) -> None:
         """End the workers."""
-        self._pool.close()
+        self._executor.close()
 
     def _unique(self, formulas: dict[int, Formula], reduced: dict[int, Outcome]) -> dict[int, str | None]:
         """Rows that are not unique, each with a reason if it is not known.
@@ -174,8 +175,8 @@ class CrystalMatcher(Closing):
 
     def _map(self, items: Sequence[Crystal | Compare]) -> list[Outcome]:
         """Outcomes of the items, which go several at a time: the workers' answers are outcomes themselves."""
-        size = max(1, min(ITEMS_AT_ONCE, len(items) // (4 * self._pool.workers)))
-        outcomes = self._pool.map_lots(items, size)
+        size = max(1, min(ITEMS_AT_ONCE, len(items) // (4 * self._executor.workers)))
+        outcomes = self._executor.map_lots(items, size)
         return [outcome.value if outcome.reason is None else outcome for outcome in outcomes]
 
     def _item(self, pairs: Sequence[tuple[Crystal, Crystal]]) -> Compare:

@@ -20,8 +20,8 @@ from scipy.optimize import linear_sum_assignment
 from atomrl.structures.cells import Crystal, to_arrays
 from atomrl.structures.niggli import FloatArray, is_lll_reduced, niggli_cell, similar_bases
 from atomrl.util.optional_imports import extra
+from atomrl.workers.executor import Outcome
 from atomrl.workers.failure import Failure
-from atomrl.workers.pool import Outcome
 
 with extra("crystals"):
     from pymatgen.core.lattice import Lattice

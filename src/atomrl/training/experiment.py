@@ -24,12 +24,18 @@ from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.errors import UserError, hinted
 from atomrl.util.registry import registered
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 OBJECTIVES, KEY = "atomrl.core.objectives", "train.objective"
 
 
-def build_parts(config: Config) -> tuple[Parts, Model]:
-    """The parts of a run, and the backbone it starts from; workers start at the first scoring.
+def build_parts(config: Config, workers: Workers | None = None) -> tuple[Parts, Model]:
+    """The parts of a run, and the backbone it starts from.
+
+    Args:
+        config: of the run.
+        workers: of the run; if None local ones, as many as the configuration says. They start at the first scoring.
 
     Raises:
         UserError: the backbone cannot be loaded, or what the reward needs is not there.
@@ -40,7 +46,8 @@ def build_parts(config: Config) -> tuple[Parts, Model]:
     walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
     if config.evaluation.samples and config.evaluation.time_step is not None:
         policy.transitions(config.evaluation.time_step)  # now, not after the training
-    reward = domain.reward(config, model)
+    workers = as_workers(workers or config.reward.workers)
+    reward = domain.reward(config, model, workers)
     parts = Parts(
         policy=policy,
         plan=build_plan(config, model.sizes),
@@ -50,7 +57,7 @@ def build_parts(config: Config) -> tuple[Parts, Model]:
         iteration=IterationConfig(build_sampling(config), build_update(config, walk)),
         optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
-        monitor=domain.monitor(config),
+        monitor=domain.monitor(config, workers),
         card={**model.card, SAMPLING: config.model.model_dump()},
     )
     return parts, model

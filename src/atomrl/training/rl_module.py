@@ -42,6 +42,7 @@ from atomrl.training.requirements import check_needs
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.training.score_log import summarise
 from atomrl.util.errors import ExplodedError, UserError
+from atomrl.workers.executor import Workers
 
 log = logging.getLogger(__name__)
 
@@ -276,11 +277,11 @@ class RLModule(lightning.LightningModule):
                 logger.complete(card["iteration"], card["log"])
 
 
-def build_module(config: Config) -> tuple[RLModule, Model]:
-    """The module of a run, and the backbone it starts from; workers start at the first scoring.
+def build_module(config: Config, workers: Workers | None = None) -> tuple[RLModule, Model]:
+    """The module of a run, and the backbone it starts from; see `build_parts`.
 
     Raises:
         UserError: the backbone cannot be loaded, or what the reward needs is not there.
     """
-    parts, model = build_parts(config)
+    parts, model = build_parts(config, workers)
     return RLModule(parts), model

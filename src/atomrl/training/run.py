@@ -36,18 +36,21 @@ from atomrl.training.run_directory import (
 from atomrl.training.snapshots import Snapshots
 from atomrl.util.errors import NonFiniteLossError, UserError
 from atomrl.util.processes import one_process
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""
 
 
 @one_process()
-def train(config: Config, name: str) -> Path:
+def train(config: Config, name: str, workers: Workers | None = None) -> Path:
     """Run an experiment to its end; returns the run directory.
 
     Args:
         config: validated.
         name: of the experiment, part of the default save_path.
+        workers: who scores; if None local ones, as many as the configuration says.
 
     Raises:
         UserError: see `check_needs`, `build_module`, `check_resumable` and `open_run`.
@@ -61,7 +64,7 @@ def train(config: Config, name: str) -> Path:
         torch.set_num_threads(config.threads)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)  # initial weights come from the backbone; this is for what a user adds
-    module, model = build_module(config)
+    module, model = build_module(config, workers)
     try:
         assert isinstance(module.policy, torch.nn.Module)
         weights = sum(p.numel() * p.element_size() for p in module.policy.parameters())
@@ -94,8 +97,9 @@ def train_and_evaluate(config: Config, name: str, command: str) -> Path:
     plan = SamplePlan(
         config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
     )
-    with domain.panel(config, base) as panel:
-        folder = train(config, name)
+    workers = as_workers(config.reward.workers)
+    with domain.panel(config, base, workers) as panel:
+        folder = train(config, name, workers)
         models: dict[str, Model] = {"base": base, "trained": domain.load(read_stored(str(folder / LATEST)), config)}
         kept = KeptSamples(folder / "evaluation", repr(config.model))
         with kept.until_written(f"save_path={folder} resume=true"):

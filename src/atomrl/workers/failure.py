@@ -1,4 +1,4 @@
-"""How a task says that an item has no result."""
+"""How a task says that an item has no result. No torch in here."""
 
 from __future__ import annotations
 

@@ -1,7 +1,17 @@
 """A pool of worker processes that never import torch, each with one thread and a time-out per item.
 
-Not `multiprocessing.Pool`: its spawned processes import the user's `__main__` again (and with it torch), it has no
-time-out that kills, and it waits for ever for an item whose worker died.
+Why not one that there is. What the workers of a training need: they start without the user's `__main__` (a script that
+imports torch, whose thread pools slow GFN2-xTB down by orders of magnitude) and without forking a threaded torch; one
+thread each; a time-out that kills; a death that costs one item.
+
+- `multiprocessing.Pool` and `concurrent.futures`: spawn and forkserver import `__main__` again; no time-out that kills.
+  One waits for ever for an item whose worker died, the other breaks as a whole.
+- loky starts without `__main__`, but has no time-out of an item, and one dead worker breaks the executor: all that is
+  under way is lost.
+- pebble has both, on `multiprocessing`'s ways to start. Its time-out is that of a message: with several items in one,
+  which small molecules need, a hang or a death loses all of them.
+
+What would have to be built around either is most of what is here.
 """
 
 from __future__ import annotations
@@ -11,21 +21,19 @@ import pickle
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any
 
 from atomrl.util.closeable import Closing
 from atomrl.util.errors import UserError
+from atomrl.workers.budget import Budget
+from atomrl.workers.executor import TIMEOUT, WORKER_DIED, Outcome
+from atomrl.workers.lots import Pace, Queue
 from atomrl.workers.worker_process import Worker
 
 log = logging.getLogger(__name__)
-
-TIMEOUT = "timeout"
-WORKER_DIED = "worker_died"
 
 START_TIMEOUT = 120.0
 """Seconds that a worker may take to import its task, if nothing else is said; a cold network file system needs many."""
@@ -33,33 +41,14 @@ START_TIMEOUT = 120.0
 START_ATTEMPTS = 3
 """Workers killed by a signal while they start, one after the other, before the pool gives up."""
 
-GRACE = 5.0
-"""Seconds after its time-out at which a worker ends itself, should the parent no longer be there to do it."""
-
-SMALL = 4096
-"""Bytes of an item that a busy worker may be sent: half of what macOS buffers for a connection, Linux does far more."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one item.
-
-    Attributes:
-        value: what the task returned; None if it failed.
-        reason: None if it worked; else `timeout`, `worker_died`, the reason of a `Failure`, or
-            `error: TypeName: message` for an exception that the task did not foresee.
-    """
-
-    value: Any
-    reason: str | None
-
 
 class WorkerPool(Closing):
-    """Runs one task over many items in worker processes; results do not depend on the number of workers.
+    """Runs one task over many items in worker processes; implements `executor.Executor`.
 
     Workers start when the first items come, stay warm between calls, and end when the pool closes or this process
     dies. A worker that exceeds the time-out is killed, one that dies is noticed; either is replaced, only the item
-    that it worked on is lost, and the outcome says why.
+    that it worked on is lost, and the outcome says why. Results depend neither on the number of workers nor on how
+    many items go in one message.
 
     Args:
         task: "module:function", imported in the worker from this process's `sys.path`. The function takes one
@@ -69,6 +58,7 @@ class WorkerPool(Closing):
         timeout: seconds per item.
         settings: picklable keyword arguments of the function.
         start_timeout: seconds that a worker may take to import the task.
+        budget: shared with other pools; None if this one has the cores to itself.
     """
 
     def __init__(
@@ -78,6 +68,7 @@ class WorkerPool(Closing):
         timeout: float,
         settings: Mapping[str, Any] | None = None,
         start_timeout: float = START_TIMEOUT,
+        budget: Budget | None = None,
     ) -> None:
         if workers < 1:
             raise UserError(f"a worker pool needs at least one worker, got {workers}: set workers to 1 or more")
@@ -91,6 +82,8 @@ class WorkerPool(Closing):
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.settings = dict(settings or {})
+        self._budget = budget or Budget(workers)
+        self._pace = Pace()
         self._running: list[Worker] = []
         self._failed_starts = 0
         self._closed = False
@@ -152,80 +145,79 @@ class WorkerPool(Closing):
     def _run(self, items: list[object]) -> list[Outcome]:
         """Feed the workers until every item has an outcome; runs in the feeder thread."""
         outcomes: dict[int, Outcome] = {}
-        queue = _Queue(items)
+        queue = Queue(items)
         try:
             while len(outcomes) < len(items):
                 self._assign(queue)
                 self._send_ahead(queue)
                 outcomes.update(self._collect(queue))
         finally:  # after an error some may still hold items of this batch: their answers must not reach the next one
-            for worker in [worker for worker in self._running if worker.items]:
+            for worker in [worker for worker in self._running if worker.lots]:
                 self._discard(worker)
+            self._budget.claim(self, busy=0, wanted=0)
         return [outcomes[index] for index in range(len(items))]
 
-    def _assign(self, queue: _Queue) -> None:
-        """Start workers as far as there is work for them, and give each idle one an item."""
+    def _assign(self, queue: Queue) -> None:
+        """Start workers as far as there is work and budget for them, and give each idle one a lot."""
         for worker in [worker for worker in self._running if worker.idle and worker.process.poll() is not None]:
-            self._discard(worker)  # died between two items: nothing is lost
-        busy = sum(bool(worker.items) for worker in self._running)
-        for _ in range(min(self.workers, busy + len(queue)) - len(self._running)):
+            self._discard(worker)  # died between two lots: nothing is lost
+        busy = sum(bool(worker.lots) for worker in self._running)
+        granted = self._budget.claim(self, busy, min(self.workers, busy + len(queue)))
+        for _ in range(granted - len(self._running)):
             self._start()
-        for worker in [worker for worker in self._running if worker.idle]:
+        for worker in [worker for worker in self._running if worker.idle][: max(0, granted - busy)]:
             if not queue:
                 return
-            if worker.takes(queue.pickled()):
-                worker.items.append(queue.pop())
-                worker.deadline = time.monotonic() + self.timeout
-            else:  # died just now, before it saw the item
+            lot = queue.first(self._pace.size(len(queue), self.workers))
+            if worker.takes(lot):
+                queue.remove(lot)
+            else:  # died just now, before it saw the lot
                 self._discard(worker)
 
-    def _send_ahead(self, queue: _Queue) -> None:
-        """Give each busy worker its next small item, so that it need not wait for this process between two.
+    def _send_ahead(self, queue: Queue) -> None:
+        """Give each busy worker its next lot, so that it need not wait for this process between two.
 
         The last items of a batch are kept for whoever is free first. A large item could fill the connection's buffer,
         and this process would wait for a worker that may hang.
         """
-        for worker in [worker for worker in self._running if len(worker.items) == 1]:
-            if len(queue) <= self.workers or len(queue.pickled()) > SMALL:
+        for worker in [worker for worker in self._running if len(worker.lots) == 1]:
+            if len(queue) <= self.workers:
                 return
-            if worker.takes(queue.pickled()):  # if it died just now, `_collect` finds it
-                worker.items.append(queue.pop())
+            lot = queue.first(self._pace.size(len(queue), self.workers))
+            if not lot.small:
+                return
+            if worker.takes(lot):  # if it died just now, `_collect` finds it
+                queue.remove(lot)
 
-    def _collect(self, queue: _Queue) -> Iterator[tuple[int, Outcome]]:
+    def _collect(self, queue: Queue) -> Iterator[tuple[int, Outcome]]:
         """Wait until a worker answers, dies or is overdue, and yield the outcomes of the items that this settles."""
         active = [worker for worker in self._running if not worker.idle]
         if not active:
             return
         patience = max(0.0, min(worker.deadline for worker in active) - time.monotonic())
         ready = wait([worker.connection for worker in active], patience)
-        now = time.monotonic()
         for worker in active:
-            held = list(worker.items)
             if worker.connection in ready:
-                outcome = self._read(worker)
-            elif now >= worker.deadline:
-                outcome = self._expire(worker)
-            else:
-                continue
-            if worker not in self._running:
-                queue.put_back(held[1:])
-            if held and outcome is not None:
-                yield held[0], outcome
+                yield from self._read(worker, queue)
+            elif time.monotonic() >= worker.deadline:
+                yield from self._expire(worker, queue)
 
-    def _read(self, worker: Worker) -> Outcome | None:
-        """Take a worker's message: an outcome, or None if it says that it has started."""
+    def _read(self, worker: Worker, queue: Queue) -> Iterator[tuple[int, Outcome]]:
+        """Take a worker's message: that it has started, or the answers of a lot, or that it is dead."""
         try:
             message = worker.connection.recv()
         except (EOFError, OSError):  # OSError: it died in the middle of a message
-            return self._bury(worker)
+            yield from self._bury(worker, queue)
+            return
         if worker.starting:
             worker.starting, self._failed_starts = False, 0
-            return None
-        worker.items.popleft()
-        worker.deadline = time.monotonic() + self.timeout  # of the item that was sent ahead, if there is one
-        return Outcome(*message)
+            return
+        answers, seconds = message
+        self._pace.add(len(answers), seconds)
+        for place, answer in zip(worker.answered().places, answers, strict=True):
+            yield place, Outcome(*pickle.loads(answer))  # noqa: S301 - from our own worker
 
-    def _bury(self, worker: Worker) -> Outcome | None:
+    def _bury(self, worker: Worker, queue: Queue) -> Iterator[tuple[int, Outcome]]:
         """Remove a worker that died.
 
         Raises:
@@ -233,69 +225,58 @@ class WorkerPool(Closing):
             RuntimeError: it died because the pool was closed.
         """
         code = worker.process.wait()
-        last_line = worker.last_line()
-        self._discard(worker)
         if self._closed:
+            self._discard(worker)
             raise RuntimeError("the worker pool was closed while a batch was running")
-        if not worker.starting:
-            log.warning("a worker for %s died (exit code %d) and is replaced: %s", self.task, code, last_line)
-            return Outcome(None, WORKER_DIED)
-        self._failed_starts += 1
-        if code >= 0 or self._failed_starts >= START_ATTEMPTS:
-            raise UserError(f"a worker process for {self.task} cannot start (exit code {code}): {last_line}")
-        return None
-
-    def _expire(self, worker: Worker) -> Outcome | None:
-        """Kill a worker that is overdue."""
-        last_line = worker.last_line()
-        self._discard(worker)
         if worker.starting:
+            self._failed_starts += 1
+            last_line = worker.last_line()
+            self._discard(worker)
+            if code >= 0 or self._failed_starts >= START_ATTEMPTS:
+                raise UserError(f"a worker process for {self.task} cannot start (exit code {code}): {last_line}")
+            return
+        log.warning("a worker for %s died (exit code %d) and is replaced: %s", self.task, code, worker.last_line())
+        yield self._lose(worker, queue), Outcome(None, WORKER_DIED)
+
+    def _expire(self, worker: Worker, queue: Queue) -> Iterator[tuple[int, Outcome]]:
+        """Kill a worker that is overdue.
+
+        Raises:
+            UserError: it has not even started.
+        """
+        worker.kill()
+        if worker.starting:
+            last_line = worker.last_line()
+            self._discard(worker)
             raise UserError(
                 f"a worker process for {self.task} was not ready after {self.start_timeout:g} s; "
                 f"check that the module imports quickly: {last_line}"
             )
-        return Outcome(None, TIMEOUT)
+        if time.monotonic() < worker.deadline:  # it went on to its next item before the kill reached it
+            queue.put_back([place for lot in worker.lots for place in lot.places])
+            self._discard(worker)
+            return
+        yield self._lose(worker, queue), Outcome(None, TIMEOUT)
+
+    def _lose(self, worker: Worker, queue: Queue) -> int:
+        """Remove a dead worker: the place of the item that it is blamed on; the others that it had go again."""
+        blamed = worker.place()
+        queue.put_back([place for lot in worker.lots for place in lot.places if place != blamed])
+        self._discard(worker)
+        return blamed
 
     def _start(self) -> None:
         """Start a worker; it becomes idle once it has imported its task."""
         with self._lock:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
-            self._running.append(Worker(self.task, self.settings, self.timeout + GRACE, self.start_timeout))
+            self._running.append(Worker(self.task, self.settings, self.timeout, self.start_timeout))
 
     def _discard(self, worker: Worker) -> None:
         """Kill a worker and forget it."""
         with self._lock:
             self._running.remove(worker)
         worker.discard()
-
-
-class _Queue:
-    """Items that no worker has yet, in order; the first is pickled once, when it is looked at."""
-
-    def __init__(self, items: list[object]) -> None:
-        self._items = items
-        self._places = deque(range(len(items)))
-        self._pickled: bytes | None = None
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def pickled(self) -> bytes:
-        """The first item, as a worker reads it."""
-        if self._pickled is None:
-            self._pickled = pickle.dumps(self._items[self._places[0]])
-        return self._pickled
-
-    def pop(self) -> int:
-        """Take the first item off; its place in the batch."""
-        self._pickled = None
-        return self._places.popleft()
-
-    def put_back(self, places: Sequence[int]) -> None:
-        """Items that a worker was sent and cannot have begun go first again."""
-        self._pickled = None
-        self._places.extendleft(reversed(places))
 
 
 def _discard_all(workers: list[Worker]) -> None:

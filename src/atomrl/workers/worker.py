@@ -1,10 +1,10 @@
 """The other end of `pool.WorkerPool`: one process that runs one task on item after item.
 
-Started as `python -m atomrl.workers.worker FD`, FD being a socket inherited from the parent. It imports no
-torch: GFN2 in one process with torch's thread pools is slow and its energies can change from call to call.
+Started as `python -m atomrl.workers.worker CONNECTION PROGRESS`, a socket and a file inherited from the parent. It
+imports no torch: GFN2 in one process with torch's thread pools is slow and its energies can change from call to call.
 
-Messages, parent to worker: first (task, settings, limit), then one pickled item at a time. Worker to parent: first
-`READY`, then one (value, reason) per item.
+Messages, parent to worker: first (task, settings, limit), then one lot at a time, a tuple of pickled items. Worker to
+parent: first `READY`, then for each lot (pickled (value, reason) of each item, seconds that the lot took).
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import pickle
 import signal
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
 from atomrl.workers.failure import Failure
+from atomrl.workers.progress import Progress
 
 READY = "ready"
 
@@ -30,17 +32,16 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    progress = Progress(int(sys.argv[2]))
     task, settings, limit = connection.recv()
     function = load_task(task)
     try:
         connection.send(READY)
         while True:
-            payload = connection.recv_bytes()
-            # The parent kills an overdue worker. If the parent itself is gone, the kernel does, a little later.
-            signal.setitimer(signal.ITIMER_REAL, limit)
-            answer = _answer(function, settings, payload)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            connection.send_bytes(answer)
+            lot = connection.recv()
+            begin = time.monotonic()
+            answers = _answers(function, settings, lot, limit, progress)
+            connection.send((answers, time.monotonic() - begin))
     except (EOFError, OSError):  # the parent has closed its end, or is gone
         return
 
@@ -52,10 +53,25 @@ def load_task(task: str) -> Callable[..., object]:
     return function
 
 
-def _answer(function: Callable[..., object], settings: dict[str, Any], payload: bytes) -> bytes:
+def _answers(
+    function: Callable[..., object], settings: dict[str, Any], lot: Sequence[bytes], limit: float, progress: Progress
+) -> list[bytes]:
+    """Pickled (value, reason) of each item of a lot."""
+    answers = []
+    for pickled in lot:
+        progress.begin()
+        # The parent kills an overdue worker. If the parent itself is gone, the kernel does, a little later.
+        signal.setitimer(signal.ITIMER_REAL, limit)
+        answers.append(_answer(function, settings, pickled))
+        progress.end()
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return answers
+
+
+def _answer(function: Callable[..., object], settings: dict[str, Any], pickled: bytes) -> bytes:
     """Pickled (value, reason) of one item."""
     try:
-        return pickle.dumps((function(pickle.loads(payload), **settings), None))  # noqa: S301 - from our own parent
+        return pickle.dumps((function(pickle.loads(pickled), **settings), None))  # noqa: S301 - from our own parent
     except Failure as failure:
         return pickle.dumps((None, failure.reason))
     except Exception as error:  # noqa: BLE001

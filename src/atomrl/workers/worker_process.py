@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+from atomrl.workers.lots import BUFFER, Lot
+from atomrl.workers.progress import Progress, make_room
+
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+
+GRACE = 5.0
+"""Seconds after its time-out at which a worker ends itself, should the parent no longer be there to do it."""
 
 
 class Worker:
@@ -21,41 +28,66 @@ class Worker:
 
     Attributes:
         starting: it has not yet said that its task is imported.
-        items: places in the batch of what it was sent: the one that it works on, then what waits in its connection.
-        deadline: on the monotonic clock, by which it must answer.
+        lots: what it was sent and has not answered: the one that it works on, then what waits in its connection.
     """
 
-    def __init__(self, task: str, settings: dict[str, Any], limit: float, start_timeout: float) -> None:
-        self.connection: Connection[Any, Any]
-        self.connection, theirs = multiprocessing.Pipe()
+    def __init__(self, task: str, settings: Mapping[str, Any], timeout: float, start_timeout: float) -> None:
+        self.connection, theirs = connected()
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
-        with theirs:  # output goes to a file, not a pipe, since nobody reads it while the worker lives
+        with theirs, tempfile.TemporaryFile() as shared:
+            make_room(shared)
+            self.progress = Progress(shared.fileno())
+            # output goes to a file, not a pipe, since nobody reads it while the worker lives
             self.process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "atomrl.workers.worker", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-P", "-m", "atomrl.workers.worker", str(theirs.fileno()), str(shared.fileno())],
+                pass_fds=[theirs.fileno(), shared.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self.output,
                 stderr=self.output,
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": _search_path()},
             )
         self.starting = True
-        self.items: deque[int] = deque()
-        self.deadline = time.monotonic() + start_timeout
+        self.lots: deque[Lot] = deque()
+        self._timeout, self._start_timeout = timeout, start_timeout
+        self._since = time.monotonic()
+        self._answered = 0
         with suppress(ConnectionError):  # if it is dead already, the first read says so
-            self.connection.send((task, settings, limit))
+            self.connection.send((task, dict(settings), timeout + GRACE))
 
     @property
     def idle(self) -> bool:
-        """Whether it can take an item."""
-        return not self.starting and not self.items
+        """Whether it waits for work."""
+        return not self.starting and not self.lots
 
-    def takes(self, pickled: bytes) -> bool:
-        """Send it an item; False if it is dead. Waits until the connection's buffer has room."""
+    @property
+    def deadline(self) -> float:
+        """By which it must have started, or finished the item that it works on, on the monotonic clock."""
+        if self.starting:
+            return self._since + self._start_timeout
+        return max(self._since, self.progress.started) + self._timeout
+
+    def takes(self, lot: Lot) -> bool:
+        """Send it a lot; False if it is dead. Waits until the connection's buffer has room."""
         try:
-            self.connection.send_bytes(pickled)
+            self.connection.send(lot.pickled)
         except ConnectionError:
             return False
+        if not self.lots:
+            self._since = time.monotonic()
+        self.lots.append(lot)
         return True
+
+    def answered(self) -> Lot:
+        """Note that it has answered the first lot, and works on the next one if it has one."""
+        self._since = time.monotonic()
+        lot = self.lots.popleft()
+        self._answered += len(lot.places)
+        return lot
+
+    def place(self) -> int:
+        """Which item it works on, or had when it died: its place in the batch."""
+        places = self.lots[0].places
+        return places[min(self.progress.done - self._answered, len(places) - 1)]
 
     def last_line(self) -> str:
         """The last line that it printed, which after an exception is the exception."""
@@ -63,12 +95,26 @@ class Worker:
         lines = self.output.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
-    def discard(self) -> None:
-        """Kill it and free its resources."""
+    def kill(self) -> None:
+        """End the process at once, and wait until it is gone."""
         self.process.kill()
         self.process.wait()
+
+    def discard(self) -> None:
+        """Kill it and free its resources."""
+        self.kill()
         self.connection.close()
         self.output.close()
+        self.progress.close()
+
+
+def connected() -> tuple[Connection[Any, Any], Connection[Any, Any]]:
+    """Both ends of a connection that takes `BUFFER` bytes while nobody reads, on every system."""
+    ends = socket.socketpair()
+    for end in ends:
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            end.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+    return Connection(ends[0].detach()), Connection(ends[1].detach())
 
 
 def _search_path() -> str:

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from atomrl.util.errors import UserError
-from atomrl.workers.pool import Outcome, WorkerPool
+from atomrl.workers.executor import Outcome
+from atomrl.workers.pool import WorkerPool
+from atomrl.workers.worker_process import Worker
 
 HERE = Path(__file__).parent
 
@@ -102,6 +104,49 @@ def test_many_bad_items_in_a_row(misbehaving):
     reasons = [outcome.reason for outcome in misbehaving.map(items)]
     error = "error: ZeroDivisionError: a bug in two lines"
     assert reasons == ["worker_died", "foreseen", "timeout", "worker_died", error, "timeout", None]
+
+
+def test_small_items_go_several_to_a_message():
+    with WorkerPool("pool_tasks:double", 1, timeout=10) as pool:
+        pool.map(range(10))  # measures their time
+        sent = []
+        honest = Worker.takes
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Worker, "takes", lambda self, lot: sent.append(len(lot.places)) or honest(self, lot))
+            assert pool.map(range(1000)) == [Outcome(2 * item, None) for item in range(1000)]
+    assert sum(sent) == 1000
+    assert len(sent) < 60
+    assert max(sent) > 10
+
+
+@pytest.mark.parametrize(("item", "reason"), [("die", "worker_died"), ("sleep", "timeout")])
+def test_in_a_message_of_several_only_the_culprit_is_lost(item, reason, tmp_path):
+    """Those before it in its message are computed again, those after it for the first time; its own time counts."""
+    path = tmp_path / "calls"
+    with WorkerPool("pool_tasks:note", 1, timeout=0.5) as pool:
+        pool.map([(path, "warm")] * 20)
+        path.write_text("")
+        words = [f"word {number}" for number in range(100)]
+        words[17] = item
+        begin = time.monotonic()
+        outcomes = pool.map([(path, word) for word in words])
+        assert time.monotonic() - begin < 20  # not the time-out of each item of its message
+    lost = Outcome(None, reason)
+    assert outcomes == [lost if word == item else Outcome(word, None) for word in words]
+    calls = path.read_text().split("\n")
+    assert calls.count(item) == 1
+    repeated = {word for word in calls if word and calls.count(word) > 1}
+    assert repeated <= set(words[:17])
+    assert repeated  # it was not alone in its message
+
+
+def test_many_slow_items_of_one_message_are_each_in_time():
+    """The time-out is that of an item: here a message takes longer."""
+    with WorkerPool("pool_tasks:nap", 1, timeout=1.0) as pool:
+        pool.map([0.0] * 20)  # they look quick
+        outcomes = pool.map([0.3] * 10)
+    assert [outcome.reason for outcome in outcomes] == [None] * 10
+    assert len({outcome.value for outcome in outcomes}) == 1  # by the same worker
 
 
 @pytest.mark.parametrize("size", [1, 3, 10])
@@ -198,8 +243,8 @@ def test_close_while_a_batch_runs():
 
 SCRIPT = """
 {first}
-from atomrl.workers import pool
-pool.GRACE = 0.2
+from atomrl.workers import pool, worker_process
+worker_process.GRACE = 0.2
 with pool.WorkerPool("pool_tasks:nap", 2, timeout={timeout}) as workers:
     workers.map([0.1, 0.1])
     print(*workers.pids(), flush=True)
@@ -218,7 +263,7 @@ def running_script(tmp_path, **parts):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(HERE)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])},
     ) as parent:
         pids = [int(word) for word in parent.stdout.readline().split()]
         assert len(pids) == 2
@@ -226,6 +271,7 @@ def running_script(tmp_path, **parts):
         yield parent, pids
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_workers_quietly(tmp_path):
     threads = "import torch; torch.set_num_threads(2); torch.randn(64, 64) @ torch.randn(64, 64)"
     with running_script(tmp_path, first=threads, timeout=60, then="workers.map([30, 30])") as (parent, pids):

@@ -46,5 +46,21 @@ def nap(seconds):
     return os.getpid()
 
 
+def span(seconds):
+    """When it began and ended."""
+    begin = time.monotonic()
+    time.sleep(seconds)
+    return begin, time.monotonic()
+
+
+def note(item):
+    """Take a while, and leave a line; `sleep` and `die` as above."""
+    path, word = item
+    with open(path, "a") as file:
+        file.write(f"{word}\n")
+    time.sleep(0.001)
+    return misbehave(word)
+
+
 def surroundings(_):
     return "torch" in sys.modules, os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"], os.getpid()
