@@ -9,10 +9,10 @@ from atomrl.util.errors import UserError
 from studies.cells import apart, cell, label, markdown, over_seeds
 from studies.steps import plan
 from studies.studies import STUDIES, Study, read_settings
-from studies.tables import Result
+from studies.tables import SeedResult
 
 
-def section(study: Study, result: Result, folder: Path) -> str:
+def section(study: Study, result: SeedResult, folder: Path) -> str:
     """The part of a study's report that compares it with `study.beside`.
 
     Args:
@@ -33,7 +33,7 @@ def section(study: Study, result: Result, folder: Path) -> str:
             f"{heading}\nNot compared: the same seeds of `{other.name}` have not been evaluated in the same folder. Run"
             f" `python -m results {other.name}`, then this study again with `--only-report`.\n"
         )
-    compared = Result.read(tables, ())
+    compared = SeedResult.read(tables, ())
     conditions = [
         {"profile": side.profile, "evaluator": side.evaluator, "conditions": side.conditions}
         | {"seeds": side.seeds, "samples": side.base.samples}
@@ -55,7 +55,7 @@ def section(study: Study, result: Result, folder: Path) -> str:
     )
 
 
-def table(name: str, result: Result, other_name: str, other: Result) -> str:
+def table(name: str, result: SeedResult, other_name: str, other: SeedResult) -> str:
     """Base, means over the seeds of both, and how many seeds of `result` are apart from their likes in `other`."""
     head = ["metric", f"rewarded in `{other_name}`", f"rewarded in `{name}`", "base"]
     head += [f"`{other_name}`", f"`{name}`", f"seeds of `{name}` apart"]

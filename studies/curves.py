@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
-from studies.subjects import Panel
+from studies.subjects import PlotPanel
 
 WINDOW = 9
 """Iterations of the running mean."""
@@ -29,7 +29,7 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 Array = NDArray[np.float64]
 
 
-def draw(logs: Mapping[int, Path], output: Path, panels: Sequence[Panel]) -> None:
+def draw(logs: Mapping[int, Path], output: Path, panels: Sequence[PlotPanel]) -> None:
     """Draw metrics.jsonl of each training seed. The same logs give the same bytes.
 
     Args:
@@ -61,7 +61,7 @@ def draw(logs: Mapping[int, Path], output: Path, panels: Sequence[Panel]) -> Non
     write_whole(output, buffer.getvalue())
 
 
-def series(rows: list[list[dict[str, float | None]]], panel: Panel) -> Array:
+def series(rows: list[list[dict[str, float | None]]], panel: PlotPanel) -> Array:
     """A logged number by seed and iteration, (seeds, iterations); NaN where there is none."""
     length = max(int(row["iteration"] or 0) for log in rows for row in log) + 1
     values = np.full((len(rows), length), np.nan)
@@ -87,7 +87,7 @@ def running_mean(values: Array, window: int = WINDOW) -> Array:
     return mean
 
 
-def _fill(axes: Axes, panel: Panel, values: Array, seeds: list[int]) -> None:
+def _fill(axes: Axes, panel: PlotPanel, values: Array, seeds: list[int]) -> None:
     """One panel; every line has an id, so that a program finds it in the SVG."""
     iterations = np.arange(values.shape[1])
     for place, seed in enumerate(seeds):

@@ -22,7 +22,7 @@ from types import FrameType
 from atomrl.util.errors import UserError
 from studies import records
 from studies.records import Record
-from studies.steps import Step, threads
+from studies.steps import StudyStep, threads
 
 POLL = 0.2
 """Seconds between two looks at the running steps."""
@@ -56,7 +56,7 @@ class Running:
         record: what was written down when it started.
     """
 
-    step: Step
+    step: StudyStep
     process: subprocess.Popen[bytes]
     started: float
     share: float
@@ -84,7 +84,7 @@ class Queue:
         jobs: steps that may run at once.
     """
 
-    def __init__(self, steps: Sequence[Step], folder: Path, jobs: int = 1) -> None:
+    def __init__(self, steps: Sequence[StudyStep], folder: Path, jobs: int = 1) -> None:
         if jobs < 1:
             raise UserError(f"--jobs {jobs}: must be at least 1")
         self.steps, self.folder, self.jobs = tuple(steps), folder, jobs
@@ -123,7 +123,7 @@ class Queue:
             finally:
                 self._stop()
 
-    def _start(self, pending: list[Step], lock: int) -> None:
+    def _start(self, pending: list[StudyStep], lock: int) -> None:
         """Start the first steps that need nothing of those that are not done, up to the number of jobs."""
         for step in tuple(pending):
             waits = {other.name for other in (*pending, *(one.step for one in self.running))}
@@ -131,7 +131,7 @@ class Queue:
                 pending.remove(step)
                 self._launch(step, lock)
 
-    def _launch(self, step: Step, lock: int) -> None:
+    def _launch(self, step: StudyStep, lock: int) -> None:
         """Start a step; it writes to its log and inherits the lock."""
         before = records.read(self.folder, step) or Record(step.command, ())
         now = records.commit()
@@ -155,7 +155,7 @@ class Queue:
         self.running.append(Running(step, process, time.monotonic(), step.output.share() or 0.0, record))
         self._say(step, f"{'continues' if more else 'starts'}: {step.command}  (log: {log})")
 
-    def _finish(self, one: Running, pending: Sequence[Step]) -> None:
+    def _finish(self, one: Running, pending: Sequence[StudyStep]) -> None:
         """Take a step that ended off the list; complain if it failed."""
         self._leave(one)
         code, step = one.process.returncode, one.step
@@ -188,14 +188,14 @@ class Queue:
         for one in tuple(self.running):
             self._leave(one)
 
-    def _report(self, pending: Sequence[Step]) -> None:
+    def _report(self, pending: Sequence[StudyStep]) -> None:
         """One line about each running step."""
         for one in self.running:
             share = one.step.output.share()
             done = "" if share is None else f"{100 * share:.0f} %, "
             self._say(one.step, f"{done}{duration(one.seconds)} since its start; {self._remaining(pending)}")
 
-    def _remaining(self, pending: Sequence[Step]) -> str:
+    def _remaining(self, pending: Sequence[StudyStep]) -> str:
         """Elapsed time, and what the steps before say about those to come."""
         known, unknown = 0.0, 0
         for one in self.running:
@@ -211,7 +211,7 @@ class Queue:
             text += f", about {duration(known / self.jobs)} left"
         return text + (f" and {unknown} step(s) of unknown length" if unknown else "")
 
-    def _expected(self, step: Step) -> float | None:
+    def _expected(self, step: StudyStep) -> float | None:
         """Seconds of a whole step, from running and recorded ones of its kind; None if there are none."""
         seconds = work = 0.0
         for other in self.steps:
@@ -224,10 +224,10 @@ class Queue:
                 seconds, work = seconds + (one.seconds + left) / (1 - one.share), work + one.step.work
         return step.work * seconds / work if work else None
 
-    def _log(self, step: Step) -> Path:
+    def _log(self, step: StudyStep) -> Path:
         return self.folder / "logs" / f"{step.name}.log"
 
-    def _say(self, step: Step, text: str) -> None:
+    def _say(self, step: StudyStep, text: str) -> None:
         print(f"[{self.steps.index(step) + 1}/{len(self.steps)}] {step.name} {text}", flush=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_json
-from studies.steps import Step
+from studies.steps import StudyStep
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,12 +30,12 @@ class Record:
     seconds: float = 0.0
 
 
-def path_of(folder: Path, step: Step) -> Path:
+def path_of(folder: Path, step: StudyStep) -> Path:
     """Where a step's record is."""
     return folder / "steps" / f"{step.name}.json"
 
 
-def read(folder: Path, step: Step) -> Record | None:
+def read(folder: Path, step: StudyStep) -> Record | None:
     """A step's record; None if it never ran in this folder, or got nowhere with another command.
 
     Raises:
@@ -56,7 +56,7 @@ def read(folder: Path, step: Step) -> Record | None:
     return None
 
 
-def write(folder: Path, step: Step, record: Record) -> None:
+def write(folder: Path, step: StudyStep, record: Record) -> None:
     """Save a step's record."""
     write_json(path_of(folder, step), asdict(record))
 

@@ -10,10 +10,10 @@ from atomrl.util.files import write_whole
 from studies import beside, curves, records
 from studies.queue import duration
 from studies.records import Record
-from studies.steps import Plan, Step, TrainedRun
+from studies.steps import Plan, StudyStep, TrainedRun
 from studies.studies import Settings, Study
 from studies.subjects import Further, Subject
-from studies.tables import Result
+from studies.tables import SeedResult
 
 INTERVALS = (
     "Value [95 % interval], shares in %. Base, single seeds and controls: over samples ({intervals})."
@@ -41,7 +41,7 @@ def write(study: Study, settings: Settings, plan: Plan, folder: Path, output: Pa
     Raises:
         UserError: a file of the study is missing, or the evaluations do not belong into one table.
     """
-    subject, result = study.subject, Result.read(plan.tables, plan.controls)
+    subject, result = study.subject, SeedResult.read(plan.tables, plan.controls)
     further = {table.heading: _beside(plan, table) for table in settings.further}
     steps = {step: records.read(folder, step) for step in plan.steps}
     curves.draw({seed: run.metrics for seed, run in plan.runs.items()}, output / f"{study.name}.svg", subject.panels)
@@ -73,13 +73,13 @@ def write(study: Study, settings: Settings, plan: Plan, folder: Path, output: Pa
     return path
 
 
-def _beside(plan: Plan, table: Further) -> Result:
+def _beside(plan: Plan, table: Further) -> SeedResult:
     """A further table of every evaluation."""
     tables = {seed: path.with_name(table.file) for seed, path in plan.tables.items()}
-    return Result.read(tables, [(n, path.with_name(table.file)) for n, path in plan.controls])
+    return SeedResult.read(tables, [(n, path.with_name(table.file)) for n, path in plan.controls])
 
 
-def _further(heading: str, table: Result, main: Result, subject: Subject) -> str:
+def _further(heading: str, table: SeedResult, main: SeedResult, subject: Subject) -> str:
     """A further table: who judged, what differs from the main one, the means, the failures."""
     changed = [f"{name}: {value}" for name, value in table.conditions.items() if main.conditions.get(name) != value]
     notes = [f"{table.base.samples:,} {subject.noun} a column; {subject.physics} by {table.evaluator}", *changed]
@@ -89,7 +89,9 @@ def _further(heading: str, table: Result, main: Result, subject: Subject) -> str
     return "\n".join(parts)
 
 
-def _head(study: Study, settings: Settings, plan: Plan, result: Result, steps: dict[Step, Record | None]) -> str:
+def _head(
+    study: Study, settings: Settings, plan: Plan, result: SeedResult, steps: dict[StudyStep, Record | None]
+) -> str:
     """Seeds, counts, judge, cost, commit."""
     time_step = settings.time_step if study.evaluation is None else study.evaluation.time_step
     changed = f" with `{' '.join(study.overrides)}`" if study.overrides else ""
@@ -114,7 +116,7 @@ def _head(study: Study, settings: Settings, plan: Plan, result: Result, steps: d
     return "\n".join(f"- {line}" for line in lines) + "\n"
 
 
-def _controls(subject: Subject, settings: Settings, plan: Plan, result: Result) -> str:
+def _controls(subject: Subject, settings: Settings, plan: Plan, result: SeedResult) -> str:
     """What best-of-N means here, and what it scored."""
     if not plan.controls:
         return ""
@@ -137,7 +139,7 @@ def _trained_seconds(run: TrainedRun) -> float:
     return float(sum(row["seconds_rollout"] + row["seconds_update"] for row in rows))
 
 
-def _step_line(step: Step, record: Record | None) -> str:
+def _step_line(step: StudyStep, record: Record | None) -> str:
     took = "" if record is None or not record.seconds else f", {duration(record.seconds)}"
     return f"- {step.name}{took}: `{step.command}`"
 

@@ -107,7 +107,7 @@ class TrainedRun:
 
 
 @dataclass(frozen=True)
-class Step:
+class StudyStep:
     """One command of the queue.
 
     Attributes:
@@ -145,7 +145,7 @@ class Plan:
         controls: (N, evaluation.json) of each best-of-N.
     """
 
-    steps: tuple[Step, ...]
+    steps: tuple[StudyStep, ...]
     runs: dict[int, TrainedRun]
     tables: dict[int, Path]
     controls: tuple[tuple[int, Path], ...]
@@ -164,11 +164,11 @@ def plan(study: Study, settings: Settings, folder: Path, jobs: int = 1) -> Plan:
     }
     named = any(override.lstrip("+").startswith("threads=") for override in study.overrides)
     extra = (f"threads={threads(jobs)}",) if jobs > 1 and not named else ()
-    steps: list[Step] = []
+    steps: list[StudyStep] = []
     tables = {}
     for seed, run in runs.items():
         words = ("-m", "atomrl", "train", *study.chosen, f"save_path={run.folder}", f"seed={seed}")
-        steps.append(Step(f"train-{seed}", "train", (*words, *study.overrides), run, extra=extra))
+        steps.append(StudyStep(f"train-{seed}", "train", (*words, *study.overrides), run, extra=extra))
         tables[seed] = run.table
         if study.evaluation is not None:
             tables[seed] = folder / f"evaluation-{seed}" / "evaluation.json"
@@ -191,7 +191,7 @@ def threads(jobs: int) -> int:
 
 def _evaluate(
     name: str, evaluation: Evaluation, settings: Settings, trained: tuple[int, TrainedRun], table: Path, n: int | None
-) -> Step:
+) -> StudyStep:
     """`atomrl evaluate` of a trained run, with best-of-n of the base if n is given."""
     seed, run = trained
     options = {
@@ -208,4 +208,4 @@ def _evaluate(
     words = ("-m", "atomrl", "evaluate", *(str(word) for pair in options.items() for word in pair))
     output = EvaluationTable(table, tuple(further.file for further in settings.further))
     extra = ("--keep", str(table.parent.parent / "kept"))  # the base is in all evaluations: sampled and relaxed once
-    return Step(name, "evaluate", words, output, (f"train-{seed}",), extra, work=2 + (n or 0))
+    return StudyStep(name, "evaluate", words, output, (f"train-{seed}",), extra, work=2 + (n or 0))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Panel:
+class PlotPanel:
     """One small plot of the training curves.
 
     Attributes:
@@ -62,7 +62,7 @@ class Subject:
     noun: str
     one: str
     physics: str
-    panels: tuple[Panel, ...]
+    panels: tuple[PlotPanel, ...]
     cost: tuple[str, ...]
     cost_note: str
     intervals: str
@@ -75,11 +75,11 @@ MOLECULES = Subject(
     one="molecule",
     physics="forces and energies",
     panels=(
-        Panel("reward", "reward, mean"),
-        Panel("rms_force", "RMS force, mean of evaluated, eV/Å"),
-        Panel("molecule_stability", "molecule stability, %", 100),
-        Panel("rdkit_validity", "validity (RDKit), %", 100),
-        Panel("kl_loss", "KL to the initial model (loss term / weight)"),
+        PlotPanel("reward", "reward, mean"),
+        PlotPanel("rms_force", "RMS force, mean of evaluated, eV/Å"),
+        PlotPanel("molecule_stability", "molecule stability, %", 100),
+        PlotPanel("rdkit_validity", "validity (RDKit), %", 100),
+        PlotPanel("kl_loss", "KL to the initial model (loss term / weight)"),
     ),
     cost=("uniqueness", "validity_x_uniqueness", "novelty"),
     cost_note="Diversity, novelty and composition.",
@@ -91,14 +91,14 @@ CRYSTALS = Subject(
     one="crystal",
     physics="energies above hull",
     panels=(  # no total reward: its normalised parts have the same mean in every iteration
-        Panel("raw_creativity", "creativity, mean"),
-        Panel("e_above_hull", "energy above hull, mean of evaluated, eV/atom"),
-        Panel("unique", "unique in the iteration, % of sound cells", 100),
-        Panel("novel", "novel, % of sound cells", 100),
-        Panel("composition_validity", "composition validity (SMACT), %", 100),
-        Panel("distinct_formulas", "distinct formulas, %", 100),
-        Panel("effective_elements", "effective number of elements"),
-        Panel("failed", "samples without a full score"),
+        PlotPanel("raw_creativity", "creativity, mean"),
+        PlotPanel("e_above_hull", "energy above hull, mean of evaluated, eV/atom"),
+        PlotPanel("unique", "unique in the iteration, % of sound cells", 100),
+        PlotPanel("novel", "novel, % of sound cells", 100),
+        PlotPanel("composition_validity", "composition validity (SMACT), %", 100),
+        PlotPanel("distinct_formulas", "distinct formulas, %", 100),
+        PlotPanel("effective_elements", "effective number of elements"),
+        PlotPanel("failed", "samples without a full score"),
     ),
     cost=(
         *("unique", "novel", "composition_validity", "structure_validity"),

@@ -64,7 +64,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Result:
+class SeedResult:
     """A study's evaluations, of one table of each: the main one or a further one.
 
     Attributes:
@@ -89,7 +89,7 @@ class Result:
     base_shift: float
 
     @classmethod
-    def read(cls, tables: Mapping[int, Path], controls: Sequence[tuple[int, Path]]) -> Result:
+    def read(cls, tables: Mapping[int, Path], controls: Sequence[tuple[int, Path]]) -> SeedResult:
         """Read a table by training seed, and (N, table) of each control.
 
         Raises:

@@ -24,7 +24,7 @@ from atomrl.structures.crystals import from_pymatgen
 from studies.__main__ import main
 from studies.steps import EvaluationTable
 from studies.subjects import CRYSTALS, MOLECULES
-from studies.tables import Result
+from studies.tables import SeedResult
 
 DEFINITIONS = {name: astuple(definition) for name, definition in METRICS.items()}
 FEATURES = ("structure_diversity", "composition_diversity")
@@ -134,10 +134,10 @@ def test_an_evaluation_leaves_the_files_that_a_study_waits_for(tmp_path):
     compare(both, {"msun"}, NoFiles(), SamplePlan(9, 50, 7), "command", tmp_path)
     assert output.whole()
     for table in CRYSTALS.further:
-        result = Result.read({0: tmp_path / table.file}, ())
+        result = SeedResult.read({0: tmp_path / table.file}, ())
         assert [column.estimates["unique"].value for column in (result.base, *result.trained)] == [0.25, 0.75]
         assert result.rewarded == {"msun"}
-    assert Result.read({0: output.path}, ()).base.estimates["unique"].value == 0.5
+    assert SeedResult.read({0: output.path}, ()).base.estimates["unique"].value == 0.5
 
 
 def test_report_of_crystals(runs):

@@ -10,7 +10,7 @@ from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 from studies.cells import apart, cell, label, over_seeds
 from studies.subjects import MOLECULES
-from studies.tables import ELEMENTS, Result
+from studies.tables import ELEMENTS, SeedResult
 
 BASE = {"molecule_stability": (0.1, 0.08, 0.12), "rms_force_median": (3.0, 2.8, 3.2)}
 
@@ -36,7 +36,7 @@ def rows(markdown):
 
 
 def test_main_table(study):
-    found = rows(Result.read(*study).main_table())
+    found = rows(SeedResult.read(*study).main_table())
     head = found["metric"]
     stable = dict(zip(head, found["molecule stability ↑, %"], strict=True))
     assert stable["rewarded"] == "yes"
@@ -53,7 +53,7 @@ def test_main_table(study):
 
 
 def test_seed_and_cost_tables(study):
-    result = Result.read(*study)
+    result = SeedResult.read(*study)
     assert rows(result.seed_table())["molecule stability ↑, %"] == [
         *("10.0 [8.0, 12.0] / 100 samples", "20.0 [18.0, 22.0] / 100 samples", "30.0 [28.0, 32.0] / 100 samples"),
         *("10.0 [8.0, 12.0] / 100 samples", "25.0 [24.0, 29.0] / 100 samples"),
@@ -78,7 +78,7 @@ def test_of_many_elements_those_that_moved_have_rows(tmp_path):
     before = dict.fromkeys(symbols, 10)
     after = before | {"Na": 20, "Zr": 0}
     columns = {"base": column(elements=before), "trained": column(elements=after)}
-    result = Result.read({0: write(tmp_path, "one", evaluation({"base": BASE, "trained": BASE}, columns))}, ())
+    result = SeedResult.read({0: write(tmp_path, "one", evaluation({"base": BASE, "trained": BASE}, columns))}, ())
     assert result.moved_elements()[:2] == ("Na", "Zr")
     cost = rows(result.cost_table(MOLECULES))
     assert sum(name.startswith("share of ") and name.endswith("atoms, %") for name in cost) == ELEMENTS == 12
@@ -115,16 +115,16 @@ def test_what_does_not_belong_together_is_refused(study, tmp_path):
     ):
         other = write(tmp_path, "other", table | change)
         with pytest.raises(UserError, match=message):
-            Result.read({**seeds, 1: other}, controls)
+            SeedResult.read({**seeds, 1: other}, controls)
     with pytest.raises(UserError, match="run the queue"):
-        Result.read({0: tmp_path / "none.json"}, ())
+        SeedResult.read({0: tmp_path / "none.json"}, ())
     (tmp_path / "cut.json").write_text("{")
     with pytest.raises(UserError, match="is not JSON"):
-        Result.read({0: tmp_path / "cut.json"}, ())
+        SeedResult.read({0: tmp_path / "cut.json"}, ())
 
 
 def test_another_base_is_noticed(study, tmp_path):
     seeds, _ = study
     moved = evaluation({"base": BASE | {"molecule_stability": (0.11, 0.08, 0.12)}, "trained": {}})
-    result = Result.read({0: seeds[0], 1: write(tmp_path, "moved", moved)}, ())
+    result = SeedResult.read({0: seeds[0], 1: write(tmp_path, "moved", moved)}, ())
     assert result.base_shift == pytest.approx(0.01 / 0.11)

@@ -14,7 +14,7 @@ import pytest
 from atomrl.util.errors import UserError
 from studies.queue import Queue, StepFailedError
 from studies.records import read
-from studies.steps import Step, TrainedRun
+from studies.steps import StudyStep, TrainedRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,7 +41,7 @@ def step(folder, name, code="", after=(), end="done"):
         "import sys, time, pathlib; folder = pathlib.Path(sys.argv[1]); more = sys.argv[2:]\n"
         f"(folder / 'order').open('a').write('{name} ')\n{code}\n(folder / '{name}').write_text('{end}')"
     )
-    return Step(name, "fake", ("-c", script, str(folder)), OneFile(folder / name), after)
+    return StudyStep(name, "fake", ("-c", script, str(folder)), OneFile(folder / name), after)
 
 
 def order(folder):

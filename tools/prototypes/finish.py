@@ -29,7 +29,7 @@ from tools.prototypes.selection import (
     HIGHEST_ABOVE_HULL,
     LOWEST_FORMATION_ENERGY,
     VOLUME_PER_ATOM,
-    Crystal,
+    SelectedCrystal,
     Selection,
     element_energies,
     select,
@@ -96,7 +96,7 @@ def split_of(formula: str, seed: int) -> int:
     return sum(share >= bound for bound in list(accumulate(SHARES))[:-1])
 
 
-def _tensors(crystals: list[Crystal], prototypes: list[str], splits: list[int]) -> dict[str, Tensor]:
+def _tensors(crystals: list[SelectedCrystal], prototypes: list[str], splits: list[int]) -> dict[str, Tensor]:
     """The arrays of `load.PrototypeSet`."""
     structures = [crystal.structure for crystal in crystals]
     place = {label: index for index, label in enumerate(prototypes)}

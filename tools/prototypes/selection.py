@@ -42,7 +42,7 @@ CHUNK = 200
 
 
 @dataclass(frozen=True)
-class Crystal:
+class SelectedCrystal:
     """A relaxed structure on its way into the set.
 
     Attributes:
@@ -77,7 +77,7 @@ class Selection:
         hull: of all plausible structures; also of molecules in boxes, which are no crystals.
     """
 
-    crystals: list[Crystal]
+    crystals: list[SelectedCrystal]
     dropped: dict[str, int]
     hull: Hull
 
@@ -115,7 +115,7 @@ def select(records: Sequence[dict[str, Any]], hull_key: HullKey) -> Selection:
             continue
         cell = canonical(primitive(structure, SYMMETRY_TOLERANCE))
         crystals.append(
-            Crystal(cell, record["prototype"], record["energy"], record["spacegroup"], energy, max(0.0, above))
+            SelectedCrystal(cell, record["prototype"], record["energy"], record["spacegroup"], energy, max(0.0, above))
         )
     kept = _distinct(crystals)
     dropped["duplicate"] += len(crystals) - len(kept)
@@ -146,10 +146,10 @@ def _fault(structure: Structure) -> str | None:
     return "contact" if (distances < CONTACT * (radii[first] + radii[second])).any() else None
 
 
-def _distinct(crystals: Iterable[Crystal]) -> list[Crystal]:
+def _distinct(crystals: Iterable[SelectedCrystal]) -> list[SelectedCrystal]:
     """One of each set of matching structures, the lowest in energy; matched within a reduced formula only."""
     matcher = StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)
-    buckets: defaultdict[str, list[Crystal]] = defaultdict(list)
+    buckets: defaultdict[str, list[SelectedCrystal]] = defaultdict(list)
     for crystal in sorted(crystals, key=lambda crystal: crystal.energy):
         kept = buckets[crystal.formula]
         if not any(matcher.fit(crystal.structure, other.structure) for other in kept):

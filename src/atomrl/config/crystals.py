@@ -48,7 +48,7 @@ class CrystalReward(RewardSection):
         return self.components
 
 
-class CrystalEvaluation(EvaluationSection):
+class CrystalEvaluationSection(EvaluationSection):
     """The before/after table that a run ends with."""
 
     relaxed: CountOrNone = 0
@@ -64,4 +64,4 @@ class CrystalConfig(Config):
     best_checkpoint_metric: str = "raw_reward"
     model: CrystalModel = CrystalModel()
     reward: CrystalReward = CrystalReward()
-    evaluation: CrystalEvaluation = CrystalEvaluation()
+    evaluation: CrystalEvaluationSection = CrystalEvaluationSection()

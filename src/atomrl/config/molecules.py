@@ -144,6 +144,7 @@ class MoleculeConfig(Config):
     """A run on molecules; all keys of `Config`, and those of its sections here."""
 
     domain: Literal["molecules"] = "molecules"
+    best_checkpoint_metric: str = "molecule_stability"
     reward: MoleculeReward = MoleculeReward()
     train: MoleculeTrain = MoleculeTrain()
     log: MoleculeLog = MoleculeLog()

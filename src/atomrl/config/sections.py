@@ -269,7 +269,7 @@ class Config(Options):
     """Hours after which the run stops; null: never."""
     save_every: Count = 1
     """Iterations between saves of checkpoint_latest.pth."""
-    best_checkpoint_metric: str = "molecule_stability"
+    best_checkpoint_metric: str = "reward"
     """Which logged number says what `best` is."""
     best_checkpoint_mode: Literal["max", "min"] = "max"
     """Whether more of it is better, or less."""

@@ -30,6 +30,7 @@ class Domain(ABC, Generic[M, C]):
         noun: of samples, for messages.
         formats: endings of the files that `export` writes, the usual one first.
         time_step: T of a walk where nobody says another.
+        shown: numbers of the log that stand beside a training's progress bar.
         card_entry: what the card of a model of this domain has, and no other's.
     """
 
@@ -38,6 +39,7 @@ class Domain(ABC, Generic[M, C]):
     formats: tuple[str, ...]
     time_step: int
     card_entry: str
+    shown: tuple[str, ...]
 
     @abstractmethod
     def load(self, stored: Stored, config: C) -> M:

@@ -15,7 +15,7 @@ from atomrl.core.protocols import Reward
 from atomrl.core.records import Prompts, Structures
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.evaluation.best_of import best_of_n
-from atomrl.evaluation.crystals import CrystalMetrics, evaluate_crystals
+from atomrl.evaluation.crystals import CrystalScorecard, evaluate_crystals
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
@@ -160,7 +160,7 @@ class CrystalPanel(Panel):
 
     def _metrics(
         self, verdicts: CrystalVerdicts, physics: HullProvider, geometry: str, features: str = "none"
-    ) -> CrystalMetrics:
+    ) -> CrystalScorecard:
         """The summary."""
         return evaluate_crystals(
             verdicts,
@@ -171,7 +171,7 @@ class CrystalPanel(Panel):
             tolerances=self.matching.matcher.tolerances,
         )
 
-    def _relaxed(self, structures: Structures, kept: KeptSamples | None) -> CrystalMetrics:
+    def _relaxed(self, structures: Structures, kept: KeptSamples | None) -> CrystalScorecard:
         """Some samples, relaxed, judged."""
         generator = torch.Generator().manual_seed(CHOICE_SEED)
         rows = torch.randperm(len(structures), generator=generator)[: self.relaxed].sort().values

@@ -59,6 +59,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
     formats = ("extxyz", "cif")
     time_step = 50
     card_entry = "denoiser"
+    shown = ("raw_reward", "unique", "novel")
 
     def load(self, stored: Stored, config: CrystalConfig) -> CrystalBackbone:
         """The backbone, with the sampler that the configuration names."""

@@ -43,6 +43,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
     formats = ("extxyz", "sdf")
     time_step = 100
     card_entry = "backbone"
+    shown = ("reward", "molecule_stability", "atom_stability")
 
     def load(self, stored: Stored, config: MoleculeConfig) -> Backbone:
         """The backbone."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from ase.data import chemical_symbols
 
-from atomrl.evaluation.definition import SKIPPED, Definition, Metrics
+from atomrl.evaluation.definition import SKIPPED, Definition, Scorecard
 from atomrl.matching.matcher import Tolerances
 from atomrl.measures.bootstrap import RESAMPLES, Estimate, mean, median, proportion
 from atomrl.measures.crystal_validity import describe
@@ -65,7 +65,7 @@ SHARES = {
 DIVERSITIES = {"structure_diversity": "structure_features", "composition_diversity": "composition_features"}
 
 
-CrystalMetrics = Metrics[CrystalVerdicts]
+CrystalScorecard = Scorecard[CrystalVerdicts]
 """The verdict on a set of crystals."""
 
 
@@ -79,7 +79,7 @@ def evaluate_crystals(
     tolerances: Tolerances | None = None,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> CrystalMetrics:
+) -> CrystalScorecard:
     """Sum up the verdicts on B independent samples.
 
     Args:
@@ -98,7 +98,7 @@ def evaluate_crystals(
     if not len(samples):
         raise UserError("cannot evaluate 0 crystals: give at least one sample")
     match = tolerances or Tolerances()
-    return CrystalMetrics(
+    return CrystalScorecard(
         definitions={**METRICS, **component_definitions(samples.components)},
         profile=PROFILE,
         conditions={

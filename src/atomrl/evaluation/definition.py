@@ -33,7 +33,7 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class Metrics(Generic[S]):
+class Scorecard(Generic[S]):
     """The verdict on a set of samples, of molecules or crystals.
 
     Attributes:

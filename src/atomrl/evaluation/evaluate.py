@@ -14,7 +14,7 @@ from atomrl.core.prompts import PromptPlan, SizeDistribution, cut_into_buckets
 from atomrl.core.protocols import DiffusionPolicy, Model
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import RolloutConfig, rollout
-from atomrl.evaluation.definition import Metrics
+from atomrl.evaluation.definition import Scorecard
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.table import Column, Comparison
@@ -135,7 +135,7 @@ def compare(
         folder: is made if it is not there.
     """
 
-    def columns(metrics: Mapping[str, Metrics[Any]]) -> list[Column]:
+    def columns(metrics: Mapping[str, Scorecard[Any]]) -> list[Column]:
         return [Column(label, of_one, (plan.seed,), command, plan.time_step) for label, of_one in metrics.items()]
 
     main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)

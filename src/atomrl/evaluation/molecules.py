@@ -23,7 +23,7 @@ from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
-from atomrl.evaluation.definition import SKIPPED, Definition, Metrics
+from atomrl.evaluation.definition import SKIPPED, Definition, Scorecard
 from atomrl.measures.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
 from atomrl.measures.forces import reference_energies, stack_results
 from atomrl.measures.measure import component_metric
@@ -85,7 +85,7 @@ class Samples:
         return len(self.sizes)
 
 
-MoleculeMetrics = Metrics[Samples]
+MoleculeScorecard = Scorecard[Samples]
 """The verdict on a set of molecules."""
 
 
@@ -99,7 +99,7 @@ def evaluate_molecules(
     evaluator: str,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> MoleculeMetrics:
+) -> MoleculeScorecard:
     """Judge B independent samples.
 
     Args:
@@ -120,7 +120,7 @@ def evaluate_molecules(
     samples = _per_sample(structures, records, results, references, training)
     elements = torch.bincount(structures.numbers[structures.mask], minlength=1)
     failures = {"force_field": samples.force_reasons, "rdkit": samples.rdkit_reasons}
-    return MoleculeMetrics(
+    return MoleculeScorecard(
         definitions=METRICS,
         profile=PROFILE,
         conditions={
@@ -223,8 +223,8 @@ def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict
 
 
 def with_components(
-    metrics: MoleculeMetrics, values: Mapping[str, Tensor], seed: int = 0, resamples: int = RESAMPLES
-) -> MoleculeMetrics:
+    metrics: MoleculeScorecard, values: Mapping[str, Tensor], seed: int = 0, resamples: int = RESAMPLES
+) -> MoleculeScorecard:
     """The verdict with a row for each component of the user's: the mean of what it computed.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.core.records import Prompts, Structures
-from atomrl.evaluation.definition import Metrics
+from atomrl.evaluation.definition import Scorecard
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.util.closeable import Closing
 
@@ -24,9 +24,9 @@ class Judged:
         further: other summaries by title, e.g. of the relaxed samples, or of a second judge.
     """
 
-    metrics: Metrics[Any]
+    metrics: Scorecard[Any]
     samples: Any
-    further: Mapping[str, Metrics[Any]] = field(default_factory=dict)
+    further: Mapping[str, Scorecard[Any]] = field(default_factory=dict)
 
 
 class Panel(Closing, ABC):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from atomrl.evaluation.definition import Definition, Metrics
+from atomrl.evaluation.definition import Definition, Scorecard
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 
@@ -28,7 +28,7 @@ class Column:
     """
 
     label: str
-    metrics: Metrics[Any]
+    metrics: Scorecard[Any]
     seeds: tuple[int, ...]
     command: str
     time_step: int

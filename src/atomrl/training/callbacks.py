@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,10 +151,14 @@ class Limits(Callback):
 
 
 class Progress(Callback):
-    """Says after the first iteration how long the run will take; then a progress bar on a terminal."""
+    """Says after the first iteration how long the run will take; then a progress bar on a terminal.
 
-    def __init__(self) -> None:
-        self.started = 0.0
+    Args:
+        shown: names of the numbers beside the bar, as far as they are logged.
+    """
+
+    def __init__(self, shown: Sequence[str] = ("reward",)) -> None:
+        self.shown, self.started = tuple(shown), 0.0
         self.bar: tqdm[int] | None = None
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -173,11 +177,7 @@ class Progress(Callback):
             )
             self.bar = bar(range(left), "train", total=left, leave=True)
             return
-        shown = {
-            name: trainer.callback_metrics[name]
-            for name in ("reward", "molecule_stability", "atom_stability")
-            if name in trainer.callback_metrics
-        }
+        shown = {name: trainer.callback_metrics[name] for name in self.shown if name in trainer.callback_metrics}
         self.bar.set_postfix({name: f"{float(value):.3f}" for name, value in shown.items()}, refresh=False)
         self.bar.update()
 

@@ -121,7 +121,7 @@ def _fit(
 ) -> None:
     """Let Lightning drive the iterations."""
     assert isinstance(module, lightning.LightningModule)
-    interruption, snapshots = Interruption(), Snapshots()
+    interruption, snapshots, _progress = Interruption(), Snapshots(), Progress(domain_of(config).shown)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -131,7 +131,12 @@ def _fit(
             max_epochs=config.dataloader.epoches,
             default_root_dir=folder,
             logger=_loggers(config, folder, first),
-            callbacks=[interruption, Progress(), Limits(config), Checkpoints(folder, config, snapshots)],
+            callbacks=[
+                interruption,
+                Progress(domain_of(config).shown),
+                Limits(config),
+                Checkpoints(folder, config, snapshots),
+            ],
             plugins=[snapshots, LightningEnvironment()],  # not what it makes of Slurm's variables, see `processes`
             enable_checkpointing=False,
             enable_progress_bar=False,
