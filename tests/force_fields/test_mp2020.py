@@ -4,11 +4,16 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from crystal_samples import PEROVSKITE, ROCK_SALT, SILICON, TRICLINIC
 from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.entries.computed_entries import ComputedStructureEntry
 
+from atomrl.data.prototype_set import load_prototypes
+from atomrl.force_fields import mp2020
 from atomrl.force_fields.mp2020 import likely_oxidation_states, mp2020_correction
 from atomrl.structures.cells import to_arrays
+from atomrl.structures.crystals import to_crystals
 
 OXIDE, PEROXIDE, CHLORIDE, SULFIDE = -0.687, -0.465, -0.614, -0.503
 IRON_IN_OXIDES, NICKEL_IN_OXIDES = -2.256, -2.541
@@ -82,3 +87,42 @@ def test_a_large_formula_takes_no_time():
     started = time.perf_counter()
     assert likely_oxidation_states("Fe20Mn13Cr15V17Mo11O96F12S4")["O"] == -2
     assert time.perf_counter() - started < 2
+
+
+def plain_correction(structure):
+    """By the scheme itself, which guesses the oxidation states."""
+    values = mp2020._hubbard_values(structure)
+    parameters = {"run_type": "GGA+U" if values else "GGA", "hubbards": values, "software": "none"}
+    entry = ComputedStructureEntry(structure, 0.0, parameters=parameters)
+    return sum(adjustment.value for adjustment in mp2020._scheme().get_adjustments(entry))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_small_formulas_are_corrected_as_pymatgen_does():
+    draw = np.random.default_rng(0)
+    rows = torch.from_numpy(draw.choice(4376, 150, replace=False))
+    elements = np.array(["H", "Li", "Si", "S", "O", "F", "Cl", "N", "Se", "Fe", "Mn", "Ti", "Cu", "La"])
+    mixed = [
+        spread_out(**{str(symbol): int(draw.integers(1, 5)) for symbol in draw.choice(elements, 4, replace=False)})
+        for _ in range(150)
+    ]
+    known = [
+        Structure(crystal.lattice, crystal.numbers.tolist(), crystal.frac_coords)
+        for crystal in to_crystals(load_prototypes().structures(rows))
+    ]
+    for structure in [*known, *mixed]:
+        expected = plain_correction(structure)
+        assert mp2020_correction(to_arrays(structure)) == pytest.approx(expected, abs=1e-9), structure.formula
+
+
+def test_the_scheme_does_not_try_all_combinations(monkeypatch):
+    """Of ten elements' states there are thousands."""
+    guess = Composition.oxi_state_guesses
+
+    def small(composition, *args, **options):
+        assert len(composition) < 3
+        return guess(composition, *args, **options)
+
+    monkeypatch.setattr(Composition, "oxi_state_guesses", small)
+    crystal = to_arrays(spread_out(Fe=1, Mn=1, Cr=1, V=1, Mo=1, Co=1, Cu=1, Ni=1, W=1, Ti=1, O=9))
+    assert mp2020_correction(crystal) < 9 * OXIDE

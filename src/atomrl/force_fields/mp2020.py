@@ -24,13 +24,13 @@ with extra("crystals"):
 MP2020 = "MP2020"
 """Name of the scheme, for the key of a hull."""
 
-GUESSED_ATOMS = 20
-"""Atoms of the largest reduced formula whose oxidation states the scheme guesses itself. In a larger one it calls the
-most electronegative element the only anion, which costs Li14Cl4O5 the correction of chlorine, 0.11 eV/atom."""
-
 
 def mp2020_correction(crystal: Crystal) -> float:
     """What to add to the raw energy of a cell, eV.
+
+    `likely_oxidation_states` tells which elements are anions. The scheme's own guess is the same, but it tries all
+    combinations, which takes long for many elements, and gives up beyond 20 atoms in the reduced formula: there only
+    the most electronegative element would be an anion, which costs Li14Cl4O5 the correction of chlorine, 0.11 eV/atom.
 
     It depends on the composition, and on the geometry by class only: whether oxygen is an oxide, peroxide, superoxide
     or ozonide, whether sulfur is a sulfide. Forces and stress do not change.
@@ -48,9 +48,7 @@ def mp2020_correction(crystal: Crystal) -> float:
             "hubbards": values,
             "software": "none",  # there are no VASP pseudopotentials to check
         }
-        data: dict[str, object] = {}
-        if structure.composition.reduced_composition.num_atoms > GUESSED_ATOMS:
-            data["oxidation_states"] = likely_oxidation_states(structure.composition.reduced_formula)
+        data = {"oxidation_states": likely_oxidation_states(structure.composition.reduced_formula)}
         entry = ComputedStructureEntry(structure, 0.0, parameters=parameters, data=data)
         return float(sum(adjustment.value for adjustment in scheme.get_adjustments(entry)))
 
