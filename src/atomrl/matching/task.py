@@ -37,7 +37,8 @@ class Compare(NamedTuple):
     """Pairs of reduced crystals: does any of them match?
 
     Attributes:
-        pairs: of one reduced formula and equal numbers of atoms; compared in order until one matches.
+        pairs: of one reduced formula and equal numbers of atoms, (reference, crystal) or (earlier, later); compared in
+            order until one matches.
         ltol: tolerance of lengths, relative.
         stol: tolerance of sites, in units of (volume / atoms)^(1/3).
         angle_tol: tolerance of angles, degrees.
