@@ -4,10 +4,15 @@ import time
 
 import numpy as np
 import pytest
+import torch
+from ase.data import chemical_symbols
 from pymatgen.core import Composition
 from smact.screening import smact_validity
 
+from atomrl.data.prototype_set import load_prototypes
+from atomrl.matching.matcher import reduced_formula
 from atomrl.measures.crystal_validity import composition_valid, describe
+from atomrl.structures.crystals import to_crystals
 from atomrl.util.errors import UserError
 
 pytestmark = pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
@@ -70,9 +75,8 @@ def test_the_set_is_named():
         composition_valid(formula_of("NaCl"), "smact99")
 
 
-def test_the_states_are_not_filtered():
-    """As published: `oxidation_states_set='icsd24'`. Without it SMACT leaves out rare states, and verdicts change."""
-    changed = ["Ag3O4", "Cs3Sb"]
+def test_the_set_is_not_the_default_of_smact():
+    """As published: `oxidation_states_set='icsd24'`. Without it SMACT counts rarer states too, and verdicts change."""
     changed = [
         text
         for text in ("AgO", "CoS2", "CrS2", "CsO2", "FeO3", "NiF4", "Ag2F3", "TlCl2", "PbI3", "CuF4", "MoBr4")
@@ -81,3 +85,33 @@ def test_the_states_are_not_filtered():
     assert changed
     for text in changed:
         assert composition_valid(formula_of(text)) == smact_validity(text, oxidation_states_set="icsd24")
+
+
+@pytest.mark.parametrize("text", ["B5Co2", "B2Zn5", "PSb2", "AsSb2", "CF5O"])
+def test_states_that_few_entries_report_do_not_count(text):
+    assert smact_validity(text)
+    assert not smact_validity(text, oxidation_states_set="icsd24")
+    assert not composition_valid(formula_of(text))
+
+
+def mutated(formula, draw):
+    """One atom more of an element, and of every other formula an atom of any element too."""
+    counts = dict(formula)
+    counts[int(draw.choice(list(counts)))] += 1
+    if draw.random() < 0.5:
+        added = int(draw.integers(1, 100))
+        counts[added] = counts.get(added, 0) + 1
+    return tuple(sorted(counts.items()))
+
+
+def test_agrees_with_the_published_call_on_real_and_unbalanced_formulas():
+    crystals = load_prototypes()
+    draw = np.random.default_rng(0)
+    real = [reduced_formula(crystal) for crystal in to_crystals(crystals.structures(torch.arange(0, 4376, 14)))]
+    formulas = [*real, *(mutated(formula, draw) for formula in real)]
+    compositions = [Composition({chemical_symbols[z]: count for z, count in formula}) for formula in formulas]
+    expected = [smact_validity(composition, oxidation_states_set="icsd24") for composition in compositions]
+    assert len(real) > 300
+    assert 50 < expected.count(False) < 500
+    assert [composition_valid(formula) for formula in formulas] == expected
+    assert [smact_validity(composition) for composition in compositions] != expected

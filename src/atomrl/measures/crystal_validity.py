@@ -24,10 +24,11 @@ from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
 
 OXIDATION_STATES = "icsd24"
-"""The published set: `smact_validity(..., oxidation_states_set="icsd24")`, all states that the database reports.
+"""The published set: `smact_validity(..., oxidation_states_set="icsd24")`, SMACT's list of the states that more than 5
+entries of the ICSD of 2024 report.
 
-Without that argument `smact_validity` leaves out states that fewer than 3 entries report, which changes one verdict in
-twenty. Earlier papers used `smact14`."""
+Without that argument `smact_validity` counts states of 3 entries on and lets more through: one verdict in twenty or
+thirty changes. Earlier papers used `smact14`, which also lets more through."""
 
 SETS = {name: f"oxidation_states_{name}" for name in (OXIDATION_STATES, "icsd16", "smact14")}
 """Names of the sets, and SMACT's attribute of an element."""
