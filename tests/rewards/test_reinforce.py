@@ -230,3 +230,43 @@ def test_documented_normalize() -> None:
     assert torch.allclose(reward.normalize(rewards), normalize(rewards, "std"))
     grouped = reward.normalize(rewards, torch.tensor([0, 0, 1, 1]))
     assert torch.allclose(grouped[:2], normalize(rewards[:2], "std"))
+
+
+def test_the_raw_total_can_be_compared_between_batches(batch: tuple[Structures, Prompts]) -> None:
+    levels = iter((0.0, 3.0))
+
+    def shifted(structures: list) -> list[float]:
+        level = next(levels)
+        return [level + value for value in density(structures)]
+
+    reward = ReinforceReward([CustomReward(shifted, weight=2.0, normalize_fn="std"), CustomReward(density)])
+    means = []
+    for _ in range(2):
+        diagnostics = reward.score(*batch).diagnostics
+        raw = 2 * diagnostics["raw_shifted"] + diagnostics["raw_density"]
+        assert torch.allclose(diagnostics["raw_reward"], raw)
+        means.append({name: float(diagnostics[name].mean()) for name in ("raw_reward", "reward")})
+    assert means[1]["raw_reward"] == pytest.approx(means[0]["raw_reward"] + 6.0)
+    assert means[1]["reward"] == pytest.approx(means[0]["reward"])
+
+
+def test_a_sample_without_a_value_counts_as_the_worst_in_the_raw_total(
+    degenerate: tuple[Structures, Prompts],
+) -> None:
+    reward = ReinforceReward([CustomReward(lambda structures: [-value for value in density(structures)], weight=2.0)])
+    table = reward.score(*degenerate)
+    [raw] = [values for name, values in table.diagnostics.items() if name not in ("reward", "raw_reward")]
+    known = raw[raw.isfinite()]
+    assert len(known) == len(raw) - 2
+    total = table.diagnostics["raw_reward"]
+    assert torch.equal(total[raw.isfinite()], 2 * known)
+    assert total[raw.isnan()].tolist() == [2 * float(known.min())] * 2
+
+
+def test_a_component_called_reward_does_not_take_the_place_of_the_total(batch: tuple[Structures, Prompts]) -> None:
+    def reward(structures: list) -> list[float]:
+        return density(structures)
+
+    table = ReinforceReward([CustomReward(reward, weight=3.0)]).score(*batch)
+    assert table.channels.keys() == {"reward_#2"}
+    assert torch.allclose(table.diagnostics["raw_reward"], 3 * table.diagnostics["raw_reward_#2"])

@@ -178,3 +178,19 @@ def test_the_learning_rate_follows_the_configured_schedule() -> None:
     assert [factor(step) for step in (0, 3, 10, 15, 20)] == pytest.approx([0.25, 1, 1, 0.55, 0.1])
     assert scheduler.base_lrs == [0.5]
     assert made["optimizer"].defaults["betas"] == (0.8, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kept"),
+    [
+        ({"best": 9.0}, "raw_reward", False),  # of a version that compared the normalised reward
+        ({"best": 9.0}, "reward", True),
+        ({"best": 9.0, "metric": "reward", "mode": "max"}, "reward", True),
+        ({"best": 9.0, "metric": "reward", "mode": "max"}, "raw_reward", False),
+        ({"best": 9.0, "metric": "reward", "mode": "min"}, "reward", False),
+    ],
+)
+def test_a_best_value_of_another_number_does_not_count(before: dict, now: str, kept: bool, tmp_path: Path) -> None:
+    saving = Checkpoints(tmp_path, load_config("demo", [f"best_checkpoint_metric={now}"]), Snapshots())
+    saving.load_state_dict(before)
+    assert (saving.best == 9.0) == kept

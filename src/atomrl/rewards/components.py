@@ -48,6 +48,9 @@ __all__ = [
 
 TOO_FEW = "too_few_samples"
 
+TOTAL = "reward"
+"""Name of the sum of the components."""
+
 
 class RewardComponent(ABC):
     """One part of a reward.
@@ -377,9 +380,12 @@ class CompositionDiversityReward(DiversityReward):
 
 
 def unique_names(components: Sequence[RewardComponent]) -> tuple[str, ...]:
-    """A channel name for each component; equal ones are numbered from the second on."""
-    names: list[str] = []
+    """A channel name for each component; equal ones are numbered from the second on.
+
+    `reward` is the total's name, in `raw_reward`: a component of that name counts as the second.
+    """
+    names = [TOTAL]
     for component in components:
         count = sum(name == component.name or name.startswith(f"{component.name}_#") for name in names)
         names.append(component.name if not count else f"{component.name}_#{count + 1}")
-    return tuple(names)
+    return tuple(names[1:])

@@ -104,8 +104,9 @@ class ReinforceReward:
         """Channels, weighed and normalised over the batch, (B,) float64 on the CPU.
 
         Diagnostics: `reward`, their sum; `raw_<name>`, what a component computed; `raw_reward`, the weighted sum of
-        these, to which a component without a value adds nothing: unlike `reward`, whose mean a normalisation fixes, it
-        can be compared between iterations; and the metrics that are one number per sample.
+        these: unlike `reward`, whose mean a normalisation fixes, it can be compared between iterations; and the metrics
+        that are one number per sample. In `raw_reward` a component without a value for a sample counts with the worst
+        one that it has in the batch, so that failing does not pay; NaN if it has none.
 
         A sample whose cell is not sound is worth a component's `failed_value`, or NaN; its reason is that of the check.
         Samples are looked at in the order of their ids, so that which of two equal ones is the first does not depend on
@@ -146,10 +147,9 @@ class ReinforceReward:
         return RewardTable(channels, merged, diagnostics=diagnostics, seconds=seconds)
 
     def _totals(self, channels: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The diagnostics `reward`, the sum of the channels, and `raw_reward`, of those raw values that there are."""
-        values = torch.stack([self.weights[name] * raw[f"raw_{name}"] for name in self.names])
-        raw_reward = torch.where(values.isnan().all(0), torch.nan, values.nansum(0))
-        return {"reward": torch.stack(list(channels.values())).sum(0), "raw_reward": raw_reward}
+        """The diagnostics `reward`, the sum of the channels, and `raw_reward`, that of the weighed raw values."""
+        values = torch.stack([_worst_filled(self.weights[name] * raw[f"raw_{name}"]) for name in self.names])
+        return {"reward": torch.stack(list(channels.values())).sum(0), "raw_reward": values.sum(0)}
 
     def normalize(self, rewards: Tensor, group_ids: Tensor | None = None) -> Tensor:
         """Advantages: rewards (B,) normalised over the batch, or in groups where `group_ids` (B,) are given."""
@@ -234,3 +234,9 @@ def _scaled(name: str, component: RewardComponent, raw: Tensor, weighed: bool) -
             f"normalize_fn={component.normalize_fn} and weight={component.weight}; return smaller numbers"
         )
     return scaled
+
+
+def _worst_filled(values: Tensor) -> Tensor:
+    """Values (B,) with the smallest in place of NaN; all NaN if there is none."""
+    known = values[values.isfinite()]
+    return values.nan_to_num(nan=float(known.min())) if len(known) else values

@@ -22,6 +22,9 @@ from atomrl.util.errors import UserError
 from atomrl.util.files import whole, write_whole
 from atomrl.util.progress import bar
 
+RAW_REWARD = "raw_reward"
+"""Checkpoints that do not say whose value their best is are older than this number."""
+
 
 def save(trainer: lightning.Trainer, path: Path) -> None:
     """Save a checkpoint in one move."""
@@ -107,13 +110,20 @@ class Checkpoints(Callback):
             write_whole(self.folder / LATEST, self._unsaved)
             self._unsaved = None
 
-    def state_dict(self) -> dict[str, float]:
-        """The best value so far (Lightning)."""
-        return {"best": self.best}
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, and of what (Lightning)."""
+        return {"best": self.best, **self._compared}
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Continue with the best value so far (Lightning)."""
-        self.best = state_dict["best"]
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the best value so far, unless it is one of another number (Lightning)."""
+        stored = {name: state_dict.get(name) for name in self._compared}
+        if stored == self._compared or (None in stored.values() and self.config.best_checkpoint_metric != RAW_REWARD):
+            self.best = state_dict["best"]
+
+    @property
+    def _compared(self) -> dict[str, str]:
+        """What is compared, and how."""
+        return {"metric": self.config.best_checkpoint_metric, "mode": self.config.best_checkpoint_mode}
 
 
 class Limits(Callback):
