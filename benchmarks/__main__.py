@@ -16,6 +16,7 @@ from atomrl.networks.edm import EDMConfig
 from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
 from benchmarks import chemistry, crystals, edm, memory, signal
+from benchmarks.chemistry import ParentTime
 from benchmarks.crystal_source import BACKBONE, CrystalSource
 from benchmarks.crystals import Part
 from benchmarks.memory import Peak
@@ -53,7 +54,7 @@ def main() -> None:
         sys.exit(2)
 
 
-def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Signal | Part]:
+def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | ParentTime | Peak | Signal | Part]:
     """The measurements of one part."""
     quick, turns, clock = options.quick, options.turns, options.clock
     samples = 2 if quick else edm.SAMPLES
@@ -67,7 +68,7 @@ def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | Peak | Sign
     elif part == "stability":
         yield chemistry.stability(100 if quick else 1000)
     elif part == "xtb":
-        yield chemistry.xtb_pool(8 if quick else 128, turns)
+        yield from chemistry.xtb_pool(8 if quick else 128, turns)
         yield chemistry.xtb_alone(8 if quick else 128, turns)
     elif part == "memory":
         yield memory.peak(20 if quick else 1000, edm.SAMPLES, options.threads)

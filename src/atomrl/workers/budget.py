@@ -8,8 +8,8 @@ import threading
 class Budget:
     """Shared by pools, so that two that are busy at the same time do not use each core twice.
 
-    A pool that has work always gets one worker, so nobody waits for the end of another's batch; a pool that has more
-    than its part gives one less item out as its workers finish.
+    A pool that has work always gets one worker, so nobody waits for the end of another's batch. A pool asks again
+    whenever one of its workers answers, and then gives way to those that came later, or takes what others gave back.
 
     Args:
         count: workers of all pools together.

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-LOT_SECONDS = 0.05
-"""Seconds that one message keeps a worker busy, about: the parent needs 0.3 ms for it, and what a lost worker had
-finished of it is computed again."""
+LOT_SECONDS = 0.1
+"""Seconds that one message keeps a worker busy, about. The parent needs some 0.3 ms of processor time for a message,
+beside 0.02 ms for each molecule in it; what a lost worker had finished of a message is computed again."""
 
 LOT_ITEMS = 64
 """Items of a message, at most."""
