@@ -8,11 +8,12 @@ BIN := .venv/bin
 STUDY ?= molecules
 OPTIONS ?=
 
-# Of `make test`: files at once, each on one thread. A file stays whole, since its tests share what is slow to make.
+# Of the tests: files at once, each on one thread. A file stays whole, since its tests share what is slow to make.
 JOBS ?= 2
+PYTEST = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-crystals test lint types bench results clean
+.PHONY: help venv demo demo-crystals test test-slow test-all lint types bench results clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -31,8 +32,14 @@ demo: venv  ## post-train the shipped backbone and compare before with after, 20
 demo-crystals: venv  ## the same for crystals: new, different, low-energy ones, 30 minutes on 2 cores
 	$(BIN)/atomrl train experiment=prototypes/rl_dng
 
-test: venv  ## run the tests, JOBS files at once
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+test: venv  ## run unit and contract tests and a short run of each domain, JOBS files at once, minutes
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
+
+test-slow: venv  ## run the rest: all commands of the documents, kills and resumes, a whole study, benchmarks
+	$(BIN)/python -m pytest $(PYTEST) -m slow
+
+test-all: venv  ## run all tests
+	$(BIN)/python -m pytest $(PYTEST)
 
 lint: venv  ## check style and format
 	$(BIN)/ruff check .

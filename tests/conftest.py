@@ -1,3 +1,4 @@
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,38 @@ from atomrl.data.qm9 import MoleculeSet
 from atomrl.workers.failure import Failure
 
 DATA = Path(__file__).parent / "data"
+
+SLOW = (
+    "benchmarks/",
+    "documented_commands/test_band_gap.py",
+    "documented_commands/test_commands.py",
+    "documented_commands/test_crystal_documents.py",
+    "oracles/test_reward_slope.py",
+    "studies/test_study_queue.py",
+    "studies/test_whole_study.py",
+    "test_wheel.py",
+    "training/test_changed_settings.py",
+    "training/test_processes.py",
+    "training/test_resume.py",
+    "training/test_run_endings.py",
+)
+"""What `make test` leaves to `make test-all`: whole studies, every command of the documents, kills and resumes."""
+
+INHERITED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NUM_TASKS", "ELIGN_TQDM")
+"""Variables of the shell that the tests must not depend on."""
+
+for variable in INHERITED:
+    os.environ.pop(variable, None)
+os.environ["OMP_NUM_THREADS"] = "1"
+os.umask(0o022)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the slow files."""
+    for item in items:
+        if str(item.path.relative_to(Path(__file__).parent)).startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+
 
 # Tensors here are small, and threads that wait for each other on a busy machine are slower than one.
 torch.set_num_threads(1)
