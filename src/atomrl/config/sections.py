@@ -141,7 +141,7 @@ class TrainSection(Options):
     group_reward_norm: bool = True
     """Of `grpo`: normalise in each group; false: over the batch."""
     reward_normalize_fn: Literal["std", "norm", "subtract_mean", "clip"] | None = "std"
-    """Of `grpo`: how, see `rewards.normalize`; null: the sum itself."""
+    """Of `grpo`: how, see `core.normalize`; null: the sum itself."""
     reward_eps: Weight = 1e-4
     """Of `grpo`: added to the denominator."""
     kl_weight: Weight = 0.0

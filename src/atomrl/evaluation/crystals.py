@@ -4,7 +4,7 @@ Unique, novel, stable (0 eV/atom above the hull or less), metastable (0.1 or les
 in Zeni et al. 2025 (doi 10.1038/s41586-025-08628-5); validity as in Xie et al. 2022 (arXiv:2110.06197). Shares are of
 all samples: nothing is repaired, and a sample that could not be evaluated counts against every share that needs the
 evaluation (validity of composition and structure does not). Every number has its denominator and a 95 % interval
-(`metrics.bootstrap`). Evaluation only: nothing here is part of a reward.
+(`measures.bootstrap`). Evaluation only: nothing here is part of a reward.
 
 Unlike elsewhere, SUN and mSUN count only systems whose hull holds a compound; the others stand in rows of their own,
 and the sum of both is the usual number. Intervals of unique, SUN and mSUN resample the verdicts as they are: a

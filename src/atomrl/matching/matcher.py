@@ -4,7 +4,7 @@ The verdicts are those of the plain loop, `StructureMatcher.fit` over pairs of e
 
 - Crystals whose formula nobody shares are not looked at.
 - Each crystal is reduced once, a reference once per matcher, and the search for a smaller cell is left out where it
-  must fail (`matching_task.may_be_supercell`).
+  must fail (`task.may_be_supercell`).
 - Two reduced cells of one formula but with different numbers of atoms cannot match: `fit` maps atoms one to one.
 - The comparison is pymatgen's on arrays instead of objects, all bases of a lattice at a time.
 - What remains is shared out to workers. One that hangs costs one item: that crystal then counts as not unique (not

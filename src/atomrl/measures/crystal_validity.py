@@ -59,7 +59,7 @@ def composition_valid(formula: Formula, oxidation_states: str = OXIDATION_STATES
     """Whether a reduced formula is valid.
 
     Args:
-        formula: as `matching.reduced_formula` makes it. Nothing, or an element that SMACT does not know, is not valid.
+        formula: as `matcher.reduced_formula` makes it. Nothing, or an element that SMACT does not know, is not valid.
         oxidation_states: `icsd24`, `icsd16` or `smact14`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is known about each of B crystals that are to be judged; `metrics.crystals` sums it up.
+"""What is known about each of B crystals that are to be judged; `evaluation.crystals` sums it up.
 
 Nothing is repaired and nothing left out: a cell that is not sound (`check_cells`) reaches no matcher, force field or
 encoder, and counts as neither unique nor novel, with an infinite energy above the hull.

@@ -57,7 +57,7 @@ class RewardComponent(ABC):
 
     Args:
         weight: of this part in the sum.
-        normalize_fn: `std`, `norm`, `subtract_mean`, `clip` or None; see `rewards.normalize`.
+        normalize_fn: `std`, `norm`, `subtract_mean`, `clip` or None; see `core.normalize`.
         eps: of the normalisation.
         clip_range: of the normalisation `clip`.
 

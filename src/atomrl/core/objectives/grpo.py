@@ -46,7 +46,7 @@ class GRPOConfig:
     Attributes:
         num_group_samples: samples per prompt; the prompts come in groups of this size.
         group_reward_norm: normalise in each group; false: over the batch of all processes.
-        normalize_fn: how, see `rewards.normalize`; None: the sum itself is the advantage.
+        normalize_fn: how, see `core.normalize`; None: the sum itself is the advantage.
         eps: of the normalisation.
         clip_range: of the normalisation `clip`.
         clip_ratio: eps of the ratio's clip.
