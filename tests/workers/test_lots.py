@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from atomrl.workers.lots import LOT_ITEMS, LOT_SECONDS, SMALL, Pace, Queue
+from atomrl.workers.lots import LEAST_SECONDS, LOT_ITEMS, LOT_SECONDS, SMALL, Pace, Queue
 from atomrl.workers.worker_process import connected
 
 
@@ -35,14 +35,18 @@ def test_a_message_is_work_for_a_while(seconds, most):
 
 
 def test_the_last_items_are_spread():
-    """No message holds more than its worker's share of half of what is left."""
-    found = sizes(paced(LOT_SECONDS / 20), 400, 4)
-    assert found[0] == 20
+    """No message holds more than its worker's share of half of what is left, unless it is too little work."""
+    found = sizes(paced(LOT_SECONDS / 10), 400, 4)
+    assert found[0] == 10
     assert found[-8:] == [1] * 8
     left = 400
     for size in found:
         assert size <= max(1, left / 8)
         left -= size
+
+
+def test_a_message_is_not_too_little_work():
+    assert min(sizes(paced(LEAST_SECONDS / 4), 400, 4)[:-1]) == 4
 
 
 def test_the_pace_follows_the_batches():

@@ -12,6 +12,10 @@ LOT_SECONDS = 0.1
 """Seconds that one message keeps a worker busy, about. The parent needs some 0.3 ms of processor time for a message,
 beside 0.02 ms for each molecule in it; what a lost worker had finished of a message is computed again."""
 
+LEAST_SECONDS = 0.008
+"""Seconds that it keeps one busy at least, also at the end of a batch: a worker idles for about this at most, and what
+the parent spends stays small beside it."""
+
 LOT_ITEMS = 64
 """Items of a message, at most."""
 
@@ -95,5 +99,6 @@ class Pace:
         """
         if self._seconds is None:
             return 1
-        enough = LOT_SECONDS / max(self._seconds, LOT_SECONDS / LOT_ITEMS)
-        return max(1, min(round(enough), left // (2 * workers)))
+        each = max(self._seconds, LOT_SECONDS / LOT_ITEMS)
+        spread = max(left // (2 * workers), round(LEAST_SECONDS / each))
+        return max(1, min(left, round(LOT_SECONDS / each), spread))

@@ -23,7 +23,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import wait
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any
 
 from atomrl.util.closeable import Closing
@@ -85,11 +85,12 @@ class WorkerPool(Closing):
         self._budget = budget or Budget(workers)
         self._pace = Pace()
         self._running: list[Worker] = []
+        self._selector = DefaultSelector()  # `multiprocessing.connection.wait` makes one at each call
         self._failed_starts = 0
         self._closed = False
         self._lock = threading.Lock()
         self._feeder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="worker-pool")
-        weakref.finalize(self, _discard_all, self._running)
+        weakref.finalize(self, _discard_all, self._running, self._selector)
 
     def map(self, items: Sequence[object]) -> list[Outcome]:
         """Outcomes of the items, in their order.
@@ -140,7 +141,7 @@ class WorkerPool(Closing):
             for worker in self._running:
                 worker.process.kill()
         self._feeder.shutdown(wait=True)
-        _discard_all(self._running)
+        _discard_all(self._running, self._selector)
 
     def _run(self, items: list[object]) -> list[Outcome]:
         """Feed the workers until every item has an outcome; runs in the feeder thread."""
@@ -181,9 +182,10 @@ class WorkerPool(Closing):
         and this process would wait for a worker that may hang.
         """
         for worker in [worker for worker in self._running if len(worker.lots) == 1]:
-            if len(queue) <= self.workers:
+            size = self._pace.size(len(queue), self.workers)
+            if len(queue) <= size * self.workers:
                 return
-            lot = queue.first(self._pace.size(len(queue), self.workers))
+            lot = queue.first(size)
             if not lot.small:
                 return
             if worker.takes(lot):  # if it died just now, `_collect` finds it
@@ -195,9 +197,9 @@ class WorkerPool(Closing):
         if not active:
             return
         patience = max(0.0, min(worker.deadline for worker in active) - time.monotonic())
-        ready = wait([worker.connection for worker in active], patience)
+        ready = {key.fd for key, _ in self._selector.select(patience)}
         for worker in active:
-            if worker.connection in ready:
+            if worker.connection.fileno() in ready:
                 yield from self._read(worker, queue)
             elif time.monotonic() >= worker.deadline:
                 yield from self._expire(worker, queue)
@@ -270,16 +272,20 @@ class WorkerPool(Closing):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
-            self._running.append(Worker(self.task, self.settings, self.timeout, self.start_timeout))
+            worker = Worker(self.task, self.settings, self.timeout, self.start_timeout)
+            self._running.append(worker)
+            self._selector.register(worker.connection, EVENT_READ)
 
     def _discard(self, worker: Worker) -> None:
         """Kill a worker and forget it."""
         with self._lock:
             self._running.remove(worker)
+            self._selector.unregister(worker.connection)
         worker.discard()
 
 
-def _discard_all(workers: list[Worker]) -> None:
+def _discard_all(workers: list[Worker], selector: DefaultSelector) -> None:
     """Kill workers and forget them."""
+    selector.close()
     while workers:
         workers.pop().discard()
