@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from atomrl.command_parser import CommandParser
 from atomrl.util.errors import NonFiniteLossError, UserError
@@ -91,6 +92,13 @@ def _parser() -> argparse.ArgumentParser:
         "by default it is in the output folder, until the tables are written",
     )
 
+    _add_makers(commands)
+    _add_checks(commands)
+    return parser
+
+
+def _add_makers(commands: Any) -> None:
+    """Commands that make models and sets."""
     pretrain = commands.add_parser("pretrain", help="pre-train a backbone or a property predictor")
     pretrain.add_argument(
         "what",
@@ -103,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("what", choices=["prototypes"], help="the crystal set")
     data.add_argument("rest", nargs=argparse.REMAINDER, help="build, finish, check or hull, with their options")
 
+
+def _add_checks(commands: Any) -> None:
+    """Commands that try what the user made."""
     named = "path/to/file.py:name, or a dotted path"
     check = commands.add_parser("check-reward", help="try a reward of yours on a few crystals or molecules")
     check.add_argument("reward", help=f"{named}: a class, or a function of structures")
@@ -113,7 +124,6 @@ def _parser() -> argparse.ArgumentParser:
         "check-backbone", help="try a model as a policy: steps, log-ratios, padding, noising"
     )
     backbone.add_argument("backbone", help="shipped name, folder or checkpoint")
-    return parser
 
 
 def _sampling(parser: argparse.ArgumentParser, count: int) -> None:

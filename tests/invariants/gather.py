@@ -1,4 +1,4 @@
-"""One rank that gathers rows of unequal number; rank 0 saves what it got."""
+"""One rank that gathers rows of unequal number, and a record; rank 0 saves what it got."""
 
 import sys
 
@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 
 from atomrl.core.collective import current
+from atomrl.core.records import RewardTable
 
 
 def main() -> None:
@@ -13,8 +14,17 @@ def main() -> None:
     rank = dist.get_rank()
     rows = torch.full((rank + 1, 2), float(rank))
     gathered = current().gather(rows)
+    table = RewardTable(
+        channels={"rank": rows[:, 0].double()},
+        reasons=tuple(None if row == rank else f"Grund {'ü' * rank}" for row in range(rank + 1)),
+        potentials={"rank": {3: rows[:, 1].double()}},
+        fields={"forces": torch.full((rank + 1, rank + 1, 3), float(rank))},
+        filled={"rank": rows[:, 0] > 0},
+        seconds={"scoring": 1.0},
+    )
+    everyone = table.gather(current())
     if rank == 0:
-        torch.save(gathered, sys.argv[1])
+        torch.save({"rows": gathered, **vars(everyone)}, sys.argv[1])
     dist.destroy_process_group()
 
 

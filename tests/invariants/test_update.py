@@ -229,8 +229,14 @@ def test_three_steps_on_two_processes_equal_one(objective: str, kind: str, tmp_p
 
 
 def test_ranks_gather_unequal_numbers_of_rows(tmp_path: Path) -> None:
-    gathered = run_ranks("gather.py", 3, tmp_path / "rows.pt")
-    assert gathered[:, 0].tolist() == [0, 1, 1, 2, 2, 2]
+    found = run_ranks("gather.py", 3, tmp_path / "rows.pt")
+    order = [0, 1, 1, 2, 2, 2]
+    assert found["rows"][:, 0].tolist() == order
+    assert found["channels"]["rank"].tolist() == found["potentials"]["rank"][3].tolist() == order
+    assert found["reasons"] == (None, "Grund ü", None, "Grund üü", "Grund üü", None)
+    assert found["fields"]["forces"].shape == (6, 3, 3)  # padded to the widest of all ranks
+    assert found["filled"]["rank"].tolist() == [False] + 5 * [True]
+    assert found["seconds"] == {"scoring": 3.0}
 
 
 def test_exploded_samples_take_no_part() -> None:
