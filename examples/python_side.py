@@ -6,8 +6,8 @@ from atomrl.checkpoints.backbone import load_backbone
 from atomrl.config import load_config
 from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.evaluation.evaluate import SamplePlan, sample
-from atomrl.training.experiment import choose_device
 from atomrl.training.run import train
+from atomrl.util.device import choose_device
 
 config = load_config("demo", ["dataloader.epoches=5", *sys.argv[1:]])  # add any key=value of conf/demo.yaml
 device, plan = choose_device(config.device), SamplePlan(count=10, time_step=config.model.time_step, seed=0)

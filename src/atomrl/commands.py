@@ -13,8 +13,8 @@ from atomrl.core.protocols import Model
 from atomrl.domains import domain_for
 from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, sample
 from atomrl.evaluation.kept_samples import KeptSamples
-from atomrl.training.experiment import choose_device
 from atomrl.training.run_directory import described_run, find_run
+from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 

@@ -19,7 +19,7 @@ from atomrl.config import with_overrides
 from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.saving import LAST, LastCheckpoint, checkpoint_to_continue
 from atomrl.training.callbacks import Interruption
-from atomrl.training.experiment import choose_device
+from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads

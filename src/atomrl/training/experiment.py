@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from inspect import signature
 from math import ceil
 
-import torch
-
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.core.iteration import IterationConfig
@@ -146,12 +144,3 @@ def update_config(train: TrainSection, gradient_accumulation_steps: int | None =
         max_behaviour_kl=train.max_behaviour_kl,
         exploded_above=train.exploded_above,
     )
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device=cuda, but torch sees no GPU: use device=auto or install a CUDA build of torch")
-    if name == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda")

@@ -19,7 +19,6 @@ from atomrl.domains import domain_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
-from atomrl.training.experiment import choose_device
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.requirements import check_needs
 from atomrl.training.rl_module import build_module
@@ -34,6 +33,7 @@ from atomrl.training.run_directory import (
     open_run,
 )
 from atomrl.training.snapshots import Snapshots
+from atomrl.util.device import choose_device
 from atomrl.util.errors import NonFiniteLossError, UserError
 from atomrl.util.processes import one_process
 from atomrl.workers.executor import Workers
