@@ -68,7 +68,7 @@ def _run(options: argparse.Namespace, words: list[str]) -> None:
 
 
 def _check_packages(settings: Settings) -> None:
-    """Refuse now what would fail after hours of training."""
+    """Raise UserError for now what would fail after hours of training."""
     for table in settings.further:
         if table.package is not None and importlib.util.find_spec(table.package) is None:
             raise UserError(

@@ -182,3 +182,23 @@ def true_kl(policy: DiffusionPolicy, trajectory: Trajectory) -> float:
                 terms = terms + (old_std.square() + (old.mean - new.mean).square()) / (2 * new_std.square())
                 found.append((terms * bucket.mask[..., None]).sum((1, 2)) * step.balance**2)
     return float(torch.cat(found).mean())
+
+
+def test_a_halved_step_leaves_the_moments_as_they_are() -> None:
+    """Adam averages gradients, which were what they were, however much of the step is kept."""
+    states = []
+    for limit in (1e30, 1e-4):
+        policy = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3]), 0.25).double()
+        plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups=4, samples_per_group=16, seed=5)
+        optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.05)
+        scorer, objective = Scorer(Last()), FedGRPO(FedGRPOConfig(channel_weights={"last": 1.0}))
+        config = IterationConfig(RolloutConfig(10, 64), UpdateConfig(max_behaviour_kl=limit))
+        done = iterate(policy, plan.prompts(0), scorer, [], objective, optimizer, config)
+        scorer.close()
+        states.append((done.stats["step_halvings"], optimizer.state[policy.current.mean], policy.current.mean.detach()))
+    (free, moments, full), (halved, kept, part) = states
+    assert free == 0 < halved
+    assert torch.equal(moments["exp_avg"], kept["exp_avg"])
+    assert torch.equal(moments["exp_avg_sq"], kept["exp_avg_sq"])
+    start = torch.tensor([0.0, 0, 0, 0.3], dtype=torch.float64)
+    torch.testing.assert_close(part - start, (full - start) / 2**halved)

@@ -50,7 +50,7 @@ def data_command(arguments: Sequence[str]) -> None:
 
 
 def _check_ranges(options: argparse.Namespace) -> None:
-    """Refuse numbers that cannot be."""
+    """Raise UserError for numbers that cannot be."""
     given = vars(options)
     for name, low in (("limit", 1), ("workers", 1 if options.step == "build" else 0), ("seed", 0)):
         if given.get(name, low) < low:

@@ -77,7 +77,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
     """Load weights into a module of exactly these tensors; floating types may differ.
 
     Raises:
-        UserError: what is no tensors by name, or tensors whose names, shapes or types do not fit.
+        UserError: a file that does not hold tensors by name, or tensors whose names, shapes or types do not fit.
     """
     require_tensors(weights, origin)
     expected = module.state_dict()
@@ -95,7 +95,7 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
 
 
 def require_tensors(weights: object, origin: str) -> None:
-    """Refuse what is no mapping of names to tensors.
+    """Raise UserError if an object is not a mapping of names to tensors.
 
     Raises:
         UserError: it is something else.
@@ -134,7 +134,7 @@ def sizes_of(card: Mapping[str, Any], origin: str) -> dict[int, int]:
 
 
 def refuse_pointer(path: Path) -> None:
-    """Refuse a Git LFS pointer: text that stands for a file that was not fetched.
+    """Raise UserError for a Git LFS pointer: text that stands for a file that was not fetched.
 
     Raises:
         UserError: the file is one.

@@ -73,6 +73,6 @@ def _targets(names: Any, origin: str) -> tuple[str, ...]:
 
 
 def _require_finite(weights: Mapping[str, Tensor], origin: str) -> None:
-    """Refuse weights of a training that diverged: their predictions would all be missing."""
+    """Raise UserError for weights of a training that diverged: their predictions would all be missing."""
     if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
         raise UserError(f"{origin}: {bad[0]} is not finite: its training diverged, {HOW} and a smaller train.lr")

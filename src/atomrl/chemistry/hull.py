@@ -105,7 +105,7 @@ class Hull:
         return frozenset(np.flatnonzero(np.isfinite(self._element_energies)).tolist())
 
     def require(self, model_id: str, correction: str, data_version: str | None = None) -> None:
-        """Refuse energies of another scale.
+        """Raise UserError for energies of another scale.
 
         Args:
             model_id: of the candidates' energies.

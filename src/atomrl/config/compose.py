@@ -41,7 +41,7 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
         folder: where the user's own YAML files are.
 
     Raises:
-        UserError: unknown or contradictory keys, values of the wrong type, no such file, or one that is no YAML.
+        UserError: unknown or contradictory keys, values of the wrong type, no such file, or a file that is not YAML.
     """
     return from_yaml(_composed(name, overrides, folder))
 
@@ -105,7 +105,7 @@ def to_yaml(options: Options) -> str:
 
 
 def _require_pairs(overrides: Sequence[str]) -> None:
-    """Refuse a word that is not `key=value`."""
+    """Raise UserError for a word that is not `key=value`."""
     for override in overrides:
         if "=" not in override:
             raise UserError(f"{override!r} is not of the form key=value")
@@ -151,7 +151,7 @@ def _compose(name: str, overrides: list[str], folder: Path | None) -> DictConfig
 
 
 def _require_file(name: str, folder: Path | None) -> None:
-    """Refuse a name without a YAML file, and say which there are."""
+    """Raise UserError for a name without a YAML file, and say which there are."""
     if folder is not None and not folder.is_dir():
         raise UserError(f"--config-dir {folder}: no such folder")
     root = Path(str(files("atomrl.conf"))) if folder is None else folder

@@ -22,7 +22,7 @@ def _target(entry: Any) -> Any:
 
 
 def _force_field(value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
-    """Refuse a name that no force field of molecules has."""
+    """Raise UserError for a name that no force field of molecules has."""
     if isinstance(value, dict):
         return named_code("force_field", value)
     names = registered_names("atomrl.force_fields")
@@ -73,7 +73,7 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
 
     @model_validator(mode="after")
     def _check_force_field(self) -> Self:
-        """Refuse a reward without its force field, and references of another one."""
+        """Raise UserError for a reward without its force field, and references of another one."""
         if self.built_in == "ase" and self.force_field is None:
             raise contradiction(
                 "{at}type=ase needs {at}force_field, which names the calculator: {_target_: ase.calculators.emt.EMT}"
@@ -157,7 +157,7 @@ class MoleculeConfig(Config):
 
     @model_validator(mode="after")
     def _check_channels(self) -> Self:
-        """Refuse weights of channels that there are not, and channels none of which has a weight."""
+        """Raise UserError for weights of channels that there are not, and channels none of which has a weight."""
         reward, published = self.reward, MoleculeTrain().channel_weights
         for channel, weight in self.train.channel_weights.items():
             if weight and channel not in reward.channels and weight != published[channel]:

@@ -34,7 +34,7 @@ TARGET = "_target_"
 
 
 def _objective(value: str | dict[str, Any]) -> str | dict[str, Any]:
-    """Refuse a name that no objective has, and a mapping that names none."""
+    """Raise UserError for a name that no objective has, and a mapping that names none."""
     names = registered_names("atomrl.core.objectives")
     if isinstance(value, dict):
         return named_code("objective", value)
@@ -44,7 +44,7 @@ def _objective(value: str | dict[str, Any]) -> str | dict[str, Any]:
 
 
 def named_code(key: str, value: dict[str, Any]) -> dict[str, Any]:
-    """Refuse a mapping that names no code."""
+    """Raise UserError for a mapping that names no code."""
     if not isinstance(value.get(TARGET), str):
         raise contradiction(f"{{at}}{key}: a mapping needs {TARGET}, a dotted path or path/to/file.py:name")
     return value
@@ -185,7 +185,7 @@ class TrainSection(Options):
 
     @model_validator(mode="after")
     def _check_objective(self) -> Self:
-        """Refuse what the chosen objective would not read; a default cannot be told from its own value, and passes.
+        """Raise UserError for settings that the chosen objective does not read and that are not at their default.
 
         One of the user's may read anything, or nothing: it gets its options in its own mapping.
         """

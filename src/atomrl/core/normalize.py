@@ -29,17 +29,17 @@ EPSILON = 1e-8
 
 
 def require_number(name: str, value: object) -> None:
-    """Refuse what is no finite real number: a text, None, True, NaN.
+    """Raise if a value is not a finite real number: a text, None, True, NaN.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not one.
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise UserError(f"{name} must be a finite number, got {value!r}")
 
 
 def check_normalization(normalize_fn: str | None, eps: float, clip_range: tuple[float, float]) -> None:
-    """Refuse a normalisation that does not exist.
+    """Raise UserError for a normalisation that does not exist.
 
     Raises:
         UserError: an unknown name, an eps that is negative or no finite number, or an empty clip range.

@@ -29,7 +29,7 @@ class Domain(ABC, Generic[M, C]):
         name: as in `Config.domain`.
         noun: of samples, for messages.
         formats: endings of the files that `export` writes, the usual one first.
-        time_step: T of a walk where nobody says another.
+        time_step: default T of a walk.
         shown: numbers of the log that stand beside a training's progress bar.
         card_entry: what the card of a model of this domain has, and no other's.
     """
@@ -51,7 +51,7 @@ class Domain(ABC, Generic[M, C]):
 
     @abstractmethod
     def reward(self, config: C, model: M, workers: Workers | None = None) -> Reward:
-        """The reward that a configuration names; it asks nobody to work before the first scoring.
+        """The reward that a configuration names; its workers start at the first scoring.
 
         Args:
             config: of the run.

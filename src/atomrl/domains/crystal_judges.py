@@ -92,7 +92,7 @@ class CrystalJudges:
         """Those that these metrics need.
 
         Raises:
-            UserError: nobody here measures one of them.
+            UserError: no provider measures one of them.
         """
         makers: dict[tuple[str, ...], Callable[[], MetricProvider]] = {
             MatchingProvider.names: self.matching,

@@ -89,7 +89,7 @@ def _physics(config: MoleculeConfig, model: Backbone, workers: Workers | None) -
 
 
 def _require_elements(section: MoleculeReward, force_field: ForceField, model: Backbone) -> None:
-    """Refuse a force field or references that lack one of the backbone's elements."""
+    """Raise UserError for a force field or references that lack one of the backbone's elements."""
     network = model.network.config
     numbers = element_numbers(network)
     pairs = list(zip(network.elements, numbers.tolist(), strict=True))

@@ -41,7 +41,7 @@ class Scorecard(Generic[S]):
         profile: name of the definitions.
         conditions: what else the numbers depend on.
         evaluator: name of the force field, with its hull if there is one.
-        summary: {metric: estimate}; what nobody was asked for is absent.
+        summary: {metric: estimate}; metrics that were not requested are omitted.
         samples: the numbers behind it.
         sizes: {atoms: samples}.
         elements: {symbol: atoms}; an atomic number that is no element stands as `Z=...`.

@@ -93,7 +93,7 @@ class KeptSamples:
         return self._of(tensors_of(structures), how)
 
     def forget(self) -> None:
-        """Delete all of them, if nobody else wants them: the evaluation is written."""
+        """Delete all of them, unless they are shared: the evaluation is written."""
         if not self.shared:
             shutil.rmtree(self.folder, ignore_errors=True)
 

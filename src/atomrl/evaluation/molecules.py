@@ -145,7 +145,7 @@ def evaluate_molecules(
 def _check(
     structures: Structures, records: Sequence[RdkitRecord], results: Sequence[Result] | None, training: TrainingSmiles
 ) -> None:
-    """Refuse what cannot be judged."""
+    """Raise UserError for samples that cannot be judged."""
     counts = [len(structures), len(records), *([] if results is None else [len(results)])]
     if not len(structures) or len(set(counts)) > 1:
         raise UserError(f"cannot evaluate {counts[0]} samples with {counts[1:]} results: give one result per sample")

@@ -44,7 +44,7 @@ class Annotated:
     results: Sequence[Result] | None = None
 
     def check(self) -> None:
-        """Refuse lists of different lengths.
+        """Raise UserError for lists of different lengths.
 
         Raises:
             UserError: they differ.

@@ -113,7 +113,7 @@ def relax(
 
 
 class _CheckedCell(FrechetCellFilter):
-    """Refuses a step to a geometry that is not fit to be evaluated.
+    """Rejects a step to a geometry that is not fit to be evaluated.
 
     Args:
         atoms: that move.

@@ -2,7 +2,7 @@
 
 The verdicts are those of the plain loop, `StructureMatcher.fit` over pairs of equal reduced formula, for less work:
 
-- Crystals whose formula nobody shares are not looked at.
+- Crystals whose formula is unique in the batch and in the reference are skipped.
 - Each crystal is reduced once, a reference once per matcher, and the search for a smaller cell is left out where it
   must fail (`task.may_be_supercell`).
 - Two reduced cells of one formula but with different numbers of atoms cannot match: `fit` maps atoms one to one.

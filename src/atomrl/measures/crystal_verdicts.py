@@ -71,9 +71,9 @@ class CrystalVerdicts:
         composition_valid: by SMACT, (B,) bool.
         unique: the first of its group of matching samples, (B,) bool.
         novel: matches no reference, (B,) bool.
-        e_above_hull: eV/atom, (B,); +inf if unknown. None if nobody was asked.
-        energies_per_atom: eV, (B,); NaN if unknown. None if nobody was asked.
-        hull_holds_compound: whether the hull of its elements holds a compound, (B,) bool. None if nobody was asked.
+        e_above_hull: eV/atom, (B,); +inf if unknown. None if not requested.
+        energies_per_atom: eV, (B,); NaN if unknown. None if not requested.
+        hull_holds_compound: whether the hull of its elements holds a compound, (B,) bool. None if not requested.
         features: {name: (B, F)} with the reference's; NaN where unknown.
         reasons: {`geometry`, `matching`, `e_above_hull`, a name of `features`, `reward_components`, `relaxation`: why
             there is no answer (no minimum), one entry per sample, None where there is}. A sample that failed `geometry`
@@ -103,7 +103,7 @@ class CrystalVerdicts:
 
     @cached_property
     def flags(self) -> dict[str, NDArray[np.bool_]]:
-        """Every yes or no by name, (B,) each; what needs energies is absent if nobody was asked.
+        """Every yes or no by name, (B,) each; what needs energies is omitted if not requested.
 
         `sun` and `msun` (stable or metastable, unique and novel) count where the hull holds a compound; in a system
         that has none any negative formation energy is stable: `sun_no_compound`, `msun_no_compound`.

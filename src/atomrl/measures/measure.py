@@ -94,7 +94,7 @@ class BatchMetrics:
         """A metric, computed at the first call.
 
         Raises:
-            UserError: nobody provides it, or its provider breaks its promises.
+            UserError: no provider computes it, or its provider breaks its promises.
         """
         if name not in self._known:
             if name not in self._providers:

@@ -41,7 +41,7 @@ class Condition(Options):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
-        """Refuse what no condition can be; the name says which it was."""
+        """Raise UserError for a value that a condition cannot have; the name says of which."""
         if self.kind not in KINDS:
             raise contradiction(f"condition {self.name}: unknown kind {self.kind!r}; use one of {', '.join(KINDS)}")
         if self.kind == "category" and self.categories < 1:

@@ -41,7 +41,7 @@ class CrystalVAEConfig(Options):
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:
-        """Refuse a width that the heads cannot share."""
+        """Raise UserError for a width that the heads cannot share."""
         require_shared("width", self.width, self.heads)
         return self
 

@@ -47,7 +47,7 @@ class DiTConfig(Options):
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:
-        """Refuse a width that the heads cannot share."""
+        """Raise UserError for a width that the heads cannot share."""
         require_shared("hidden", self.hidden, self.heads)
         return self
 

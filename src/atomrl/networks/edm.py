@@ -32,7 +32,7 @@ class EDMConfig(EGNNShape):
 
     @model_validator(mode="after")
     def _check_elements(self) -> Self:
-        """Refuse unknown elements, none at all, and one that is named twice."""
+        """Raise UserError for unknown elements, none at all, and one that is named twice."""
         elements = list(self.elements)
         if unknown := [symbol for symbol in elements if not atomic_numbers.get(symbol)]:
             raise contradiction(f"{{at}}elements={elements}: the backbone's elements {unknown} are not element symbols")

@@ -15,7 +15,7 @@ LONGEST = 2048
 
 
 def require_shared(name: str, width: int, heads: int) -> None:
-    """Refuse a width that the attention's heads cannot share, or the index embedding's sines and cosines.
+    """Raise UserError for a width that the attention's heads cannot share, or the index embedding's sines and cosines.
 
     Args:
         name: of the option that says the width, in the section that has `heads` too.

@@ -55,7 +55,7 @@ def element_numbers(config: EDMConfig) -> Tensor:
 
 
 def _symbol(number: int) -> str:
-    """Of an element; `Z=...` for a number that is none."""
+    """Of an element; `Z=...` for a value that is not a number."""
     return chemical_symbols[number] if 0 < number < len(chemical_symbols) else f"Z={number}"
 
 

@@ -52,7 +52,7 @@ def rounded(network: M, dtype: torch.dtype) -> M:
 
 
 def check_elements(splits: CrystalSplits, config: CrystalVAEConfig) -> None:
-    """Refuse crystals with elements that the VAE has no row for.
+    """Raise UserError for crystals with elements that the VAE has no row for.
 
     Raises:
         UserError: there are some.

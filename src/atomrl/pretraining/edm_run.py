@@ -79,7 +79,7 @@ def pretrain_edm(overrides: Sequence[str]) -> Path:
 
 
 def _check_model(config: EDMConfig) -> None:
-    """Refuse a network that QM9 does not fit."""
+    """Raise UserError for a network that QM9 does not fit."""
     if missing := [symbol for symbol in ATOMIC_NUMBERS if symbol not in config.elements]:
         raise UserError(f"model.elements={list(config.elements)}: QM9 also holds {', '.join(missing)}; add them")
     if config.context_features:

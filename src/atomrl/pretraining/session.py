@@ -81,7 +81,7 @@ def options_from(kind: type[S], overrides: Sequence[str], command: str) -> S:
 
 
 def check_device(session: Session) -> None:
-    """Refuse a device that is not there, and a precision that it has not.
+    """Raise UserError for a device that is not there, and a precision that it has not.
 
     Raises:
         UserError: as said.

@@ -62,7 +62,7 @@ class RewardComponent(ABC):
         clip_range: of the normalisation `clip`.
 
     Raises:
-        UserError: a number that is none or not finite, or an unknown normalisation.
+        UserError: a value that is not a finite number, or an unknown normalisation.
 
     Attributes:
         required_metrics: names in `BatchMetrics` that `compute` reads.
@@ -119,7 +119,7 @@ class RewardComponent(ABC):
 
 
 def check_scaling(component: RewardComponent) -> None:
-    """Refuse a component that does not know its weight and normalisation.
+    """Raise UserError for a component that does not know its weight and normalisation.
 
     Raises:
         UserError: its `__init__` does not call that of `RewardComponent`.
@@ -240,7 +240,7 @@ class PredictorReward(RewardComponent):
         scaling: `weight` and the other options of `RewardComponent`.
 
     Raises:
-        UserError: a predictor without `predict` or without the property, or a number that is none.
+        UserError: a predictor without `predict` or without the property, or a value that is not a number.
     """
 
     def __init__(
@@ -342,7 +342,7 @@ class DiversityReward(RewardComponent):
         scaling: `weight` and the other options of `RewardComponent`.
 
     Raises:
-        UserError: one of them is no such number.
+        UserError: one of them is not such a number.
     """
 
     def __init__(self, max_references: int = MAX_REFERENCES, seed: int = 0, **scaling: Any) -> None:

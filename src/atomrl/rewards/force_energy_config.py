@@ -21,7 +21,7 @@ STABILITY_WEIGHTS = (
 
 
 def _energies(value: object) -> object:
-    """Refuse what is no energy, or no mapping of symbols to energies."""
+    """Raise UserError for a value that is not an energy, or not a mapping of symbols to energies."""
     if value is None or value == "xtb":
         return value
     bad: list[object] = [value]
@@ -91,7 +91,7 @@ class ForceEnergyConfig(Options):
 
     @model_validator(mode="after")
     def _check_gate(self) -> Self:
-        """Refuse a gate of a channel that there is not."""
+        """Raise UserError for a gate of a channel that there is not."""
         if self.energy_only_if_stable and not self.use_energy:
             raise contradiction(
                 "{at}energy_only_if_stable=true needs {at}use_energy=true: there is no energy channel to gate"

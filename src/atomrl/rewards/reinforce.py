@@ -91,7 +91,7 @@ class ReinforceReward:
 
     @property
     def missing_metrics(self) -> tuple[str, ...]:
-        """Metrics that components name and nobody provides yet."""
+        """Metrics that components read and that have no provider yet."""
         needed = {name for component in self.components for name in component.metrics}
         return tuple(sorted(needed - self._providers.keys()))
 

@@ -65,7 +65,7 @@ def logged(line: Stats, key: str, name: str) -> float:
     """A number that the configuration names, out of an iteration's log; failures that did not happen are none.
 
     Raises:
-        UserError: nobody logs it.
+        UserError: it is not logged.
     """
     if name not in line and not name.startswith("failed_"):
         raise UserError(f"{key}={name} is not logged; choose one of {', '.join(sorted(line))}")

@@ -111,7 +111,7 @@ def train_and_evaluate(config: Config, name: str, command: str) -> Path:
 
 
 def check_extras(config: Config) -> None:
-    """Refuse options whose package is not installed."""
+    """Raise UserError for options whose package is not installed."""
     if config.wandb.enabled and importlib.util.find_spec("wandb") is None:
         raise UserError("wandb.enabled=true needs the package wandb: pip install 'atomrl[wandb]', or set it to false")
 

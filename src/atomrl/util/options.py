@@ -2,8 +2,8 @@
 
 Pydantic checks them; `option_words.explained` alone turns what it finds into our one-line sentences.
 
-From Python and from a JSON card values must be of their type (a text is no number, 1.5 no whole number). From a YAML
-text that reads as a number is one, as it always was: `Options.read`. True is no number anywhere.
+From Python and from a JSON card a value must be of its type: a text is not a number, 1.5 is not an integer. From a YAML,
+text that reads as a number is one, as it always was (`Options.read`). True is never a number.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ def contradiction(sentence: str) -> PydanticCustomError:
 
 
 def _no_truth(value: object) -> object:
-    """Refuse True and False where a number belongs."""
+    """Raise UserError for True and False where a number belongs."""
     if isinstance(value, bool):
         raise PydanticCustomError("no_number", "a truth value")
     return value
 
 
 def _whole(value: object) -> object:
-    """Refuse what is no whole number, 1.0 too."""
+    """Raise if a value is not an integer; 1.0 is not one."""
     if isinstance(value, bool | float):
         raise PydanticCustomError("no_number", "no whole number")
     return value
 
 
 def _no_nan(value: float) -> float:
-    """Refuse NaN."""
+    """Raise UserError for NaN."""
     if isnan(value):
         raise PydanticCustomError("nan", "not a number")
     return value

@@ -70,7 +70,7 @@ class GRPOConfig:
     step_weighting: str = "published"
 
     def __post_init__(self) -> None:
-        """Refuse values without a meaning, and keys that contradict each other."""
+        """Raise UserError for values without a meaning, and keys that contradict each other."""
         check_normalization(self.normalize_fn, self.eps, self.clip_range)
         if self.num_group_samples < 1:
             raise UserError(f"num_group_samples must be at least 1, got {self.num_group_samples}")

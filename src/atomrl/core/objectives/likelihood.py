@@ -47,7 +47,7 @@ class StepTerms:
         advantages: (B,), 0 for a sample that takes no part.
         active: (B,) bool, False for samples that take no part in any term.
         balance: the transition's std / c, see `records.Transition`.
-        divergence: KL(current || reference) of the step, (B,), or None if nobody asked.
+        divergence: KL(current || reference) of the step, (B,), or None if not needed.
     """
 
     log_prob: Tensor
