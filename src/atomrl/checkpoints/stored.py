@@ -99,7 +99,7 @@ def read_torch(path: Path) -> Any:
 
 
 def _require_whole_archive(path: Path) -> None:
-    """Raise UserError for a file that torch.save has not written, or that changed since: torch itself compares no checksums."""
+    """Raise UserError for a file that torch.save did not write, or that changed since: torch compares no checksums."""
     with path.open("rb") as file:
         if file.read(len(ARCHIVE)) != ARCHIVE:
             raise UserError(f"{path} is no file of torch.save, which writes zip archives; it was not loaded")

@@ -2,8 +2,8 @@
 
 Pydantic checks them; `option_words.explained` alone turns what it finds into our one-line sentences.
 
-From Python and from a JSON card a value must be of its type: a text is not a number, 1.5 is not an integer. From a YAML,
-text that reads as a number is one, as it always was (`Options.read`). True is never a number.
+From Python and from a JSON card a value must be of its type: a text is not a number, 1.5 is not an integer. From a
+YAML, text that reads as a number is one, as it always was (`Options.read`). True is never a number.
 """
 
 from __future__ import annotations
