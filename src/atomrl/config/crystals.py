@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from atomrl.config.sections import Config, EvaluationSection, ModelSection, RewardSection
-from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Seconds
+from atomrl.config.sections import Config, EvaluationSection, ModelSection, RewardSection, named_code
+from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Seconds, contradiction
 
 
 class CrystalModel(ModelSection):
@@ -35,8 +35,12 @@ class CrystalReward(RewardSection):
     reference_dataset: str = "prototypes"
     """What novelty and diversity compare with: `prototypes`, or a folder with train.csv and val.csv, of which the first
     counts."""
+    force_field: dict[str, Any] | None = None
+    """Who computes the reward's energies: `{_target_: name, key: value}` of a calculator of ASE or of your own force
+    field; null: CHGNet. The table of an evaluation stays CHGNet's."""
     hull: str | None = None
-    """What energies are compared with: a file that `Hull.save` wrote; null takes the reference set's own."""
+    """What energies are compared with: a file that `Hull.save` wrote, with energies of the same force field; null takes
+    the reference set's own, which is CHGNet's."""
     timeout: Seconds = 10.0
     """Seconds that a matcher may think about one pair."""
     batch_size: Count = 16
@@ -44,8 +48,19 @@ class CrystalReward(RewardSection):
 
     @property
     def code(self) -> list[Any]:
-        """The components."""
-        return self.components
+        """Components and force field."""
+        return [*self.components, *([] if self.force_field is None else [self.force_field])]
+
+    @model_validator(mode="after")
+    def _check_force_field(self) -> Self:
+        """Raise UserError for a force field that names no code or has no hull of its own."""
+        if self.force_field is not None:
+            named_code("force_field", self.force_field)
+            if self.hull is None:
+                raise contradiction(
+                    "{at}force_field needs {at}hull, a file with its energies of known crystals: see docs/crystals.md"
+                )
+        return self
 
 
 class CrystalEvaluationSection(EvaluationSection):

@@ -12,6 +12,7 @@ from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Structures
 from atomrl.data.crystal_reference import CrystalReference
 from atomrl.data.prototype_set import hull_file
+from atomrl.force_fields.build import build_crystal_force_field
 from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher
@@ -64,8 +65,20 @@ class CrystalJudges:
         return AMDProvider(AMDDistances(self._known()))
 
     def physics(self) -> HullProvider:
-        """Energies by CHGNet above its hull."""
+        """Energies by CHGNet above its hull: those of an evaluation, and of a reward that names no force field."""
         force_field = CHGNetForceField(batch_size=self.section.batch_size, **self._place())
+        own = self.section.force_field is not None  # then the section's hull is of that force field
+        return HullProvider(force_field, self.reference.hull(None if own else self.section.hull))
+
+    def rewarded_physics(self) -> HullProvider:
+        """Energies by the reward's force field above its hull.
+
+        Raises:
+            UserError: the force field cannot be made, or the hull is of another one.
+        """
+        if self.section.force_field is None:
+            return self.physics()
+        force_field = build_crystal_force_field(self.section.force_field, self.workers)
         return HullProvider(force_field, self.reference.hull(self.section.hull))
 
     def second(self, name: str) -> HullProvider:
@@ -89,7 +102,7 @@ class CrystalJudges:
         return vae_feature_provider(self.vae, _structures(self.reference))
 
     def providers(self, names: Collection[str]) -> list[MetricProvider]:
-        """Those that these metrics need.
+        """Those that these metrics of a reward need.
 
         Raises:
             UserError: no provider measures one of them.
@@ -97,7 +110,7 @@ class CrystalJudges:
         makers: dict[tuple[str, ...], Callable[[], MetricProvider]] = {
             MatchingProvider.names: self.matching,
             AMDProvider.names: self.distances,
-            HullProvider.names: self.physics,
+            HullProvider.names: self.rewarded_physics,
             FEATURES: self.features,
         }
         known = {name for group in makers for name in group}

@@ -30,11 +30,16 @@ def singlepoint(geometry: Geometry, target: str, options: Mapping[str, Any]) -> 
     Raises:
         Failure: `nonfinite_result`: the calculator answers NaN or infinity.
     """
-    key = repr((target, sorted(options.items())))
-    if key not in _CALCULATORS:
-        _CALCULATORS[key] = load_object(target)(**options)
-    atoms: Any = Atoms(numbers=geometry.numbers, positions=geometry.positions, calculator=_CALCULATORS[key])
+    atoms: Any = Atoms(geometry.numbers, geometry.positions, calculator=calculator(target, options))
     energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise Failure(NONFINITE)
     return energy, forces
+
+
+def calculator(target: str, options: Mapping[str, Any]) -> Any:
+    """The calculator of this class with these options: one in each process."""
+    key = repr((target, sorted(options.items())))
+    if key not in _CALCULATORS:
+        _CALCULATORS[key] = load_object(target)(**options)
+    return _CALCULATORS[key]

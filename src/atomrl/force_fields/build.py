@@ -1,4 +1,4 @@
-"""The force field of molecules that a configuration names."""
+"""The force field that a configuration names, of molecules or of crystals."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.registry import registered
+from atomrl.workers.executor import Workers
 
 KEY = "reward.force_field"
+
+METHODS = ("elements", "evaluate", "close")
+"""What any force field has."""
 
 
 def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, Any]) -> ForceField:
@@ -31,11 +35,38 @@ def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, An
     if isinstance(chosen, str):
         spec: ForceFieldSpec = registered("atomrl.force_fields", chosen, KEY)
         return spec.make(settings)
-    name, options = target_of(chosen, KEY)
-    kind = load_object(name)
-    found = made(kind, name, options, KEY)  # one of ASE's too: what is wrong with its options shows now
+    found, name, options = _of_the_user(chosen)
     if isinstance(found, BaseCalculator):
         return ASEForceField(name, options, settings["workers"], settings["timeout"])
-    require_methods(found, name, ("elements", "evaluate", "close"), KEY)
+    require_methods(found, name, METHODS, KEY)
     force_field: ForceField = found
     return force_field
+
+
+def build_crystal_force_field(chosen: Mapping[str, Any], workers: Workers | int) -> Any:
+    """The user's force field of crystals, whose energies a hull can be asked for.
+
+    Args:
+        chosen: `{_target_: ..., key: value}`: the class of a calculator of ASE, which then runs in the workers, or one
+            that implements `measures.physics.HullForceField`.
+        workers: of the run, or a number of processes.
+
+    Returns:
+        A `HullForceField`.
+
+    Raises:
+        UserError: it cannot be made, or is no force field.
+    """
+    from atomrl.force_fields.ase_crystals import ASECrystalForceField  # noqa: PLC0415 - an extra
+
+    found, name, options = _of_the_user(chosen)
+    if isinstance(found, BaseCalculator):
+        return ASECrystalForceField(name, options, workers)
+    require_methods(found, name, (*METHODS, "model_id", "correction"), KEY)
+    return found
+
+
+def _of_the_user(chosen: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:
+    """Their object, its name and its options; one of ASE's too, so that what is wrong with its options shows now."""
+    name, options = target_of(chosen, KEY)
+    return made(load_object(name), name, options, KEY), name, options

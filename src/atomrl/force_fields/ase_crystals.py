@@ -1,0 +1,64 @@
+"""Any calculator of ASE as a force field for crystals, in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from atomrl.force_fields.ase_task import calculator
+from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked
+from atomrl.structures.cells import Crystal
+from atomrl.workers.executor import Workers
+
+
+class ASECrystalForceField(CrystalForceField):
+    """Energies and forces of crystals by a calculator of ASE, one in each worker, which takes one crystal at a time.
+
+    Cells are checked first, as for CHGNet. A calculator that raises costs that crystal's score: its reason is `error`,
+    with the exception.
+
+    Args:
+        target: of the calculator's class: a dotted path, or `path/to/file.py:name`.
+        options: of its constructor.
+        workers: of the run, or a number of processes, at least 1.
+        timeout: seconds per crystal, after which its worker is killed.
+
+    Attributes:
+        elements: all; those that the calculator does not know, it refuses itself.
+        model_id: the target and its options, e.g. `ase.calculators.lj.LennardJones(sigma=2.5)`; no hash of weights.
+        correction: `none`: the energies are taken as they come.
+
+    Raises:
+        UserError: no workers.
+    """
+
+    elements = frozenset(range(1, 119))
+    correction = "none"
+
+    def __init__(self, target: str, options: Mapping[str, Any], workers: Workers | int, timeout: float = 60.0) -> None:
+        self.model_id = f"{target}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"
+        settings = {"target": target, "options": dict(options)}
+        super().__init__(evaluate_crystals, settings, 1, workers or 1, timeout, "cpu", None)
+
+
+def evaluate_crystals(
+    item: list[Crystal], device: str, target: str, options: Mapping[str, Any]
+) -> list[CrystalEvaluation]:
+    """Energy and forces of each crystal; the task of the workers.
+
+    Args:
+        item: crystals that passed `check_cells`.
+        device: not used: where a calculator computes is among its own options.
+        target: of the calculator's class.
+        options: of its constructor.
+    """
+    results = []
+    for crystal in item:
+        atoms: Any = Atoms(crystal.numbers, scaled_positions=crystal.frac_coords, cell=crystal.lattice, pbc=True)
+        atoms.calc = calculator(target, options)
+        forces = np.asarray(atoms.get_forces(), dtype=np.float64)
+        results.append(checked(float(atoms.get_potential_energy()), forces))
+    return results

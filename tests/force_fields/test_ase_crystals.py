@@ -1,0 +1,107 @@
+"""A calculator of ASE as the force field of a reward of crystals, above a hull with its own energies."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from crystal_models import small_vae
+from pymatgen.core import Composition
+
+from atomrl.chemistry.hull import Hull, HullEntry, HullKey
+from atomrl.config import load_config
+from atomrl.config.crystals import CrystalReward
+from atomrl.core.records import Structures
+from atomrl.domains.crystal_judges import CrystalJudges
+from atomrl.force_fields.build import build_crystal_force_field
+from atomrl.measures.measure import SoundSamples
+from atomrl.user_code.trust import foreign_code
+from atomrl.util.errors import UserError
+
+EMT_TARGET = {"_target_": "ase.calculators.emt.EMT"}
+
+
+def energy(atoms: Atoms) -> float:
+    """EMT's, eV per atom."""
+    atoms.calc = EMT()
+    return float(atoms.get_potential_energy()) / len(atoms)
+
+
+def structures_of(*crystals: Atoms) -> Structures:
+    """As one batch."""
+    return Structures.concatenate(
+        [
+            Structures(
+                torch.tensor(atoms.numbers)[None],
+                torch.tensor(atoms.positions)[None],
+                torch.ones(1, len(atoms), dtype=torch.bool),
+                torch.tensor(atoms.cell.array)[None],
+            )
+            for atoms in crystals
+        ]
+    )
+
+
+@pytest.fixture
+def hull(tmp_path: Path) -> str:
+    """Of copper and gold, by EMT."""
+    entries = [HullEntry(Composition(symbol), energy(bulk(symbol)), symbol) for symbol in ("Cu", "Au")]
+    entries.append(HullEntry(Composition("Fe"), 0.0, "EMT does not know it"))
+    Hull(HullKey("ase.calculators.emt.EMT()", "none", "two metals"), entries).save(tmp_path / "hull.json")
+    return str(tmp_path / "hull.json")
+
+
+def test_energies_above_a_hull_of_the_same_calculator(hull: str) -> None:
+    """Two formulas by hand, and one that costs only its own score: EMT does not know iron."""
+    alloy = Atoms("CuAu", scaled_positions=[(0, 0, 0), (0.5, 0.5, 0.5)], cell=[3.1, 3.1, 3.1], pbc=True)
+    crystals = [alloy, bulk("Cu", a=3.7), bulk("Fe")]
+    judges = CrystalJudges(CrystalReward(workers=2, force_field=EMT_TARGET, hull=hull), small_vae())
+    [provider] = judges.providers(["e_above_hull"])
+    try:
+        found = provider.measure(SoundSamples(structures_of(*crystals), [{}] * 3))["e_above_hull"]
+    finally:
+        provider.close()
+    copper, gold = energy(bulk("Cu")), energy(bulk("Au"))
+    expected = [energy(alloy) - (copper + gold) / 2, energy(bulk("Cu", a=3.7)) - copper]
+    assert found.values[:2].tolist() == pytest.approx(expected, abs=1e-6)
+    assert found.reasons[:2] == (None, None)
+    assert torch.isnan(found.values[2])
+    assert found.reasons[2].startswith("error")
+
+
+def test_the_hull_of_other_energies_is_refused(hull: str) -> None:
+    """Other options of the calculator are other energies; and the shipped hull is CHGNet's."""
+    other = CrystalReward(workers=1, force_field={**EMT_TARGET, "asap_cutoff": True}, hull=hull)
+    with pytest.raises(UserError, match=r"EMT\(asap_cutoff=True\)"):
+        CrystalJudges(other, small_vae()).providers(["e_above_hull"])
+
+
+def test_an_evaluation_stays_with_chgnet(hull: str) -> None:
+    judges = CrystalJudges(CrystalReward(workers=1, force_field=EMT_TARGET, hull=hull), small_vae())
+    with judges.physics().force_field as force_field:
+        assert force_field.model_id.startswith("chgnet")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["reward.force_field={_target_: ase.calculators.emt.EMT}"], "reward.force_field needs reward.hull"),
+        (["reward.force_field={length: 1}", "reward.hull=h.json"], "reward.force_field: a mapping needs _target_"),
+    ],
+)
+def test_what_a_configuration_cannot_mean(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config("experiment/prototypes/rl_dng", words)
+    assert message in str(caught.value)
+
+
+def test_what_is_no_force_field() -> None:
+    with pytest.raises(UserError, match="has no elements and no evaluate and no close and no model_id"):
+        build_crystal_force_field({"_target_": "builtins.object"}, 1)
+
+
+def test_it_is_code_that_a_run_names() -> None:
+    reward = CrystalReward(force_field=EMT_TARGET, hull="hull.json")
+    assert foreign_code(reward.code) == ["ase.calculators.emt.EMT"]
