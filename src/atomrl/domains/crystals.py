@@ -94,7 +94,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         return CrystalMonitor()
 
     def panel(self, config: CrystalConfig, model: CrystalBackbone, workers: Workers | None = None) -> CrystalPanel:
-        """Profile `mp20-2025`, with the run's force field, reference set and hull."""
+        """Profile `mp20-2025`, by CHGNet, with the run's reference set."""
         judges = CrystalJudges(config.reward, model.vae, config.device, workers)
         own = _own_components(config)
         return CrystalPanel(
