@@ -105,3 +105,8 @@ def test_what_is_no_force_field() -> None:
 def test_it_is_code_that_a_run_names() -> None:
     reward = CrystalReward(force_field=EMT_TARGET, hull="hull.json")
     assert foreign_code(reward.code) == ["ase.calculators.emt.EMT"]
+
+
+def test_it_needs_a_worker() -> None:
+    with pytest.raises(UserError, match="got workers=0: set at least 1"):
+        build_crystal_force_field(EMT_TARGET, 0)

@@ -11,11 +11,14 @@ from ase import Atoms
 from atomrl.force_fields.ase_task import calculator
 from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked
 from atomrl.structures.cells import Crystal
+from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 
 
 class ASECrystalForceField(CrystalForceField):
-    """Energies and forces of crystals by a calculator of ASE, one in each worker, which takes one crystal at a time.
+    """Energies of crystals by a calculator of ASE, one in each worker, which takes one crystal at a time.
+
+    A hull compares energies alone, so forces are not asked for.
 
     Cells are checked first, as for CHGNet. A calculator that raises costs that crystal's score: its reason is `error`,
     with the exception.
@@ -32,22 +35,24 @@ class ASECrystalForceField(CrystalForceField):
         correction: `none`: the energies are taken as they come.
 
     Raises:
-        UserError: no workers.
+        UserError: `workers` is less than 1.
     """
 
     elements = frozenset(range(1, 119))
     correction = "none"
 
     def __init__(self, target: str, options: Mapping[str, Any], workers: Workers | int, timeout: float = 60.0) -> None:
+        if isinstance(workers, int) and workers < 1:
+            raise UserError(f"a calculator of ASE runs in worker processes, got workers={workers}: set at least 1")
         self.model_id = f"{target}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"
         settings = {"target": target, "options": dict(options)}
-        super().__init__(evaluate_crystals, settings, 1, workers or 1, timeout, "cpu", None)
+        super().__init__(evaluate_crystals, settings, 1, workers, timeout, "cpu", None)
 
 
 def evaluate_crystals(
     item: list[Crystal], device: str, target: str, options: Mapping[str, Any]
 ) -> list[CrystalEvaluation]:
-    """Energy and forces of each crystal; the task of the workers.
+    """Energy of each crystal; the task of the workers.
 
     Args:
         item: crystals that passed `check_cells`.
@@ -59,6 +64,5 @@ def evaluate_crystals(
     for crystal in item:
         atoms: Any = Atoms(crystal.numbers, scaled_positions=crystal.frac_coords, cell=crystal.lattice, pbc=True)
         atoms.calc = calculator(target, options)
-        forces = np.asarray(atoms.get_forces(), dtype=np.float64)
-        results.append(checked(float(atoms.get_potential_energy()), forces))
+        results.append(checked(float(atoms.get_potential_energy()), np.full((len(atoms), 3), np.nan)))
     return results
