@@ -57,7 +57,11 @@ class Denoising:
 
     draws: int = 4
     needs_reference: bool = False
+    needs_walk: bool = False
     seen: list[Samples] = field(default_factory=list)
+
+    def old_decay(self, iteration: int) -> None:
+        return None
 
     def advantages(
         self, table: RewardTable, group_ids: torch.Tensor, active: torch.Tensor, collective: Collective | None = None
@@ -94,7 +98,7 @@ def test_a_forward_process_objective_fits_the_seam() -> None:
     plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups=4, samples_per_group=16, seed=5)
     optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.02)
     config = IterationConfig(
-        RolloutConfig(20, 64, train_steps=0),
+        RolloutConfig(20, 64),
         UpdateConfig(epoch_per_rollout=2, gradient_accumulation_steps=2, max_behaviour_kl=1.0),
     )
     scorer, objective, rewards = Scorer(Fourth()), Denoising(), []

@@ -15,6 +15,7 @@ from atomrl.measures.forces import Physics
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import score_physics
 from atomrl.training.experiment import build_objective
+from atomrl.training.run import warn_of_unread
 from atomrl.util.errors import UserError
 
 CONF = Path(__file__).parents[2] / "src" / "atomrl" / "conf"
@@ -39,15 +40,6 @@ RANGES = {
     "64 bits": ["seed=18446744073709551616", "evaluation.seed=18446744073709551616"],
 }
 TOGETHER = [
-    ("train.kl_weight=1", "objective=fed_grpo does not read train.kl_weight=1.0, which train.objective=grpo does"),
-    ("train.group_reward_norm=false", "set train.group_reward_norm=True"),
-    ("train.reward_normalize_fn=null", "set train.reward_normalize_fn=std"),
-    ("train.kl_weight=1 train.entropy_weight=1e-5", "or set train.kl_weight=0.0 train.entropy_weight=0.0"),
-    ("domain=crystals train.reward_eps=0.1", "does not read train.reward_eps=0.1"),
-    (
-        "train.objective=grpo train.clip_advantage_value=3",
-        "objective=grpo does not read train.clip_advantage_value=3.0",
-    ),
     ("train.energy_adv_weight=0.2", "set reward.use_energy=true"),
     ("train.stability_adv_weight=1", "set reward.stability_channel=own"),
     ("reward.type=dummy reward.stability_channel=own train.stability_adv_weight=1", "dummy has no channel stability"),
@@ -66,6 +58,39 @@ TOGETHER = [
     ("domain=crystals reward.batch_size=0", "at least 1"),
     ("domain=crystals reward.timeout=-1", "positive"),
 ]
+
+
+UNREAD = [
+    ("train.kl_weight=1", "objective=fed_grpo does not read train.kl_weight=1; train.objective=grpo does"),
+    ("train.objective=grpo train.clip_advantage_value=3", "does not read train.clip_advantage_value=3; "),
+    ("train.objective=nft train.clip_range=0.1", "train.objective=fed_grpo or train.objective=grpo does"),
+    ("train.objective=awm train.nft.b=0.1", "objective=awm does not read train.nft.b=0.1; train.objective=nft does"),
+    ("train.advantages=sum", "train.objective=nft or train.objective=awm does"),
+    ("train.kl_weight=1 train.kl_weight=2", "does not read train.kl_weight=1, train.kl_weight=2; "),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), UNREAD)
+def test_an_override_that_the_objective_does_not_read_is_refused(words, message):
+    with pytest.raises(UserError) as refused:
+        load_config("fed_grpo_config", words.split())
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warning(caplog):
+    """A documented configuration can be tried with another objective; what has no effect then, and nothing else."""
+    config = load_config("demo", ["train.objective=awm"])
+    warn_of_unread(config)
+    (record,) = caplog.records
+    for key in ("kl_penalty_weight", "step_weighting", "train_steps", "train_min_time", "train_max_time"):
+        assert f"train.{key}" in record.message
+    for read in ("learning_rate", "force_adv_weight", "awm", "reward_eps"):
+        assert f"train.{read}" not in record.message
+    caplog.clear()
+    warn_of_unread(load_config("demo", ["train.objective=fed_grpo"]))
+    warn_of_unread(load_config("fed_grpo_config", ["train.objective={_target_: a.B}", "train.kl_weight=1"]))
+    assert not caplog.records
 
 
 def config_of(words: str) -> Config:

@@ -102,6 +102,10 @@ class Reinforce:
 
     error: float = 1.0
     needs_reference: bool = False
+    needs_walk: bool = True
+
+    def old_decay(self, iteration: int) -> None:
+        return None
 
     def advantages(
         self,

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
-from atomrl.config.sections import Config
+from atomrl.config.sections import READ_BY, Config, TrainSection
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
 
@@ -41,9 +41,24 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
         folder: where the user's own YAML files are.
 
     Raises:
-        UserError: unknown or contradictory keys, values of the wrong type, no such file, or a file that is not YAML.
+        UserError: unknown or contradictory keys, values of the wrong type, no such file, or a file that is not YAML; or
+            an override of a key that the chosen objective does not read.
     """
-    return from_yaml(_composed(name, overrides, folder))
+    config = from_yaml(_composed(name, overrides, folder))
+    _require_read(config.train, overrides)
+    return config
+
+
+def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
+    """Raise UserError for overrides that would change nothing."""
+    asked = [override.lstrip("+~") for override in overrides]
+    for name in train.unread:
+        if given := [text for text in asked if f"{text.partition('=')[0]}.".startswith(f"train.{name}.")]:
+            readers = " or ".join(f"train.objective={reader}" for reader in READ_BY[name])
+            raise UserError(
+                f"train.objective={train.objective} does not read {', '.join(given)}; {readers} does: choose that, or "
+                "leave it out"
+            )
 
 
 def with_overrides(options: T, overrides: Sequence[str]) -> T:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions
 from atomrl.util.option_words import Says
 from atomrl.util.options import (
     BelowOne,
@@ -23,11 +23,27 @@ from atomrl.util.options import (
 )
 from atomrl.util.registry import registered_names
 
+LIKELIHOOD, FORWARD = ("fed_grpo", "grpo"), ("nft", "awm")
+"""Objectives over log-probabilities of the walk, and over denoising losses."""
+
 READ_BY = {
-    "fed_grpo": ("clip_advantage_value",),
-    "grpo": ("group_reward_norm", "reward_normalize_fn", "reward_eps", "kl_weight", "entropy_weight"),
+    "clip_range": LIKELIHOOD,
+    "kl_penalty_weight": LIKELIHOOD,
+    "step_weighting": LIKELIHOOD,
+    "train_steps": LIKELIHOOD,
+    "train_min_time": LIKELIHOOD,
+    "train_max_time": LIKELIHOOD,
+    "clip_advantage_value": ("fed_grpo",),
+    "group_reward_norm": ("grpo", *FORWARD),
+    "reward_normalize_fn": ("grpo", *FORWARD),
+    "reward_eps": ("grpo", *FORWARD),
+    "kl_weight": ("grpo",),
+    "entropy_weight": ("grpo",),
+    "advantages": FORWARD,
+    "nft": ("nft",),
+    "awm": ("awm",),
 }
-"""Keys of `train` that only one objective reads."""
+"""Which objectives read a key of `train` that not all of them do."""
 
 TARGET = "_target_"
 """Key of a mapping that names code: a dotted path, or `path/to/file.py:name`."""
@@ -148,6 +164,13 @@ class TrainSection(Options):
     """Of `grpo`: weight of the KL to the behaviour policy."""
     entropy_weight: Weight = 0.0
     """Of `grpo`: weight of the entropy."""
+    advantages: Literal["channels", "sum"] = "channels"
+    """Of `nft` and `awm`: how scores become advantages: each channel normalised in its group, then weighed and summed,
+    as `fed_grpo` does, or summed, then normalised, as `grpo` does."""
+    nft: NFTOptions = NFTOptions()
+    """Of `nft`."""
+    awm: AWMOptions = AWMOptions()
+    """Of `awm`."""
     learning_rate: Rate = 5e-6
     """Peak rate of AdamW."""
     beta1: BelowOne = 0.9
@@ -183,28 +206,20 @@ class TrainSection(Options):
             )
         return self
 
-    @model_validator(mode="after")
-    def _check_objective(self) -> Self:
-        """Raise UserError for settings that the chosen objective does not read and that are not at their default.
+    @property
+    def unread(self) -> dict[str, Any]:
+        """{key: value} of what the chosen objective does not read although it is not at its default.
 
         One of the user's may read anything, or nothing: it gets its options in its own mapping.
         """
-        for other in READ_BY.keys() - {self.objective} if isinstance(self.objective, str) else ():
-            if unread := list(self._not_default(READ_BY[other])):
-                given = ", ".join(f"{{at}}{name}={value}" for name, value, _ in unread)
-                back = " ".join(f"{{at}}{name}={default}" for name, _, default in unread)
-                raise contradiction(
-                    f"{{at}}objective={self.objective} does not read {given}, which {{at}}objective={other} does: "
-                    f"choose that one, or set {back}"
-                )
-        return self
-
-    def _not_default(self, names: tuple[str, ...]) -> Iterator[tuple[str, object, object]]:
-        """(name, value, default) of those that are not at their default."""
-        for name in names:
+        if not isinstance(self.objective, str):
+            return {}
+        found = {}
+        for name, readers in READ_BY.items():
             value, default = getattr(self, name), type(self).model_fields[name].default
-            if value != default:
-                yield name, value, default
+            if value != default and self.objective not in readers:
+                found[name] = value
+        return found
 
 
 class RewardSection(Options):
@@ -308,10 +323,12 @@ class Config(Options):
     def _check_together(self) -> Self:
         """Keys of different sections that say something about each other."""
         loader, train = self.dataloader, self.train
-        if loader.each_prompt_sample == 1 and (train.objective == "fed_grpo" or train.group_reward_norm):
+        by_channel = train.objective == "fed_grpo" or (train.objective in FORWARD and train.advantages == "channels")
+        if loader.each_prompt_sample == 1 and (by_channel or train.group_reward_norm):
+            way = "train.advantages=sum" if train.objective in FORWARD else "train.objective=grpo"
             raise contradiction(
                 "dataloader.each_prompt_sample=1: a group of one has no spread to normalise by, nothing would be "
-                "learned; raise it, or set train.objective=grpo and train.group_reward_norm=false"
+                f"learned; raise it, or set {way} and train.group_reward_norm=false"
             )
         if train.train_steps is not None and train.train_steps > self.model.time_step:
             raise contradiction(f"train.train_steps={train.train_steps} exceeds model.time_step={self.model.time_step}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 from atomrl.core.advantages import Advantages
@@ -72,7 +73,7 @@ def iterate(
     """
     collective = collective or Alone()
     started = time.monotonic()
-    trajectory = sample_and_score(policy, prompts, scorer, config.rollout)
+    trajectory = sample_and_score(policy, prompts, scorer, objective, config.rollout)
     table, advantages = compare(
         trajectory, scorer.finish(trajectory, collective), stages, objective, config.update, collective
     )
@@ -82,10 +83,21 @@ def iterate(
     return Iteration(trajectory, table, advantages, stats, seconds)
 
 
-def sample_and_score(policy: DiffusionPolicy, prompts: Prompts, scorer: Scorer, config: RolloutConfig) -> Trajectory:
-    """A rollout whose buckets are scored while the next ones are sampled; `scorer.finish` waits for the scores."""
+def sample_and_score(
+    policy: DiffusionPolicy, prompts: Prompts, scorer: Scorer, objective: Objective, config: RolloutConfig
+) -> Trajectory:
+    """A rollout whose buckets are scored while the next ones are sampled; `scorer.finish` waits for the scores.
+
+    Where the objective keeps an old policy, that one moves first, then samples. Where it needs no walk, none is kept.
+    """
+    decay = objective.old_decay(prompts.iteration)
+    if decay is not None:
+        policy.follow(decay)
+    if not objective.needs_walk:
+        config = replace(config, train_steps=0)
     scorer.begin()
-    return rollout(policy, prompts, config, on_bucket=scorer.start)
+    with nullcontext() if decay is None else policy.old():
+        return rollout(policy, prompts, config, on_bucket=scorer.start)
 
 
 def compare(

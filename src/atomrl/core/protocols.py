@@ -60,6 +60,18 @@ class DiffusionPolicy(Protocol):
     def reference(self) -> AbstractContextManager[None]:
         """While entered, the initial model answers (frozen copy, or adapters off)."""
 
+    def follow(self, decay: float) -> None:
+        """Move the old policy: old <- decay old + (1 - decay) current; the first call copies the current model.
+
+        Called before each rollout, if the objective has an `old_decay`.
+        """
+
+    def old(self) -> AbstractContextManager[None]:
+        """While entered, the old policy answers: the one that samples, where an objective keeps one."""
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t at times t (B,), (B, 1, 1) each: z_t = alpha_t z_0 + sigma_t noise."""
+
     def forward_noise(self, clean: Tensor, mask: Tensor, t: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """z_t at times t (B,), and the target of the network's prediction: for forward-process objectives."""
 

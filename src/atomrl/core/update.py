@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -29,8 +30,9 @@ class UpdateConfig:
     Attributes:
         epoch_per_rollout: passes over a rollout.
         train_micro_batch_size: samples per backward pass; may cut a group. None: a whole bucket.
-        gradient_accumulation_steps: terms of the loss (transitions) per optimizer step; None: all of them, one step per
-            pass.
+        gradient_accumulation_steps: terms of the loss (transitions, or draws of times) per optimizer step; None: all of
+            them, one step per pass.
+        num_inner_batch: in place of that, optimizer steps per pass: the terms are dealt out to as many.
         max_grad_norm: the gradient is clipped to this norm.
         max_behaviour_kl: a step that leaves the policy further than this from the one that sampled (KL per transition,
             mean over two of them) is halved until it does not; None: no guard.
@@ -40,6 +42,7 @@ class UpdateConfig:
     epoch_per_rollout: int = 1
     train_micro_batch_size: int | None = None
     gradient_accumulation_steps: int | None = None
+    num_inner_batch: int | None = None
     max_grad_norm: float = 1.0
     max_behaviour_kl: float | None = None
     exploded_above: float = 30.0
@@ -96,7 +99,7 @@ def update(
     parameters = trainable_parameters(policy)
     log = UpdateLog()
     for epoch in range(config.epoch_per_rollout):
-        for block in _blocks(objective.terms(trajectory, epoch), config.gradient_accumulation_steps):
+        for block in _blocks(objective.terms(trajectory, epoch), config):
             optimizer.zero_grad()
             accumulate(policy, lesson, block, objective, log)
             norm = reduce_and_clip(parameters, config.max_grad_norm, collective)
@@ -198,9 +201,11 @@ def _parts(trajectory: Trajectory, advantages: Advantages, active: Tensor, size:
         start += count
 
 
-def _blocks(terms: Sequence[Term], size: int | None) -> list[Sequence[Term]]:
+def _blocks(terms: Sequence[Term], config: UpdateConfig) -> list[Sequence[Term]]:
     """The terms, cut into those of one optimizer step."""
-    size = size or len(terms)
+    size = config.gradient_accumulation_steps or len(terms)
+    if config.num_inner_batch is not None:
+        size = ceil(len(terms) / config.num_inner_batch)
     return [terms[start : start + size] for start in range(0, len(terms), size)]
 
 

@@ -162,9 +162,14 @@ class CrystalPolicy(WithReference[DiT]):
 
     def forward_noise(self, clean: Tensor, mask: Tensor, t: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """z_t at times t (B,), and the noise in it, the target of a prediction's first D channels."""
-        bars = alpha_bar().to(clean.device)[torch.round(t * DIFFUSION_STEPS).long()][:, None, None]
+        signal, level = (values.to(clean.dtype) for values in self.levels(t))
         noise = self.noise(normals, mask)
-        return bars.sqrt().to(clean.dtype) * clean + (1 - bars).sqrt().to(clean.dtype) * noise, noise
+        return signal * clean + level * noise, noise
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha-bar_t) and sqrt(1 - alpha-bar_t) at times t (B,), (B, 1, 1) float64 each."""
+        bars = alpha_bar().to(t.device)[torch.round(t * DIFFUSION_STEPS).long()][:, None, None]
+        return bars.sqrt(), (1 - bars).sqrt()
 
     def _kernel(self, s: int, t: int) -> ReverseKernel:
         """Kernel of the step t -> s."""

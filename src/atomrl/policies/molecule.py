@@ -151,10 +151,14 @@ class MoleculePolicy(WithReference[EDMNetwork]):
 
     def forward_noise(self, clean: Tensor, mask: Tensor, t: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """z_t = alpha_t z_0 + sigma_t eps at times t (B,), and eps, the network's target."""
-        steps = torch.round(t * self.config.diffusion_steps).long()
-        gamma = self.current.gamma.gamma[steps][:, None, None].to(clean.dtype)
+        signal, level = self.levels(t)
         noise = project(normals, mask)
-        return alpha(gamma) * clean + sigma(gamma) * noise, noise
+        return signal.to(clean.dtype) * clean + level.to(clean.dtype) * noise, noise
+
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t at times t (B,), (B, 1, 1) each."""
+        gamma = self.current.gamma.gamma[torch.round(t * self.config.diffusion_steps).long()][:, None, None]
+        return alpha(gamma), sigma(gamma)
 
     def _kernel(self, s: float, t: float) -> ReverseKernel:
         """Kernel of the step t -> s."""

@@ -78,8 +78,8 @@ class SubspaceGaussian(WithReference[GaussianScore]):
 
     def predict(self, latents: Tensor, mask: Tensor, t: Tensor, prompts: Prompts) -> Tensor:
         """The noise in z_t at times t (B,), (B, N, D)."""
-        gamma = self._levels(t, latents.dtype)
-        return self.project(self.answering(latents, alpha(gamma), sigma(gamma)), mask)
+        signal, level = (values.to(latents.dtype) for values in self.levels(t))
+        return self.project(self.answering(latents, signal, level), mask)
 
     def noise(self, normals: Tensor, mask: Tensor) -> Tensor:
         """Standard normals, projected."""
@@ -104,13 +104,14 @@ class SubspaceGaussian(WithReference[GaussianScore]):
 
     def forward_noise(self, clean: Tensor, mask: Tensor, t: Tensor, normals: Tensor) -> tuple[Tensor, Tensor]:
         """z_t at times t (B,), and the noise in it."""
-        gamma = self._levels(t, clean.dtype)
+        signal, level = (values.to(clean.dtype) for values in self.levels(t))
         noise = self.project(normals, mask)
-        return alpha(gamma) * clean + sigma(gamma) * noise, noise
+        return signal * clean + level * noise, noise
 
-    def _levels(self, t: Tensor, dtype: torch.dtype) -> Tensor:
-        """Gamma at times t (B,), (B, 1, 1)."""
-        return self.gamma.to(t.device)[torch.round(t * SCHEDULE_STEPS).long()][:, None, None].to(dtype)
+    def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t at times t (B,), (B, 1, 1) float64 each."""
+        gamma = self.gamma.to(t.device)[torch.round(t * SCHEDULE_STEPS).long()][:, None, None].double()
+        return alpha(gamma), sigma(gamma)
 
     def _kernel(self, s: float, t: float) -> ReverseKernel:
         return ReverseKernel.between(self.gamma[round(s * SCHEDULE_STEPS)], self.gamma[round(t * SCHEDULE_STEPS)])

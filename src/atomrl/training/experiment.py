@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from math import ceil
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.core.iteration import IterationConfig
 from atomrl.core.objectives.base import Objective, ObjectiveSpec
+from atomrl.core.objectives.forward import ForwardObjective
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import Model
 from atomrl.core.records import Transition
@@ -46,13 +46,14 @@ def build_parts(config: Config, workers: Workers | None = None) -> tuple[Parts, 
         policy.transitions(config.evaluation.time_step)  # now, not after the training
     workers = as_workers(workers or config.reward.workers)
     reward = domain.reward(config, model, workers)
+    objective = build_objective(config, domain.channel_weights(config, reward))
     parts = Parts(
         policy=policy,
         plan=build_plan(config, model.sizes),
         reward=reward,
         stages=(*domain.stages(config, reward), build_rule_for_failures(config.train)),
-        objective=build_objective(config, domain.channel_weights(config, reward)),
-        iteration=IterationConfig(build_sampling(config), build_update(config, walk)),
+        objective=objective,
+        iteration=IterationConfig(build_sampling(config), build_update(config, objective, walk)),
         optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config, workers),
@@ -85,7 +86,7 @@ def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Obj
     if "channel_weights" in signature(kind).parameters:
         options = {"channel_weights": channel_weights, **options}
     objective: Objective = made(kind, name, options, KEY)
-    require_methods(objective, name, ("needs_reference", "advantages", "terms", "loss"), KEY)
+    require_methods(objective, name, ("needs_reference", "needs_walk", "old_decay", "advantages", "terms", "loss"), KEY)
     return objective
 
 
@@ -116,30 +117,39 @@ def build_sampling(config: Config) -> RolloutConfig:
     )
 
 
-def build_update(config: Config, walk: tuple[Transition, ...]) -> UpdateConfig:
-    """How a run updates: `num_inner_batch` becomes the number of transitions per optimizer step."""
+def build_update(config: Config, objective: Objective, walk: tuple[Transition, ...]) -> UpdateConfig:
+    """How a run updates.
+
+    Raises:
+        UserError: no transition is trained though the objective needs some, or more steps are asked for than there are
+            terms to step along.
+    """
     train = config.train
-    together = train.gradient_accumulation_steps
-    if train.num_inner_batch is not None:
+    steps, terms = train.num_inner_batch, ""
+    if isinstance(objective, ForwardObjective):
+        count = objective.options.times
+        terms = f"{count} draws of times (train.{train.objective}.times)"
+    elif objective.needs_walk and steps is not None:
         inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
         if not inside:
             raise UserError(
                 f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
                 "with model.sampler=ddim, raise model.eta above 0"
             )
-        trained = min(len(inside), train.train_steps or len(inside))
-        if train.num_inner_batch > trained:
-            raise UserError(f"train.num_inner_batch={train.num_inner_batch} exceeds the {trained} trained transitions")
-        together = ceil(trained / train.num_inner_batch)
-    return update_config(train, together)
+        count = min(len(inside), train.train_steps or len(inside))
+        terms = f"{count} trained transitions"
+    if terms and steps is not None and steps > count:
+        raise UserError(f"train.num_inner_batch={steps} exceeds the {terms}")
+    return update_config(train)
 
 
-def update_config(train: TrainSection, gradient_accumulation_steps: int | None = None) -> UpdateConfig:
+def update_config(train: TrainSection) -> UpdateConfig:
     """What the core's update takes, out of a run's section `train`."""
     return UpdateConfig(
         epoch_per_rollout=train.epoch_per_rollout,
         train_micro_batch_size=train.train_micro_batch_size,
-        gradient_accumulation_steps=gradient_accumulation_steps or train.gradient_accumulation_steps,
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        num_inner_batch=train.num_inner_batch,
         max_grad_norm=train.max_grad_norm,
         max_behaviour_kl=train.max_behaviour_kl,
         exploded_above=train.exploded_above,

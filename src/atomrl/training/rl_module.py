@@ -46,8 +46,8 @@ from atomrl.workers.executor import Workers
 
 log = logging.getLogger(__name__)
 
-REFERENCE = "policy.initial."
-"""Prefix of the reference's tensors, see `policies.reference`."""
+CURRENT, REFERENCE, OLD = "policy.current.", "policy.initial.", "policy.followed."
+"""Prefixes of the tensors of a policy's models, see `policies.reference`."""
 
 MANY_MASKED = 0.5
 """A run that leaves out more than this share of an iteration's samples says so."""
@@ -107,6 +107,8 @@ class RLModule(lightning.LightningModule):
         self.line: Stats = {}
         if self.objective.needs_reference:
             policy.keep_reference()
+        if self.objective.old_decay(0) is not None:
+            policy.follow(0.0)
         self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, self.config.ema_decay))
 
     @classmethod
@@ -146,7 +148,7 @@ class RLModule(lightning.LightningModule):
 
     def rollout(self, batch: Prompts) -> tuple[Generated, Trajectory]:
         """Sample every prompt; a `per_sample` reward scores the first samples while the next are drawn."""
-        trajectory = sample_and_score(self.policy, batch, self.scorer, self.iteration.rollout)
+        trajectory = sample_and_score(self.policy, batch, self.scorer, self.objective, self.iteration.rollout)
         streamed = self.scorer.reward.scope == "per_sample"
         return Generated(trajectory, self.scorer.finish(trajectory, current()) if streamed else None), trajectory
 
@@ -261,16 +263,17 @@ class RLModule(lightning.LightningModule):
         checkpoint["atomrl"] = {**self.card, **run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Log the checkpoint's iteration, should a kill have come before its line; fit the reference (Lightning).
+        """Log the checkpoint's iteration, should a kill have come before its line; fit the copies (Lightning).
 
-        The reference is kept only where its KL has a weight, and a resumed run may give it another: one that was not
-        kept is as this run begins with it, one that is no longer needed is dropped.
+        A copy is kept only where the objective reads it, and a resumed run may have another: a reference that was not
+        kept is as this run begins with it, an old policy is the current one; what is no longer needed is dropped.
         """
         own, stored = self.state_dict(), checkpoint["state_dict"]
         for name in {*own, *stored}:
-            if name.startswith(REFERENCE) and (name in own) != (name in stored):
+            if name.startswith((REFERENCE, OLD)) and (name in own) != (name in stored):
                 stored.pop(name, None)
-                stored.update({name: own[name]} if name in own else {})
+                current = stored.get(name.replace(OLD, CURRENT)) if name.startswith(OLD) else own.get(name)
+                stored.update({name: current} if name in own else {})
         card = checkpoint["atomrl"]
         for logger in self.trainer.loggers:
             if isinstance(logger, JSONLLogger) and "log" in card:  # not in checkpoints of the first version

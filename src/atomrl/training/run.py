@@ -39,6 +39,8 @@ from atomrl.util.processes import one_process
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
 
+log = logging.getLogger(__name__)
+
 COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""
 
@@ -58,6 +60,7 @@ def train(config: Config, name: str, workers: Workers | None = None) -> Path:
     """
     check_extras(config)
     check_needs(config)
+    warn_of_unread(config)
     place = Path(config.save_path) if config.save_path else fresh_path(name)
     first = check_resumable(place, config) if config.resume else 0
     if config.threads is not None:
@@ -114,6 +117,13 @@ def check_extras(config: Config) -> None:
     """Raise UserError for options whose package is not installed."""
     if config.wandb.enabled and importlib.util.find_spec("wandb") is None:
         raise UserError("wandb.enabled=true needs the package wandb: pip install 'atomrl[wandb]', or set it to false")
+
+
+def warn_of_unread(config: Config) -> None:
+    """Name the keys that the chosen objective does not read, all in one warning."""
+    if unread := config.train.unread:
+        named = ", ".join(f"train.{name}" for name in unread)
+        log.warning(f"train.objective={config.train.objective} does not read {named}: what they say changes nothing")
 
 
 def _fit(

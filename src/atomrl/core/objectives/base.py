@@ -93,6 +93,16 @@ class Objective(Protocol):
     def needs_reference(self) -> bool:
         """Whether the policy must keep its initial model, see `DiffusionPolicy.reference`."""
 
+    @property
+    def needs_walk(self) -> bool:
+        """Whether the rollout must record transitions, with their latents and log-probabilities."""
+
+    def old_decay(self, iteration: int) -> float | None:
+        """How much of the old policy stays when it moves to the current one before an iteration's rollout.
+
+        The old policy then samples; 0: it is the current one as it was before the update. None: no old policy is kept.
+        """
+
     def advantages(
         self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
     ) -> Advantages:

@@ -78,10 +78,16 @@ class LikelihoodObjective(ABC, Generic[C]):
     def step_loss(self, terms: StepTerms) -> StepLoss:
         """Loss of one transition, (B,), out of its log-probabilities."""
 
+    needs_walk = True
+
     @property
     def needs_reference(self) -> bool:
         """Whether a KL to the initial model is part of the loss."""
         return self.config.kl_penalty_weight > 0
+
+    def old_decay(self, iteration: int) -> float | None:
+        """None: the current policy samples, and what it said is recorded."""
+        return None
 
     def terms(self, trajectory: Trajectory, epoch: int) -> tuple[Transition, ...]:
         """The trained transitions, the same in each pass."""

@@ -1,0 +1,193 @@
+"""Objectives without log-probabilities: a finished sample teaches through the denoising loss at times of its own.
+
+z_t = alpha_t z_0 + sigma_t eps: the sample is noised again, with noise that is keyed by (seed, iteration, sample,
+draw) and nothing else. At the same z_t the current policy, the old one (which sampled) and, where it has a weight, the
+initial one predict the noise. No transition of the walk is recorded; any sampler will do.
+
+A pass over a rollout has `times` draws. The times of one sample are equally spaced over (min_time, max_time] from a
+random start, and those of one draw over the batch as well, whatever processes and micro-batches the batch is cut into.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from atomrl.core.advantages import Advantages
+from atomrl.core.objectives.base import Samples, StepLoss, Term
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.objectives.forward_options import ForwardOptions
+from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.protocols import Collective, DiffusionPolicy
+from atomrl.core.random import generator
+from atomrl.core.records import Prompts, RewardTable, Trajectory
+from atomrl.core.rollout import draw as keyed_draw
+
+SMALLEST_TIME = 1e-3
+"""One step of the schedules of 1000: below it a network that counts its steps from 1 has nothing to answer."""
+
+GOLDEN = 0.6180339887498949
+"""Fractional parts of its multiples fill (0, 1) evenly, however many there are."""
+
+Compare = Callable[[RewardTable, Tensor, Tensor, Collective | None], Advantages]
+"""Scores to advantages, as `Objective.advantages`."""
+
+
+C = TypeVar("C", bound=ForwardOptions)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of a time and noise for each sample.
+
+    Attributes:
+        index: its number over all passes of an iteration; keys the noise.
+        offset: where the times begin, in [0, 1).
+    """
+
+    index: int
+    offset: float
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is predicted for one draw of B samples.
+
+    Attributes:
+        current: by the current policy, (B, N, D), differentiable.
+        old: by the old policy, (B, N, D).
+        initial: by the initial one, (B, N, D), or None if it is not read.
+        target: the noise that is in z_t, (B, N, D).
+        mask: real atoms, (B, N).
+        advantages: as far as they teach, between -1 and 1, (B,); 0 for a sample that takes no part.
+        signal, noise: alpha_t and sigma_t, (B,).
+        times: t, (B,).
+    """
+
+    current: Tensor
+    old: Tensor
+    initial: Tensor | None
+    target: Tensor
+    mask: Tensor
+    advantages: Tensor
+    signal: Tensor
+    noise: Tensor
+    times: Tensor
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over the elements of the real atoms of (B, N, D) values, (B,)."""
+        total = (values * self.mask[..., None]).sum((1, 2))
+        return total / (self.mask.sum(1) * values.shape[-1])
+
+
+class ForwardObjective(ABC, Generic[C]):
+    """Base of an objective over denoising losses of re-noised samples.
+
+    Args:
+        options: its own.
+        compare: scores to advantages.
+    """
+
+    needs_walk = False
+
+    def __init__(self, options: C, compare: Compare) -> None:
+        self.options = options
+        self._compare = compare
+
+    @abstractmethod
+    def draw_loss(self, predictions: Predictions) -> StepLoss:
+        """Loss of one draw, (B,), without the term of the reference."""
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the distance to the initial model is part of the loss."""
+        return self.options.reference_weight > 0
+
+    def old_decay(self, iteration: int) -> float:
+        """min(rate k, max)."""
+        return min(self.options.old_decay_rate * iteration, self.options.old_decay_max)
+
+    def advantages(
+        self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
+    ) -> Advantages:
+        """See `Objective.advantages`."""
+        return self._compare(table, group_ids, active, collective)
+
+    def terms(self, trajectory: Trajectory, epoch: int) -> Sequence[Draw]:
+        """The draws of a pass, each with times of its own."""
+        prompts, count = trajectory.buckets[0].prompts, self.options.times
+        rng = generator("cpu", prompts.seed, prompts.iteration, "times", epoch)
+        start = float(torch.rand((), generator=rng, dtype=torch.float64))
+        return [Draw(epoch * count + place, (start + place / count) % 1) for place in range(count)]
+
+    def loss(self, policy: DiffusionPolicy, samples: Samples, term: Term) -> StepLoss:
+        """Noise the samples again, ask the policies, then `draw_loss` and the distance to the initial model."""
+        assert isinstance(term, Draw)
+        found = self.predictions(policy, samples, term)
+        answer = self.draw_loss(found)
+        loss, counts = answer.loss, dict(answer.counts)
+        moved = found.mean((found.current - found.old).detach().square())
+        counts |= {"moved": moved, "residual": found.mean((found.old - found.target).square())}
+        if found.initial is not None:
+            distance = found.mean((found.current - found.initial).square())
+            loss = loss + self.options.reference_weight * distance
+            counts["reference_distance"] = distance.detach()
+        return StepLoss(torch.where(samples.active, loss, 0.0), counts, answer.largest)
+
+    def predictions(self, policy: DiffusionPolicy, samples: Samples, term: Draw) -> Predictions:
+        """What the policies predict for one draw."""
+        options, bucket, clean = self.options, samples.bucket, samples.clean
+        prompts, mask = bucket.prompts, bucket.mask
+        times = self.times(prompts, term).to(clean.dtype)
+        normals = keyed_draw(prompts, "forward", term.index, dtype=clean.dtype, atoms=clean.shape[1])(clean.shape[2])
+        noised, target = policy.forward_noise(clean, mask, times, policy.noise(normals, mask))
+        current = policy.predict(noised, mask, times, prompts)
+        with torch.no_grad():
+            with policy.old():
+                old = policy.predict(noised, mask, times, prompts)
+            initial = None
+            if self.needs_reference:
+                with policy.reference():
+                    initial = policy.predict(noised, mask, times, prompts)
+        signal, noise = (level.reshape(-1).to(clean.dtype) for level in policy.levels(times))
+        limit = options.clip_advantage
+        share = (samples.advantages.total.clamp(-limit, limit) / limit).to(clean.dtype)
+        found = Predictions(current, old, initial, target, mask, share, signal, noise, times)
+        if options.residual_limit is None:
+            return found
+        teaches = found.mean((old - target).square()) <= options.residual_limit
+        return Predictions(current, old, initial, target, mask, torch.where(teaches, share, 0.0), signal, noise, times)
+
+    def times(self, prompts: Prompts, term: Draw) -> Tensor:
+        """Time of each sample in one draw, (B,) float64."""
+        options = self.options
+        places = (prompts.sample_ids.double() * GOLDEN + term.offset) % 1
+        return (options.max_time - (options.max_time - options.min_time) * places).clamp(min=SMALLEST_TIME)
+
+
+def comparison(
+    settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int, limit: float
+) -> Compare:
+    """How `train.advantages` says that scores become advantages: as `fed_grpo` does (`channels`), or `grpo` (`sum`)."""
+    if settings["advantages"] == "channels":
+        fed = FedGRPOConfig(channel_weights=channel_weights, clip_advantage_value=limit)
+        return FedGRPO(fed).advantages
+    return GRPO(
+        GRPOConfig(
+            num_group_samples=samples,
+            group_reward_norm=settings["group_reward_norm"],
+            normalize_fn=settings["reward_normalize_fn"],
+            eps=settings["reward_eps"],
+            channel_weights=channel_weights,
+        )
+    ).advantages
+
+
+def over_batch(settings: Mapping[str, Any]) -> bool:
+    """Whether `comparison` compares samples over the batch, see `ObjectiveSpec`."""
+    return settings["advantages"] == "sum" and not settings["group_reward_norm"]
