@@ -22,14 +22,15 @@ from atomrl.core.stages import FailedScores
 from atomrl.core.update import UpdateConfig
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "grpo_in_60_lines.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def test_the_example_in_sixty_lines_learns() -> None:
-    source = EXAMPLE.read_text()
+@pytest.mark.parametrize("name", ["grpo_in_60_lines.py", "nft_in_60_lines.py"])
+def test_an_example_in_sixty_lines_learns(name: str) -> None:
+    source = (EXAMPLES / name).read_text()
     assert len(source.splitlines()) <= 60
     assert "lightning" not in source
-    rewards = runpy.run_path(str(EXAMPLE))["main"](iterations=15)
+    rewards = runpy.run_path(str(EXAMPLES / name))["main"](iterations=15)
     assert sum(rewards[-3:]) / 3 > sum(rewards[:3]) / 3 + 0.3
 
 

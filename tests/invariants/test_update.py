@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 import torch
 
+from atomrl.core.objectives.awm import AWM
+from atomrl.core.objectives.base import Objective
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions
+from atomrl.core.objectives.nft import NFT
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import RewardTable, Trajectory
 from atomrl.core.rollout import RolloutConfig, rollout
@@ -30,12 +34,16 @@ STEPS = 20
 SMALL = EDMConfig(hidden=16, edge_hidden=8, layers=2)
 LIMIT = 1e5  # an untrained network lets latents grow to about 100
 OBJECTIVE = FedGRPO(FedGRPOConfig(kl_penalty_weight=0.1, step_weighting="balanced"))
+NFT_OBJECTIVE = NFT(NFTOptions(times=3, reference_weight=0.1), OBJECTIVE.advantages)
+AWM_OBJECTIVE = AWM(AWMOptions(times=3, old_decay_rate=0.2, time_weighting="t"), OBJECTIVE.advantages)
+OBJECTIVES = {"fed_grpo": OBJECTIVE, "nft": NFT_OBJECTIVE, "awm": AWM_OBJECTIVE}
 
 
 def policy(dtype: torch.dtype = torch.float64, kind: str = "molecule") -> MoleculePolicy | CrystalPolicy:
     torch.manual_seed(0)
     made = small_policy() if kind == "crystal" else MoleculePolicy(EDMNetwork(SMALL))
     made.to(dtype).keep_reference()
+    made.follow(0.0)
     return made
 
 
@@ -68,7 +76,10 @@ def failing_score(trajectory: Trajectory) -> RewardTable:
 
 
 def gradients(
-    model: MoleculePolicy | CrystalPolicy, trajectory: Trajectory, config: UpdateConfig
+    model: MoleculePolicy | CrystalPolicy,
+    trajectory: Trajectory,
+    config: UpdateConfig,
+    objective: Objective = OBJECTIVE,
 ) -> dict[str, torch.Tensor]:
     """Gradient of an update, by name, from a step of plain SGD."""
     before = {name: value.detach().clone() for name, value in model.current.named_parameters()}
@@ -77,8 +88,8 @@ def gradients(
     update(
         model,
         trajectory,
-        OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT)),
-        OBJECTIVE,
+        objective.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT)),
+        objective,
         optimizer,
         config,
     )
@@ -143,11 +154,15 @@ def test_sampling_does_not_depend_on_the_micro_batch(kind: str) -> None:
 
 @pytest.mark.parametrize(("rollout_size", "train_size"), [(3, None), (12, 2), (6, 5)])
 @pytest.mark.parametrize("kind", POLICIES)
-def test_the_gradient_does_not_depend_on_micro_batches(kind: str, rollout_size: int, train_size: int | None) -> None:
-    one, other = policy(kind=kind), policy(kind=kind)
-    expected = gradients(one, roll(one, 12), UpdateConfig())
-    found = gradients(other, roll(other, rollout_size), UpdateConfig(train_micro_batch_size=train_size))
-    assert_same(expected, found, 1e-8)
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_gradient_does_not_depend_on_micro_batches(
+    name: str, kind: str, rollout_size: int, train_size: int | None
+) -> None:
+    one, other, objective = policy(kind=kind), policy(kind=kind), OBJECTIVES[name]
+    kept = None if objective.needs_walk else 0
+    expected = gradients(one, roll(one, 12, kept), UpdateConfig(), objective)
+    cut = UpdateConfig(train_micro_batch_size=train_size)
+    assert_same(expected, gradients(other, roll(other, rollout_size, kept), cut, objective), 1e-8)
 
 
 def test_a_subset_of_steps_is_a_part_of_the_whole_rollout() -> None:
@@ -222,7 +237,17 @@ def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
     return torch.load(output, weights_only=True)
 
 
-@pytest.mark.parametrize(("objective", "kind"), [("fed_grpo", "molecule"), ("grpo", "molecule"), ("grpo", "crystal")])
+@pytest.mark.parametrize(
+    ("objective", "kind"),
+    [
+        ("fed_grpo", "molecule"),
+        ("grpo", "molecule"),
+        ("grpo", "crystal"),
+        ("nft", "molecule"),
+        ("nft", "crystal"),
+        ("awm", "molecule"),
+    ],
+)
 def test_three_steps_on_two_processes_equal_one(objective: str, kind: str, tmp_path: Path) -> None:
     one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", objective, kind) for ranks in (1, 2))
     assert_same(one, two, 1e-8)

@@ -1,32 +1,35 @@
 """One rank of a data-parallel run of three updates: output, objective, policy; rank 0 saves the parameters."""
 
 import sys
+from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
 from staged import after_failures
-from test_update import LIMIT, OBJECTIVE, STEPS, failing_score, plan, policy, reduction
+from test_update import LIMIT, OBJECTIVES, STEPS, failing_score, plan, policy, reduction
 
 from atomrl.core.collective import current
 from atomrl.core.objectives.grpo import GRPO, GRPOConfig
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.update import UpdateConfig, update, usable
 
-OBJECTIVES = {
-    "fed_grpo": OBJECTIVE,
-    "grpo": GRPO(GRPOConfig(clip_ratio=0.2)),  # normalises over the batch
-}
+GRPO_OBJECTIVE = GRPO(GRPOConfig(clip_ratio=0.2))  # normalises over the batch
 
 
 def main() -> None:
     dist.init_process_group("gloo")
-    objective = OBJECTIVES[sys.argv[2]]
+    objective = {**OBJECTIVES, "grpo": GRPO_OBJECTIVE}[sys.argv[2]]
     model = policy(kind=sys.argv[3])
     reduced = reduction(model)
     optimizer = torch.optim.SGD(model.current.parameters(), lr=0.01)
     for iteration in range(3):
         prompts = plan().share(plan().prompts(iteration), dist.get_rank(), dist.get_world_size())
-        trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12, log_prob_reduction=reduced))
+        kept = None if objective.needs_walk else 0
+        decay = objective.old_decay(iteration)
+        if decay is not None:
+            model.follow(decay)
+        with nullcontext() if decay is None else model.old():
+            trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12, train_steps=kept, log_prob_reduction=reduced))
         active = usable(trajectory, LIMIT)
         over_batch = sys.argv[2] == "grpo"
         scores = after_failures(failing_score(trajectory), trajectory.group_ids, "worst", over_batch, active, current())

@@ -1,0 +1,335 @@
+"""Forward-process objectives: published forms, their exact expansion, what is invariant, and a closed-form oracle."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from atomrl.core.advantages import Advantages
+from atomrl.core.iteration import IterationConfig, iterate
+from atomrl.core.objectives.awm import AWM
+from atomrl.core.objectives.base import Samples
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
+from atomrl.core.objectives.forward import ForwardObjective, Predictions
+from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions
+from atomrl.core.objectives.nft import NFT
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Prompts, RewardTable, Structures, Trajectory
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.scoring import Scorer
+from atomrl.core.update import UpdateConfig
+from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
+
+PLAIN = {"self_normalized": False, "time_weighting": "noise"}
+
+
+def nothing(*_: object) -> Advantages:
+    raise AssertionError("these tests bring advantages of their own")
+
+
+def predictions(seed: int = 0, share: list[float] | None = None) -> Predictions:
+    """Three samples of up to four atoms, without meaning, float64; only the current prediction has a gradient."""
+    rng = torch.Generator().manual_seed(seed)
+
+    def normals(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=rng, dtype=torch.float64)
+
+    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.float64)
+    wide = mask[..., None]
+    old = normals(3, 4, 5) * wide
+    signal = torch.tensor([0.9, 0.6, 0.2], dtype=torch.float64)
+    return Predictions(
+        current=((old + 0.1 * normals(3, 4, 5)) * wide).requires_grad_(),
+        old=old,
+        initial=None,
+        target=normals(3, 4, 5) * wide,
+        mask=mask,
+        advantages=torch.tensor(share or [1.0, -0.4, 0.25], dtype=torch.float64),
+        signal=signal,
+        noise=(1 - signal.square()).sqrt(),
+        times=torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64),
+    )
+
+
+def inner(found: Predictions, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """Mean over a sample's elements of a product, by a loop over samples."""
+    rows = [(left[row, : int(n)] * right[row, : int(n)]).mean() for row, n in enumerate(found.mask.sum(1))]
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("b", [0.1, 1.0])
+@pytest.mark.parametrize("c", [1.0, 5.0])
+def test_nft_is_a_weighed_denoising_gradient_and_a_pull_back(b: float, c: float) -> None:
+    """2 A <eps_old - eps, d> + c b mean d^2 + what does not depend on the current policy."""
+    objective = NFT(NFTOptions(b=b, clip_advantage=c, **PLAIN), nothing)
+    found = predictions()
+    advantages = c * found.advantages
+    moved = found.current - found.old
+    expansion = 2 * advantages * inner(found, found.old - found.target, moved) + c * b * inner(found, moved, moved)
+    at_old = objective.draw_loss(replace(found, current=found.old)).loss
+    assert torch.allclose(objective.draw_loss(found).loss - at_old, expansion, atol=1e-12)
+
+
+@pytest.mark.parametrize("self_normalized", [True, False])
+def test_nft_compares_clean_samples_as_published(self_normalized: bool) -> None:
+    """l of (z_t - sigma e) / alpha against x_0, written out sample by sample."""
+    found, b, c = predictions(), 0.3, 5.0
+    options = NFTOptions(b=b, clip_advantage=c, self_normalized=self_normalized, max_time_weight=math.inf)
+    loss = NFT(options, nothing).draw_loss(found).loss.detach()
+    clean = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    for row, atoms in enumerate([4, 3, 1]):
+        alpha, sigma = float(found.signal[row]), float(found.noise[row])
+        x0, eps = clean[row, :atoms], found.target[row, :atoms]
+        noised, good = alpha * x0 + sigma * eps, (1 + float(found.advantages[row])) / 2
+        total = 0.0
+        for weight, sign in ((good, 1), (1 - good, -1)):
+            noise = (1 - sign * b) * found.old[row, :atoms] + sign * b * found.current.detach()[row, :atoms]
+            error = (noised - sigma * noise) / alpha - x0
+            divisor = max(float(error.abs().mean()), 1e-5) if self_normalized else 1.0
+            total += weight * float(error.square().mean()) / divisor
+        assert float(loss[row]) == pytest.approx(c * total / b, rel=1e-9)
+
+
+def test_a_time_near_noise_weighs_no_more_than_its_bound() -> None:
+    found = predictions()
+    free, bound = (NFT(NFTOptions(max_time_weight=limit), nothing).time_weight(found) for limit in (1e9, 2.0))
+    assert float(free[2]) > 2
+    assert torch.equal(bound, free.clamp(max=2.0))
+
+
+def test_awm_as_published() -> None:
+    """A ratio of exp(-w l), clipped against the advantage's sign, and the distance to the old policy."""
+    found = predictions()
+    for options in (
+        AWMOptions(clip_range=0.02, old_weight=0.5),
+        AWMOptions(clip_range=1.0, time_weighting="t", power=0.25, old_weight=0.0),
+    ):
+        loss = AWM(options, nothing).draw_loss(found).loss.detach()
+        for row, atoms in enumerate([4, 3, 1]):
+            share, eps = float(found.advantages[row]), found.target[row, :atoms]
+            new, old = (float((e.detach()[row, :atoms] - eps).square().mean()) for e in (found.current, found.old))
+            p, w = options.power, float(found.times[row]) if options.time_weighting == "t" else 1.0
+            worth = [-w / p * ((error + 1e-10) ** p - 1e-10**p) for error in (new, old)]
+            ratio = math.exp(worth[0] - worth[1])
+            clipped = min(max(ratio, 1 - options.clip_range), 1 + options.clip_range)
+            distance = float((found.current.detach() - found.old)[row, :atoms].square().mean())
+            expected = max(-share * ratio, -share * clipped) + options.old_weight * distance
+            assert float(loss[row]) == pytest.approx(expected, rel=1e-9)
+
+
+OBJECTIVES = {
+    "nft": NFT(NFTOptions(clip_advantage=1.0, **PLAIN), nothing),
+    "nft, normalised": NFT(NFTOptions(), nothing),
+    "awm": AWM(AWMOptions(clip_range=0.2), nothing),
+    "awm, power": AWM(AWMOptions(clip_range=0.2, power=0.25, time_weighting="t"), nothing),
+}
+
+
+def gradient(objective: ForwardObjective, found: Predictions) -> torch.Tensor:
+    """Of the summed loss with respect to the current prediction, (B, N, D)."""
+    (slope,) = torch.autograd.grad(objective.draw_loss(found).loss.sum(), found.current)
+    return slope
+
+
+@pytest.mark.parametrize("name", ["nft", "awm"])
+def test_at_the_old_policy_both_follow_the_denoising_gradient(name: str) -> None:
+    """2 A (eps_old - eps) / elements: the same slope for NFT and AWM, and that of A times the denoising loss."""
+    found = predictions()
+    found = replace(found, current=found.old.clone().requires_grad_())
+    elements = found.mask.sum(1) * 5
+    expected = 2 * (found.advantages / elements)[:, None, None] * (found.old - found.target)
+    assert torch.allclose(gradient(OBJECTIVES[name], found), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_without_an_advantage_nothing_drifts(name: str) -> None:
+    """The old policy is a stationary point for a sample of advantage 0."""
+    found = predictions(share=[0.0, 0.0, 0.0])
+    found = replace(found, current=found.old.clone().requires_grad_())
+    assert float(gradient(OBJECTIVES[name], found).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_order_of_atoms_and_the_padding_do_not_matter(name: str) -> None:
+    found, objective = predictions(), OBJECTIVES[name]
+    loss = objective.draw_loss(found).loss
+    turned = {key: getattr(found, key).flip(1) for key in ("current", "old", "target", "mask")}
+    assert torch.allclose(objective.draw_loss(replace(found, **turned)).loss, loss, atol=1e-12)
+    wide = {
+        key: torch.cat([value, torch.zeros_like(value[:, :2])], dim=1)
+        for key, value in {name: getattr(found, name) for name in ("current", "old", "target", "mask")}.items()
+    }
+    assert torch.allclose(objective.draw_loss(replace(found, **wide)).loss, loss, atol=1e-12)
+
+
+def samples_of(policy: SubspaceGaussian, each: int = 64, groups: int = 1, shift: float = 0.0) -> Samples:
+    """A rollout's samples, with a linear reward as their advantage; shifted along the first three features."""
+    plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups, each, seed=4)
+    trajectory = rollout(policy, plan.prompts(0), RolloutConfig(20, groups * each, train_steps=0))
+    (bucket,) = trajectory.buckets
+    moved = bucket.clean.clone()
+    moved[..., :3] += shift
+    bucket = replace(bucket, clean=policy.project(moved, bucket.mask))
+    active = torch.ones(len(bucket), dtype=torch.bool)
+    total = bucket.clean[:, 0, 3].double()
+    return Samples(bucket, Advantages(total, {}), active, {}, 20)
+
+
+def test_where_a_molecule_lies_does_not_matter() -> None:
+    """In the subspace without a centre of mass a shift is no change, and what is added and asked stays in there."""
+    policy = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).double()
+    policy.follow(0.0)
+    objective = NFT(NFTOptions(), nothing)
+    here, there = samples_of(policy), samples_of(policy, shift=7.0)
+    (draw, *_) = objective.terms(Trajectory((), (), (here.bucket,)), 0)
+    losses = [objective.loss(policy, part, draw).loss.detach() for part in (here, there)]
+    assert torch.allclose(*losses, atol=1e-9)
+    found = objective.predictions(policy, here, draw)
+    for values in (found.target, found.current.detach(), found.old):
+        assert float((values[..., :3] * found.mask[..., None]).sum(1).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("cut", [1, 7, 64])
+def test_noise_and_times_belong_to_a_sample(cut: int) -> None:
+    """However the samples are cut, and whatever else is in the batch."""
+    policy = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).double()
+    policy.follow(0.0)
+    policy.keep_reference()
+    objective = NFT(NFTOptions(reference_weight=0.1), nothing)
+    samples = samples_of(policy)
+    for draw in objective.terms(Trajectory((), (), (samples.bucket,)), 1):
+        whole = objective.loss(policy, samples, draw)
+        parts = [objective.loss(policy, samples[at : at + cut], draw) for at in range(0, 64, cut)]
+        assert torch.allclose(torch.cat([part.loss for part in parts]), whole.loss, atol=1e-12)
+        assert float(whole.counts["moved"].max()) == 0
+
+
+def test_times_cover_their_range() -> None:
+    """Those of a sample one in each of `times` equal parts; those of a draw evenly over the batch; others each pass."""
+    objective = NFT(NFTOptions(times=6, min_time=0.1, max_time=0.7), nothing)
+    plan = PromptPlan(SizeDistribution({2: 1}), 4, 50, seed=3)
+    trajectory = rollout(SubspaceGaussian(torch.zeros(4)), plan.prompts(5), RolloutConfig(2, 200, train_steps=0))
+    prompts = trajectory.prompts
+    draws = objective.terms(trajectory, 0)
+    times = torch.stack([objective.times(prompts, draw) for draw in draws])  # (draws, samples)
+    assert bool((times > 0.1).all() & (times <= 0.7).all())
+    gaps = times.sort(0).values.diff(dim=0)
+    assert torch.allclose(gaps, torch.full_like(gaps, 0.1), atol=1e-9)
+    counts = torch.histc(times[0], bins=10, min=0.1, max=0.7)
+    assert float((counts - 20).abs().max()) <= 3
+    later = objective.terms(trajectory, 1)
+    assert [draw.index for draw in later] == [6, 7, 8, 9, 10, 11]
+    assert len({draw.offset for draw in (*draws, *later)}) == 12
+
+
+def test_a_sample_where_the_policy_knows_nothing_does_not_teach() -> None:
+    policy = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).double()
+    policy.follow(0.0)
+    samples = samples_of(policy)
+    far = samples.bucket.clean.clone()
+    far[5, :, 3] += 25
+    samples = replace(samples, bucket=replace(samples.bucket, clean=far))
+    free = NFT(NFTOptions(max_time=0.5), nothing)
+    limited = NFT(NFTOptions(max_time=0.5, residual_limit=3.0), nothing)
+    (draw, *_) = free.terms(Trajectory((), (), (samples.bucket,)), 0)
+    loose, strict = (objective.predictions(policy, samples, draw) for objective in (free, limited))
+    assert float(loose.advantages[5]) != 0 == float(strict.advantages[5])
+    others = torch.arange(64) != 5
+    assert torch.equal(loose.advantages[others], strict.advantages[others])
+
+
+@pytest.mark.parametrize("kind", [SubspaceGaussian, LearnedStdGaussian])
+def test_the_gradient_is_the_covariance_of_advantage_and_sample(kind: type) -> None:
+    """With the exact score of data N(m, v) the slope of A l by m has a closed form.
+
+    eps_theta - eps has the mean k (z_0 - m) over the noise, k = sigma alpha / (alpha^2 v + sigma^2), and the slope -k
+    by m; so the expected slope of NFT's loss is -2 k^2 E[A (z_0 - m)] per element, and A = z_0 - m makes it -2 k^2 var.
+    """
+    torch.manual_seed(0)
+    variance, count, place = 0.25, 20_000, 3
+    policy = kind(torch.tensor([0.0, 0, 0, 0.8]), variance).double()
+    policy.follow(0.0)
+    plan = PromptPlan(SizeDistribution({1: 1}), 1, count, seed=1)
+    trajectory = rollout(policy, plan.prompts(0), RolloutConfig(1, count, train_steps=0))
+    (bucket,) = trajectory.buckets
+    clean = torch.zeros(count, 1, 4, dtype=torch.float64)
+    clean[:, 0, place] = 0.8 + variance**0.5 * torch.randn(count, dtype=torch.float64)  # the data themselves
+    bucket = replace(bucket, clean=clean)
+    total = clean[:, 0, place] - 0.8
+    samples = Samples(bucket, Advantages(total, {}), torch.ones(count, dtype=torch.bool), {}, 1)
+    objective = NFT(NFTOptions(clip_advantage=10.0, min_time=0.2, max_time=0.6, **PLAIN), nothing)
+    (draw, *_) = objective.terms(trajectory, 0)
+    found = objective.predictions(policy, samples, draw)
+    slopes = found.noise * found.signal / (found.signal.square() * variance + found.noise.square())
+    loss = objective.loss(policy, samples, draw).loss.mean()
+    (measured,) = torch.autograd.grad(loss, policy.current.mean)
+    one = -2 * slopes * total * (found.old - found.target)[:, 0, place] / 4  # each sample's slope; 4 elements
+    expected = float((-2 * slopes.square() * variance / 4).mean())
+    assert float(measured[place]) == pytest.approx(float(one.mean()), rel=1e-9)
+    assert float(measured[place]) == pytest.approx(expected, abs=4 * float(one.std()) / count**0.5)
+    assert abs(expected) > 20 * float(one.std()) / count**0.5  # a wrong sign or factor would show
+
+
+class NearOne:
+    """Wants the last feature's mean over the atoms to be 1, where the reward is 0."""
+
+    scope = "per_sample"
+
+    def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
+        x = structures.positions[..., 0].double()
+        error = ((x * structures.mask).sum(1) / structures.sizes - 1).square()
+        return RewardTable({"near": -error}, (None,) * len(structures))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.05])
+@pytest.mark.parametrize("name", ["nft", "nft, normalised", "awm"])
+def test_it_finds_the_optimum_and_stays_there(name: str, decay: float) -> None:
+    """Samples x ~ N(m, v / n): the mean of -(x - 1)^2 is largest at m = 1, whatever the variance."""
+    compare = FedGRPO(FedGRPOConfig(channel_weights={"near": 1.0})).advantages
+    common = {"times": 4, "max_time": 0.8, "old_decay_rate": decay}
+    objective = {
+        "nft": NFT(NFTOptions(clip_advantage=2.5, **PLAIN, **common), compare),
+        "nft, normalised": NFT(NFTOptions(clip_advantage=2.5, **common), compare),
+        "awm": AWM(AWMOptions(clip_advantage=2.5, clip_range=0.2, **common), compare),
+    }[name]
+    policy = LearnedStdGaussian(torch.zeros(3), 0.25)
+    plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups=4, samples_per_group=32, seed=5)
+    optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.03)
+    config = IterationConfig(RolloutConfig(20, 128), UpdateConfig(num_inner_batch=4))
+    scorer, means = Scorer(NearOne()), []
+    for iteration in range(40):
+        done = iterate(policy, plan.prompts(iteration), scorer, [], objective, optimizer, config)
+        means.append(float(policy.current.mean[0].detach()))
+    scorer.close()
+    assert all(not bucket.log_probs for bucket in done.trajectory.buckets)  # nothing of the walk is kept
+    assert means[9] > 0.3
+    assert all(abs(mean - 1) < 0.25 for mean in means[-10:]), means
+
+
+def test_the_old_policy_samples_and_follows() -> None:
+    """With a decay above 0 samples come from the old policy, which moves a part of the way before each rollout."""
+    compare = FedGRPO(FedGRPOConfig(channel_weights={"near": 1.0})).advantages
+    objective = NFT(NFTOptions(times=1, old_decay_rate=0.25, old_decay_max=0.5), compare)
+    policy = LearnedStdGaussian(torch.zeros(3), 0.25)
+    plan = PromptPlan(SizeDistribution({2: 1}), groups=1, samples_per_group=16, seed=5)
+    optimizer = torch.optim.SGD(policy.trainable().parameters(), lr=1.0)
+    scorer, config = Scorer(NearOne()), IterationConfig(RolloutConfig(10, 16), UpdateConfig())
+    old, drawn = torch.zeros(3), []
+    for iteration, decay in enumerate([0.0, 0.25, 0.5, 0.5]):
+        old = decay * old + (1 - decay) * policy.current.mean.detach()
+        assert objective.old_decay(iteration) == decay
+        done = iterate(policy, plan.prompts(iteration), scorer, [], objective, optimizer, config)
+        with policy.old():
+            assert torch.allclose(policy.answering.mean, old)
+        assert policy.answering is policy.current
+        alone = LearnedStdGaussian(old, 0.25)
+        again = rollout(alone, plan.prompts(iteration), RolloutConfig(10, 16, train_steps=0))
+        drawn.append((done.trajectory.buckets[0].clean, again.buckets[0].clean))
+        assert not any(parameter.requires_grad for parameter in policy.followed.parameters())
+    scorer.close()
+    assert all(torch.allclose(found, expected, atol=1e-6) for found, expected in drawn)
+    assert not torch.allclose(policy.current.mean.detach(), old)
