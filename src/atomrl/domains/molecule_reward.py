@@ -12,6 +12,7 @@ from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.stages import Stage, Total
 from atomrl.force_fields.build import build_force_field
 from atomrl.measures.forces import reference_energies
+from atomrl.measures.molecule_names import MoleculeNamesProvider
 from atomrl.policies.molecule import element_numbers
 from atomrl.rewards.build import build_components
 from atomrl.rewards.dummy import DummyReward
@@ -34,7 +35,7 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     """
     section = config.reward
     parts: list[Reward] = []
-    own = own_components(section)
+    own = own_components(section, workers)
     if section.built_in == "dummy":
         parts.append(DummyReward())
     elif section.built_in is not None:
@@ -44,7 +45,7 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     return parts[0] if len(parts) == 1 else Together(parts)
 
 
-def own_components(section: MoleculeReward) -> ReinforceReward | None:
+def own_components(section: MoleculeReward, workers: Workers | None = None) -> ReinforceReward | None:
     """The user's components as one reward, a channel each, which the objective weighs; None if there are none.
 
     A component that normalises over the batch needs all samples; the others score each sample as it comes.
@@ -52,6 +53,8 @@ def own_components(section: MoleculeReward) -> ReinforceReward | None:
     if not section.own:
         return None
     reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False)
+    if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
+        reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1)))
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward
