@@ -66,6 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     _sampling(sample, count=10)
     sample.add_argument("--backbone", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
     sample.add_argument(
+        "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
+    )
+    sample.add_argument(
+        "--steer",
+        type=int,
+        default=0,
+        metavar="N",
+        help="walk with N particles for each, resampled by the reward of z0_pred",
+    )
+    sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
+    sample.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the section reward, e.g. reward.stability_weight=2"
+    )
+    sample.add_argument(
         "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"
     )
 

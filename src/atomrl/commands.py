@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atomrl.checkpoints.stored import read_stored
+from atomrl.chosen_samples import asked_particles, choose
 from atomrl.config import Config, as_trained, with_overrides
 from atomrl.core.protocols import Model
 from atomrl.domains import domain_for
@@ -38,11 +39,18 @@ def sample_command(options: argparse.Namespace) -> None:
         raise UserError(f"--output {path}: the ending says the format, {endings} for {domain.noun}")
     if path.is_dir():
         raise UserError(f"--output {path} is a folder: give a file in it")
+    particles = asked_particles(options)
     model: Model = domain.load(stored, as_trained(domain.name, stored.card))
     require_writable(path.parent, f"the folder of --output {path}")
-    structures = sample(model, _plan(options, domain.time_step), choose_device(options.device))
+    plan, device = _plan(options, domain.time_step), choose_device(options.device)
+    if particles == 1:
+        structures, cost = sample(model, plan, device), ""
+    else:
+        chosen = choose(model, domain, options, plan, device)
+        structures = chosen.structures
+        cost = f" after {chosen.scorings:,} scorings and {chosen.network_calls:,} calls of the network"
     domain.export(path, structures)
-    print(f"{len(structures)} {domain.noun} -> {path}")
+    print(f"{len(structures)} {domain.noun} -> {path}{cost}")
 
 
 def evaluate_command(options: argparse.Namespace) -> None:

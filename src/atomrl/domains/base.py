@@ -31,6 +31,7 @@ class Domain(ABC, Generic[M, C]):
         formats: endings of the files that `export` writes, the usual one first.
         time_step: default T of a walk.
         shown: numbers of the log that stand beside a training's progress bar.
+        demo: configuration whose reward chooses samples where the user names none.
         card_entry: what the card of a model of this domain has, and no other's.
     """
 
@@ -38,6 +39,7 @@ class Domain(ABC, Generic[M, C]):
     noun: str
     formats: tuple[str, ...]
     time_step: int
+    demo: str
     card_entry: str
     shown: tuple[str, ...]
 

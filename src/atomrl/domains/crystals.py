@@ -58,6 +58,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
     noun = "crystals"
     formats = ("extxyz", "cif")
     time_step = 50
+    demo = "experiment/prototypes/rl_dng"
     card_entry = "denoiser"
     shown = ("raw_reward", "unique", "novel")
 

@@ -42,6 +42,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
     noun = "molecules"
     formats = ("extxyz", "sdf")
     time_step = 100
+    demo = "demo"
     card_entry = "backbone"
     shown = ("reward", "molecule_stability", "atom_stability")
 

@@ -1,0 +1,79 @@
+"""`atomrl sample --best-of` and `--steer`: the best of several draws by a reward, without training."""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomrl.config import Config, load_config
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.protocols import Model
+from atomrl.core.records import Prompts, Structures
+from atomrl.core.stages import SampleContext, apply_stages
+from atomrl.core.steering import Steered, SteeringConfig, steer
+from atomrl.domains.base import Domain
+from atomrl.evaluation.evaluate import SamplePlan
+from atomrl.util.errors import UserError
+from atomrl.util.progress import bar
+
+
+def asked_particles(options: argparse.Namespace) -> int:
+    """How many samples are drawn for each that is kept; 1 if nothing is chosen.
+
+    Raises:
+        UserError: a number that means nothing, both ways at once, or a reward for a choice that is not made.
+    """
+    for name, number in (("--best-of", options.best_of), ("--steer", options.steer)):
+        if number < 0 or number == 1:
+            raise UserError(f"{name} {number}: must be at least 2; 0 or nothing to keep each sample")
+    if options.best_of and options.steer:
+        raise UserError("--best-of and --steer are two ways to choose: give one")
+    if not (options.best_of or options.steer):
+        for given in (options.config_name, *options.overrides):
+            if given:
+                raise UserError(f"{given} says how samples are chosen: give --best-of or --steer too")
+    return max(int(options.best_of), int(options.steer), 1)
+
+
+def choose(
+    model: Model, domain: Domain[Any, Any], options: argparse.Namespace, plan: SamplePlan, device: torch.device
+) -> Steered:
+    """The best of each N draws, or of N particles that are resampled on the way.
+
+    Raises:
+        UserError: the configuration is of another domain, or its reward cannot be built.
+    """
+    count = asked_particles(options)
+    config = _config(domain, options)
+    policy, reward = model.policy(), domain.reward(config, model)
+    assert isinstance(policy, torch.nn.Module)
+    policy.to(device).eval()
+    stages = domain.stages(config, reward)
+
+    def score(structures: Structures, prompts: Prompts) -> Tensor:
+        """The total reward, (B,)."""
+        samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
+        table = apply_stages(stages, reward.score(samples, asked), SampleContext.of(samples, asked))
+        return table.diagnostics["reward"]
+
+    prompts = PromptPlan(SizeDistribution(model.sizes), plan.count, count, plan.seed).prompts(0).to(device)
+    places = SteeringConfig().places if options.steer else 0
+    steering = SteeringConfig(plan.time_step, max(count, plan.micro_batch_size), places)
+    with closing(reward), bar(range(len(prompts)), "sample", total=len(prompts)) as progress:
+        return steer(policy, prompts, steering, score, progress.update)
+
+
+def _config(domain: Domain[Any, Any], options: argparse.Namespace) -> Config:
+    """The configuration whose reward chooses."""
+    for override in options.overrides:
+        if not override.lstrip("+~").startswith("reward."):
+            raise UserError(f"{override}: sampling reads keys of the section reward only")
+    name = options.config_name or domain.demo
+    config = load_config(name, options.overrides)
+    if config.domain != domain.name:
+        raise UserError(f"--config-name {name} is about {config.domain}, the backbone is of {domain.name}")
+    return config

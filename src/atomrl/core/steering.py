@@ -1,0 +1,148 @@
+"""Inference-time steering: particles of a walk are weighed by what they are about to become, and resampled.
+
+Each wanted sample is a group of particles of one size. At some places of the walk z0_pred is read as a structure and
+scored; a particle is drawn again, inside its group, with a chance that grows with its score (Feynman-Kac steering,
+Singhal et al. 2025; with `temperature` 0 the best takes all, as SVDD's best of N per step, Li et al. 2024). No weight
+of the model moves. What it costs is counted: scorings and calls of the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from atomrl.core.advantages import Groups
+from atomrl.core.prompts import cut_into_buckets
+from atomrl.core.protocols import DiffusionPolicy
+from atomrl.core.random import generator
+from atomrl.core.records import Prompts, Structures
+from atomrl.core.rollout import draw
+from atomrl.util.errors import UserError
+
+Score = Callable[[Structures, Prompts], Tensor]
+"""What particles are worth, (B,) float64; NaN for one that could not be scored, which is as the worst of its group."""
+
+
+@dataclass(frozen=True)
+class SteeringConfig:
+    """How to steer.
+
+    Attributes:
+        time_step: T, transitions of the walk.
+        micro_batch_size: particles that the sampler sees at once; never splits a group.
+        places: how often particles are resampled on the way, at equal distances in the second half of the walk.
+        temperature: a particle's chance is proportional to exp(score / temperature), scores in units of their standard
+            deviation in the group; 0: the best takes all.
+    """
+
+    time_step: int = 50
+    micro_batch_size: int = 64
+    places: int = 3
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Raise UserError for numbers without a meaning."""
+        if self.places < 0 or self.temperature < 0:
+            raise UserError(f"places={self.places}, temperature={self.temperature}: must be 0 or more")
+
+    def at(self) -> frozenset[int]:
+        """Places in the walk after which particles are resampled."""
+        half, parts = self.time_step // 2, self.places + 1
+        return frozenset(half + (self.time_step - half) * place // parts for place in range(1, parts))
+
+
+@dataclass(frozen=True)
+class Steered:
+    """What came of it.
+
+    Attributes:
+        structures: the best particle of each group, in the order of groups.
+        scores: of these, (groups,) float64.
+        scorings: how many structures were scored.
+        network_calls: calls of the network, one per particle each; what `decode` may add is not counted.
+    """
+
+    structures: Structures
+    scores: Tensor
+    scorings: int
+    network_calls: int
+
+
+def steer(
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    config: SteeringConfig,
+    score: Score,
+    done: Callable[[int], object] | None = None,
+) -> Steered:
+    """Walk with resampling, then keep the best of each group.
+
+    Args:
+        policy: samples; stays as it is.
+        prompts: rows of a group, its particles, adjacent; on the policy's device.
+        config: how to steer; with no places it is best-of-N.
+        score: what particles are worth.
+        done: told the number of particles of each bucket that is finished, for a progress bar.
+    """
+    parts, scores = [], []
+    scorings = calls = 0
+    with torch.no_grad():
+        for batch in cut_into_buckets(prompts, config.micro_batch_size):
+            structures, worth = _walk(policy, batch, config, score)
+            best = _best(worth, Groups.of(batch.group_ids))
+            parts.append(structures[best])
+            scores.append(worth[best])
+            scorings += len(batch) * (1 + len(config.at()))
+            calls += len(batch) * config.time_step
+            if done is not None:
+                done(len(batch))
+    return Steered(Structures.concatenate(parts), torch.cat(scores), scorings, calls)
+
+
+def _walk(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, score: Score) -> tuple[Structures, Tensor]:
+    """The particles of one bucket at the end of the walk, and what they are worth."""
+    latents, mask = policy.prior(prompts, draw(prompts, "prior"))
+    dtype, atoms = latents.dtype, latents.shape[1]
+    groups, chosen = Groups.of(prompts.group_ids), config.at()
+    for transition in policy.transitions(config.time_step):
+        step = policy.step(latents, mask, transition, prompts)
+        if transition.index in chosen:
+            estimate = policy.estimate(latents, transition, step.prediction)
+            worth = score(policy.read(estimate, mask, prompts), prompts).to(latents.device)
+            rows = _resampled(worth, groups, config.temperature, prompts, transition.index)
+            mean, std = step.mean[rows], step.std[rows] if isinstance(step.std, Tensor) else step.std
+        else:
+            mean, std = step.mean, step.std
+        latents = mean
+        if transition.trainable:
+            normals = draw(prompts, "step", transition.index, dtype=dtype, atoms=atoms)(mean.shape[-1])
+            latents = policy.project(mean + std * policy.noise(normals, mask), mask)
+    structures = policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype, atoms=atoms))
+    return structures, score(structures, prompts).to(latents.device)
+
+
+def _resampled(worth: Tensor, groups: Groups, temperature: float, prompts: Prompts, index: int) -> Tensor:
+    """For each particle the row of its group that takes its place, (B,) int64."""
+    filled = torch.where(worth.isfinite(), worth, groups.worst(worth, worth.isfinite()))
+    filled = torch.where(filled.isfinite(), filled, 0.0)
+    counts = groups.sum(torch.ones_like(filled))
+    mean = groups.sum(filled) / counts
+    spread = (groups.sum((filled - mean[groups.index]).square()) / counts).sqrt()
+    scaled = (filled - mean[groups.index]) / spread.clamp(min=1e-12)[groups.index]
+    if temperature == 0:
+        return _best(filled, groups)[groups.index]
+    chance = torch.exp(scaled / temperature)
+    same = groups.index[:, None] == groups.index[None, :]
+    rng = generator(worth.device, prompts.seed, prompts.iteration, "resample", index, *prompts.group_ids[:1].tolist())
+    return torch.multinomial(same * chance[None, :], 1, generator=rng).squeeze(1)
+
+
+def _best(worth: Tensor, groups: Groups) -> Tensor:
+    """Row of the best particle of each group, the first among equals, (groups,) int64; NaN is worst."""
+    ordered = torch.where(worth.isnan(), -torch.inf, worth)
+    rows = torch.arange(len(worth), dtype=torch.float64, device=worth.device)
+    leads = ordered == groups.largest(ordered)[groups.index]
+    return groups.smallest(torch.where(leads, rows, torch.inf)).long()

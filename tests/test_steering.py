@@ -1,0 +1,77 @@
+"""Steering: what is kept is the best, what is resampled on the way is better than best-of-N, and costs are counted."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from atomrl.core.advantages import Groups
+from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import Prompts, Structures
+from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.steering import SteeringConfig, _best, _resampled, steer
+from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
+from atomrl.util.errors import UserError
+
+GROUPS, EACH, STEPS = 40, 6, 20
+
+
+def prompts(groups: int = GROUPS, each: int = EACH) -> Prompts:
+    return PromptPlan(SizeDistribution({2: 1, 4: 1}), groups, each, seed=3).prompts(0)
+
+
+def first_atom(structures: Structures, _: Prompts) -> Tensor:
+    """Where the first atom is along x, Å."""
+    return structures.positions[:, 0, 0].double()
+
+
+def test_without_places_it_is_best_of_n() -> None:
+    """The same walk as a rollout's, and of each group the particle of the highest score."""
+    policy = LearnedStdGaussian(torch.zeros(3))
+    found = steer(policy, prompts(), SteeringConfig(STEPS, 60, places=0), first_atom)
+    plain = rollout(policy, prompts(), RolloutConfig(STEPS, 60, train_steps=0)).structures
+    scores = first_atom(plain, prompts()).reshape(GROUPS, EACH)
+    assert torch.allclose(found.scores, scores.amax(1), atol=1e-6)
+    assert torch.allclose(first_atom(found.structures, prompts()), scores.amax(1), atol=1e-6)
+    assert (found.scorings, found.network_calls) == (GROUPS * EACH, GROUPS * EACH * STEPS)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+@pytest.mark.parametrize("kind", [SubspaceGaussian, LearnedStdGaussian])
+def test_resampling_on_the_way_does_better(kind: type, temperature: float) -> None:
+    """The reward is linear in z_0, and z0_pred foretells it. Sizes stay those of the prompts."""
+    policy = kind(torch.zeros(4 if kind is SubspaceGaussian else 3))
+    chosen = steer(policy, prompts(), SteeringConfig(STEPS, 60, places=0), first_atom)
+    steered = steer(policy, prompts(), SteeringConfig(STEPS, 60, 4, temperature), first_atom)
+    gain = steered.scores - chosen.scores
+    assert float(gain.mean()) > 2 * float(gain.std()) / GROUPS**0.5
+    assert torch.equal(steered.structures.sizes, prompts().sizes[::EACH])
+    assert steered.scorings == 5 * chosen.scorings
+
+
+def test_a_particle_is_replaced_by_one_of_its_group_in_proportion() -> None:
+    asked = prompts(2, 3)
+    groups = Groups.of(asked.group_ids)
+    worth = torch.tensor([0.0, 1.0, torch.nan, 5.0, 5.0, 5.0], dtype=torch.float64)
+    counts = torch.zeros(6, 6)
+    for index in range(2000):
+        rows = _resampled(worth, groups, 1.0, asked, index)
+        counts[torch.arange(6), rows] += 1
+    shares = counts / 2000
+    # a score that failed is as the worst of its group: 0, 1, 0 have the standard deviation sqrt(2)/3
+    chance = torch.exp(torch.tensor([0.0, 1.0, 0.0]) / (2**0.5 / 3))
+    assert torch.allclose(shares[:3, :3], (chance / chance.sum()).expand(3, 3), atol=0.05)
+    assert torch.allclose(shares[3:, 3:], torch.full((3, 3), 1 / 3), atol=0.05)
+    assert float(shares[:3, 3:].sum() + shares[3:, :3].sum()) == 0
+    assert _resampled(worth, groups, 0.0, asked, 0).tolist() == [1, 1, 1, 3, 3, 3]
+
+
+def test_the_best_of_a_group() -> None:
+    groups = Groups.of(torch.tensor([7, 7, 7, 2, 2, 5]))
+    worth = torch.tensor([1.0, 3.0, 3.0, torch.nan, -4.0, torch.nan], dtype=torch.float64)
+    assert _best(worth, groups).tolist() == [4, 5, 1]  # groups in the order of their numbers
+
+
+@pytest.mark.parametrize("wrong", [{"places": -1}, {"temperature": -0.1}])
+def test_what_means_nothing_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="must be 0 or more"):
+        SteeringConfig(**wrong)
