@@ -1,24 +1,35 @@
-"""Which transitions teach: how much of the policy gradient of each part of the walk is signal.
+"""What teaches: how much of the gradient of each part of the walk, or of each range of times, is signal.
 
 Two rollouts with different noise give two gradients g, g' of one part of the walk. What they share is signal: the mean
 of g . g' over pairs of rollouts estimates the squared length of the expected gradient without bias, and g . g that of
 signal and noise together. Their cosine says how far one rollout's gradient points in the right direction.
+
+The policy gradient is that of the transitions' log-probabilities; the denoising gradient that of DiffusionNFT before
+its first step, on the same samples, noised again at times in a range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from atomrl.config import load_config
 from atomrl.core.advantages import Advantages
+from atomrl.core.collective import Alone
 from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.objectives.forward_options import NFTOptions
+from atomrl.core.objectives.nft import NFT
 from atomrl.core.protocols import DiffusionPolicy
 from atomrl.core.records import Trajectory
+from atomrl.core.update import Lesson, UpdateConfig, accumulate, trainable_parameters
+from atomrl.core.update_log import UpdateLog
 from atomrl.training.rl_module import build_module
+
+DRAWS = 2
+"""Of a time and noise per sample."""
 
 PARTS = (
     (0.0, 0.1),
@@ -34,22 +45,27 @@ PARTS = (
 )
 """Ranges of t that are summed up."""
 
+RANGES = (*((place / 10, (place + 1) / 10) for place in range(10)), (0.1, 0.4), (0.0, 0.8), (0.0, 1.0))
+"""Ranges of times that samples are noised again at."""
+
 
 @dataclass(frozen=True)
 class Signal:
-    """One part of the walk.
+    """One part of the walk, or one range of times.
 
     Attributes:
-        low, high: its transitions have low < t <= high.
-        transitions: how many of them were looked at.
+        what: `transitions` or `draws`.
+        low, high: these have low < t <= high.
+        count: how many of them were looked at.
         length: root mean square length of its gradient.
         cosine: mean cosine between the gradients of two rollouts.
         error: its standard error, from the rollouts' own means.
     """
 
+    what: str
     low: float
     high: float
-    transitions: int
+    count: int
     length: float
     cosine: float
     error: float
@@ -57,13 +73,13 @@ class Signal:
     def line(self) -> str:
         """As a line of the benchmark."""
         return (
-            f"gradient of {self.low:.2f} < t <= {self.high:.2f}, {self.transitions:2} transitions"
+            f"gradient of {self.low:.2f} < t <= {self.high:.2f}, {self.count:2} {self.what}"
             f"   length {self.length:9.1f}   cosine of two rollouts {self.cosine:6.3f} +- {self.error:.3f}"
         )
 
 
 def signals(iterations: int, stride: int, groups: int, each: int, seed: int = 11) -> Iterator[Signal]:
-    """Signal of the parts of the demo's walk, at the start of its training.
+    """Signal of the parts of the published demo's walk, then of ranges of times, at the start of a training.
 
     Args:
         iterations: independent rollouts.
@@ -72,15 +88,21 @@ def signals(iterations: int, stride: int, groups: int, each: int, seed: int = 11
         each: samples per group.
         seed: of the rollouts.
     """
-    overrides = [f"dataloader.sample_group_size={groups}", f"dataloader.each_prompt_sample={each}", f"seed={seed}"]
+    overrides = [
+        f"dataloader.sample_group_size={groups}",
+        f"dataloader.each_prompt_sample={each}",
+        f"seed={seed}",
+        "train.objective=fed_grpo",
+    ]
     config = load_config("demo", [*overrides, "train.train_steps=null", "train.train_min_time=0", "log.rdkit=false"])
     module, _ = build_module(config)
     try:
-        found = []
+        found, denoising = [], []
         for iteration in range(iterations):
             batch, trajectory = module.rollout(module.plan.prompts(iteration))
             _, advantages = module.compute_rewards(batch)
             found.append(_gradients(module.policy, trajectory, advantages, stride))
+            denoising.append(torch.stack([_denoising(module.policy, trajectory, advantages, *ends) for ends in RANGES]))
     finally:
         module.close()
     times = torch.tensor([step.t for step in trajectory.walk if step.index in trajectory.trained[::stride]])
@@ -88,7 +110,9 @@ def signals(iterations: int, stride: int, groups: int, each: int, seed: int = 11
     for low, high in PARTS:
         chosen = (times > low) & (times <= high)
         if bool(chosen.any()):
-            yield _signal(gradients[:, chosen].sum(1), low, high, int(chosen.sum()))
+            yield _signal("transitions", gradients[:, chosen].sum(1), low, high, int(chosen.sum()))
+    for (low, high), rows in zip(RANGES, torch.stack(denoising).unbind(1), strict=True):
+        yield _signal("draws", rows, low, high, DRAWS)
 
 
 def _gradients(policy: DiffusionPolicy, trajectory: Trajectory, advantages: Advantages, stride: int) -> Tensor:
@@ -108,13 +132,28 @@ def _gradients(policy: DiffusionPolicy, trajectory: Trajectory, advantages: Adva
     return torch.stack(rows)
 
 
-def _signal(gradients: Tensor, low: float, high: float, transitions: int) -> Signal:
+def _denoising(
+    policy: DiffusionPolicy, trajectory: Trajectory, advantages: Advantages, low: float, high: float
+) -> Tensor:
+    """Gradient of DiffusionNFT at the policy that sampled, times in (low, high], (parameters,)."""
+    options = NFTOptions(times=DRAWS, min_time=low, max_time=high, self_normalized=False, time_weighting="noise")
+    objective = NFT(options, lambda *_: advantages)
+    policy.follow(0.0)
+    parameters = trainable_parameters(policy)
+    for parameter in parameters:
+        parameter.grad = None
+    lesson = Lesson.of(replace(trajectory, trained=()), advantages, UpdateConfig(), Alone())
+    accumulate(policy, lesson, objective.terms(trajectory, 0), objective, UpdateLog())
+    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+
+
+def _signal(what: str, gradients: Tensor, low: float, high: float, count: int) -> Signal:
     """Lengths and cosines of the gradients (rollouts, parameters) of one part."""
     gram = (gradients @ gradients.t()).double()
     lengths = gram.diagonal().sqrt()
-    count = len(gram)
+    rollouts = len(gram)
     cosines = gram / (lengths[:, None] * lengths)
-    of_each = (cosines.sum(1) - 1) / (count - 1)
+    of_each = (cosines.sum(1) - 1) / (rollouts - 1)
     # Each pair is in the means of two rollouts, so these are about half as many independent numbers as they look.
-    error = float(of_each.std() / count**0.5 * 2**0.5)
-    return Signal(low, high, transitions, float(gram.diagonal().mean().sqrt()), float(of_each.mean()), error)
+    error = float(of_each.std() / rollouts**0.5 * 2**0.5)
+    return Signal(what, low, high, count, float(gram.diagonal().mean().sqrt()), float(of_each.mean()), error)
