@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from scipy.stats import rankdata
 from staged import after_failures
 
 from atomrl.core.advantages import Groups
-from atomrl.core.normalize import group_advantages
+from atomrl.core.normalize import group_advantages, group_ranks
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.objectives.likelihood import StepTerms
 from atomrl.core.records import GATED, RewardTable
@@ -99,3 +100,24 @@ def test_clipped_loss(weighting: str) -> None:
     up, down = math.exp(0.5 * scale), math.exp(-0.5 * scale)
     assert torch.allclose(loss.loss, tensor([-1.0, -min(up, 1.2), up, max(0.8, down), 0.0]))
     assert loss.counts["log_ratio_clamped"].tolist() == [0, 0, 0, 0, 1]
+
+
+def test_ranks_in_groups() -> None:
+    """By scipy's ranking, group by group; one reward far from the others changes nothing for them."""
+    rng = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 5, (60,), generator=rng)
+    rewards = torch.randint(0, 6, (60,), generator=rng).double()  # with ties
+    active = torch.rand(60, generator=rng) > 0.2
+    found = group_ranks(rewards, active, Groups.of(ids))
+    for name in range(5):
+        rows = (ids == name) & active
+        assert found[rows].tolist() == (rankdata(rewards[rows].numpy()) - 1).tolist()
+    assert not found[~active].any()
+    worst = rewards.argmin()
+    far = rewards.clone()
+    far[worst] = -1e6
+    again = group_ranks(far, active, Groups.of(ids))
+    alone = rewards.clone()
+    alone[worst] = -1
+    assert torch.equal(again, group_ranks(alone, active, Groups.of(ids)))
+    assert group_ranks(rewards[:0], active[:0], Groups.of(ids[:0])).shape == (0,)

@@ -38,7 +38,7 @@ OLD = Path(__file__).parent / "data" / "config_of_0.1.0.yaml"
         ({"warmup_steps": 1.5}, "warmup_steps=1.5 is not of type int"),
         ({"warmup_steps": 1.0}, "warmup_steps=1.0 is not of type int"),
         ({"group_reward_norm": 1}, "group_reward_norm=1 is not of type bool"),
-        ({"objective": "ppo"}, "objective=ppo: must be one of awm, fed_grpo, grpo, nft"),
+        ({"objective": "ppo"}, "objective=ppo: must be one of awm, fed_grpo, grpo, nft, rejection"),
         ({"reward_normalize_fn": "mean"}, "must be one of std, norm, subtract_mean, clip or null"),
         ({"learning_rat": 1e-4}, "unknown configuration key learning_rat: did you mean learning_rate?"),
         ({"train_min_time": 0.5, "train_max_time": 0.5}, "train_min_time=0.5, train_max_time=0.5: must be times"),

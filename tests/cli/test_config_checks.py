@@ -63,9 +63,9 @@ TOGETHER = [
 UNREAD = [
     ("train.kl_weight=1", "objective=fed_grpo does not read train.kl_weight=1; train.objective=grpo does"),
     ("train.objective=grpo train.clip_advantage_value=3", "does not read train.clip_advantage_value=3; "),
-    ("train.objective=nft train.clip_range=0.1", "train.objective=fed_grpo or train.objective=grpo does"),
+    ("train.objective=nft train.clip_range=0.1", "train.objective=fed_grpo or grpo does"),
     ("train.objective=awm train.nft.b=0.1", "objective=awm does not read train.nft.b=0.1; train.objective=nft does"),
-    ("train.advantages=sum", "train.objective=nft or train.objective=awm does"),
+    ("train.advantages=sum", "train.objective=nft or awm or rejection does"),
     ("train.kl_weight=1 train.kl_weight=2", "does not read train.kl_weight=1, train.kl_weight=2; "),
 ]
 

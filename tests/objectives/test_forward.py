@@ -12,8 +12,9 @@ from atomrl.core.objectives.awm import AWM
 from atomrl.core.objectives.base import Samples
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.objectives.forward import ForwardObjective, Predictions
-from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions
+from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
 from atomrl.core.objectives.nft import NFT
+from atomrl.core.objectives.rejection import Rejection
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import Prompts, RewardTable, Structures, Trajectory
 from atomrl.core.rollout import RolloutConfig, rollout
@@ -333,3 +334,21 @@ def test_the_old_policy_samples_and_follows() -> None:
     scorer.close()
     assert all(torch.allclose(found, expected, atol=1e-6) for found, expected in drawn)
     assert not torch.allclose(policy.current.mean.detach(), old)
+
+
+def test_rejection_denoises_the_best_of_each_group() -> None:
+    """The slope of the mean denoising loss of the best quarter of each group; the others have none."""
+    compare = FedGRPO(FedGRPOConfig(channel_weights={"near": 1.0})).advantages
+    objective = Rejection(RejectionOptions(kept_fraction=0.25), compare)
+    ids = torch.tensor([0] * 8 + [1] * 4 + [2] * 4)
+    rewards = torch.tensor([1.0, 8, 2, 7, 3, 6, 4, 5, 9, 1, 1, 1, 2, 2, 2, 2], dtype=torch.float64)
+    active = torch.ones(16, dtype=torch.bool)
+    active[1] = False
+    found = objective.advantages(RewardTable({"near": rewards}, (None,) * 16), ids, active)
+    assert found.total.nonzero().squeeze(1).tolist() == [3, 5, 8]  # none in a group whose samples are all alike
+    kept = predictions(share=[1.0, 0.0, 1.0])
+    slope = gradient(objective, kept)
+    elements = (kept.mask.sum(1) * 5)[:, None, None]
+    expected = 2 * (kept.current - kept.target).detach() * kept.mask[..., None] / elements / 0.25
+    assert torch.allclose(slope[[0, 2]], expected[[0, 2]], atol=1e-12)
+    assert not slope[1].any()

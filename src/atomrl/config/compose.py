@@ -54,7 +54,7 @@ def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
     asked = [override.lstrip("+~") for override in overrides]
     for name in train.unread:
         if given := [text for text in asked if f"{text.partition('=')[0]}.".startswith(f"train.{name}.")]:
-            readers = " or ".join(f"train.objective={reader}" for reader in READ_BY[name])
+            readers = "train.objective=" + " or ".join(READ_BY[name])
             raise UserError(
                 f"train.objective={train.objective} does not read {', '.join(given)}; {readers} does: choose that, or "
                 "leave it out"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions
+from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
 from atomrl.util.option_words import Says
 from atomrl.util.options import (
     BelowOne,
@@ -23,7 +23,7 @@ from atomrl.util.options import (
 )
 from atomrl.util.registry import registered_names
 
-LIKELIHOOD, FORWARD = ("fed_grpo", "grpo"), ("nft", "awm")
+LIKELIHOOD, FORWARD = ("fed_grpo", "grpo"), ("nft", "awm", "rejection")
 """Objectives over log-probabilities of the walk, and over denoising losses."""
 
 READ_BY = {
@@ -42,6 +42,7 @@ READ_BY = {
     "advantages": FORWARD,
     "nft": ("nft",),
     "awm": ("awm",),
+    "rejection": ("rejection",),
 }
 """Which objectives read a key of `train` that not all of them do."""
 
@@ -132,8 +133,9 @@ class TrainSection(Options):
     exploded_above: Positive = 30.0
     """A sample whose latents exceed this size, or are not finite, takes no part."""
     objective: Annotated[str | dict[str, Any], AfterValidator(_objective)] = "fed_grpo"
-    """`fed_grpo`: each channel normalised in its group, then weighed and summed; `grpo`: summed, then normalised; or
-    your own, `{_target_: path/to/file.py:name, key: value}`."""
+    """`fed_grpo`: each channel normalised in its group, then weighed and summed; `grpo`: summed, then normalised; `nft`
+    and `awm`: through the denoising loss of the samples; `rejection`: of the best of each group alone; or your own,
+    `{_target_: path/to/file.py:name, key: value}`."""
     clip_advantage_value: Positive = 5.0
     """Of `fed_grpo`: bound of the summed advantage (`adv_clip_max`)."""
     clip_range: Positive = 0.15
@@ -164,13 +166,16 @@ class TrainSection(Options):
     """Of `grpo`: weight of the KL to the behaviour policy."""
     entropy_weight: Weight = 0.0
     """Of `grpo`: weight of the entropy."""
-    advantages: Literal["channels", "sum"] = "channels"
-    """Of `nft` and `awm`: how scores become advantages: each channel normalised in its group, then weighed and summed,
-    as `fed_grpo` does, or summed, then normalised, as `grpo` does."""
+    advantages: Literal["channels", "ranks", "sum"] = "channels"
+    """Of `nft`, `awm` and `rejection`: how scores become advantages. `channels`: each normalised in its group, then
+    weighed and summed, as `fed_grpo` does; `ranks`: the same of each channel's ranks, so that one score far from all
+    others does not make these alike; `sum`: summed, then normalised, as `grpo` does."""
     nft: NFTOptions = NFTOptions()
     """Of `nft`."""
     awm: AWMOptions = AWMOptions()
     """Of `awm`."""
+    rejection: RejectionOptions = RejectionOptions()
+    """Of `rejection`."""
     learning_rate: Rate = 5e-6
     """Peak rate of AdamW."""
     beta1: BelowOne = 0.9
@@ -323,7 +328,7 @@ class Config(Options):
     def _check_together(self) -> Self:
         """Keys of different sections that say something about each other."""
         loader, train = self.dataloader, self.train
-        by_channel = train.objective == "fed_grpo" or (train.objective in FORWARD and train.advantages == "channels")
+        by_channel = train.objective == "fed_grpo" or (train.objective in FORWARD and train.advantages != "sum")
         if loader.each_prompt_sample == 1 and (by_channel or train.group_reward_norm):
             way = "train.advantages=sum" if train.objective in FORWARD else "train.objective=grpo"
             raise contradiction(

@@ -113,3 +113,25 @@ def group_advantages(rewards: Tensor, active: Tensor, groups: Groups) -> Tensor:
     highest = groups.largest(torch.where(active, rewards, -torch.inf))
     spread = (highest > lowest)[groups.index]
     return torch.where(spread, centred / (std[groups.index] + EPSILON), 0.0)
+
+
+def group_ranks(rewards: Tensor, active: Tensor, groups: Groups) -> Tensor:
+    """Place of each active sample's reward in its group, from 0 for the lowest, equal ones sharing the mean, (B,).
+
+    So that one reward far from all others does not make these alike. 0 for samples that are not active.
+    """
+    rows = active.nonzero().squeeze(1)
+    rows = rows[rewards[rows].argsort(stable=True)]
+    rows = rows[groups.index[rows].argsort(stable=True)]  # by group, then by reward
+    group, value = groups.index[rows], rewards[rows]
+    begins = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
+    begins[1:] = (group.diff() != 0) | (value.diff() != 0)
+    tied = begins.cumsum(0) - 1
+    counts = torch.bincount(tied).to(rewards.dtype)
+    last = counts.cumsum(0)
+    middle = (last - (counts + 1) / 2)[tied] if len(rows) else value
+    first = torch.cumsum(torch.bincount(group, minlength=groups.count), 0)
+    start = torch.cat([first.new_zeros(1), first[:-1]])[group].to(rewards.dtype)
+    ranks = torch.zeros_like(rewards)
+    ranks[rows] = middle - start
+    return ranks

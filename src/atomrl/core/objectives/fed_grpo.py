@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Advantages, Groups
-from atomrl.core.normalize import group_advantages
+from atomrl.core.normalize import group_advantages, group_ranks
 from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
 from atomrl.core.objectives.likelihood import LikelihoodObjective, StepTerms, clipped_loss, log_ratio, scored_channels
 from atomrl.core.protocols import Collective
@@ -39,6 +39,7 @@ class FedGRPOConfig:
         clip_range: eps of the ratio's clip.
         kl_penalty_weight: beta, weight of the KL to the initial model; 0 leaves it out.
         step_weighting: `published` or `balanced`.
+        ranks: compare the ranks of rewards in their group, not the rewards.
     """
 
     channel_weights: Mapping[str, float] = field(default_factory=lambda: {"force": 1.0, "energy": 0.1})
@@ -46,6 +47,7 @@ class FedGRPOConfig:
     clip_range: float = 0.15
     kl_penalty_weight: float = 0.0
     step_weighting: str = "published"
+    ranks: bool = False
 
 
 class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
@@ -72,7 +74,8 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
         channels: dict[str, Tensor] = {}
         flat = torch.ones(groups.count, dtype=torch.bool, device=group_ids.device)
         for name, (rewards, known) in scored.items():
-            weighted = self.config.channel_weights[name] * group_advantages(rewards, known, groups)
+            compared = group_ranks(rewards, known, groups) if self.config.ranks else rewards
+            weighted = self.config.channel_weights[name] * group_advantages(compared, known, groups)
             channels[name] = weighted.clamp(-limit, limit)
             flat &= groups.sum(weighted.abs()) == 0
             total = total + weighted

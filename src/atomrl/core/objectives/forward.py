@@ -173,9 +173,13 @@ class ForwardObjective(ABC, Generic[C]):
 def comparison(
     settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int, limit: float
 ) -> Compare:
-    """How `train.advantages` says that scores become advantages: as `fed_grpo` does (`channels`), or `grpo` (`sum`)."""
-    if settings["advantages"] == "channels":
-        fed = FedGRPOConfig(channel_weights=channel_weights, clip_advantage_value=limit)
+    """How `train.advantages` says that scores become advantages.
+
+    `channels`: as `fed_grpo` makes them; `ranks`: the same of each channel's ranks; `sum`: as `grpo` does.
+    """
+    if settings["advantages"] != "sum":
+        ranks = settings["advantages"] == "ranks"
+        fed = FedGRPOConfig(channel_weights=channel_weights, clip_advantage_value=limit, ranks=ranks)
         return FedGRPO(fed).advantages
     return GRPO(
         GRPOConfig(

@@ -1,16 +1,16 @@
-"""Options of the forward-process objectives, as `train.nft` and `train.awm` hold them."""
+"""Options of the forward-process objectives, as `train.nft`, `train.awm` and `train.rejection` hold them."""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from atomrl.util.options import BelowOne, Count, Fraction, Options, Positive, Weight, contradiction
 
 
 class ForwardOptions(Options):
-    """What both objectives have."""
+    """What all of them have."""
 
     times: Count = 8
     """Draws of a time per sample and pass."""
@@ -66,3 +66,10 @@ class AWMOptions(ForwardOptions):
     """w(t) of the loss in the log-probability."""
     power: Positive = 1.0
     """p of log p = -w/p ((l + 1e-10)^p - 1e-10^p); 1: the plain loss."""
+
+
+class RejectionOptions(ForwardOptions):
+    """Of rejection fine-tuning."""
+
+    kept_fraction: Annotated[Fraction, Field(gt=0.0)] = 0.25
+    """Share of each group that teaches: its best samples."""

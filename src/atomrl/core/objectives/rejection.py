@@ -1,0 +1,53 @@
+"""Rejection fine-tuning: denoise the best of each group, and nothing else. The control without a negative part.
+
+L = mean over the samples that are kept of mean (eps_theta - eps)^2, times the inverse of the share that is kept, so
+that the size of a step does not depend on it. Kept are, in each group, those whose advantage is among the best
+`kept_fraction`; a sample whose advantage is not above its group's mean never is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atomrl.core.advantages import Advantages, Groups
+from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
+from atomrl.core.objectives.forward import ForwardObjective, Predictions, comparison, over_batch
+from atomrl.core.objectives.forward_options import RejectionOptions
+from atomrl.core.protocols import Collective
+from atomrl.core.records import RewardTable
+
+
+class Rejection(ForwardObjective[RejectionOptions]):
+    """The objective; see the module's docstring."""
+
+    def advantages(
+        self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
+    ) -> Advantages:
+        """`clip_advantage` for a sample that is kept, 0 for the others, (B,)."""
+        found = super().advantages(table, group_ids, active, collective)
+        groups = Groups.of(group_ids)
+        same = groups.index[:, None] == groups.index[None, :]
+        better = (same & (found.total[None, :] > found.total[:, None])).sum(1)
+        places = (groups.sum(torch.ones_like(found.total)) * self.options.kept_fraction)[groups.index]
+        kept = active & (found.total > 0) & (better < places)
+        total = torch.where(kept, self.options.clip_advantage, 0.0).double()
+        return replace(found, total=total, stats={**found.stats, "kept_fraction": float(kept.double().mean())})
+
+    def draw_loss(self, predictions: Predictions) -> StepLoss:
+        """L of one draw, (B,)."""
+        error = predictions.mean((predictions.current - predictions.target).square())
+        return StepLoss(predictions.advantages * error / self.options.kept_fraction, {})
+
+
+def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> Rejection:
+    """Out of the settings of a training."""
+    options = RejectionOptions.read(settings["rejection"])
+    return Rejection(options, comparison(settings, channel_weights, samples, options.clip_advantage))
+
+
+SPEC = ObjectiveSpec(_make, over_batch)
