@@ -11,10 +11,10 @@ def test_a_planted_signal_is_found() -> None:
     rng = torch.Generator().manual_seed(0)
     shared = torch.nn.functional.normalize(torch.randn(4000, generator=rng), dim=0)
     noise = torch.randn(8, 4000, generator=rng) / 4000**0.5
-    found = _signal(2 * shared + noise, 0.0, 1.0, 3)  # squared lengths: 4 of signal, 1 of noise
+    found = _signal("draws", 2 * shared + noise, 0.0, 1.0, 3)  # squared lengths: 4 of signal, 1 of noise
     assert found.cosine == pytest.approx(0.8, abs=0.03)
     assert found.length == pytest.approx(5**0.5, rel=0.03)
-    nothing = _signal(noise, 0.0, 1.0, 3)
+    nothing = _signal("draws", noise, 0.0, 1.0, 3)
     assert abs(nothing.cosine) < 4 * 4000**-0.5
 
 
