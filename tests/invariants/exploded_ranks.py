@@ -4,6 +4,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from leave import leave
 from test_update import LIMIT, OBJECTIVE, STEPS, plan, policy, score
 
 from atomrl.core.collective import current
@@ -34,7 +35,7 @@ def main() -> None:
     everyone = current().gather(torch.tensor([stopped]))
     if dist.get_rank() == 0:
         torch.save({"masked_samples": stats["masked_samples"], "stopped": everyone.tolist()}, sys.argv[1])
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import sys
 
 import torch
 import torch.distributed as dist
+from leave import leave
 
 from atomrl.core.collective import current
 from atomrl.core.records import RewardTable
@@ -25,7 +26,7 @@ def main() -> None:
     everyone = table.gather(current())
     if rank == 0:
         torch.save({"rows": gathered, **vars(everyone)}, sys.argv[1])
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
+from leave import leave
 from staged import after_failures
 from test_update import LIMIT, OBJECTIVES, STEPS, failing_score, plan, policy, reduction
 
@@ -38,7 +39,7 @@ def main() -> None:
         update(model, trajectory, advantages, objective, optimizer, config, current())
     if dist.get_rank() == 0:
         torch.save({name: value.detach() for name, value in model.current.named_parameters()}, sys.argv[1])
-    dist.destroy_process_group()
+    leave()
 
 
 if __name__ == "__main__":
