@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import inf
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from atomrl.core.objectives.forward_options import NFTOptions
 from atomrl.core.objectives.nft import NFT
 from atomrl.core.protocols import DiffusionPolicy
 from atomrl.core.records import Trajectory
-from atomrl.core.update import Lesson, UpdateConfig, accumulate, trainable_parameters
+from atomrl.core.update import Lesson, UpdateConfig, accumulate, reduce_and_clip, trainable_parameters
 from atomrl.core.update_log import UpdateLog
 from atomrl.training.rl_module import build_module
 
@@ -140,11 +141,11 @@ def _denoising(
     objective = NFT(options, lambda *_: advantages)
     policy.follow(0.0)
     parameters = trainable_parameters(policy)
-    for parameter in parameters:
-        parameter.grad = None
+    policy.trainable().zero_grad()
     lesson = Lesson.of(replace(trajectory, trained=()), advantages, UpdateConfig(), Alone())
     accumulate(policy, lesson, objective.terms(trajectory, 0), objective, UpdateLog())
-    return torch.cat([torch.zeros_like(p).flatten() if p.grad is None else p.grad.flatten() for p in parameters])
+    reduce_and_clip(parameters, inf, Alone())  # where a parameter has no gradient, zeros
+    return torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
 
 
 def _signal(what: str, gradients: Tensor, low: float, high: float, count: int) -> Signal:

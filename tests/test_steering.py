@@ -8,7 +8,7 @@ from atomrl.core.advantages import Groups
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import RolloutConfig, rollout
-from atomrl.core.steering import SteeringConfig, _best, _resampled, steer
+from atomrl.core.steering import SteeringConfig, _resampled, steer
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 from atomrl.util.errors import UserError
 
@@ -68,7 +68,7 @@ def test_a_particle_is_replaced_by_one_of_its_group_in_proportion() -> None:
 def test_the_best_of_a_group() -> None:
     groups = Groups.of(torch.tensor([7, 7, 7, 2, 2, 5]))
     worth = torch.tensor([1.0, 3.0, 3.0, torch.nan, -4.0, torch.nan], dtype=torch.float64)
-    assert _best(worth, groups).tolist() == [4, 5, 1]  # groups in the order of their numbers
+    assert groups.best(worth).tolist() == [4, 5, 1]  # groups in the order of their numbers
 
 
 @pytest.mark.parametrize("wrong", [{"places": -1}, {"temperature": -0.1}])

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from atomrl.config import Config, load_config
-from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import Model
-from atomrl.core.records import Prompts, Structures
-from atomrl.core.stages import SampleContext, apply_stages
+from atomrl.core.stages import total_reward
 from atomrl.core.steering import Steered, SteeringConfig, steer
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import SamplePlan
+from atomrl.evaluation.evaluate import SamplePlan, ready
 from atomrl.util.errors import UserError
 from atomrl.util.progress import bar
 
@@ -49,21 +47,14 @@ def choose(
     """
     count = asked_particles(options)
     config = _config(domain, options)
-    policy, reward = model.policy(), domain.reward(config, model)
-    assert isinstance(policy, torch.nn.Module)
-    policy.to(device).eval()
-    stages = domain.stages(config, reward)
-
-    def score(structures: Structures, prompts: Prompts) -> Tensor:
-        """The total reward, (B,)."""
-        samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
-        table = apply_stages(stages, reward.score(samples, asked), SampleContext.of(samples, asked))
-        return table.diagnostics["reward"]
-
-    prompts = PromptPlan(SizeDistribution(model.sizes), plan.count, count, plan.seed).prompts(0).to(device)
+    policy, prompts = ready(model, plan, count, device)
     places = SteeringConfig().places if options.steer else 0
     steering = SteeringConfig(plan.time_step, max(count, plan.micro_batch_size), places)
-    with closing(reward), bar(range(len(prompts)), "sample", total=len(prompts)) as progress:
+    with (
+        closing(domain.reward(config, model)) as reward,
+        bar(range(len(prompts)), "sample", total=len(prompts)) as progress,
+    ):
+        score = partial(total_reward, reward, domain.stages(config, reward))
         return steer(policy, prompts, steering, score, progress.update)
 
 

@@ -1,7 +1,6 @@
 """One rank of a data-parallel run of three updates: output, objective, policy; rank 0 saves the parameters."""
 
 import sys
-from contextlib import nullcontext
 
 import torch
 import torch.distributed as dist
@@ -10,8 +9,9 @@ from staged import after_failures
 from test_update import LIMIT, OBJECTIVES, STEPS, failing_score, plan, policy, reduction
 
 from atomrl.core.collective import current
+from atomrl.core.iteration import sample_for
 from atomrl.core.objectives.grpo import GRPO, GRPOConfig
-from atomrl.core.rollout import RolloutConfig, rollout
+from atomrl.core.rollout import RolloutConfig
 from atomrl.core.update import UpdateConfig, update, usable
 
 GRPO_OBJECTIVE = GRPO(GRPOConfig(clip_ratio=0.2))  # normalises over the batch
@@ -25,12 +25,7 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.current.parameters(), lr=0.01)
     for iteration in range(3):
         prompts = plan().share(plan().prompts(iteration), dist.get_rank(), dist.get_world_size())
-        kept = None if objective.needs_walk else 0
-        decay = objective.old_decay(iteration)
-        if decay is not None:
-            model.follow(decay)
-        with nullcontext() if decay is None else model.old():
-            trajectory = rollout(model, prompts, RolloutConfig(STEPS, 12, train_steps=kept, log_prob_reduction=reduced))
+        trajectory = sample_for(objective, model, prompts, RolloutConfig(STEPS, 12, log_prob_reduction=reduced))
         active = usable(trajectory, LIMIT)
         over_batch = sys.argv[2] == "grpo"
         scores = after_failures(failing_score(trajectory), trajectory.group_ids, "worst", over_batch, active, current())

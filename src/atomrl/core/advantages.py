@@ -54,6 +54,13 @@ class Groups:
         lowest = self.smallest(torch.where(eligible & values.isfinite(), values, torch.inf))
         return torch.where(lowest.isfinite(), lowest, torch.nan)[self.index]
 
+    def best(self, values: Tensor) -> Tensor:
+        """Row of the largest of (B,) values in each group, (groups,) int64: the first among equals; NaN is worst."""
+        ordered = torch.where(values.isnan(), -torch.inf, values)
+        rows = torch.arange(len(values), dtype=torch.float64, device=values.device)
+        leads = ordered == self.largest(ordered)[self.index]
+        return self.smallest(torch.where(leads, rows, torch.inf)).long()
+
     def largest(self, values: Tensor) -> Tensor:
         """Largest of (B,) values in each group, (groups,); -inf for a group without values."""
         return -self.smallest(-values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -12,7 +12,7 @@ from atomrl.core.collective import Alone
 from atomrl.core.guard import Steps
 from atomrl.core.objectives.base import Objective
 from atomrl.core.protocols import Collective, DiffusionPolicy
-from atomrl.core.records import Prompts, RewardTable, Stats, Trajectory
+from atomrl.core.records import Bucket, Prompts, RewardTable, Stats, Trajectory
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.scoring import Scorer
 from atomrl.core.stages import SampleContext, Stage, apply_stages
@@ -86,18 +86,29 @@ def iterate(
 def sample_and_score(
     policy: DiffusionPolicy, prompts: Prompts, scorer: Scorer, objective: Objective, config: RolloutConfig
 ) -> Trajectory:
-    """A rollout whose buckets are scored while the next ones are sampled; `scorer.finish` waits for the scores.
+    """A rollout whose buckets are scored while the next ones are sampled; `scorer.finish` waits for the scores."""
+    scorer.begin()
+    return sample_for(objective, policy, prompts, config, scorer.start)
 
-    Where the objective keeps an old policy, that one moves first, then samples. Where it needs no walk, none is kept.
+
+def sample_for(
+    objective: Objective,
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    config: RolloutConfig,
+    on_bucket: Callable[[Bucket], None] | None = None,
+) -> Trajectory:
+    """A rollout as an objective needs it.
+
+    Where it keeps an old policy, that one moves first, then samples. Where it needs no walk, none is kept.
     """
     decay = objective.old_decay(prompts.iteration)
     if decay is not None:
         policy.follow(decay)
     if not objective.needs_walk:
         config = replace(config, train_steps=0)
-    scorer.begin()
     with nullcontext() if decay is None else policy.old():
-        return rollout(policy, prompts, config, on_bucket=scorer.start)
+        return rollout(policy, prompts, config, on_bucket)
 
 
 def compare(

@@ -25,7 +25,7 @@ def gaussian_log_prob(value: Tensor, mean: Tensor, std: Tensor | float, mask: Te
     """
     spread = torch.as_tensor(std, dtype=mean.dtype, device=mean.device)
     density = -((value - mean) / spread).square() / 2 - torch.log(spread) - math.log(2 * math.pi) / 2
-    return _reduce(density, mask, reduction)
+    return over_elements(density, mask, reduction)
 
 
 def gaussian_kl(
@@ -38,11 +38,11 @@ def gaussian_kl(
     spread = torch.as_tensor(std, dtype=mean.dtype, device=mean.device)
     other = torch.as_tensor(other_std, dtype=mean.dtype, device=mean.device)
     terms = torch.log(other / spread) + (spread.square() + (mean - other_mean).square()) / (2 * other.square()) - 0.5
-    return _reduce(terms, mask, reduction)
+    return over_elements(terms, mask, reduction)
 
 
-def _reduce(terms: Tensor, mask: Tensor, reduction: str) -> Tensor:
-    """Sum or mean of (B, N, D) over the elements of real atoms, (B,)."""
+def over_elements(terms: Tensor, mask: Tensor, reduction: str) -> Tensor:
+    """Sum or mean of (B, N, D) terms over the elements of real atoms, (B,); mask (B, N)."""
     total = (terms * mask[..., None]).sum((1, 2))
     if reduction == "sum":
         return total

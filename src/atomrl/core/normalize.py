@@ -129,7 +129,7 @@ def group_ranks(rewards: Tensor, active: Tensor, groups: Groups) -> Tensor:
     tied = begins.cumsum(0) - 1
     counts = torch.bincount(tied).to(rewards.dtype)
     last = counts.cumsum(0)
-    middle = (last - (counts + 1) / 2)[tied] if len(rows) else value
+    middle = (last - (counts + 1) / 2)[tied]
     first = torch.cumsum(torch.bincount(group, minlength=groups.count), 0)
     start = torch.cat([first.new_zeros(1), first[:-1]])[group].to(rewards.dtype)
     ranks = torch.zeros_like(rewards)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atomrl.core.advantages import Groups
 from atomrl.core.collective import Alone
-from atomrl.core.protocols import Collective
+from atomrl.core.protocols import Collective, Reward
 from atomrl.core.records import GATED, Prompts, RewardTable, Structures
 from atomrl.util.errors import UserError
 
@@ -64,6 +64,13 @@ class Stage(Protocol):
 def apply_stages(stages: Sequence[Stage], table: RewardTable, samples: SampleContext) -> RewardTable:
     """The table after all stages, in order."""
     return reduce(lambda so_far, stage: stage(so_far, samples), stages, table)
+
+
+def total_reward(reward: Reward, stages: Sequence[Stage], structures: Structures, prompts: Prompts) -> Tensor:
+    """The total reward of samples that are not trained on, (B,): what the log calls `reward`. Scored on the CPU."""
+    samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
+    table = apply_stages(stages, reward.score(samples, asked), SampleContext.of(samples, asked))
+    return table.diagnostics["reward"]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Groups
+from atomrl.core.normalize import group_advantages
 from atomrl.core.prompts import cut_into_buckets
 from atomrl.core.protocols import DiffusionPolicy
 from atomrl.core.random import generator
@@ -92,7 +93,7 @@ def steer(
     with torch.no_grad():
         for batch in cut_into_buckets(prompts, config.micro_batch_size):
             structures, worth = _walk(policy, batch, config, score)
-            best = _best(worth, Groups.of(batch.group_ids))
+            best = Groups.of(batch.group_ids).best(worth)
             parts.append(structures[best])
             scores.append(worth[best])
             scorings += len(batch) * (1 + len(config.at()))
@@ -128,21 +129,10 @@ def _resampled(worth: Tensor, groups: Groups, temperature: float, prompts: Promp
     """For each particle the row of its group that takes its place, (B,) int64."""
     filled = torch.where(worth.isfinite(), worth, groups.worst(worth, worth.isfinite()))
     filled = torch.where(filled.isfinite(), filled, 0.0)
-    counts = groups.sum(torch.ones_like(filled))
-    mean = groups.sum(filled) / counts
-    spread = (groups.sum((filled - mean[groups.index]).square()) / counts).sqrt()
-    scaled = (filled - mean[groups.index]) / spread.clamp(min=1e-12)[groups.index]
     if temperature == 0:
-        return _best(filled, groups)[groups.index]
+        return groups.best(filled)[groups.index]
+    scaled = group_advantages(filled, torch.ones_like(filled, dtype=torch.bool), groups)
     chance = torch.exp(scaled / temperature)
     same = groups.index[:, None] == groups.index[None, :]
     rng = generator(worth.device, prompts.seed, prompts.iteration, "resample", index, *prompts.group_ids[:1].tolist())
     return torch.multinomial(same * chance[None, :], 1, generator=rng).squeeze(1)
-
-
-def _best(worth: Tensor, groups: Groups) -> Tensor:
-    """Row of the best particle of each group, the first among equals, (groups,) int64; NaN is worst."""
-    ordered = torch.where(worth.isnan(), -torch.inf, worth)
-    rows = torch.arange(len(worth), dtype=torch.float64, device=worth.device)
-    leads = ordered == groups.largest(ordered)[groups.index]
-    return groups.smallest(torch.where(leads, rows, torch.inf)).long()

@@ -15,7 +15,7 @@ from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import Reward
 from atomrl.core.records import Prompts, Structures
-from atomrl.core.stages import SampleContext, Stage, apply_stages
+from atomrl.core.stages import Stage, total_reward
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.molecules import evaluate_molecules, with_components
@@ -104,9 +104,7 @@ class MoleculePanel(Panel):
         assert self._training is not None
         reward, stages = self._training()
         with closing(reward):
-            asked = prompts.to(torch.device("cpu"))
-            table = apply_stages(stages, reward.score(structures, asked), SampleContext.of(structures, asked))
-        return table.diagnostics["reward"]
+            return total_reward(reward, stages, structures, prompts)
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """SDF and extended XYZ."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from atomrl.core.advantages import Groups
 from atomrl.util.errors import UserError
 
 
@@ -24,6 +26,5 @@ def best_of_n(scores: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     """
     if n < 1 or len(scores) % n:
         raise UserError(f"cannot cut {len(scores)} scores into blocks of {n}: give a multiple of n")
-    blocks = np.where(np.isnan(scores), -np.inf, scores).reshape(-1, n)
-    best: NDArray[np.int64] = np.arange(len(blocks)) * n + blocks.argmax(1)
+    best: NDArray[np.int64] = Groups.of(torch.arange(len(scores)) // n).best(torch.from_numpy(scores)).numpy()
     return best

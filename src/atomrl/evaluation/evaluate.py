@@ -100,12 +100,10 @@ def draw(
     model: Model, plan: SamplePlan, each: int, device: torch.device, description: str, kept: KeptSamples | None = None
 ) -> tuple[Prompts, Structures]:
     """Draw `each` samples of every size that the plan draws, with a progress bar; both records are on the CPU."""
-    policy = model.policy()
-    assert isinstance(policy, torch.nn.Module)
-    policy.to(device).eval()
-    prompts = PromptPlan(SizeDistribution(model.sizes), plan.count, each, plan.seed).prompts(0).to(device)
+    policy, prompts = ready(model, plan, each, device)
     config = RolloutConfig(plan.time_step, max(each, plan.micro_batch_size), train_steps=0)
     batches = cut_into_buckets(prompts, config.micro_batch_size)
+    assert isinstance(policy, torch.nn.Module)
     before = None if kept is None else kept.batches(policy, prompts, config)
     parts = []
     with bar(range(len(prompts)), description, total=len(prompts)) as progress:
@@ -114,6 +112,14 @@ def draw(
             parts.append(fresh() if before is None else before.get(index, fresh))
             progress.update(len(batch))
     return Prompts.concatenate(batches).to(CPU), Structures.concatenate(parts)
+
+
+def ready(model: Model, plan: SamplePlan, each: int, device: torch.device) -> tuple[DiffusionPolicy, Prompts]:
+    """The model's policy on a device, and prompts for `each` samples of every size that the plan draws."""
+    policy = model.policy()
+    assert isinstance(policy, torch.nn.Module)
+    policy.to(device).eval()
+    return policy, PromptPlan(SizeDistribution(model.sizes), plan.count, each, plan.seed).prompts(0).to(device)
 
 
 def _structures(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:

@@ -44,10 +44,7 @@ class WithReference(nn.Module, Generic[M]):
             return
         with torch.no_grad():
             for old, new in zip(self.followed.parameters(), self.current.parameters(), strict=True):
-                if decay:
-                    old.lerp_(new, 1 - decay)
-                else:
-                    old.copy_(new)
+                old.lerp_(new, 1 - decay)
             for kept, buffer in zip(self.followed.buffers(), self.current.buffers(), strict=True):
                 kept.copy_(buffer)
 

@@ -124,23 +124,31 @@ def build_update(config: Config, objective: Objective, walk: tuple[Transition, .
         UserError: no transition is trained though the objective needs some, or more steps are asked for than there are
             terms to step along.
     """
-    train = config.train
-    steps, terms = train.num_inner_batch, ""
+    steps = config.train.num_inner_batch
+    if steps is not None:
+        count, what = terms_of_a_pass(config.train, objective, walk)
+        if count is not None and steps > count:
+            raise UserError(f"train.num_inner_batch={steps} exceeds the {count} {what}")
+    return update_config(config.train)
+
+
+def terms_of_a_pass(train: TrainSection, objective: Objective, walk: tuple[Transition, ...]) -> tuple[int | None, str]:
+    """How many terms the loss of a pass has, and what they are; None where only the user's objective knows.
+
+    Raises:
+        UserError: no transition is trained though the objective needs some.
+    """
     if isinstance(objective, ForwardObjective):
-        count = objective.options.times
-        terms = f"{count} draws of times (train.{train.objective}.times)"
-    elif objective.needs_walk and steps is not None:
-        inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
-        if not inside:
-            raise UserError(
-                f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
-                "with model.sampler=ddim, raise model.eta above 0"
-            )
-        count = min(len(inside), train.train_steps or len(inside))
-        terms = f"{count} trained transitions"
-    if terms and steps is not None and steps > count:
-        raise UserError(f"train.num_inner_batch={steps} exceeds the {terms}")
-    return update_config(train)
+        return objective.options.times, "draws of times"
+    if not objective.needs_walk:
+        return None, ""
+    inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
+    if not inside:
+        raise UserError(
+            f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
+            "with model.sampler=ddim, raise model.eta above 0"
+        )
+    return min(len(inside), train.train_steps or len(inside)), "trained transitions"
 
 
 def update_config(train: TrainSection) -> UpdateConfig:

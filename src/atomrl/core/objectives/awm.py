@@ -15,15 +15,12 @@ the policy that sampled; here both are the old policy, whose decay is min(0.001 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from atomrl.core.log_prob import LOG_RATIO_LIMIT
-from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
-from atomrl.core.objectives.forward import ForwardObjective, Predictions, comparison, over_batch
+from atomrl.core.objectives.base import StepLoss
+from atomrl.core.objectives.forward import ForwardObjective, Predictions, forward_spec
 from atomrl.core.objectives.forward_options import AWMOptions
 
 SMALLEST = 1e-10
@@ -53,10 +50,4 @@ class AWM(ForwardObjective[AWMOptions]):
         return -error * predictions.times if self.options.time_weighting == "t" else -error
 
 
-def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> AWM:
-    """Out of the settings of a training."""
-    options = AWMOptions.read(settings["awm"])
-    return AWM(options, comparison(settings, channel_weights, samples, options.clip_advantage))
-
-
-SPEC = ObjectiveSpec(_make, over_batch)
+SPEC = forward_spec(AWM, AWMOptions, "awm")

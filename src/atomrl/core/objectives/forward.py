@@ -12,14 +12,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Advantages
-from atomrl.core.objectives.base import Samples, StepLoss, Term
+from atomrl.core.log_prob import over_elements
+from atomrl.core.objectives.base import ObjectiveSpec, Samples, StepLoss, Term
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.objectives.forward_options import ForwardOptions
 from atomrl.core.objectives.grpo import GRPO, GRPOConfig
@@ -81,8 +82,7 @@ class Predictions:
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over the elements of the real atoms of (B, N, D) values, (B,)."""
-        total = (values * self.mask[..., None]).sum((1, 2))
-        return total / (self.mask.sum(1) * values.shape[-1])
+        return over_elements(values, self.mask, "mean")
 
 
 class ForwardObjective(ABC, Generic[C]):
@@ -145,7 +145,7 @@ class ForwardObjective(ABC, Generic[C]):
         prompts, mask = bucket.prompts, bucket.mask
         times = self.times(prompts, term).to(clean.dtype)
         normals = keyed_draw(prompts, "forward", term.index, dtype=clean.dtype, atoms=clean.shape[1])(clean.shape[2])
-        noised, target = policy.forward_noise(clean, mask, times, policy.noise(normals, mask))
+        noised, target = policy.forward_noise(clean, mask, times, normals)
         current = policy.predict(noised, mask, times, prompts)
         with torch.no_grad():
             with policy.old():
@@ -161,7 +161,7 @@ class ForwardObjective(ABC, Generic[C]):
         if options.residual_limit is None:
             return found
         teaches = found.mean((old - target).square()) <= options.residual_limit
-        return Predictions(current, old, initial, target, mask, torch.where(teaches, share, 0.0), signal, noise, times)
+        return replace(found, advantages=torch.where(teaches, share, 0.0))
 
     def times(self, prompts: Prompts, term: Draw) -> Tensor:
         """Time of each sample in one draw, (B,) float64."""
@@ -170,7 +170,25 @@ class ForwardObjective(ABC, Generic[C]):
         return (options.max_time - (options.max_time - options.min_time) * places).clamp(min=SMALLEST_TIME)
 
 
-def comparison(
+def forward_spec(
+    kind: Callable[[Any, Compare], ForwardObjective[Any]], options: type[ForwardOptions], name: str
+) -> ObjectiveSpec:
+    """The `SPEC` of an objective whose options are a section of the settings of a training.
+
+    Args:
+        kind: the objective.
+        options: what the section holds.
+        name: of the section.
+    """
+
+    def make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> ForwardObjective[Any]:
+        own = options.read(settings[name])
+        return kind(own, _comparison(settings, channel_weights, samples, own.clip_advantage))
+
+    return ObjectiveSpec(make, lambda settings: settings["advantages"] == "sum" and not settings["group_reward_norm"])
+
+
+def _comparison(
     settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int, limit: float
 ) -> Compare:
     """How `train.advantages` says that scores become advantages.
@@ -190,8 +208,3 @@ def comparison(
             channel_weights=channel_weights,
         )
     ).advantages
-
-
-def over_batch(settings: Mapping[str, Any]) -> bool:
-    """Whether `comparison` compares samples over the batch, see `ObjectiveSpec`."""
-    return settings["advantages"] == "sum" and not settings["group_reward_norm"]

@@ -18,14 +18,11 @@ noises l then has a factor w_t, sigma_t / alpha_t with the divisor, its square w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
-from atomrl.core.objectives.forward import ForwardObjective, Predictions, comparison, over_batch
+from atomrl.core.objectives.base import StepLoss
+from atomrl.core.objectives.forward import ForwardObjective, Predictions, forward_spec
 from atomrl.core.objectives.forward_options import NFTOptions
 
 SMALLEST_DIVISOR = 1e-5
@@ -61,10 +58,4 @@ class NFT(ForwardObjective[NFTOptions]):
         return weight.clamp(max=self.options.max_time_weight)
 
 
-def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> NFT:
-    """Out of the settings of a training."""
-    options = NFTOptions.read(settings["nft"])
-    return NFT(options, comparison(settings, channel_weights, samples, options.clip_advantage))
-
-
-SPEC = ObjectiveSpec(_make, over_batch)
+SPEC = forward_spec(NFT, NFTOptions, "nft")

@@ -7,16 +7,14 @@ that the size of a step does not depend on it. Kept are, in each group, those wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Advantages, Groups
-from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
-from atomrl.core.objectives.forward import ForwardObjective, Predictions, comparison, over_batch
+from atomrl.core.objectives.base import StepLoss
+from atomrl.core.objectives.forward import ForwardObjective, Predictions, forward_spec
 from atomrl.core.objectives.forward_options import RejectionOptions
 from atomrl.core.protocols import Collective
 from atomrl.core.records import RewardTable
@@ -44,10 +42,4 @@ class Rejection(ForwardObjective[RejectionOptions]):
         return StepLoss(predictions.advantages * error / self.options.kept_fraction, {})
 
 
-def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> Rejection:
-    """Out of the settings of a training."""
-    options = RejectionOptions.read(settings["rejection"])
-    return Rejection(options, comparison(settings, channel_weights, samples, options.clip_advantage))
-
-
-SPEC = ObjectiveSpec(_make, over_batch)
+SPEC = forward_spec(Rejection, RejectionOptions, "rejection")
