@@ -67,6 +67,13 @@ UNREAD = [
     ("train.objective=awm train.nft.b=0.1", "objective=awm does not read train.nft.b=0.1; train.objective=nft does"),
     ("train.advantages=sum", "train.objective=nft or awm or rejection does"),
     ("train.kl_weight=1 train.kl_weight=2", "does not read train.kl_weight=1, train.kl_weight=2; "),
+    (
+        "train.kl_weight=1 train.entropy_weight=1e-5",
+        "train.kl_weight=1, train.entropy_weight=1e-5; train.objective=grpo",
+    ),
+    ("train.kl_weight=1 train.nft.b=2", "train.kl_weight=1, train.nft.b=2; no objective reads all of these"),
+    ("train.group_reward_norm=false", "does not read train.group_reward_norm=false; train.objective=grpo or nft or"),
+    ("train.reward_normalize_fn=null", "does not read train.reward_normalize_fn=null; "),
 ]
 
 
@@ -76,6 +83,12 @@ def test_an_override_that_the_objective_does_not_read_is_refused(words, message)
         load_config("fed_grpo_config", words.split())
     assert message in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+def test_an_override_for_crystals_that_the_objective_does_not_read_is_refused_too():
+    words = ["train.objective=fed_grpo", "train.reward_eps=0.1"]
+    with pytest.raises(UserError, match=r"does not read train\.reward_eps=0\.1"):
+        load_config("experiment/prototypes/rl_dng", words)
 
 
 def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warning(caplog):

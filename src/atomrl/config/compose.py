@@ -20,6 +20,7 @@ from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import READ_BY, Config, TrainSection
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
+from atomrl.util.registry import registered_names
 
 EXPERIMENTS = "experiment/"
 """Folder of the YAML files that `experiment=` names."""
@@ -51,14 +52,20 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
 
 def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
     """Raise UserError for overrides that would change nothing."""
-    asked = [override.lstrip("+~") for override in overrides]
-    for name in train.unread:
-        if given := [text for text in asked if f"{text.partition('=')[0]}.".startswith(f"train.{name}.")]:
-            readers = "train.objective=" + " or ".join(READ_BY[name])
-            raise UserError(
-                f"train.objective={train.objective} does not read {', '.join(given)}; {readers} does: choose that, or "
-                "leave it out"
-            )
+    given, readers = [], registered_names("atomrl.core.objectives")
+    for override in overrides:
+        text = override.lstrip("+~")
+        section, _, key = text.partition("=")[0].partition(".")
+        name = key.partition(".")[0]
+        if section == "train" and name in train.unread:
+            given.append(text)
+            readers = tuple(reader for reader in READ_BY[name] if reader in readers)
+    if given:
+        way = f"train.objective={' or '.join(readers)} does: choose that, or leave it out"
+        raise UserError(
+            f"train.objective={train.objective} does not read {', '.join(given)}; "
+            + (way if readers else "no objective reads all of these: leave out what it does not")
+        )
 
 
 def with_overrides(options: T, overrides: Sequence[str]) -> T:
