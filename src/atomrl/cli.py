@@ -62,27 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         help="override the YAML, as Hydra writes it; experiment=prototypes/rl_dng takes that YAML of conf/experiment",
     )
 
-    sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
-    _sampling(sample, count=10)
-    sample.add_argument("--backbone", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
-    sample.add_argument(
-        "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
-    )
-    sample.add_argument(
-        "--steer",
-        type=int,
-        default=0,
-        metavar="N",
-        help="walk with N particles for each, resampled by the reward of z0_pred",
-    )
-    sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
-    sample.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the section reward, e.g. reward.stability_weight=2"
-    )
-    sample.add_argument(
-        "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"
-    )
-
+    _add_sample(commands)
     evaluate = commands.add_parser("evaluate", help="judge a base and a trained model on fresh samples")
     _sampling(evaluate, count=1000)
     evaluate.add_argument("--base", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
@@ -109,6 +89,30 @@ def _parser() -> argparse.ArgumentParser:
     _add_makers(commands)
     _add_checks(commands)
     return parser
+
+
+def _add_sample(commands: Any) -> None:
+    """`atomrl sample`."""
+    sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
+    _sampling(sample, count=10)
+    sample.add_argument("--backbone", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
+    sample.add_argument(
+        "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
+    )
+    sample.add_argument(
+        "--steer",
+        type=int,
+        default=0,
+        metavar="N",
+        help="walk with N particles for each, resampled by the reward of z0_pred",
+    )
+    sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
+    sample.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the section reward, e.g. reward.stability_weight=2"
+    )
+    sample.add_argument(
+        "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"
+    )
 
 
 def _add_makers(commands: Any) -> None:
