@@ -84,6 +84,7 @@ MOLECULES = Subject(
     cost=("uniqueness", "validity_x_uniqueness", "novelty"),
     cost_note="Diversity, novelty and composition.",
     intervals="bootstrap; jackknife for uniqueness and novelty",
+    further=(Further("second judge", "evaluation.second_judge", "By a second judge", package="torchani", extra="ani"),),
 )
 
 CRYSTALS = Subject(

@@ -7,7 +7,7 @@ import torch
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.records import Structures
-from atomrl.evaluation.molecules import METRICS, evaluate_molecules
+from atomrl.evaluation.molecules import METRICS, by_second_judge, evaluate_molecules
 from atomrl.force_fields.base import Evaluation
 from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
@@ -140,3 +140,27 @@ def test_refusals(judge, training, qm9_test, records_of):
     other = TrainingSmiles(training.hashes, 1, "another", "x")
     with pytest.raises(UserError, match="follow protocol 'another'"):
         judge(qm9_test[:3], records, None, training=other)
+
+
+def test_a_second_judge_leaves_out_what_it_does_not_know(found, qm9_test):
+    """And nothing else: another failure counts as infinite."""
+    results = [
+        Evaluation.failed(len(z), "element")
+        if 9 in z
+        else Evaluation.failed(len(z), "overlap")
+        if row < 20
+        else Evaluation(0.0, np.full((len(z), 3), float(row)), None)
+        for row, (z, _) in enumerate(split(qm9_test))
+    ]
+    known = [row for row, (z, _) in enumerate(split(qm9_test)) if 9 not in z]
+    assert 0 < len(known) < len(results)  # the set has molecules of fluorine
+    again = by_second_judge(found, qm9_test, results, "judge", resamples=200)
+    forces = [math.inf if row < 20 else row * 3**0.5 for row in known]
+    assert again.evaluator == "judge"
+    assert again.summary["known_elements"].value == len(known) / len(results)
+    assert again.summary["rms_force_median"].value == pytest.approx(np.median(forces))
+    assert again.summary["rms_force_median"].denominator == len(known)
+    assert again.summary["force_field_failures"].value == sum(map(math.isinf, forces)) / len(known)
+    assert again.failures["second_judge"]["element"] == len(results) - len(known)
+    nothing = [Evaluation.failed(len(z), "element") for z, _ in split(qm9_test)]
+    assert set(by_second_judge(found, qm9_test, nothing, "judge").summary) == {"known_elements"}

@@ -7,13 +7,24 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from atomrl.config.sections import TARGET, Config, LogSection, RewardSection, TrainSection, named_code
+from atomrl.config.sections import (
+    TARGET,
+    Config,
+    EvaluationSection,
+    LogSection,
+    RewardSection,
+    TrainSection,
+    named_code,
+)
 from atomrl.rewards.force_energy_config import ForceEnergyConfig
 from atomrl.util.options import Count, Seconds, Weight, contradiction
 from atomrl.util.registry import registered_names
 
 BUILT_IN = ("xtb", "ase", "dummy")
 """Rewards of the package, as `reward.type` and a component's `_target_` name them."""
+
+FIRST_JUDGE = "xtb"
+"""The force field of every evaluation."""
 
 
 def _target(entry: Any) -> Any:
@@ -28,6 +39,14 @@ def _force_field(value: str | dict[str, Any] | None) -> str | dict[str, Any] | N
     names = registered_names("atomrl.force_fields")
     if value is not None and value not in names:
         raise contradiction(f"{{at}}force_field={value}: must be one of {', '.join(names)}, or a mapping with {TARGET}")
+    return value
+
+
+def _second_judge(value: str | None) -> str | None:
+    """Raise UserError for a name that no other force field of molecules has."""
+    names = [name for name in registered_names("atomrl.force_fields") if name != FIRST_JUDGE]
+    if value is not None and value not in names:
+        raise contradiction(f"{{at}}second_judge={value}: must be {' or '.join(names)}, or null")
     return value
 
 
@@ -140,6 +159,14 @@ class MoleculeLog(LogSection):
     """Check every iteration's samples with RDKit (validity, uniqueness)."""
 
 
+class MoleculeEvaluationSection(EvaluationSection):
+    """The before/after table that a run ends with."""
+
+    second_judge: Annotated[str | None, AfterValidator(_second_judge)] = None
+    """Another force field, whose forces stand in a table of their own; `ani`, ANI-1x, is an extra and knows H, C, N and
+    O."""
+
+
 class MoleculeConfig(Config):
     """A run on molecules; all keys of `Config`, and those of its sections here."""
 
@@ -148,6 +175,7 @@ class MoleculeConfig(Config):
     reward: MoleculeReward = MoleculeReward()
     train: MoleculeTrain = MoleculeTrain()
     log: MoleculeLog = MoleculeLog()
+    evaluation: MoleculeEvaluationSection = MoleculeEvaluationSection()
 
     @property
     def channel_weights(self) -> Mapping[str, float]:

@@ -13,12 +13,12 @@ from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
-from atomrl.core.protocols import Reward
+from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.stages import Stage, total_reward
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.kept_samples import KeptSamples
-from atomrl.evaluation.molecules import evaluate_molecules, with_components
+from atomrl.evaluation.molecules import MoleculeScorecard, by_second_judge, evaluate_molecules, with_components
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
@@ -40,6 +40,7 @@ class MoleculePanel(Panel):
         workers: of the run, or a number of processes; one per core that this process may use if None.
         timeout: seconds that one molecule may take.
         own: the user's components; each gets a row of the table.
+        second: another force field, whose forces stand in a table of their own, and its name.
         training: makes the training's reward and its stages, by which `judge_best` chooses where they are not what this
             panel computes anyway.
     """
@@ -50,6 +51,7 @@ class MoleculePanel(Panel):
         workers: Workers | int | None = None,
         timeout: float = 10.0,
         own: ReinforceReward | None = None,
+        second: tuple[str, ForceField] | None = None,
         training: Callable[[], tuple[Reward, Sequence[Stage]]] | None = None,
     ) -> None:
         workers = as_workers(workers)
@@ -57,7 +59,7 @@ class MoleculePanel(Panel):
         self.force_field = XTBForceField(workers, timeout, self.reward.max_iterations)
         self.checker = MoleculeChecker(workers, timeout)
         self.known = TrainingSmiles.load()
-        self.own, self._training = own, training
+        self.own, self.second, self._training = own, second, training
 
     def judge(
         self,
@@ -81,7 +83,7 @@ class MoleculePanel(Panel):
             table = self.own.score(structures, ungrouped(structures))
             metrics = with_components(metrics, {name: table.diagnostics[f"raw_{name}"] for name in self.own.names})
         ids = [f"{row:05d}" for row in range(len(structures))]
-        return Judged(metrics, Annotated(structures, ids, records, results))
+        return Judged(metrics, Annotated(structures, ids, records, results), self._again(metrics, structures))
 
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n by the total reward, and judge those."""
@@ -93,6 +95,13 @@ class MoleculePanel(Panel):
         rows = best_of_n(totals.numpy(), n)
         chosen = None if results is None else [results[row] for row in rows]
         return self.judge(structures[torch.from_numpy(rows)], kept, chosen)
+
+    def _again(self, metrics: MoleculeScorecard, structures: Structures) -> dict[str, MoleculeScorecard]:
+        """What the second force field says, if there is one."""
+        if self.second is None:
+            return {}
+        name, force_field = self.second
+        return {"second judge": by_second_judge(metrics, structures, force_field.evaluate(structures), name)}
 
     def _by_physics(self, results: Sequence[Evaluation], structures: Structures, prompts: Prompts) -> Tensor:
         """The total reward, (B,), out of what the force field said."""
@@ -115,5 +124,7 @@ class MoleculePanel(Panel):
         """End the workers."""
         self.force_field.close()
         self.checker.close()
+        if self.second is not None:
+            self.second[1].close()
         if self.own is not None:
             self.own.close()

@@ -10,7 +10,7 @@ from atomrl.checkpoints.backbone import Backbone, backbone_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.config import MoleculeConfig
-from atomrl.core.protocols import Reward
+from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
 from atomrl.domains.base import Domain
@@ -18,6 +18,7 @@ from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.domains.molecule_reward import molecule_reward, molecule_stages, own_components, own_weights
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
+from atomrl.force_fields.build import build_force_field
 from atomrl.measures.measure import component_metric
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
@@ -78,6 +79,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             workers or section.workers,
             section.timeout,
             own=own_components(section),
+            second=_second_judge(config),
             training=None if by_panel else (lambda: self._with_stages(config, model, workers)),
         )
 
@@ -112,6 +114,15 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             write_sdf(path, annotated)
         else:
             write_extxyz(path, annotated)
+
+
+def _second_judge(config: MoleculeConfig) -> tuple[str, ForceField] | None:
+    """The name and the force field of the second judge, if one is asked for."""
+    chosen = config.evaluation.second_judge
+    if chosen is None:
+        return None
+    force_field = build_force_field(chosen, config.reward.model_dump())
+    return str(getattr(force_field, "name", chosen)), force_field
 
 
 SPEC = MoleculeDomain

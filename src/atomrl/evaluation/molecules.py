@@ -25,8 +25,9 @@ from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
 from atomrl.evaluation.definition import SKIPPED, Definition, Scorecard
 from atomrl.measures.bootstrap import RESAMPLES, Estimate, distinct_ratio, mean, median, proportion, ratio
-from atomrl.measures.forces import reference_energies, stack_results
+from atomrl.measures.forces import Physics, reference_energies, stack_results
 from atomrl.measures.measure import component_metric
+from atomrl.structures.molecules import UNKNOWN_ELEMENT
 from atomrl.util.errors import UserError
 
 PROFILE = PROTOCOL
@@ -46,6 +47,14 @@ METRICS: Mapping[str, Definition] = {
     "energy_per_atom_mean": Definition("energy per atom, mean of evaluated", "eV", "evaluated", "lower"),
 }
 """In the order of the table. Energies are relative to isolated atoms: they depend on size and composition."""
+
+
+SECOND_JUDGE: Mapping[str, Definition] = {
+    "known_elements": Definition("molecules of elements that the judge knows", "%", "samples", "neither"),
+    **{name: replace(METRICS[name], counted="known elements") for name in ("rms_force_median", "force_field_failures")},
+    "rms_force_mean": METRICS["rms_force_mean"],
+}
+"""What a second force field says; see `by_second_judge`."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +182,7 @@ def _per_sample(
     reasons: tuple[str | None, ...] = (SKIPPED,) * len(sizes)
     if results is not None:
         physics = stack_results(results, structures)
-        energies, reasons = physics.energies.numpy(), physics.reasons
-        squares = physics.forces.square().sum((1, 2)).numpy()
-        rms_forces = np.sqrt(squares / np.maximum(sizes, 1))
-        rms_forces = np.where(
-            np.isfinite(rms_forces) & np.array([reason is None for reason in reasons]), rms_forces, np.inf
-        )
+        energies, reasons, rms_forces = physics.energies.numpy(), physics.reasons, _rms_forces(physics, sizes)
     atoms = reference_energies(structures.numbers, references).cpu().numpy()
     per_atom = (energies - atoms) / np.maximum(sizes, 1)
     return Samples(
@@ -195,6 +199,14 @@ def _per_sample(
         force_reasons=reasons,
         rdkit_reasons=tuple(record.reason for record in records),
     )
+
+
+def _rms_forces(physics: Physics, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Root of the mean over atoms of |F|^2, eV/Å, (B,); +inf if the evaluation failed."""
+    squares = physics.forces.square().sum((1, 2)).numpy()
+    rms_forces = np.sqrt(squares / np.maximum(sizes, 1))
+    evaluated = np.array([reason is None for reason in physics.reasons])
+    return np.where(np.isfinite(rms_forces) & evaluated, rms_forces, np.inf)
 
 
 def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict[str, Estimate]:
@@ -220,6 +232,45 @@ def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict
         "energy_per_atom_median": median(samples.energies_per_atom, seed, resamples),
         "energy_per_atom_mean": mean(samples.energies_per_atom, seed, resamples),
     }
+
+
+def by_second_judge(
+    metrics: MoleculeScorecard,
+    structures: Structures,
+    results: Sequence[Result],
+    judge: str,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> MoleculeScorecard:
+    """The forces of molecules that are judged already, by another force field.
+
+    Args:
+        metrics: the verdict on B molecules.
+        structures: those.
+        results: of the other force field. A molecule with an element that it does not know (reason `element`) is left
+            out; any other failure counts as infinite.
+        judge: name of the other force field.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+    """
+    physics = stack_results(results, structures.to(torch.device("cpu")))
+    known = np.array([reason != UNKNOWN_ELEMENT for reason in physics.reasons])
+    forces = _rms_forces(physics, metrics.samples.sizes)[known]
+    summary = {"known_elements": proportion(known, seed, resamples)}
+    if known.any():
+        summary |= {
+            "rms_force_median": median(forces, seed, resamples),
+            "rms_force_mean": mean(forces, seed, resamples),
+            "force_field_failures": proportion(np.isinf(forces), seed, resamples),
+        }
+    reasons = Counter(reason for reason in physics.reasons if reason is not None)
+    return replace(
+        metrics,
+        definitions=SECOND_JUDGE,
+        evaluator=judge,
+        summary=summary,
+        failures={"second_judge": dict(reasons.most_common())},
+    )
 
 
 def with_components(

@@ -29,6 +29,9 @@ MAX_GAP = 5.0
 force, so without this check a molecule that flew apart would earn the best possible force reward."""
 
 
+UNKNOWN_ELEMENT = "element"
+"""Reason of a structure with an element that a force field does not know."""
+
 ODD_ELECTRONS = "odd_electrons"
 """Flag of a neutral molecule with an odd number of electrons, evaluated with one unpaired electron."""
 
@@ -79,7 +82,7 @@ def check_geometries(structures: Structures, elements: Collection[int]) -> list[
     conditions = {
         "no_atoms": ~mask.any(axis=1),
         "nonfinite": (mask & ~finite).any(axis=1),
-        "element": (mask & ~known).any(axis=1),
+        UNKNOWN_ELEMENT: (mask & ~known).any(axis=1),
         "exploded": (highest - lowest > MAX_EXTENT).any(axis=1) | lonely,
         "overlap": (nearest < MIN_DISTANCE).any(axis=1),
     }
