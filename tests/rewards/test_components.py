@@ -6,6 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from atomrl.core.collective import Alone
+from atomrl.core.records import RewardTable
+from atomrl.core.stages import SampleContext
+from atomrl.domains.crystals import count_msun
 from atomrl.measures.measure import BatchMetrics, FeatureProvider, Metric, SoundSamples
 from atomrl.rewards.components import (
     CompositionDiversityReward,
@@ -14,6 +18,7 @@ from atomrl.rewards.components import (
     PredictorReward,
     StructureDiversityReward,
 )
+from atomrl.rewards.metastability import MetastabilityReward
 from atomrl.rewards.mmd import leave_one_out, subsample
 from atomrl.util.errors import UserError
 
@@ -46,6 +51,35 @@ def test_energy_is_bounded_and_failures_count_as_one() -> None:
     metrics = {"e_above_hull": known([-0.2, 0.3, 7.0, math.nan])}
     assert EnergyReward().compute([], metrics_obj=metrics).tolist() == pytest.approx([0, -0.3, -1, -1])
     assert EnergyReward.failed_value == -1
+
+
+def test_metastability_is_a_product() -> None:
+    metrics = {
+        "unique": known([1, 1, 0, 1, 1]),
+        "novel": known([1, 1, 1, 0, 1]),
+        "e_above_hull": known([-0.1, 0.2, 0.0, 0.0, math.nan]),
+    }
+    component = MetastabilityReward(scale=0.2)
+    assert component.name == "metastability"
+    assert component.compute([], metrics_obj=metrics).tolist() == pytest.approx([1, math.exp(-1), 0, 0, 0])
+    assert MetastabilityReward.failed_value == 0
+    with pytest.raises(UserError, match="scale must be above 0 eV/atom, got 0"):
+        MetastabilityReward(scale=0.0)
+
+
+def test_the_log_counts_msun_as_an_evaluation_does() -> None:
+    numbers = {
+        "e_above_hull": [0.1, 0.11, 0.0, 0.0, 0.0, math.nan],
+        "unique": [1, 1, 0, 1, 1, math.nan],
+        "novel": [1, 1, 1, 0, 1, math.nan],
+        "hull_holds_compound": [1, 1, 1, 1, 0, math.nan],
+    }
+    diagnostics = {name: torch.tensor(values, dtype=torch.float64) for name, values in numbers.items()}
+    table = RewardTable({}, (None,) * 6, diagnostics=diagnostics)
+    nothing = SampleContext(None, None, None, Alone())
+    assert count_msun(table, nothing).diagnostics["msun"].tolist() == [1, 0, 0, 0, 0, 0]
+    del diagnostics["novel"]
+    assert count_msun(table, nothing) is table
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,14 @@ from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import CrystalConfig
 from atomrl.core.protocols import Reward
-from atomrl.core.records import Structures
-from atomrl.core.stages import Stage
+from atomrl.core.records import RewardTable, Structures
+from atomrl.core.stages import SampleContext, Stage
 from atomrl.domains.base import Domain
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
+from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
 from atomrl.policies.crystal import Sampling
 from atomrl.rewards.build import build_components
@@ -31,6 +32,7 @@ from atomrl.rewards.components import (
     unique_names,
 )
 from atomrl.rewards.dummy import DummyReward
+from atomrl.rewards.metastability import MetastabilityReward
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells, compositions, readable_formula
 from atomrl.util.errors import UserError
@@ -39,16 +41,33 @@ from atomrl.workers.executor import Workers
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
 """Metrics that creativity or energy pay for."""
 
+MSUN_READS = {"unique", "novel", "e_above_hull", "hull_holds_compound"}
+"""Diagnostics of a reward."""
+
 REWARDED: Mapping[type[RewardComponent], set[str]] = {
     CreativityReward: {"unique", "novel", *TOGETHER},
     EnergyReward: {
         *("e_above_hull_median", "e_above_hull_mean", "metastable", "stable", "evaluation_failures"),
         *TOGETHER,
     },
+    MetastabilityReward: {"unique", "novel", "metastable", *TOGETHER},
     StructureDiversityReward: {"structure_diversity"},
     CompositionDiversityReward: {"composition_diversity"},
 }
 """Metrics of the profile that a component pays for; any other component gets a row of its own."""
+
+
+def count_msun(table: RewardTable, samples: SampleContext) -> RewardTable:
+    """A stage: the diagnostic `msun`, 1 for a metastable, unique and novel sample; where the reward asks for all of it.
+
+    In a system whose hull holds no compound it is 0, as in an evaluation.
+    """
+    numbers = table.diagnostics
+    if MSUN_READS - numbers.keys():
+        return table
+    low = numbers["e_above_hull"] <= METASTABLE + TOLERANCE  # False for NaN
+    held = low & (numbers["unique"] > 0) & (numbers["novel"] > 0) & (numbers["hull_holds_compound"] > 0)
+    return replace(table, diagnostics={**numbers, "msun": held.double()})
 
 
 class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
@@ -83,8 +102,8 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         return _summed(config, components, CrystalJudges(config.reward, model.vae, config.device, workers))
 
     def stages(self, config: CrystalConfig, reward: Reward) -> tuple[Stage, ...]:
-        """None: components are normalised over the batch where they are scored."""
-        return ()
+        """What the log counts; components are normalised over the batch where they are scored."""
+        return (count_msun,)
 
     def channel_weights(self, config: CrystalConfig, reward: Reward) -> Mapping[str, float]:
         """Each component counts as its own weight says; of the dummy, compactness alone."""
