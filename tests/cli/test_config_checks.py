@@ -93,7 +93,7 @@ def test_an_override_for_crystals_that_the_objective_does_not_read_is_refused_to
 
 def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warning(caplog):
     """A documented configuration can be tried with another objective; what has no effect then, and nothing else."""
-    config = load_config("demo", ["train.objective=awm"])
+    config = load_config("demo_fed_grpo", ["train.objective=awm"])
     warn_of_unread(config)
     (record,) = caplog.records
     for key in ("kl_penalty_weight", "step_weighting", "train_steps", "train_min_time", "train_max_time"):
@@ -101,7 +101,7 @@ def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warni
     for read in ("learning_rate", "force_adv_weight", "awm", "reward_eps"):
         assert f"train.{read}" not in record.message
     caplog.clear()
-    warn_of_unread(load_config("demo", ["train.objective=fed_grpo"]))
+    warn_of_unread(load_config("demo"))
     warn_of_unread(load_config("fed_grpo_config", ["train.objective={_target_: a.B}", "train.kl_weight=1"]))
     assert not caplog.records
 

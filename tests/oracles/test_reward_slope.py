@@ -12,8 +12,8 @@ from atomrl.core.update import update, usable
 from atomrl.training.rl_module import build_module
 
 ITERATIONS = 9
-# The demo's experiment, but for counts that let one core finish in two minutes: a short walk (20 steps), molecules of
-# equal size.
+# The demo by the policy gradient, but for counts that let one core finish in two minutes: a short walk (20 steps),
+# molecules of equal size.
 SHORT = [
     "model.time_step=20",
     "dataloader.sample_group_size=4",
@@ -47,7 +47,7 @@ def test_the_reward_rises() -> None:
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    config = load_config("demo", SHORT)
+    config = load_config("demo_fed_grpo", SHORT)
     module, _ = build_module(config)
     try:
         parameters = [p for p in module.policy.trainable().parameters() if p.requires_grad]

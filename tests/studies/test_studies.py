@@ -32,8 +32,8 @@ def leaves(name):
     }
 
 
-def test_long_configuration_is_the_demo_but_for_its_length():
-    demo, long = leaves("demo"), leaves("qm9_long")
+def test_long_configuration_is_the_demo_by_the_policy_gradient_but_for_its_length():
+    demo, long = leaves("demo_fed_grpo"), leaves("qm9_long")
     different = {key: long[key] for key in long if demo.get(key) != long[key]}
     assert different == {"dataloader.epoches": 160, "evaluation.samples": 0}
     assert set(demo) <= set(long)

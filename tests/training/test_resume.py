@@ -43,12 +43,20 @@ def wait_for(lines: int, path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.02)
 
 
-def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("demo", ()),
+        ("demo", ("train.nft.old_decay_rate=0.3",)),  # what samples is then part of the checkpoint
+        ("demo_fed_grpo", ("train.train_steps=4",)),
+    ],
+)
+def test_killed_and_resumed_equals_uninterrupted(name: str, more: tuple[str, ...], tmp_path: Path) -> None:
     write(tmp_path / "backbone")
-    whole = train(load_config("demo", overrides(tmp_path, "whole")), "demo")
+    whole = train(load_config(name, overrides(tmp_path, "whole", *more)), "demo")
 
-    long = overrides(tmp_path, "killed", "dataloader.epoches=1000", "train.total_steps=4")
-    process = command(long)
+    long = overrides(tmp_path, "killed", "dataloader.epoches=1000", "train.total_steps=4", *more)
+    process = command(["--config-name", name, *long])
     wait_for(2, tmp_path / "killed" / "metrics.jsonl", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -57,19 +65,22 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
 
     resumed = train(
         load_config(
-            "demo", overrides(tmp_path, "killed", "resume=true", f"dataloader.epoches={last}", "train.total_steps=4")
+            name,
+            overrides(tmp_path, "killed", "resume=true", f"dataloader.epoches={last}", "train.total_steps=4", *more),
         ),
         "demo",
     )
     if last != 4:
         whole = train(
-            load_config("demo", overrides(tmp_path, "longer", f"dataloader.epoches={last}", "train.total_steps=4")),
+            load_config(
+                name, overrides(tmp_path, "longer", f"dataloader.epoches={last}", "train.total_steps=4", *more)
+            ),
             "demo",
         )
     one, other = (torch.load(run / "checkpoint_latest.pth", weights_only=True) for run in (whole, resumed))
     assert one["atomrl"]["iteration"] == other["atomrl"]["iteration"] == last - 1
-    for name, value in one["state_dict"].items():
-        assert torch.equal(value, other["state_dict"][name]), name
+    for tensor, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][tensor]), tensor
     logs = [log(run) for run in (whole, resumed)]
     assert [row["iteration"] for row in logs[1]] == list(range(last))
     for a, b in zip(*logs, strict=True):

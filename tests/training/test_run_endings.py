@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from atomrl.config import load_config
 from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.rewards.dummy import DummyReward
+from atomrl.training.rl_module import RLModule
 from atomrl.training.run import train, train_and_evaluate
 from atomrl.util.errors import NonFiniteLossError, UserError
 
@@ -22,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from small_backbone import TINY, write
 
 
-def run(folder: Path, *more: str) -> Path:
+def run(folder: Path, *more: str, name: str = "demo") -> Path:
     """Train two iterations into folder/run."""
     if not (folder / "backbone").exists():
         write(folder / "backbone")
     words = [*TINY, f"model.backbone={folder / 'backbone'}", f"save_path={folder / 'run'}", "dataloader.epoches=2"]
-    return train(load_config("demo", [*words, *more]), "demo")
+    return train(load_config(name, [*words, *more]), "demo")
 
 
 def failing(error: BaseException):
@@ -120,8 +121,9 @@ def test_a_resumed_run_may_change_its_kl(
     before: float, after: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The reference is the backbone that the run began with, whether it was kept or not; the change is said."""
-    run(tmp_path, f"train.kl_penalty_weight={before}")
-    folder = run(tmp_path, f"train.kl_penalty_weight={after}", "resume=true", "dataloader.epoches=3")
+    name = "demo_fed_grpo"
+    run(tmp_path, f"train.kl_penalty_weight={before}", name=name)
+    folder = run(tmp_path, f"train.kl_penalty_weight={after}", "resume=true", "dataloader.epoches=3", name=name)
     said = [record.message for record in caplog.records if "other settings" in record.message]
     assert len(said) == 1
     assert said[0].endswith(f"than it had: train.kl_penalty_weight={float(after)}, was {float(before)}")
@@ -131,6 +133,21 @@ def test_a_resumed_run_may_change_its_kl(
     assert bool(kept) == bool(after)
     for name, value in kept.items():
         assert torch.equal(value, backbone[name]), name
+
+
+def test_a_resumed_run_may_change_its_objective(tmp_path: Path) -> None:
+    """An old policy that was not kept is the current one of the checkpoint; one that is not needed is dropped."""
+    for name, other, kept in (("demo_fed_grpo", "demo", True), ("demo", "demo_fed_grpo", False)):
+        folder = run(tmp_path, name=name)
+        begun = torch.load(folder / "checkpoint_latest.pth", weights_only=True)["state_dict"]
+        run(tmp_path, "resume=true", "dataloader.epoches=3", name=other)
+        module = RLModule.load_from_checkpoint(folder)
+        found = {key: value for key, value in module.state_dict().items() if ".followed." in key}
+        module.close()
+        assert bool(found) == kept
+        for key, value in found.items():
+            assert torch.equal(value, begun[key.replace(".followed.", ".current.")]), key
+        shutil.rmtree(folder)
 
 
 def test_what_is_no_run_is_not_written_into(tmp_path: Path) -> None:
@@ -198,7 +215,13 @@ def test_a_resumed_run_is_the_run_that_began(tmp_path: Path) -> None:
     run(tmp_path, *more)
 
 
-def test_a_loss_that_is_not_finite_leaves_a_reproducer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "terms", "kept"),
+    [("demo_fed_grpo", "transitions", {"latents", "following"}), ("demo", "draws", {"clean"})],
+)
+def test_a_loss_that_is_not_finite_leaves_a_reproducer(
+    name: str, terms: str, kept: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also one whose loss is finite and whose gradient is not."""
     honest = torch.nn.utils.clip_grad_norm_
 
@@ -206,12 +229,11 @@ def test_a_loss_that_is_not_finite_leaves_a_reproducer(tmp_path: Path, monkeypat
         return honest(*args, **options) * torch.inf
 
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", infinite)
-    with pytest.raises(
-        NonFiniteLossError, match=r"the gradient over transitions \d+ to \d+ of iteration 0 .*reproduces"
-    ):
-        run(tmp_path)
+    with pytest.raises(NonFiniteLossError, match=rf"the gradient over {terms} \d+ to \d+ of iteration 0 .*reproduces"):
+        run(tmp_path, name=name)
     saved = torch.load(tmp_path / "run" / "nonfinite_loss.pt", weights_only=True)
     assert saved["iteration"] == 0
-    kept = saved["buckets"][0]
-    assert set(kept["latents"]) == set(kept["following"]) == set(saved["transitions"])
-    assert len(kept["sample_ids"]) == len(kept["latents"][saved["transitions"][0]])
+    bucket = saved["buckets"][0]
+    for what in kept:
+        assert set(bucket[what]) == set(saved[terms])
+        assert len(bucket["sample_ids"]) == len(bucket[what][saved[terms][0]])

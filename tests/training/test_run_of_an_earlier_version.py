@@ -26,7 +26,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_it_goes_on_as_that_version_went_on(here: Path) -> None:
     """The same numbers in every line, but for what is new."""
-    train(load_config("demo", [*TINY, *GOES_ON]), "demo")
+    train(load_config("demo_fed_grpo", [*TINY, "train.train_steps=4", *GOES_ON]), "demo")
     lines, expected = (
         [json.loads(line) for line in (here / name).read_text().splitlines()]
         for name in ("run/metrics.jsonl", "metrics_after_4.jsonl")

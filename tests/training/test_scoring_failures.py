@@ -289,7 +289,14 @@ def test_a_nan_in_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
         return answer
 
     backbone = write(tmp_path / "backbone")
-    words = ["train", *TINY, f"model.backbone={backbone}", f"save_path={tmp_path / 'run'}"]
+    words = [
+        "train",
+        "--config-name",
+        "demo_fed_grpo",
+        *TINY,
+        f"model.backbone={backbone}",
+        f"save_path={tmp_path / 'run'}",
+    ]
     with monkeypatch.context() as patched:
         patched.setattr(MoleculePolicy, "step", step)
         with pytest.raises(SystemExit) as caught:

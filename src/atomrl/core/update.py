@@ -227,11 +227,11 @@ def _require_finite(finite: list[Tensor], parts: Sequence[Samples], terms: Seque
     bucket = part.bucket
     prompts, sample = bucket.prompts, int(bucket.prompts.sample_ids[row])
     raise NonFiniteLossError(
-        f"the loss of sample {sample} at transition {term.index} of iteration {prompts.iteration} is not finite",
+        f"the loss of sample {sample} at {_word(term)} {term.index} of iteration {prompts.iteration} is not finite",
         {
             "iteration": prompts.iteration,
             "sample_id": sample,
-            "transition": term.index,
+            _word(term): term.index,
             "advantage": float(part.advantages.total[row]),
             **{name: values[row].cpu() for name, values in _read(bucket, term).items()},
         },
@@ -245,15 +245,20 @@ def _read(bucket: Bucket, term: Term) -> dict[str, Tensor]:
     return {"latents": bucket.latents[term.index], "following": bucket.latents[term.index + 1]}
 
 
+def _word(term: Term) -> str:
+    """What a term is, for messages and reproducers."""
+    return "transition" if isinstance(term, Transition) else "draw"
+
+
 def _bad_gradient(norm: float, trajectory: Trajectory, block: Sequence[Term]) -> NonFiniteLossError:
     """Of a gradient that is not finite although all losses are: with all that went into it on this rank."""
-    iteration = trajectory.buckets[0].prompts.iteration
+    iteration, terms = trajectory.buckets[0].prompts.iteration, f"{_word(block[0])}s"
     return NonFiniteLossError(
-        f"the gradient over transitions {block[0].index} to {block[-1].index} of iteration {iteration} has the norm "
+        f"the gradient over {terms} {block[0].index} to {block[-1].index} of iteration {iteration} has the norm "
         f"{norm}, although each loss is finite",
         {
             "iteration": iteration,
-            "transitions": [term.index for term in block],
+            terms: [term.index for term in block],
             "buckets": [
                 {
                     "sample_ids": bucket.prompts.sample_ids.cpu(),

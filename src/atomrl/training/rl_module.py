@@ -52,7 +52,9 @@ CURRENT, REFERENCE, OLD = "policy.current.", "policy.initial.", "policy.followed
 MANY_MASKED = 0.5
 """A run that leaves out more than this share of an iteration's samples says so."""
 
-AGAINST_EXPLOSIONS = "lower train.learning_rate, raise train.kl_penalty_weight or model.time_step"
+AGAINST_EXPLOSIONS = (
+    "lower train.learning_rate, raise model.time_step or the weight of the objective's distance to the initial model"
+)
 
 
 @dataclass(frozen=True)
