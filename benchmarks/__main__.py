@@ -15,21 +15,39 @@ from atomrl.command_parser import CommandParser
 from atomrl.networks.edm import EDMConfig
 from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
-from benchmarks import chemistry, crystals, edm, memory, signal
+from benchmarks import chemistry, crystals, edm, learning, memory, signal
 from benchmarks.chemistry import ParentTime
 from benchmarks.crystal_source import BACKBONE, CrystalSource
 from benchmarks.crystals import Part
+from benchmarks.learning_arms import COMPARISONS
 from benchmarks.memory import Peak
 from benchmarks.signal import Signal
 from benchmarks.timing import CLOCKS, HEADER, Ratio
+from studies.queue import ending_like_a_queue
+from studies.records import ROOT
+from studies.studies import whole_numbers
 
 PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal", "chgnet", "matching", "reward")
+
+LEARNING = "learning"
+"""A part that takes hours, in steps that go on where they were stopped; never run unless it is named."""
 
 
 def main() -> None:
     """Run the chosen parts and print one line for each measurement."""
     parser = CommandParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all if none is named")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        choices=[*PARTS, LEARNING, []],
+        help=f"of {', '.join(PARTS)}; all of them if none is named; or {LEARNING}",
+    )
+    own = parser.add_argument_group(LEARNING)
+    own.add_argument("--of", default="molecules", choices=COMPARISONS, help="what is compared")
+    own.add_argument("--seeds", default="0", help="of its trainings, like 0,1,2")
+    own.add_argument("--jobs", type=int, default=cores(), help="its trainings at once, which share the cores")
+    own.add_argument("--folder", type=Path, default=Path("runs/learning"), help="of its trainings")
+    own.add_argument("--docs", type=Path, default=ROOT / "docs" / "results", help="of its table and plot")
     parser.add_argument("--quick", action="store_true", help="short walks and few samples: does it run at all?")
     parser.add_argument("--threads", type=int, default=cores(), help="of torch")
     parser.add_argument("--turns", type=int, default=3, help="of each side; the fastest counts")
@@ -39,6 +57,9 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.threads, options.turns) < 1:
         parser.error(f"--threads {options.threads} --turns {options.turns}: both must be at least 1")
+    if LEARNING in options.parts:
+        _learn(parser, options)
+        return
     torch.set_num_threads(options.threads)
     print(
         f"{options.threads} thread(s), {options.clock} clock, least of {options.turns} interleaved turns, "
@@ -52,6 +73,16 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _learn(parser: CommandParser, options: argparse.Namespace) -> None:
+    """The learning benchmark, with the exit codes of `python -m results`."""
+    if len(options.parts) > 1:
+        parser.error(f"{LEARNING} takes hours: run it alone")
+    where = (options.folder, options.docs, whole_numbers(options.seeds, "--seeds"), options.jobs)
+    with ending_like_a_queue():
+        for line in learning.learn(options.of, *where, options.quick):
+            print(line)
 
 
 def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | ParentTime | Peak | Signal | Part]:

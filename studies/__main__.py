@@ -12,7 +12,7 @@ from pathlib import Path
 
 from atomrl.command_parser import CommandParser
 from atomrl.util.errors import UserError
-from studies.queue import Queue, StepFailedError
+from studies.queue import Queue, ending_like_a_queue
 from studies.records import ROOT
 from studies.steps import plan
 from studies.studies import STUDIES, Settings, Study, controls, read_settings, whole_numbers
@@ -21,17 +21,8 @@ from studies.studies import STUDIES, Settings, Study, controls, read_settings, w
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the queue, then write the report. Exit codes: 2 for a user's mistake, 130 for Ctrl-C, a failed step's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    try:
+    with ending_like_a_queue():
         _run(_parser().parse_intermixed_args(words), words)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except StepFailedError as error:
-        print(f"error: {error}; the same command goes on from here", file=sys.stderr)
-        sys.exit(error.code)
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
 
 
 def _parser() -> argparse.ArgumentParser:

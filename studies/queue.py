@@ -231,6 +231,22 @@ class Queue:
         print(f"[{self.steps.index(step) + 1}/{len(self.steps)}] {step.name} {text}", flush=True)
 
 
+@contextmanager
+def ending_like_a_queue() -> Iterator[None]:
+    """A command around a queue ends with one line: 2 for a user's mistake, 130 for Ctrl-C, a failed step's own code."""
+    try:
+        yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except StepFailedError as error:
+        print(f"error: {error}; the same command goes on from here", file=sys.stderr)
+        sys.exit(error.code)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
 def duration(seconds: float) -> str:
     """For people."""
     if seconds < 60:

@@ -1,0 +1,146 @@
+"""What `python -m benchmarks learning` compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from atomrl.config import load_config
+from studies.studies import EXPERIMENTS
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to train.
+
+    Attributes:
+        name: of its rows and its curve.
+        config: YAML of `atomrl.conf`.
+        overrides: of that YAML.
+    """
+
+    name: str
+    config: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Its runs' folders begin with this."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.name)
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Words of `atomrl train` that choose the YAML."""
+        if self.config.startswith(EXPERIMENTS):
+            return (f"experiment={self.config.removeprefix(EXPERIMENTS)}",)
+        return "--config-name", self.config
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms with the same prompts and the same reward.
+
+    Attributes:
+        about: what the report begins with.
+        arms: trainings.
+        measure: key of the log, and of the reward's diagnostics, by which arms are compared,
+        title: in words, with
+        unit: and
+        scale: factor on the logged number;
+        better: `higher` or `lower`.
+        iterations: of each.
+        groups, each: of an iteration.
+        best_of: numbers of draws of which one is kept; none: no such control.
+        steered: numbers of particles, likewise.
+        time_step: T of all walks.
+        common: overrides of all arms.
+    """
+
+    about: str
+    arms: tuple[Arm, ...]
+    measure: str
+    title: str
+    unit: str
+    scale: float
+    better: str
+    iterations: int
+    groups: int
+    each: int
+    time_step: int = 50
+    best_of: tuple[int, ...] = ()
+    steered: tuple[int, ...] = ()
+    common: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> int:
+        """Scored in an iteration."""
+        return self.groups * self.each
+
+    def overrides(self, arm: Arm) -> tuple[str, ...]:
+        """Of an arm's YAML."""
+        counts = {"sample_group_size": self.groups, "each_prompt_sample": self.each, "epoches": self.iterations}
+        walk = f"model.time_step={self.time_step}"
+        return walk, *(f"dataloader.{key}={count}" for key, count in counts.items()), *self.common, *arm.overrides
+
+    def shrunk(self) -> Comparison:
+        """The same with so few samples, steps and iterations that it only shows that it runs."""
+        common = (*self.common, "dataloader.micro_batch_size=4")
+        few = replace(self, iterations=2, groups=2, each=2, time_step=20, common=common, arms=self.arms[:2])
+        return replace(few, best_of=(1, 2), steered=(2,)) if self.best_of else few
+
+
+def _as_nft(section: str) -> tuple[str, ...]:
+    """What the demo says under `train.nft` for all forward-process objectives, said to another one."""
+    options = load_config("demo").train.nft
+    names = ("times", "max_time", "clip_advantage", "residual_limit", "reference_weight")
+    return tuple(f"train.{section}.{name}={getattr(options, name)}" for name in names)
+
+
+NFT = Arm("DiffusionNFT", "demo")
+MOLECULES = Comparison(
+    about="The demo's prompts and reward; share of stable molecules of an iteration's 128.",
+    arms=(
+        NFT,
+        Arm("AWM", "demo", ("train.objective=awm", *_as_nft("awm"), "train.awm.clip_range=0.05")),
+        Arm("rejection fine-tuning", "demo", ("train.objective=rejection", *_as_nft("rejection"))),
+        Arm("policy gradient", "demo_fed_grpo"),
+    ),
+    measure="stability",
+    title="stable molecules",
+    unit=", %",
+    scale=100,
+    better="higher",
+    iterations=40,
+    groups=8,
+    each=16,
+    best_of=(1, 2, 4, 8, 16),
+    steered=(4,),
+)
+
+ONE_GROUP = ("dataloader.sample_group_size=1", "dataloader.each_prompt_sample=128")
+
+ABLATION = replace(
+    MOLECULES,
+    about="The demo with one option changed, each alone; share of stable molecules of an iteration's 128.",
+    arms=(
+        NFT,
+        Arm("all draws teach", "demo", ("train.nft.residual_limit=null",)),
+        Arm("no distance to the initial model", "demo", ("train.nft.reference_weight=0",)),
+        Arm("gradient clipped at 0.3", "demo", ("train.max_grad_norm=0.3",)),
+        Arm("twice the learning rate", "demo", ("train.learning_rate=2e-4",)),
+        Arm("8 draws and steps", "demo", ("train.nft.times=8", "train.num_inner_batch=8")),
+        Arm("4 draws a step", "demo", ("train.num_inner_batch=4",)),
+        Arm("two passes of 8", "demo", ("train.nft.times=8", "train.num_inner_batch=8", "train.epoch_per_rollout=2")),
+        Arm("self-normalised", "demo", ("train.nft.self_normalized=true", "train.nft.time_weighting=clean")),
+        Arm("old policy averaged", "demo", ("train.nft.old_decay_rate=0.05", "train.nft.old_decay_max=0.5")),
+        Arm("ranks", "demo", ("train.advantages=ranks",)),
+        Arm("no pay for novelty", "demo", ("reward.components=[]",)),
+        Arm("one group of 128", "demo", (*ONE_GROUP, "dataloader.micro_batch_size=128")),
+    ),
+    best_of=(),
+    steered=(),
+    common=("train.total_steps=40",),
+    iterations=20,
+)
+"""A run of 20 iterations is the first half of the demo's: the schedule stays."""
+
+COMPARISONS = {"molecules": MOLECULES, "ablation": ABLATION}
