@@ -143,4 +143,6 @@ ABLATION = replace(
 )
 """A run of 20 iterations is the first half of the demo's: the schedule stays."""
 
-COMPARISONS = {"molecules": MOLECULES, "ablation": ABLATION}
+SEEDS = replace(ABLATION, about="The first half of the demo: does every seed rise, and hold?", arms=(NFT,))
+
+COMPARISONS = {"molecules": MOLECULES, "ablation": ABLATION, "seeds": SEEDS}
