@@ -84,7 +84,11 @@ MOLECULES = Subject(
     cost=("uniqueness", "validity_x_uniqueness", "novelty"),
     cost_note="Diversity, novelty and composition.",
     intervals="bootstrap; jackknife for uniqueness and novelty",
-    further=(Further("second judge", "evaluation.second_judge", "By a second judge", package="torchani", extra="ani"),),
+    further=(
+        Further("relaxed", "evaluation.relaxed", "Relaxed by GFN2-xTB"),
+        Further("PoseBusters", "evaluation.posebusters", "By PoseBusters", package="posebusters", extra="eval"),
+        Further("second judge", "evaluation.second_judge", "By a second judge", package="torchani", extra="ani"),
+    ),
 )
 
 CRYSTALS = Subject(

@@ -20,9 +20,9 @@ from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.core.records import Structures
 from atomrl.data.prototype_set import HULL_FILE
-from atomrl.domains import crystal_panel
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.domains.crystals import CrystalDomain
+from atomrl.evaluation import relaxation
 from atomrl.evaluation.evaluate import SamplePlan, compare, sample
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
@@ -259,7 +259,7 @@ def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkey
         notes = (None, "unconverged") if len(structures) == 2 else ("timeout" if len(lots) == 3 else None,)
         return replace(structures, positions=structures.positions * 1.1, cell=structures.cell * 1.1), notes
 
-    monkeypatch.setattr(crystal_panel, "RELAXED_AT_ONCE", 2)
+    monkeypatch.setattr(relaxation, "RELAXED_AT_ONCE", 2)
     monkeypatch.setattr(CrystalPanel, "_relax", grown)
     shared = tmp_path / "shared"
 

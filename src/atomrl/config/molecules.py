@@ -17,7 +17,7 @@ from atomrl.config.sections import (
     named_code,
 )
 from atomrl.rewards.force_energy_config import ForceEnergyConfig
-from atomrl.util.options import Count, Seconds, Weight, contradiction
+from atomrl.util.options import Count, CountOrNone, Seconds, Weight, contradiction
 from atomrl.util.registry import registered_names
 
 BUILT_IN = ("xtb", "ase", "dummy")
@@ -162,6 +162,10 @@ class MoleculeLog(LogSection):
 class MoleculeEvaluationSection(EvaluationSection):
     """The before/after table that a run ends with."""
 
+    relaxed: CountOrNone = 0
+    """Samples per side that are judged once more after a relaxation by GFN2-xTB; 0: none."""
+    posebusters: CountOrNone = 0
+    """Samples per side that PoseBusters checks, an extra; 0: none."""
     second_judge: Annotated[str | None, AfterValidator(_second_judge)] = None
     """Another force field, whose forces stand in a table of their own; `ani`, ANI-1x, is an extra and knows H, C, N and
     O."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,6 +16,7 @@ from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.crystals import CrystalScorecard, evaluate_crystals
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.panel import Judged, Panel
+from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_validity import composition_valid
 from atomrl.measures.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
@@ -26,7 +25,6 @@ from atomrl.measures.physics import HullProvider
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells, from_crystals, to_crystals
 from atomrl.util.errors import UserError
-from atomrl.workers.executor import TIMEOUT, WORKER_DIED
 
 RELAX = "atomrl.force_fields.relax_task:relax_crystal"
 FMAX, MAX_STEPS, MAX_SECONDS = 0.1, 300, 120.0
@@ -35,10 +33,6 @@ RELAX_TIMEOUT = 900.0
 """Seconds on the wall, after which a worker hangs."""
 SALT = ((11, 1), (17, 1))
 """NaCl."""
-RELAXED_AT_ONCE = 50
-"""Crystals whose relaxations are kept together: some minutes of work, all that a stop can cost."""
-CHOICE_SEED = 20260101
-"""Of the choice of samples that are relaxed: the same places in every column."""
 
 
 @dataclass(frozen=True)
@@ -173,18 +167,14 @@ class CrystalPanel(Panel):
 
     def _relaxed(self, structures: Structures, kept: KeptSamples | None) -> CrystalScorecard:
         """Some samples, relaxed, judged."""
-        generator = torch.Generator().manual_seed(CHOICE_SEED)
-        rows = torch.randperm(len(structures), generator=generator)[: self.relaxed].sort().values
+        rows = chosen_rows(len(structures), self.relaxed)
         limits = f"{FMAX} eV/Å in at most {MAX_STEPS} steps or {MAX_SECONDS:g} s"
         how = f"positions and cell relaxed by CHGNet, FIRE to {limits}"
         before = None if kept is None else kept.made_from(structures[rows], f"{how}; {self.physics.description}")
-        parts: list[Noted] = []
-        for index, lot in enumerate(rows.split(RELAXED_AT_ONCE)):
-            fresh = partial(self._relax, structures[lot])
-            parts.append(fresh() if before is None else before.get_noted(index, fresh, (TIMEOUT, WORKER_DIED)))
-        verdicts = judge_crystals(Structures.concatenate([part for part, _ in parts]), [self.matching, self.physics])
-        notes = zip(chain.from_iterable(notes for _, notes in parts), verdicts.reasons["geometry"], strict=True)
-        relaxation = tuple(note if unsound is None else None for note, unsound in notes)
+        after, notes = relax_in_lots(structures[rows], self._relax, before)
+        verdicts = judge_crystals(after, [self.matching, self.physics])
+        pairs = zip(notes, verdicts.reasons["geometry"], strict=True)
+        relaxation = tuple(note if unsound is None else None for note, unsound in pairs)
         verdicts = replace(verdicts, reasons={**verdicts.reasons, "relaxation": relaxation})
         return self._metrics(verdicts, self.physics, f"{how}; {len(rows)} samples drawn from those of the main table")
 

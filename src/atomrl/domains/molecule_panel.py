@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from atomrl.chemistry.rdkit import MoleculeChecker
+from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
@@ -17,19 +18,28 @@ from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.stages import Stage, total_reward
 from atomrl.evaluation.best_of import best_of_n
-from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.molecules import MoleculeScorecard, by_second_judge, evaluate_molecules, with_components
 from atomrl.evaluation.panel import Judged, Panel
+from atomrl.evaluation.pose_checks import by_pose_checks, check_poses, pose_checker
+from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
+from atomrl.evaluation.relaxed_molecules import evaluate_relaxed
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.measures.forces import stack_results
 from atomrl.rewards.force_energy import score_physics
 from atomrl.rewards.reinforce import ReinforceReward
-from atomrl.workers.executor import Workers
+from atomrl.structures.molecules import check_geometries, split
+from atomrl.workers.executor import Executor, Workers
 from atomrl.workers.local import as_workers
 
 EVALUATOR = "GFN2-xTB"
+RELAX = "atomrl.force_fields.gfn2_relax:relax_molecule"
+LIMITS = {"fmax": 0.05, "max_steps": 500, "max_seconds": 60.0}
+"""Of a relaxation: eV/Å; steps; seconds of processor time per molecule, so that a busy machine does not decide."""
+RELAX_TIMEOUT = 600.0
+"""Seconds on the wall, after which a worker hangs."""
 
 
 class MoleculePanel(Panel):
@@ -40,6 +50,8 @@ class MoleculePanel(Panel):
         workers: of the run, or a number of processes; one per core that this process may use if None.
         timeout: seconds that one molecule may take.
         own: the user's components; each gets a row of the table.
+        relaxed: so many samples are judged once more after a relaxation by GFN2-xTB.
+        poses: so many samples are checked by PoseBusters.
         second: another force field, whose forces stand in a table of their own, and its name.
         training: makes the training's reward and its stages, by which `judge_best` chooses where they are not what this
             panel computes anyway.
@@ -51,6 +63,8 @@ class MoleculePanel(Panel):
         workers: Workers | int | None = None,
         timeout: float = 10.0,
         own: ReinforceReward | None = None,
+        relaxed: int = 0,
+        poses: int = 0,
         second: tuple[str, ForceField] | None = None,
         training: Callable[[], tuple[Reward, Sequence[Stage]]] | None = None,
     ) -> None:
@@ -59,7 +73,10 @@ class MoleculePanel(Panel):
         self.force_field = XTBForceField(workers, timeout, self.reward.max_iterations)
         self.checker = MoleculeChecker(workers, timeout)
         self.known = TrainingSmiles.load()
-        self.own, self.second, self._training = own, second, training
+        self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
+        settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
+        self.poses, self._poses = poses, pose_checker(workers) if poses else None
+        self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings)  # starts when it is asked
 
     def judge(
         self,
@@ -71,19 +88,17 @@ class MoleculePanel(Panel):
         structures = structures.to(torch.device("cpu"))
         records = self.checker.check(structures)
         results = self.force_field.evaluate(structures) if results is None else results
-        metrics = evaluate_molecules(
-            structures,
-            records,
-            results,
-            references=atom_energies(),
-            training=self.known,
-            evaluator=EVALUATOR,
-        )
+        metrics = self._metrics(structures, records, results)
         if self.own is not None:
             table = self.own.score(structures, ungrouped(structures))
             metrics = with_components(metrics, {name: table.diagnostics[f"raw_{name}"] for name in self.own.names})
         ids = [f"{row:05d}" for row in range(len(structures))]
-        return Judged(metrics, Annotated(structures, ids, records, results), self._again(metrics, structures))
+        further = self._again(metrics, structures)
+        if self.relaxed:
+            further["relaxed"] = self._relaxed(structures, records, results, kept)
+        if self._poses is not None:
+            further["PoseBusters"] = self._checked(structures, records, results, self._poses)
+        return Judged(metrics, Annotated(structures, ids, records, results), further)
 
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n by the total reward, and judge those."""
@@ -95,6 +110,68 @@ class MoleculePanel(Panel):
         rows = best_of_n(totals.numpy(), n)
         chosen = None if results is None else [results[row] for row in rows]
         return self.judge(structures[torch.from_numpy(rows)], kept, chosen)
+
+    def _metrics(
+        self, structures: Structures, records: Sequence[RdkitRecord], results: Sequence[Evaluation]
+    ) -> MoleculeScorecard:
+        """The summary."""
+        known, references = self.known, atom_energies()
+        return evaluate_molecules(
+            structures, records, results, references=references, training=known, evaluator=EVALUATOR
+        )
+
+    def _relaxed(
+        self,
+        structures: Structures,
+        records: Sequence[RdkitRecord],
+        results: Sequence[Evaluation],
+        kept: KeptSamples | None,
+    ) -> MoleculeScorecard:
+        """Some samples, relaxed, judged."""
+        rows = chosen_rows(len(structures), self.relaxed)
+        limits = "{fmax:g} eV/Å in at most {max_steps} steps or {max_seconds:g} s".format_map(LIMITS)
+        how = f"positions relaxed by {EVALUATOR}, BFGS to {limits}; {len(rows)} of the main table's samples"
+        before = structures[rows]
+        lots = None if kept is None else kept.made_from(before, f"{how}; {self.reward.max_iterations}")
+        after, notes = relax_in_lots(before, self._relax, lots)
+        checked, found = self.checker.check(after), self.force_field.evaluate(after)
+        places = rows.tolist()
+        return evaluate_relaxed(
+            self._metrics(after, checked, found),
+            before,
+            after,
+            ([records[row] for row in places], checked),
+            ([results[row] for row in places], found),
+            notes,
+            how,
+        )
+
+    def _checked(
+        self,
+        structures: Structures,
+        records: Sequence[RdkitRecord],
+        results: Sequence[Evaluation],
+        checker: Executor,
+    ) -> MoleculeScorecard:
+        """Some samples, by PoseBusters."""
+        rows = chosen_rows(len(structures), self.poses)
+        chosen, places = structures[rows], rows.tolist()
+        metrics = self._metrics(chosen, [records[row] for row in places], [results[row] for row in places])
+        how = f"as sampled; {len(rows)} of the main table's samples"
+        return by_pose_checks(metrics, check_poses(chosen, checker), how)
+
+    def _relax(self, structures: Structures) -> Noted:
+        """Each molecule where its relaxation ended, and why that is no minimum; as it was, if nothing could be done."""
+        geometries = split(structures)
+        notes = check_geometries(structures, self.force_field.elements)
+        sound = [row for row, reason in enumerate(notes) if reason is None]
+        positions = structures.positions.clone()
+        for row, outcome in zip(sound, self._relaxing.map([geometries[row] for row in sound]), strict=True):
+            notes[row] = outcome.reason
+            if outcome.reason is None:
+                ended, notes[row] = outcome.value
+                positions[row, : len(ended)] = torch.from_numpy(ended).to(positions.dtype)
+        return replace(structures, positions=positions), tuple(notes)
 
     def _again(self, metrics: MoleculeScorecard, structures: Structures) -> dict[str, MoleculeScorecard]:
         """What the second force field says, if there is one."""
@@ -124,6 +201,9 @@ class MoleculePanel(Panel):
         """End the workers."""
         self.force_field.close()
         self.checker.close()
+        self._relaxing.close()
+        if self._poses is not None:
+            self._poses.close()
         if self.second is not None:
             self.second[1].close()
         if self.own is not None:

@@ -79,6 +79,8 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             workers or section.workers,
             section.timeout,
             own=own_components(section),
+            relaxed=config.evaluation.relaxed,
+            poses=config.evaluation.posebusters,
             second=_second_judge(config),
             training=None if by_panel else (lambda: self._with_stages(config, model, workers)),
         )

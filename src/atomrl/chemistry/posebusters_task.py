@@ -1,0 +1,49 @@
+"""What a worker process does for PoseBusters: no torch in here.
+
+Source: Buttenschoen, Morris, Deane 2024, doi 10.1039/D3SC04185A. The checks are those of its configuration `mol_fast`: of
+the molecule alone, without the comparison of energies.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from rdkit import Chem
+from rdkit.Geometry import Point3D
+from rdkit.rdBase import BlockLogs
+
+from atomrl.chemistry.rdkit_task import BondedMolecule, build
+from atomrl.util.optional_imports import extra
+
+with extra("eval"):
+    from posebusters import PoseBusters
+
+CONFIGURATION = "mol_fast"
+LOADED = "mol_pred_loaded"
+"""A check of files, which there are none of."""
+
+
+def bust(item: tuple[BondedMolecule, NDArray[np.float64]]) -> dict[str, bool]:
+    """Each check's verdict on a molecule: its bonds are given, hydrogens that a valence lacks are implied.
+
+    Args:
+        item: the molecule and its positions, Å, (N, 3).
+    """
+    molecule, positions = item
+    mol = build(molecule).GetMol()
+    conformer = Chem.Conformer(len(molecule.numbers))
+    for atom, place in enumerate(positions.tolist()):
+        conformer.SetAtomPosition(atom, Point3D(*place))
+    mol.AddConformer(conformer)
+    with BlockLogs(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of pandas
+        row = _busters().bust(mol, None, None).iloc[0]
+    return {str(name): bool(passed) for name, passed in row.items() if name != LOADED}
+
+
+@cache
+def _busters() -> PoseBusters:
+    return PoseBusters(config=CONFIGURATION)

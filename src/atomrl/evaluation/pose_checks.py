@@ -1,0 +1,89 @@
+"""PoseBusters' checks of generated molecules: whether bonds, angles, rings and contacts are those of real molecules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from atomrl.chemistry.rdkit import bonded_molecules
+from atomrl.core.records import Structures
+from atomrl.evaluation.definition import Definition
+from atomrl.evaluation.molecules import MoleculeScorecard
+from atomrl.measures.bootstrap import RESAMPLES, proportion
+from atomrl.structures.molecules import split
+from atomrl.util.errors import UserError
+from atomrl.workers.executor import Executor, Outcome, Workers
+
+TASK = "atomrl.chemistry.posebusters_task:bust"
+TIMEOUT = 120.0
+"""Seconds per molecule; the first one of a worker imports pandas."""
+
+CHECKS = (
+    "sanitization",
+    "inchi_convertible",
+    "all_atoms_connected",
+    "no_radicals",
+    "bond_lengths",
+    "bond_angles",
+    "internal_steric_clash",
+    "aromatic_ring_flatness",
+    "non-aromatic_ring_non-flatness",
+    "double_bond_flatness",
+)
+"""Of PoseBusters' configuration `mol_fast`."""
+
+METRICS: Mapping[str, Definition] = {
+    "all_checks": Definition("passes all checks", "%", "samples", "higher"),
+    **{name: Definition(name.replace("_", " "), "%", "samples", "higher") for name in CHECKS},
+}
+"""In the order of the table."""
+
+
+def pose_checker(workers: Workers) -> Executor:
+    """Who runs the checks.
+
+    Raises:
+        UserError: PoseBusters is not installed.
+    """
+    if find_spec("posebusters") is None:
+        raise UserError("evaluation.posebusters needs the package posebusters: pip install 'atomrl[eval]'")
+    return workers.executor(TASK, TIMEOUT)
+
+
+def check_poses(structures: Structures, executor: Executor) -> list[Outcome]:
+    """PoseBusters' verdicts on B molecules, in order: {check: passed}."""
+    positions = [geometry.positions for geometry in split(structures)]
+    return executor.map(list(zip(bonded_molecules(structures), positions, strict=True)))
+
+
+def by_pose_checks(
+    metrics: MoleculeScorecard, outcomes: Sequence[Outcome], how: str, seed: int = 0, resamples: int = RESAMPLES
+) -> MoleculeScorecard:
+    """The verdict of the checks.
+
+    Args:
+        metrics: the usual verdict on the same B molecules.
+        outcomes: of `check_poses`; a molecule without one passes nothing.
+        how: which molecules, in words.
+        seed: of the bootstrap.
+        resamples: of the bootstrap.
+    """
+    found = [{} if outcome.reason is not None else outcome.value for outcome in outcomes]
+    passed: dict[str, NDArray[np.bool_]] = {
+        name: np.array([bool(one.get(name, False)) for one in found]) for name in CHECKS
+    }
+    together: NDArray[np.bool_] = np.logical_and.reduce(list(passed.values()))
+    passed = {"all_checks": together, **passed}
+    reasons = [outcome.reason for outcome in outcomes if outcome.reason is not None]
+    return replace(
+        metrics,
+        definitions=METRICS,
+        conditions={**metrics.conditions, "geometry": how},
+        evaluator="PoseBusters",
+        summary={name: proportion(values, seed, resamples) for name, values in passed.items()},
+        failures={"posebusters": {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}},
+    )

@@ -1,0 +1,73 @@
+"""PoseBusters: what is asked, what fails, and what its absence says."""
+
+import json
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from ase.build import molecule
+
+from atomrl.cli import main
+from atomrl.core.records import Structures
+from atomrl.domains.molecule_panel import MoleculePanel
+from atomrl.evaluation.pose_checks import CHECKS, check_poses, pose_checker
+from atomrl.workers.local import as_workers
+
+needed = pytest.mark.skipif(find_spec("posebusters") is None, reason="pip install 'atomrl[eval]'")
+
+
+def batch(*names):
+    """Molecules; a name with `!` has its second carbon pulled away."""
+    parts = []
+    for name in names:
+        atoms = molecule(name.strip("!"))
+        if name.endswith("!"):
+            atoms.positions[1] += np.array([0.0, 0.25, 0.25])
+        parts.append(
+            Structures(
+                torch.tensor(atoms.numbers)[None],
+                torch.tensor(atoms.positions)[None],
+                torch.ones(1, len(atoms), dtype=torch.bool),
+            )
+        )
+    return Structures.concatenate(parts)
+
+
+@needed
+def test_a_sound_molecule_passes_and_a_bent_one_does_not():
+    executor = pose_checker(as_workers(1))
+    try:
+        sound, bent = check_poses(batch("CH3CH2OH", "C6H6!"), executor)
+    finally:
+        executor.close()
+    assert sound.reason is bent.reason is None
+    assert set(sound.value) == set(CHECKS)
+    assert all(sound.value.values())
+    assert not all(bent.value.values())
+
+
+@needed
+def test_the_table_counts_who_passes_all():
+    with MoleculePanel(workers=1, poses=4) as panel:
+        table = panel.judge(batch("CH3CH2OH", "C6H6!", "H2O", "CH4")).further["PoseBusters"]
+    assert table.evaluator == "PoseBusters"
+    assert table.summary["all_checks"].value == 0.75
+    assert list(table.summary) == ["all_checks", *CHECKS]
+
+
+@needed
+def test_an_evaluation_checks_as_many_as_it_is_asked_to(tmp_path):
+    words = ["evaluate", "--num-molecules", "4", "--time-step", "20", "--output", str(tmp_path / "table")]
+    main([*words, "--device", "cpu", "evaluation.posebusters=3", "reward.workers=1"])
+    table = json.loads((tmp_path / "table" / "evaluation_PoseBusters.json").read_text())
+    assert table["metrics"]["all_checks"]["columns"]["base"]["denominator"] == 3
+
+
+@pytest.mark.skipif(find_spec("posebusters") is not None, reason="it is installed")
+def test_without_the_package_the_extra_is_named(tmp_path, capsys):
+    words = ["evaluate", "--num-molecules", "1", "--time-step", "5", "--output", str(tmp_path / "table")]
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "evaluation.posebusters=1"])
+    assert ended.value.code == 2
+    assert "evaluation.posebusters needs the package posebusters: pip install 'atomrl[eval]'" in capsys.readouterr().err
