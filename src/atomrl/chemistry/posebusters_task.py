@@ -1,7 +1,7 @@
 """What a worker process does for PoseBusters: no torch in here.
 
-Source: Buttenschoen, Morris, Deane 2024, doi 10.1039/D3SC04185A. The checks are those of its configuration `mol_fast`: of
-the molecule alone, without the comparison of energies.
+Source: Buttenschoen, Morris, Deane 2024, doi 10.1039/D3SC04185A. The checks are those of its configuration `mol_fast`:
+of the molecule alone, without the comparison of energies.
 """
 
 from __future__ import annotations
