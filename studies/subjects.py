@@ -81,7 +81,7 @@ MOLECULES = Subject(
         PlotPanel("rdkit_validity", "validity (RDKit), %", 100),
         PlotPanel("kl_loss", "KL to the initial model (loss term / weight)"),
     ),
-    cost=("uniqueness", "validity_x_uniqueness", "novelty"),
+    cost=("uniqueness", "validity_x_uniqueness", "novelty", "valid_unique_novel"),
     cost_note="Diversity, novelty and composition.",
     intervals="bootstrap; jackknife for uniqueness and novelty",
     further=(

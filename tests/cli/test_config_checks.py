@@ -170,6 +170,14 @@ def test_a_channel_counts_where_the_reward_gives_it(text, weights):
     assert ("energy_per_atom_median" in paid) == (config.reward.type == "xtb" and "energy" in weights)
 
 
+def test_novelty_that_is_paid_for_is_marked_as_rewarded():
+    """Also where it weighs nothing: then it is not."""
+    for weight, expected in ((0.25, True), (0.0, False)):
+        parts = f"[{{_target_: xtb}}, {{_target_: atomrl.rewards.novelty.NoveltyReward, weight: {weight}}}]"
+        config = load_config("demo", [f"reward.components={parts}"])
+        assert ({"novelty", "valid_unique_novel"} <= domain_of(config).rewarded(config)) == expected
+
+
 @pytest.mark.parametrize(
     ("overrides", "learned"),
     [

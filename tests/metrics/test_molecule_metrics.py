@@ -58,6 +58,9 @@ def test_agrees_with_plain_counting(found, qm9_test, records_of):
     assert summary["validity_x_uniqueness"].value == len(set(valid)) / 300
     assert summary["connected_validity"].value == sum(record.connected for record in records) / 300
     assert summary["novelty"].denominator == len(set(valid))
+    product = summary["novelty"].value * summary["validity_x_uniqueness"].value
+    assert summary["valid_unique_novel"].value == pytest.approx(product)
+    assert summary["valid_unique_novel"].denominator == 300
     assert summary["novelty"].value > 0.95
     assert tuple(summary) == tuple(name for name in METRICS if name in summary)
     assert set(summary) == set(METRICS)

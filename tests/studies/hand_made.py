@@ -7,6 +7,7 @@ MOLECULE_METRICS = {  # name: (label, unit, counted, better)
     "uniqueness": ("uniqueness", "%", "valid", "higher"),
     "validity_x_uniqueness": ("validity x uniqueness", "%", "samples", "higher"),
     "novelty": ("novelty", "%", "unique", "neither"),
+    "valid_unique_novel": ("valid, unique and novel", "%", "samples", "higher"),
     "rms_force_median": ("RMS force, median", "eV/Å", "samples", "lower"),
 }
 

@@ -20,6 +20,7 @@ from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.build import build_force_field
 from atomrl.measures.measure import component_metric
+from atomrl.rewards.novelty import NoveltyReward
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
@@ -100,6 +101,8 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         reward, weights = config.reward, config.channel_weights
         own = own_components(reward)
         paid = set() if own is None else {component_metric(name) for name, weight in own.weights.items() if weight > 0}
+        if own is not None and any(isinstance(part, NoveltyReward) and part.weight > 0 for part in own.components):
+            paid |= {"novelty", "valid_unique_novel"}
         if reward.built_in in (None, "dummy"):
             return paid
         if reward.by_gfn2:

@@ -40,6 +40,7 @@ METRICS: Mapping[str, Definition] = {
     "uniqueness": Definition("uniqueness (of valid)", "%", "valid", "higher"),
     "validity_x_uniqueness": Definition("validity x uniqueness", "%", "samples", "higher"),
     "novelty": Definition("novelty (of unique)", "%", "unique", "neither"),
+    "valid_unique_novel": Definition("valid, unique and novel", "%", "samples", "higher"),
     "rms_force_median": Definition("RMS force, median (failure = inf)", "eV/Å", "samples", "lower"),
     "rms_force_mean": Definition("RMS force, mean of evaluated", "eV/Å", "evaluated", "lower"),
     "force_field_failures": Definition("force field failures", "%", "samples", "lower"),
@@ -222,6 +223,7 @@ def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict
         "uniqueness": distinct_ratio(labels, samples.valid, "labelled"),
         "validity_x_uniqueness": distinct_ratio(labels, samples.valid, "samples"),
         "novelty": distinct_ratio(labels, samples.novel, "distinct"),
+        "valid_unique_novel": distinct_ratio(labels, samples.novel, "samples"),
     }
     if not physics:
         return summary
