@@ -112,6 +112,7 @@ STUDIES = {
     for study in (
         Study("molecules", "qm9_long", MOLECULES, evaluation=Evaluation()),
         Study("demo", "demo", MOLECULES),
+        Study("demo_fed_grpo", "demo_fed_grpo", MOLECULES),
         Study("crystals", "experiment/prototypes/rl_long", CRYSTALS, evaluation=Evaluation()),
         Study(
             *("crystals_no_diversity", "experiment/prototypes/rl_no_diversity", CRYSTALS),

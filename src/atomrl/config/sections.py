@@ -212,6 +212,13 @@ class TrainSection(Options):
         return self
 
     @property
+    def by_channel(self) -> bool:
+        """Whether the chosen objective normalises each channel by itself, before it weighs and sums them."""
+        if self.objective in READ_BY["advantages"]:
+            return self.advantages != "sum"
+        return self.objective == "fed_grpo"
+
+    @property
     def unread(self) -> dict[str, Any]:
         """{key: value} of what the chosen objective does not read although it is not at its default.
 
