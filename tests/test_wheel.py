@@ -46,6 +46,6 @@ def test_the_wheel_samples_and_trains(installed):
     assert str(installed / "site") in shown
     assert (installed / "samples.extxyz").is_file()
     small = ["dataloader.epoches=1", "dataloader.sample_group_size=1", "dataloader.each_prompt_sample=2"]
-    small += ["model.time_step=5", "train.train_steps=2", "evaluation.samples=0", "reward.workers=1", "save_path=run"]
+    small += ["model.time_step=5", "evaluation.samples=0", "reward.workers=1", "save_path=run"]
     run([*start, "train", *small], cwd=installed, env=environment)
     assert (installed / "run" / "checkpoint_latest.pth").is_file()

@@ -132,7 +132,7 @@ def test_a_calculator_that_raises_costs_one_sample() -> None:
     ("words", "message"),
     [
         (["reward.type=ase"], "reward.type=ase needs reward.force_field"),
-        (["reward.force_field=gfn3"], "reward.force_field=gfn3: must be one of xtb"),
+        (["reward.force_field=gfn3"], "reward.force_field=gfn3: must be one of ani, xtb"),
         (["reward.force_field={length: 1}"], "reward.force_field: a mapping needs _target_"),
         (["train.objective=gpro"], "train.objective=gpro: must be one of awm, fed_grpo, grpo, nft, rejection"),
         (["train.objective={clip: 1}"], "train.objective: a mapping needs _target_"),

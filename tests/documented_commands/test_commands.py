@@ -41,7 +41,6 @@ TRAIN = [
     "dataloader.sample_group_size=2",
     "dataloader.each_prompt_sample=2",
     "model.time_step=20",  # shorter walks make molecules that no force field can score, and then there is no best
-    "train.train_steps=2",
 ]
 TABLE = "evaluation.samples=4"
 CRYSTALS = [

@@ -33,7 +33,6 @@ SMALL = [
     "dataloader.sample_group_size=2",
     "dataloader.each_prompt_sample=2",
     "model.time_step=10",
-    "train.train_steps=2",
     "threads=1",
 ]
 

@@ -225,7 +225,7 @@ def test_a_run_that_explodes(
     assert "iteration 1: 4 of 6 samples (67 %) exploded" in warned[0]
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert "all 6 samples of iteration 3 exploded" in error
-    for remedy in ("train.learning_rate", "train.kl_penalty_weight", "model.time_step"):
+    for remedy in ("train.learning_rate", "distance to the initial model", "model.time_step"):
         assert remedy in warned[0]
         assert remedy in error
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
