@@ -114,7 +114,9 @@ MOLECULES = Comparison(
     each=16,
     best_of=(1, 2, 4, 8, 16),
     steered=(4,),
+    common=("train.total_steps=60",),
 )
+"""5,120 scorings each: the first two thirds of the demo."""
 
 ONE_GROUP = ("dataloader.sample_group_size=1", "dataloader.each_prompt_sample=128")
 
@@ -139,11 +141,10 @@ ABLATION = replace(
     ),
     best_of=(),
     steered=(),
-    common=("train.total_steps=40",),
     iterations=20,
 )
-"""A run of 20 iterations is the first half of the demo's: the schedule stays."""
+"""A run of 20 iterations is the first third of the demo: the schedule stays."""
 
-SEEDS = replace(ABLATION, about="The first half of the demo: does every seed rise, and hold?", arms=(NFT,))
+SEEDS = replace(ABLATION, about="The first third of the demo: does every seed rise, and hold?", arms=(NFT,))
 
 COMPARISONS = {"molecules": MOLECULES, "ablation": ABLATION, "seeds": SEEDS}
