@@ -18,10 +18,11 @@ from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.domains.molecule_reward import molecule_reward, molecule_stages, own_components, own_weights
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
-from atomrl.force_fields.build import build_force_field
+from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.measures.measure import component_metric
 from atomrl.rewards.novelty import NoveltyReward
 from atomrl.util.errors import UserError
+from atomrl.util.registry import registered
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
 
@@ -126,8 +127,8 @@ def _second_judge(config: MoleculeConfig) -> tuple[str, ForceField] | None:
     chosen = config.evaluation.second_judge
     if chosen is None:
         return None
-    force_field = build_force_field(chosen, config.reward.model_dump())
-    return str(getattr(force_field, "name", chosen)), force_field
+    spec: ForceFieldSpec = registered("atomrl.force_fields", chosen, "evaluation.second_judge")
+    return spec.name, spec.make(config.reward.model_dump())
 
 
 SPEC = MoleculeDomain

@@ -42,10 +42,6 @@ class ANIForceField:
     Geometries are checked first, as for xTB. Reason of failure besides those of the check: `nonfinite_result`. An odd
     number of electrons is a flag; the networks know nothing of electrons.
 
-    Attributes:
-        name: for tables.
-        elements: atomic numbers that it knows.
-
     Args:
         batch_size: molecules evaluated together.
         device: e.g. `cuda`; `auto` takes a GPU if there is one.
@@ -54,7 +50,7 @@ class ANIForceField:
         UserError: an impossible number, or the extra `ani` is not installed.
     """
 
-    name, elements = NAME, ELEMENTS
+    elements = ELEMENTS
 
     def __init__(self, batch_size: int = 64, device: str = "auto") -> None:
         if batch_size < 1:
@@ -113,4 +109,4 @@ def _flags(geometry: Geometry) -> tuple[str, ...]:
     return (ODD_ELECTRONS,) if odd_electrons(geometry) else ()
 
 
-SPEC = ForceFieldSpec(lambda settings: ANIForceField())
+SPEC = ForceFieldSpec(NAME, lambda settings: ANIForceField())

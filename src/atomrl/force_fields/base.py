@@ -21,9 +21,11 @@ class ForceFieldSpec:
     """How a configuration makes a force field of molecules; a file of this folder that is one has it as its `SPEC`.
 
     Attributes:
+        name: for tables.
         make: out of the settings of the reward, {key: value}.
     """
 
+    name: str
     make: Callable[[Mapping[str, Any]], ForceField]
 
 

@@ -39,4 +39,6 @@ def atom_energies() -> dict[str, float]:
     return {symbol: float(energy) for symbol, energy in record["energies"].items()}
 
 
-SPEC = ForceFieldSpec(lambda settings: XTBForceField(*(settings[k] for k in ("workers", "timeout", "max_iterations"))))
+SPEC = ForceFieldSpec(
+    NAME, lambda settings: XTBForceField(*(settings[k] for k in ("workers", "timeout", "max_iterations")))
+)
