@@ -93,9 +93,12 @@ def signals(iterations: int, stride: int, groups: int, each: int, seed: int = 11
         f"dataloader.sample_group_size={groups}",
         f"dataloader.each_prompt_sample={each}",
         f"seed={seed}",
-        "train.objective=fed_grpo",
+        "train.train_steps=null",
+        "train.train_min_time=0",
+        "train.train_max_time=1",
+        "log.rdkit=false",
     ]
-    config = load_config("demo", [*overrides, "train.train_steps=null", "train.train_min_time=0", "log.rdkit=false"])
+    config = load_config("demo_fed_grpo", overrides)
     module, _ = build_module(config)
     try:
         found, denoising = [], []
