@@ -135,6 +135,7 @@ ABLATION = replace(
         Arm("self-normalised", "demo", ("train.nft.self_normalized=true", "train.nft.time_weighting=clean")),
         Arm("old policy averaged", "demo", ("train.nft.old_decay_rate=0.05", "train.nft.old_decay_max=0.5")),
         Arm("scores instead of ranks", "demo", ("train.advantages=channels",)),
+        Arm("normalised over the batch", "demo", ("train.advantages=sum", "train.group_reward_norm=false")),
         Arm("walks of 25 steps", "demo", ("model.time_step=25",)),
         Arm("no pay for novelty", "demo", ("reward.components=[]",)),
         Arm("one group of 128", "demo", (*ONE_GROUP, "dataloader.micro_batch_size=128")),
