@@ -198,7 +198,8 @@ def test_commands_of_a_page(
     if page.stem == "README":
         check_run_directory(page.read_text(), tmp_path / "outputs" / "my_run")
     elif page.stem == "molecules":
-        check_log(page.read_text(), tmp_path / "outputs" / "my_molecules" / "metrics.jsonl")
+        runs = ("my_molecules", "my_policy_gradient")
+        check_log(page.read_text(), [tmp_path / "outputs" / run / "metrics.jsonl" for run in runs])
 
 
 def check_run_directory(readme: str, folder: Path) -> None:
@@ -210,15 +211,15 @@ def check_run_directory(readme: str, folder: Path) -> None:
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-def check_log(text: str, log: Path) -> None:
-    """The table of a log's names against a run: all that the run has, and no more but what only others have."""
+def check_log(text: str, logs: list[Path]) -> None:
+    """The table of a log's names against runs: all that these have, and no more but what only others have."""
     section = text.partition("## What a run leaves behind")[2].partition("\n## ")[0]
     named = re.findall(r"`([^`]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, flags=re.MULTILINE)))
     patterns = {name: re.compile(re.sub(r"<\w+>", r"\\w+", name)) for name in named}
-    found = {name for line in log.read_text().splitlines() for name in json.loads(line)}
+    found = {name for log in logs for line in log.read_text().splitlines() for name in json.loads(line)}
     assert not [name for name in found if not any(pattern.fullmatch(name) for pattern in patterns.values())]
     absent = {name for name, pattern in patterns.items() if not any(pattern.fullmatch(other) for other in found)}
-    assert absent <= {"failed_<reason>", "k3", "entropy"}  # only if some did; of the other objective
+    assert absent <= {"failed_<reason>", "k3", "entropy"}  # only if some did; of `grpo`
 
 
 @pytest.mark.parametrize("command", ["python -m results", "python -m results demo --jobs 2"])

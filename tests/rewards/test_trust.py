@@ -1,13 +1,17 @@
 """A run's configuration names code; loading the run does not run it."""
 
+import importlib
+import inspect
 import json
+import pkgutil
 from pathlib import Path
 
 import pytest
 
+from atomrl import rewards
 from atomrl.cli import main
-from atomrl.rewards import components
 from atomrl.rewards.build import build_components
+from atomrl.rewards.components import RewardComponent
 from atomrl.training.rl_module import RLModule
 from atomrl.user_code.trust import BUILT_IN, COMPONENTS, foreign_code
 from atomrl.util.errors import UserError
@@ -49,11 +53,15 @@ def run(folder: Path, *entries: dict) -> Path:
     return folder
 
 
-def test_the_built_in_components_are_those_of_the_module() -> None:
-    for name in BUILT_IN:
-        assert issubclass(getattr(components, name.rpartition(".")[2]), components.RewardComponent)
-    exported = {name for name in components.__all__ if name.endswith("Reward")}
-    assert {name.rpartition(".")[2] for name in BUILT_IN} == exported - {"CustomReward"}
+def test_the_built_in_components_are_all_of_the_package() -> None:
+    """Every component in a module of `atomrl.rewards`, but the one that is a way to name other code."""
+    found = set()
+    for module in pkgutil.iter_modules(rewards.__path__, "atomrl.rewards."):
+        for name, kind in vars(importlib.import_module(module.name)).items():
+            if inspect.isclass(kind) and issubclass(kind, RewardComponent) and kind.__module__ == module.name:
+                found.add(f"{module.name}.{name}")
+    abstract = {"RewardComponent", "DiversityReward", "CustomReward"}
+    assert {name for name in found if name.rpartition(".")[2] not in abstract} == BUILT_IN
 
 
 @pytest.mark.parametrize(
@@ -61,6 +69,7 @@ def test_the_built_in_components_are_those_of_the_module() -> None:
     [
         ({"_target_": OURS, "weight": 2.0}, []),
         ({"_target_": f"{COMPONENTS}:EnergyReward"}, []),
+        ({"_target_": "atomrl.rewards.novelty.NoveltyReward"}, []),
         ({"_target_": "src.rl_module.components.StructureDiversityReward"}, []),
         ({"_target_": "src.rl_module.components:PredictorReward", "predictor": "folder", "target_name": "gap"}, []),
         (COMMAND, ["os.system"]),

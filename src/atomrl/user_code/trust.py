@@ -22,14 +22,15 @@ PUBLISHED = {
 """Modules as published configurations name them, and where they are here."""
 
 BUILT_IN = frozenset(
-    f"{COMPONENTS}.{name}"
-    for name in (
-        "CreativityReward",
-        "EnergyReward",
-        "StructureDiversityReward",
-        "CompositionDiversityReward",
-        "PredictorReward",
-    )
+    {
+        f"{COMPONENTS}.CreativityReward",
+        f"{COMPONENTS}.EnergyReward",
+        f"{COMPONENTS}.StructureDiversityReward",
+        f"{COMPONENTS}.CompositionDiversityReward",
+        f"{COMPONENTS}.PredictorReward",
+        "atomrl.rewards.metastability.MetastabilityReward",
+        "atomrl.rewards.novelty.NoveltyReward",
+    }
 )
 """Components that run no code but the package's."""
 
