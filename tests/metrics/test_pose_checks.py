@@ -18,12 +18,14 @@ needed = pytest.mark.skipif(find_spec("posebusters") is None, reason="pip instal
 
 
 def batch(*names):
-    """Molecules; a name with `!` has its second carbon pulled away."""
+    """Molecules; a name with `!` has its second atom pulled away, one with `?` nowhere."""
     parts = []
     for name in names:
-        atoms = molecule(name.strip("!"))
+        atoms = molecule(name.strip("!?"))
         if name.endswith("!"):
             atoms.positions[1] += np.array([0.0, 0.25, 0.25])
+        elif name.endswith("?"):
+            atoms.positions[1] = np.nan
         parts.append(
             Structures(
                 torch.tensor(atoms.numbers)[None],
@@ -49,10 +51,10 @@ def test_a_sound_molecule_passes_and_a_bent_one_does_not():
 
 @needed
 def test_the_table_counts_who_passes_all():
-    with MoleculePanel(workers=1, poses=4) as panel:
-        table = panel.judge(batch("CH3CH2OH", "C6H6!", "H2O", "CH4")).further["PoseBusters"]
+    with MoleculePanel(workers=1, poses=5) as panel:
+        table = panel.judge(batch("CH3CH2OH", "C6H6!", "H2O", "CH4", "CH4?")).further["PoseBusters"]
     assert table.evaluator == "PoseBusters"
-    assert table.summary["all_checks"].value == 0.75
+    assert table.summary["all_checks"].value == 0.6
     assert list(table.summary) == ["all_checks", *CHECKS]
 
 

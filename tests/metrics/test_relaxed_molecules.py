@@ -70,18 +70,21 @@ def test_distance_after_superposition():
 
 
 def test_what_a_relaxation_changes():
-    """A molecule at its minimum, one beside it, one that no force field can be asked about."""
+    """A molecule at its minimum, one beside it, and two that no force field can be asked about."""
     minimum = (rattled("CH4")[0], relax_molecule(rattled("CH4"), **OPTIONS | {"fmax": 0.005}).positions)
     broken = rattled("H2O")
     broken[1][1] = broken[1][0]
-    with MoleculePanel(workers=1, relaxed=3) as panel:
-        table = panel.judge(batch(minimum, rattled("CH3OH", 0.04), broken)).further["relaxed"]
+    lost = rattled("H2O")
+    lost[1][0] = math.nan
+    with MoleculePanel(workers=1, relaxed=4) as panel:
+        table = panel.judge(batch(minimum, rattled("CH3OH", 0.04), broken, lost)).further["relaxed"]
     summary = table.summary
-    assert summary["relaxed"].value == pytest.approx(2 / 3)
-    assert summary["same_molecule"].value == pytest.approx(2 / 3)
-    assert 0.01 < summary["strain_energy_median"].value < math.inf  # of 0, some, infinite
-    assert 0.02 < summary["rmsd_median"].value < 0.3
-    assert table.failures["relaxation"] == {"overlap": 1}
+    assert summary["relaxed"].value == 0.5
+    assert summary["same_molecule"].value == 0.5
+    for name, least in (("strain_energy_median", 0.01), ("rmsd_median", 0.02)):  # of 0, some, and two infinite
+        assert least < summary[name].value < 0.3
+        assert summary[name].high == math.inf
+    assert table.failures["relaxation"] == {"overlap": 1, "nonfinite": 1}
 
 
 def test_an_evaluation_relaxes_as_many_as_it_is_asked_to(tmp_path):

@@ -78,14 +78,18 @@ def evaluate_relaxed(
 def superposed_rmsd(one: Structures, other: Structures) -> NDArray[np.float64]:
     """Root of the mean squared distance of atoms after the best rotation and shift (Kabsch 1976), Å, (B,).
 
+    NaN for a molecule with a coordinate that is not finite.
+
     Args:
         one: B molecules.
         other: the same atoms elsewhere.
     """
     mask = one.mask.cpu()[..., None].double()
+    pair = [part.positions.cpu().double() for part in (one, other)]
+    finite = torch.stack([positions.isfinite().all(2).all(1) for positions in pair]).all(0)
     centred = []
-    for part in (one, other):
-        positions = part.positions.cpu().double() * mask
+    for part in pair:
+        positions = torch.where(finite[:, None, None], part, 0.0) * mask
         centred.append((positions - positions.sum(1, keepdim=True) / mask.sum(1, keepdim=True)) * mask)
     covariance = centred[0].transpose(1, 2) @ centred[1]
     left, _, right = torch.linalg.svd(covariance)
@@ -93,5 +97,5 @@ def superposed_rmsd(one: Structures, other: Structures) -> NDArray[np.float64]:
     left[reflected, :, -1] *= -1  # a rotation, not its mirror image
     moved = centred[0] @ (left @ right)
     squares = (moved - centred[1]).square().sum((1, 2)) / mask.sum((1, 2))
-    distances: NDArray[np.float64] = squares.sqrt().numpy()
+    distances: NDArray[np.float64] = torch.where(finite, squares.sqrt(), torch.nan).numpy()
     return distances
