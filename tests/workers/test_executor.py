@@ -69,6 +69,13 @@ def test_a_run_takes_all_its_executors_from_one_object():
     assert workers.closed == len(workers.tasks)
 
 
+def test_so_does_an_evaluation_that_relaxes():
+    workers = Inline()
+    MoleculePanel(workers=workers, relaxed=1).close()
+    assert workers.tasks == ["gfn2", "rdkit_task", "gfn2_relax"]
+    assert workers.closed == len(workers.tasks)
+
+
 def test_another_kind_of_workers_gives_the_same(qm9_test):
     molecules = qm9_test[:4]
     with MoleculeChecker(1) as here, MoleculeChecker(Inline()) as there:

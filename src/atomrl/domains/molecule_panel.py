@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -76,7 +77,7 @@ class MoleculePanel(Panel):
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
         self.poses, self._poses = poses, pose_checker(workers) if poses else None
-        self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings)  # starts when it is asked
+        self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings) if relaxed else None
 
     def judge(
         self,
@@ -94,8 +95,8 @@ class MoleculePanel(Panel):
             metrics = with_components(metrics, {name: table.diagnostics[f"raw_{name}"] for name in self.own.names})
         ids = [f"{row:05d}" for row in range(len(structures))]
         further = self._again(metrics, structures)
-        if self.relaxed:
-            further["relaxed"] = self._relaxed(structures, records, results, kept)
+        if self._relaxing is not None:
+            further["relaxed"] = self._relaxed(structures, records, results, self._relaxing, kept)
         if self._poses is not None:
             further["PoseBusters"] = self._checked(structures, records, results, self._poses)
         return Judged(metrics, Annotated(structures, ids, records, results), further)
@@ -125,6 +126,7 @@ class MoleculePanel(Panel):
         structures: Structures,
         records: Sequence[RdkitRecord],
         results: Sequence[Evaluation],
+        relaxing: Executor,
         kept: KeptSamples | None,
     ) -> MoleculeScorecard:
         """Some samples, relaxed, judged."""
@@ -133,7 +135,7 @@ class MoleculePanel(Panel):
         how = f"positions relaxed by {EVALUATOR}, BFGS to {limits}; {len(rows)} of the main table's samples"
         before = structures[rows]
         lots = None if kept is None else kept.made_from(before, f"{how}; {self.reward.max_iterations}")
-        after, notes = relax_in_lots(before, self._relax, lots)
+        after, notes = relax_in_lots(before, partial(self._relax, relaxing), lots)
         checked, found = self.checker.check(after), self.force_field.evaluate(after)
         places = rows.tolist()
         return evaluate_relaxed(
@@ -160,13 +162,13 @@ class MoleculePanel(Panel):
         how = f"as sampled; {len(rows)} of the main table's samples"
         return by_pose_checks(metrics, check_poses(chosen, checker), how)
 
-    def _relax(self, structures: Structures) -> Noted:
+    def _relax(self, relaxing: Executor, structures: Structures) -> Noted:
         """Each molecule where its relaxation ended, and why that is no minimum; as it was, if nothing could be done."""
         geometries = split(structures)
         notes = check_geometries(structures, self.force_field.elements)
         sound = [row for row, reason in enumerate(notes) if reason is None]
         positions = structures.positions.clone()
-        for row, outcome in zip(sound, self._relaxing.map([geometries[row] for row in sound]), strict=True):
+        for row, outcome in zip(sound, relaxing.map([geometries[row] for row in sound]), strict=True):
             notes[row] = outcome.reason
             if outcome.reason is None:
                 ended, notes[row] = outcome.value
@@ -201,9 +203,9 @@ class MoleculePanel(Panel):
         """End the workers."""
         self.force_field.close()
         self.checker.close()
-        self._relaxing.close()
-        if self._poses is not None:
-            self._poses.close()
+        for executor in (self._relaxing, self._poses):
+            if executor is not None:
+                executor.close()
         if self.second is not None:
             self.second[1].close()
         if self.own is not None:
