@@ -4,6 +4,7 @@ import sys
 import pytest
 import torch
 
+from atomrl.chemistry import rdkit
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord, as_record, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, name
 from atomrl.core.records import Structures
@@ -71,6 +72,9 @@ def test_bonds_skip_padding_in_the_middle():
     assert water == ([8, 1, 1], [(0, 1, 1), (0, 2, 1)])
 
 
-def test_a_molecule_that_takes_too_long(qm9_test):
-    with MoleculeChecker(workers=1, timeout=1e-6) as hurried:
-        assert hurried.check(qm9_test[:1]) == [RdkitRecord.invalid("timeout")]
+def test_a_molecule_that_takes_too_long(qm9_test, tmp_path, monkeypatch):
+    (tmp_path / "sleeping_task.py").write_text("import time\ndef sleep(item):\n    time.sleep(60)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(rdkit, "TASK", "sleeping_task:sleep")
+    with MoleculeChecker(workers=1, timeout=0.2) as checker:
+        assert checker.check(qm9_test[:1]) == [RdkitRecord.invalid("timeout")]
