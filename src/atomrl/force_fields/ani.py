@@ -7,6 +7,7 @@ rank bad samples.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,12 @@ import torch
 from ase.units import Hartree
 from torch.nn.utils.rnn import pad_sequence
 
-from atomrl.force_fields.base import Evaluation, ForceFieldSpec
-from atomrl.structures.molecules import ODD_ELECTRONS, Geometry, check_geometries, odd_electrons, split
+from atomrl.force_fields.base import ForceFieldSpec
+from atomrl.force_fields.molecules import MoleculeForceField
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
+from atomrl.workers.executor import Outcome
 
 with extra("ani"):
     import torchani
@@ -27,7 +29,9 @@ with extra("ani"):
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from atomrl.core.records import Structures
+    from numpy.typing import NDArray
+
+    from atomrl.structures.molecules import Geometry
 
 NAME = "ANI-1x"
 ELEMENTS = frozenset({1, 6, 7, 8})
@@ -36,11 +40,10 @@ PADDING = -1
 """Atomic number of an atom that is not there."""
 
 
-class ANIForceField:
-    """Energies and forces of neutral molecules, batched in this process; implements `protocols.ForceField`.
+class ANIForceField(MoleculeForceField):
+    """Energies and forces of neutral molecules, batched in this process.
 
-    Geometries are checked first, as for xTB. Reason of failure besides those of the check: `nonfinite_result`. An odd
-    number of electrons is a flag; the networks know nothing of electrons.
+    Reason of failure besides those of the checks: `nonfinite_result`. The networks know nothing of electrons.
 
     Args:
         batch_size: molecules evaluated together.
@@ -50,45 +53,42 @@ class ANIForceField:
         UserError: an impossible number, or the extra `ani` is not installed.
     """
 
-    elements = ELEMENTS
-
     def __init__(self, batch_size: int = 64, device: str = "auto") -> None:
         if batch_size < 1:
             raise UserError(f"batch_size must be at least 1, got {batch_size}")
-        self._batch_size, self._device = batch_size, choose_device(device)
+        super().__init__(NAME, ELEMENTS, Batches(batch_size, choose_device(device)))
 
-    def evaluate(self, structures: Structures) -> list[Evaluation]:
-        """Energy (eV) and forces (eV/Å) of each structure, in order.
 
-        Raises:
-            UserError: the structures are periodic.
-        """
-        if structures.cell is not None:
-            raise UserError(
-                f"{NAME} evaluates molecules, got structures with a cell: choose a force field for crystals"
-            )
-        geometries, reasons = split(structures), check_geometries(structures, self.elements)
-        sound = [geometry for geometry, reason in zip(geometries, reasons, strict=True) if reason is None]
-        starts = range(0, len(sound), self._batch_size)
-        results = iter([result for start in starts for result in self._batch(sound[start : start + self._batch_size])])
-        return [
-            next(results) if reason is None else Evaluation.failed(len(geometry.numbers), reason, _flags(geometry))
-            for geometry, reason in zip(geometries, reasons, strict=True)
-        ]
+@dataclass(frozen=True)
+class Batches:
+    """Implements `molecules.Computes`.
+
+    Attributes:
+        size: molecules evaluated together.
+        device: where.
+    """
+
+    size: int
+    device: torch.device
+
+    def map(self, items: Sequence[Any]) -> list[Outcome]:
+        """Outcomes of geometries, in order."""
+        starts = range(0, len(items), self.size)
+        return [outcome for start in starts for outcome in self._batch(items[start : start + self.size])]
 
     def close(self) -> None:
-        """It holds nothing that would have to be given back."""
+        """There is nothing to give back."""
 
-    def _batch(self, geometries: Sequence[Geometry]) -> list[Evaluation]:
-        """Results of molecules that passed the check."""
+    def _batch(self, geometries: Sequence[Geometry]) -> list[Outcome]:
+        """Outcomes of some, as one batch."""
         numbers = pad_sequence([torch.from_numpy(g.numbers).long() for g in geometries], True, PADDING)
         positions = pad_sequence([torch.from_numpy(g.positions).float() for g in geometries], True)
-        positions = positions.to(self._device).requires_grad_()
+        positions = positions.to(self.device).requires_grad_()
         with torch.enable_grad():
-            energies = load_model(self._device)((numbers.to(self._device), positions)).energies
+            energies = load_model(self.device)((numbers.to(self.device), positions)).energies
             (slopes,) = torch.autograd.grad(energies.sum(), positions)
         rows = zip(geometries, energies.double().tolist(), (-slopes).double().cpu().numpy(), strict=True)
-        return [_checked(geometry, energy, forces[: len(geometry.numbers)]) for geometry, energy, forces in rows]
+        return [_outcome(energy, forces[: len(geometry.numbers)]) for geometry, energy, forces in rows]
 
 
 @cache
@@ -98,15 +98,11 @@ def load_model(device: torch.device) -> torch.nn.Module:
     return model
 
 
-def _checked(geometry: Geometry, energy: float, forces: Any) -> Evaluation:
+def _outcome(energy: float, forces: NDArray[np.float64]) -> Outcome:
     """A result in eV and eV/Å, or `nonfinite_result`."""
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
-        return Evaluation.failed(len(geometry.numbers), "nonfinite_result", _flags(geometry))
-    return Evaluation(energy * Hartree, forces * Hartree, None, _flags(geometry))
-
-
-def _flags(geometry: Geometry) -> tuple[str, ...]:
-    return (ODD_ELECTRONS,) if odd_electrons(geometry) else ()
+        return Outcome(None, "nonfinite_result")
+    return Outcome((energy * Hartree, forces * Hartree), None)
 
 
 SPEC = ForceFieldSpec(NAME, lambda settings: ANIForceField())

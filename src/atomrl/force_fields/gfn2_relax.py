@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +10,9 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.optimize import BFGS
 from numpy.typing import NDArray
 
+from atomrl.force_fields.descent import descend
 from atomrl.force_fields.gfn2 import singlepoint
 from atomrl.workers.failure import Failure
-
-UNCONVERGED = "unconverged"
-SLOW = "slow"
 
 
 class RelaxedMolecule(NamedTuple):
@@ -43,26 +40,20 @@ def relax_molecule(
         item: a `Geometry` that passed `check_geometries`.
         max_iterations: of the self-consistent field.
         fmax: eV/Å.
-        max_steps: after which it is `unconverged`.
-        max_seconds: of this process's processor time, after which it is `slow`.
+        max_steps: see `descent.descend`.
+        max_seconds: the same.
     """
-    started, reason = time.process_time(), UNCONVERGED
     atoms = Atoms(numbers=item[0], positions=item[1])
     atoms.calc = GFN2(max_iterations)
     try:
-        for converged in BFGS(atoms, logfile=None).irun(fmax=fmax, steps=max_steps):  # type: ignore[no-untyped-call]
-            if converged:
-                return RelaxedMolecule(atoms.positions, None)
-            if time.process_time() - started > max_seconds:
-                reason = SLOW
-                break
+        reason = descend(BFGS(atoms, logfile=None), fmax, max_steps, max_seconds)
     except Failure as failure:
         reason = failure.reason
     return RelaxedMolecule(atoms.positions, reason)
 
 
 class GFN2(Calculator):
-    """`gfn2.singlepoint` as a calculator of ASE."""
+    """`gfn2.singlepoint` as a calculator of ASE: a relaxation then fails for the reasons that an evaluation has."""
 
     implemented_properties = ["energy", "forces"]  # noqa: RUF012 - ASE's own declaration
 

@@ -1,16 +1,27 @@
-"""Energies and forces of molecules by a task that runs in worker processes."""
+"""Energies and forces of molecules, by a task that runs in worker processes or by a network in this one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from atomrl.force_fields.base import Evaluation
 from atomrl.structures.molecules import ODD_ELECTRONS, Geometry, check_geometries, odd_electrons, split
 from atomrl.util.errors import UserError
-from atomrl.workers.executor import Executor, Outcome
+from atomrl.workers.executor import Outcome
 
 if TYPE_CHECKING:
     from atomrl.core.records import Structures
+
+
+class Computes(Protocol):
+    """Computes molecules that passed the checks: an `Executor`, or something in this process."""
+
+    def map(self, items: Sequence[object]) -> list[Outcome]:
+        """Outcomes of `Geometry`s, in their order: energy (eV) and forces (eV/Å, (N, 3)), or a reason."""
+
+    def close(self) -> None:
+        """Give back workers."""
 
 
 class MoleculeForceField:
@@ -25,7 +36,7 @@ class MoleculeForceField:
         executor: of a task that takes a `Geometry` and returns energy (eV) and forces (eV/Å, (N, 3)).
     """
 
-    def __init__(self, name: str, elements: frozenset[int], executor: Executor) -> None:
+    def __init__(self, name: str, elements: frozenset[int], executor: Computes) -> None:
         self.name, self.elements, self._executor = name, elements, executor
 
     def evaluate(self, structures: Structures) -> list[Evaluation]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,15 +17,13 @@ from ase.optimize import FIRE
 from ase.optimize.optimize import Optimizer
 
 from atomrl.core.records import Structures
+from atomrl.force_fields.descent import descend
 from atomrl.structures.crystals import CellBounds, check_cells
 from atomrl.util.optional_imports import extra
 from atomrl.workers.failure import Failure
 
 with extra("crystals"):
     from pymatgen.core import Structure
-
-UNCONVERGED = "unconverged"
-SLOW = "slow"
 
 
 @dataclass(frozen=True)
@@ -72,13 +69,11 @@ def relax(
         structure: ordered.
         calculator: of ASE, giving energy, forces and stress.
         fmax: eV/Å; for the cell in the same unit, as ASE scales it by the number of atoms.
-        max_steps: after which it is `unconverged`.
+        max_steps: see `descent.descend`.
+        max_seconds: the same.
         bounds: of the geometry; `CellBounds()` if None.
         optimizer: of ASE, e.g. the class FIRE or BFGS.
-        max_seconds: after which it is `slow`, looked at after each step: of this process's processor time, so that a
-            busy machine does not decide what converges.
     """
-    started = time.process_time()
     atoms = Atoms(
         numbers=[species.Z for species in structure.species],
         scaled_positions=structure.frac_coords,
@@ -91,17 +86,12 @@ def relax(
         return Relaxation(structure, math.nan, math.nan, 0, reason)
     cell = _CheckedCell(atoms, bounds)
     search = optimizer(cell, logfile=None)
-    energy, largest, reason = math.nan, math.nan, UNCONVERGED
+    energy, largest = math.nan, math.nan
     try:
         with warnings.catch_warnings():
             # scipy says so of the matrix logarithm of a cell that moved far; the next check judges the cell itself
             warnings.filterwarnings("ignore", message="logm result may be inaccurate")
-            for converged in search.irun(fmax=fmax, steps=max_steps):  # type: ignore[no-untyped-call]
-                if converged:
-                    reason = None
-                elif time.process_time() - started > max_seconds:
-                    reason = SLOW
-                    break
+            reason = descend(search, fmax, max_steps, max_seconds)
         energy = float(atoms.get_potential_energy()) / len(atoms)  # type: ignore[no-untyped-call]
         largest = float(np.linalg.norm(cell.get_forces(), axis=1).max())  # type: ignore[no-untyped-call]
     except CalculatorError as error:
