@@ -79,8 +79,8 @@ def _learn(parser: CommandParser, options: argparse.Namespace) -> None:
     """The learning benchmark, with the exit codes of `python -m results`."""
     if len(options.parts) > 1:
         parser.error(f"{LEARNING} takes hours: run it alone")
-    where = (options.folder, options.docs, whole_numbers(options.seeds, "--seeds"), options.jobs)
     with ending_like_a_queue():
+        where = (options.folder, options.docs, whole_numbers(options.seeds, "--seeds"), options.jobs)
         for line in learning.learn(options.of, *where, options.quick):
             print(line)
 

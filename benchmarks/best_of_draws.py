@@ -57,12 +57,12 @@ def steered(module: RLModule, iteration: int, measure: str, particles: int) -> f
     """Mean of a measure over one sample for each group of an iteration: the best of so many steered particles."""
     prompts = module.plan.prompts(iteration)
     each = module.plan.samples_per_group
-    chosen = prompts[torch.arange(len(prompts)) % each < particles]
-    reward = module.scorer.reward
-    steps = len(module.policy.transitions(module.iteration.rollout.time_step))
-    config = SteeringConfig(steps, max(particles, module.iteration.rollout.micro_batch_size))
+    places = torch.arange(len(prompts)) % each
+    chosen = prompts[places < particles]
+    reward, rollout = module.scorer.reward, module.iteration.rollout
+    config = SteeringConfig(rollout.time_step, max(particles, rollout.micro_batch_size))
     found = steer(module.policy, chosen, config, partial(total_reward, reward, module.stages))
-    values = reward.score(found.structures, prompts[torch.arange(len(prompts)) % each == 0]).diagnostics[measure]
+    values = reward.score(found.structures, prompts[places == 0]).diagnostics[measure]
     return float(values.nanmean())
 
 

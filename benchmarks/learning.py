@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 
 from atomrl.util.files import write_json, write_whole
 from benchmarks.best_of_draws import STEERED, cost
-from benchmarks.learning_arms import COMPARISONS, Arm, Comparison
+from benchmarks.learning_arms import COMPARISONS, WINDOW, Arm, Comparison
 from benchmarks.learning_plot import draw
+from studies.curves import read_log
 from studies.queue import Queue, duration
 from studies.steps import StudyStep, TrainedRun, threads
-
-WINDOW = 5
-"""Iterations of the running mean by which arms are compared."""
 
 REACH = ("best of 2", "best of 4")
 """Levels that arms are asked for."""
@@ -151,7 +149,7 @@ def _steps(comparison: Comparison, folder: Path, seeds: Sequence[int], jobs: int
 def _read(arm: Arm, seed: int, comparison: Comparison, folder: Path) -> Curve:
     """The log of a training."""
     path = folder / f"{arm.folder}-{seed}" / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]][: comparison.iterations]
+    rows = read_log(path)[: comparison.iterations]
     values = [nan if row.get(comparison.measure) is None else row[comparison.measure] for row in rows]
     seconds = sum(row["seconds_rollout"] + row["seconds_update"] for row in rows)
     scorings = comparison.samples * np.arange(1.0, len(rows) + 1)

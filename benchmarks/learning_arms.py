@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from atomrl.config import load_config
 from studies.studies import EXPERIMENTS
 
+WINDOW = 5
+"""Iterations of the running mean by which arms are compared."""
+
 
 @dataclass(frozen=True)
 class Arm:

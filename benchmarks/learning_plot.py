@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from atomrl.util.files import write_whole
-from benchmarks.learning_arms import Comparison
+from benchmarks.learning_arms import WINDOW, Comparison
 from studies.curves import COLOURS
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def draw(curves: Sequence[Curve], chosen: Sequence[Chosen], comparison: Comparis
             for axes in (left, right):
                 axes.axhline(one.value, color="grey", linewidth=0.8, linestyle=":", gid=one.name.replace(" ", "-"))
             left.annotate(one.name, (0, one.value), fontsize=7, color="grey", va="bottom")
-        left.set_ylabel(f"{comparison.title}{comparison.unit}, mean of 5 iterations")
+        left.set_ylabel(f"{comparison.title}{comparison.unit}, mean of {WINDOW} iterations")
         left.set_xlabel("samples scored")
         right.set_xlabel("calls of the network")
         handles = dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))

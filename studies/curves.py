@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -41,7 +42,7 @@ def draw(logs: Mapping[int, Path], output: Path, panels: Sequence[PlotPanel]) ->
         UserError: a log is missing or empty, or the file cannot be written.
     """
     seeds = list(logs)
-    rows = [_read(path) for path in logs.values()]
+    rows = [read_log(path) for path in logs.values()]
     drawn = [panel for panel in panels if any(row.get(panel.key) is not None for log in rows for row in log)]
     if not drawn:
         raise UserError(f"{', '.join(map(str, logs.values()))}: none of {', '.join(p.key for p in panels)} is logged")
@@ -109,7 +110,7 @@ def _fill(axes: Axes, panel: PlotPanel, values: Array, seeds: list[int]) -> None
     axes.grid(visible=True, linewidth=0.4, alpha=0.5)
 
 
-def _read(path: Path) -> list[dict[str, float | None]]:
+def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; the last one may be cut short by a kill."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the queue without --only-report")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -135,8 +134,7 @@ def _controls(subject: Subject, settings: Settings, plan: Plan, result: SeedResu
 
 def _trained_seconds(run: TrainedRun) -> float:
     """Time in rollouts and updates; what a killed run did again counts once."""
-    rows = [json.loads(line) for line in run.metrics.read_text().split("\n")[:-1]]
-    return float(sum(row["seconds_rollout"] + row["seconds_update"] for row in rows))
+    return float(sum(row["seconds_rollout"] + row["seconds_update"] for row in curves.read_log(run.metrics)))
 
 
 def _step_line(step: StudyStep, record: Record | None) -> str:

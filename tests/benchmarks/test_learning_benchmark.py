@@ -121,6 +121,23 @@ def test_steered_particles_end_as_one_sample_of_each_group():
     assert share in (0, 0.5, 1)  # of two groups
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["learning", "--seeds", "x"], "--seeds x: give whole numbers"),
+        (["learning", "edm"], "run it alone"),
+        (["learning", "--jobs", "0", "--folder", "unused"], "--jobs 0: must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *words])
+    with pytest.raises(SystemExit) as ended:
+        benchmarks.main()
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_the_command_runs_goes_on_and_refuses_company(tmp_path, monkeypatch, capsys):
     words = ["benchmarks", "learning", "--quick", "--jobs", "2", "--folder", str(tmp_path), "--docs", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
