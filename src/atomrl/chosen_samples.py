@@ -25,16 +25,27 @@ def asked_particles(options: argparse.Namespace) -> int:
     Raises:
         UserError: a number that means nothing, both ways at once, or a reward for a choice that is not made.
     """
-    for name, number in (("--best-of", options.best_of), ("--steer", options.steer)):
-        if number < 0 or number == 1:
-            raise UserError(f"{name} {number}: must be at least 2; 0 or nothing to keep each sample")
-    if options.best_of and options.steer:
-        raise UserError("--best-of and --steer are two ways to choose: give one")
+    ways = {"--best-of": options.best_of, "--steer": options.steer, "--reject": options.reject}
+    for name, number in ways.items():
+        require_number_of_draws(name, number, "to keep each sample")
+    asked = [name for name, number in ways.items() if number]
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} are different ways to choose: give one")
     if not (options.best_of or options.steer):
         for given in (options.config_name, *options.overrides):
             if given:
-                raise UserError(f"{given} says how samples are chosen: give --best-of or --steer too")
+                raise UserError(f"{given} says by which reward samples are chosen: give --best-of or --steer too")
     return max(int(options.best_of), int(options.steer), 1)
+
+
+def require_number_of_draws(name: str, number: int, without: str) -> None:
+    """Of which one is kept.
+
+    Raises:
+        UserError: it means nothing.
+    """
+    if number < 0 or number == 1:
+        raise UserError(f"{name} {number}: must be at least 2; 0 or nothing {without}")
 
 
 def choose(

@@ -72,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
     evaluate.add_argument(
+        "--reject",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add a control without scoring: draw again, up to N times, what is no stable molecule or no sound cell",
+    )
+    evaluate.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
@@ -105,6 +112,13 @@ def _add_sample(commands: Any) -> None:
         default=0,
         metavar="N",
         help="walk with N particles for each, resampled by the reward of z0_pred",
+    )
+    sample.add_argument(
+        "--reject",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw again, up to N times, what is no stable molecule or no sound cell; what never was is left out",
     )
     sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
     sample.add_argument(

@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.chosen_samples import asked_particles, choose
+from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws
 from atomrl.config import Config, as_trained, with_overrides
 from atomrl.core.protocols import Model
+from atomrl.core.records import Structures
 from atomrl.domains import domain_for
+from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, sample
 from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.rejection import Passed, draw_until_accepted
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
@@ -43,7 +48,9 @@ def sample_command(options: argparse.Namespace) -> None:
     model: Model = domain.load(stored, as_trained(domain.name, stored.card))
     require_writable(path.parent, f"the folder of --output {path}")
     plan, device = _plan(options, domain.time_step), choose_device(options.device)
-    if particles == 1:
+    if options.reject:
+        structures, cost = _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
+    elif particles == 1:
         structures, cost = sample(model, plan, device), ""
     else:
         chosen = choose(model, domain, options, plan, device)
@@ -53,11 +60,26 @@ def sample_command(options: argparse.Namespace) -> None:
     print(f"{len(structures)} {domain.noun} -> {path}{cost}")
 
 
+def _accepted(found: Passed, domain: Domain[Any, Any]) -> tuple[Structures, str]:
+    """What passed, and what it cost.
+
+    Raises:
+        UserError: nothing did.
+    """
+    wanted, structures = len(found.passed), found.accepted
+    if not len(structures):
+        raise UserError(
+            f"--reject: none of {found.drawn:,} {domain.noun} is {domain.accepted}; raise it, or --time-step"
+        )
+    never = f"; {wanted - len(structures)} of {wanted} never were" if len(structures) < wanted else ""
+    return structures, f", {domain.accepted}, of {found.drawn:,} that were drawn{never}"
+
+
 def evaluate_command(options: argparse.Namespace) -> None:
     """Judge a base and a trained model on fresh samples with the same seed; what was drawn outlives an interruption."""
     command = shlex.join(["atomrl", *options.words])
-    if options.best_of < 0 or options.best_of == 1:
-        raise UserError(f"--best-of {options.best_of}: must be at least 2; 0 or nothing for no such control")
+    for name, number in (("--best-of", options.best_of), ("--reject", options.reject)):
+        require_number_of_draws(name, number, "for no such control")
     if options.best_of and options.trained is None:
         raise UserError(f"--best-of {options.best_of} chooses by a training's reward: give the run with --trained")
     if (options.output / TABLES).exists():
@@ -81,7 +103,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
     kept, judged = KeptSamples(options.output, repr(config.model), options.keep), {}
     with domain.panel(config, base) as panel, kept.until_written(command):
         judged["base"] = judge(base, plan, panel, device, "base", kept)
-        if options.best_of > 1:
+        if options.reject:
+            found = draw_until_accepted(base, plan, options.reject, domain.accepts, device, kept)
+            judged["base after rejection"] = replace(panel.judge(found.structures, kept), drawn=found.drawn)
+        if options.best_of:
             judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device, kept)
         if trained is not None:
             judged["trained"] = judge(trained, plan, panel, device, "trained", kept)

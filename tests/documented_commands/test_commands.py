@@ -80,7 +80,8 @@ def smaller(words: list[str]) -> list[str]:
     if command == "train":
         return [*words, *smaller_training(rest), f"dataloader.epoches={2 if 'resume=true' in rest else 1}"]
     if command in {"sample", "evaluate"}:
-        return [*words, *SAMPLE]
+        # A walk of five steps ends in nothing that is stable, and then there is nothing to write.
+        return [*words, *SAMPLE, *(["--time-step", "25"] if "--reject" in rest else [])]
     if command == "pretrain":
         crystals = [*PRETRAIN_CRYSTALS[rest[0]], "card_structures=2", "threads=1"] if rest[0] != "edm" else []
         return [*words, *PRETRAIN, *crystals]

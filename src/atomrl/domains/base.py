@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from torch import Tensor
+
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import Config
 from atomrl.core.protocols import Model, Monitor, Reward
@@ -32,6 +34,7 @@ class Domain(ABC, Generic[M, C]):
         time_step: default T of a walk.
         shown: numbers of the log that stand beside a training's progress bar.
         demo: configuration whose reward chooses samples where the user names none.
+        accepted: what `accepts` lets pass, in words.
         card_entry: what the card of a model of this domain has, and no other's.
     """
 
@@ -40,6 +43,7 @@ class Domain(ABC, Generic[M, C]):
     formats: tuple[str, ...]
     time_step: int
     demo: str
+    accepted: str
     card_entry: str
     shown: tuple[str, ...]
 
@@ -86,6 +90,10 @@ class Domain(ABC, Generic[M, C]):
     @abstractmethod
     def rewarded(self, config: C) -> set[str]:
         """Metrics that a training with this configuration is paid for."""
+
+    @abstractmethod
+    def accepts(self, structures: Structures) -> Tensor:
+        """Which samples a check without any scoring lets pass, (B,) bool."""
 
     @abstractmethod
     def export(self, path: Path, structures: Structures) -> None:

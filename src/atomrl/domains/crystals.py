@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of
 from atomrl.checkpoints.stored import Stored
@@ -78,6 +79,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
     formats = ("extxyz", "cif")
     time_step = 50
     demo = "experiment/prototypes/rl_dng"
+    accepted = "of a sound cell"
     card_entry = "denoiser"
     shown = ("raw_reward", "unique", "novel")
 
@@ -138,6 +140,10 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             return set()
         paid = {metric for component in build_components(config.reward.components) for metric in _paid(component)}
         return paid | {component_metric(name) for name in unique_names(_own_components(config))}
+
+    def accepts(self, structures: Structures) -> Tensor:
+        """Those with a sound cell: no overlap, no atom alone, no cell that is none."""
+        return torch.tensor([reason is None for reason in check_cells(structures)], dtype=torch.bool)
 
     def export(self, path: Path, structures: Structures) -> None:
         """Extended XYZ or CIF, with formulas and what is wrong with a cell."""

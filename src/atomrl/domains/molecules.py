@@ -6,8 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
 from atomrl.checkpoints.backbone import Backbone, backbone_of
 from atomrl.checkpoints.stored import Stored
+from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.config import MoleculeConfig
 from atomrl.core.protocols import ForceField, Reward
@@ -46,6 +49,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
     formats = ("extxyz", "sdf")
     time_step = 100
     demo = "demo"
+    accepted = "stable by the bond table"
     card_entry = "backbone"
     shown = ("reward", "molecule_stability", "atom_stability")
 
@@ -109,6 +113,10 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         if reward.by_gfn2:
             paid |= {name for channel, names in REWARDED.items() if weights.get(channel, 0) > 0 for name in names}
         return paid | (set(STABILITY) if reward.pays_stability and weights[reward.stability_home] > 0 else set())
+
+    def accepts(self, structures: Structures) -> Tensor:
+        """The stable ones, by the bond table."""
+        return valence(structures.numbers, structures.positions, structures.mask).molecule_stable
 
     def export(self, path: Path, structures: Structures) -> None:
         """Extended XYZ or SDF, with RDKit's verdicts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ def best_of(
     Every block of n shares a size, drawn as for the other columns, so that the sizes stay comparable.
     """
     prompts, structures = draw(model, plan, n, device, f"best of {n}", kept)
-    return panel.judge_best(structures, prompts, n, kept)
+    return replace(panel.judge_best(structures, prompts, n, kept), drawn=len(prompts))
 
 
 def draw(
@@ -101,7 +101,19 @@ def draw(
 ) -> tuple[Prompts, Structures]:
     """Draw `each` samples of every size that the plan draws, with a progress bar; both records are on the CPU."""
     policy, prompts = ready(model, plan, each, device)
-    config = RolloutConfig(plan.time_step, max(each, plan.micro_batch_size), train_steps=0)
+    return draw_prompts(policy, prompts, plan, max(each, plan.micro_batch_size), description, kept)
+
+
+def draw_prompts(
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    plan: SamplePlan,
+    at_once: int,
+    description: str,
+    kept: KeptSamples | None = None,
+) -> tuple[Prompts, Structures]:
+    """What `draw` does, for prompts that are given; at most `at_once` samples are in the sampler."""
+    config = RolloutConfig(plan.time_step, at_once, train_steps=0)
     batches = cut_into_buckets(prompts, config.micro_batch_size)
     assert isinstance(policy, torch.nn.Module)
     before = None if kept is None else kept.batches(policy, prompts, config)
@@ -142,7 +154,11 @@ def compare(
     """
 
     def columns(metrics: Mapping[str, Scorecard[Any]]) -> list[Column]:
-        return [Column(label, of_one, (plan.seed,), command, plan.time_step) for label, of_one in metrics.items()]
+        drawn = {label: verdict.drawn for label, verdict in judged.items()}
+        return [
+            Column(label, of_one, (plan.seed,), command, plan.time_step, drawn[label])
+            for label, of_one in metrics.items()
+        ]
 
     main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)
     further = {}

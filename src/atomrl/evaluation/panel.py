@@ -22,11 +22,13 @@ class Judged:
         metrics: the summary.
         samples: what `Panel.write` needs to write them.
         further: other summaries by title, e.g. of the relaxed samples, or of a second judge.
+        drawn: how many walks the samples were chosen from; None: from no more than there are.
     """
 
     metrics: Scorecard[Any]
     samples: Any
     further: Mapping[str, Scorecard[Any]] = field(default_factory=dict)
+    drawn: int | None = None
 
 
 class Panel(Closing, ABC):

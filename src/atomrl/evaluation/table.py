@@ -25,6 +25,7 @@ class Column:
         seeds: that the samples were drawn with.
         command: that made the samples, so that a reader can make them again.
         time_step: T of the walk that made them: samples of different T do not compare.
+        drawn: walks that they were chosen from, if there were more.
     """
 
     label: str
@@ -32,6 +33,7 @@ class Column:
     seeds: tuple[int, ...]
     command: str
     time_step: int
+    drawn: int | None = None
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,9 @@ class Comparison:
                 for source, reasons in column.metrics.failures.items()
                 for reason, count in reasons.items()
             )
+            chosen = "" if column.drawn is None else f" of {column.drawn:,} drawn"
             notes.append(
-                f"- {column.label}: {len(column.metrics.samples)} samples, T = {column.time_step}, "
+                f"- {column.label}: {len(column.metrics.samples)} samples{chosen}, T = {column.time_step}, "
                 f"{_seeds(column.seeds)}, `{column.command}`; failures: {failed or 'none'}"
             )
         return notes
@@ -165,6 +168,7 @@ def _json_column(column: Column) -> Json:
     metrics = column.metrics
     return {
         "samples": len(metrics.samples),
+        "drawn": len(metrics.samples) if column.drawn is None else column.drawn,
         "seeds": list(column.seeds),
         "command": column.command,
         "time_step": column.time_step,

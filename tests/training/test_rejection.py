@@ -1,0 +1,111 @@
+"""Free rejection: what passes is kept, what does not is drawn again, and every walk is counted."""
+
+import re
+from pathlib import Path
+
+import ase.io
+import pytest
+import small_backbone
+import torch
+from torch import Tensor
+
+from atomrl.checkpoints.backbone import Backbone, load_backbone
+from atomrl.cli import main
+from atomrl.core.records import Structures
+from atomrl.domains.crystals import CrystalDomain
+from atomrl.evaluation import evaluate as evaluation
+from atomrl.evaluation.evaluate import SamplePlan, draw
+from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.rejection import draw_until_accepted
+
+TRIES = 3
+PLAN = SamplePlan(count=12, time_step=5, seed=3, micro_batch_size=6)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Backbone:
+    return load_backbone(str(small_backbone.write(tmp_path / "backbone")))
+
+
+def to_the_right(structures: Structures) -> Tensor:
+    """About half of all: whose first atom lies at positive x."""
+    return structures.positions[:, 0, 0] > 0
+
+
+def test_the_first_that_passes_is_kept(model: Backbone) -> None:
+    """Of the same draws as best-of-N's, which all of them were made of in one go."""
+    prompts, structures = draw(model, PLAN, TRIES, CPU, "all at once")
+    order = prompts.sample_ids.argsort()
+    structures = structures[order]
+    passes = to_the_right(structures).reshape(-1, TRIES)
+    found = draw_until_accepted(model, PLAN, TRIES, to_the_right, CPU)
+    assert torch.equal(found.passed, passes.any(1))
+    assert bool(found.passed.any())
+    assert not bool(passes[:, 0].all())
+    places = torch.where(passes.any(1), passes.int().argmax(1), TRIES - 1)  # the first that passes, else the last
+    assert found.drawn == int((places + 1).sum())
+    kept = structures[torch.arange(len(passes)) * TRIES + places]
+    assert torch.equal(found.structures.sizes, kept.sizes)
+    assert torch.allclose(found.structures.positions, kept.positions, atol=1e-4)
+    assert len(found.accepted) == int(found.passed.sum())
+    assert bool(to_the_right(found.accepted).all())
+
+
+def test_nothing_is_drawn_where_all_pass(model: Backbone) -> None:
+    found = draw_until_accepted(model, PLAN, 50, lambda structures: structures.mask.any(1), CPU)
+    assert found.drawn == len(found.accepted) == PLAN.count
+
+
+def test_an_evaluation_draws_no_try_twice(model: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = KeptSamples(tmp_path / "kept")
+    first = draw_until_accepted(model, PLAN, TRIES, to_the_right, CPU, kept)
+    monkeypatch.setattr(evaluation, "rollout", lambda *_: pytest.fail("drawn again"))
+    again = draw_until_accepted(model, PLAN, TRIES, to_the_right, CPU, kept)
+    assert torch.equal(first.structures.positions, again.structures.positions)
+    assert first.drawn == again.drawn
+
+
+def test_sample_writes_stable_molecules_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "stable.extxyz"
+    main(["sample", "--reject", "4", "--num-molecules", "6", "--time-step", "25", "--output", str(file)])
+    molecules = ase.io.read(file, ":")
+    assert all(molecule.info["stable"] for molecule in molecules)
+    words = capsys.readouterr().out
+    counts = re.search(
+        r"^(\d+) molecules -> .*, stable by the bond table, of (\d+) that were drawn", words, re.MULTILINE
+    )
+    assert counts is not None, words
+    assert int(counts[1]) == len(molecules) <= int(counts[2]) <= 24
+    assert (f"; {6 - len(molecules)} of 6 never were" in words) == (len(molecules) < 6)
+
+
+def test_where_none_passes_nothing_is_written(model: Backbone, tmp_path: Path) -> None:
+    file = tmp_path / "none.extxyz"
+    words = ["sample", "--backbone", str(tmp_path / "backbone"), "--reject", "2", "--num-molecules", "2"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--time-step", "2", "--output", str(file)])
+    assert stopped.value.code == 2
+    assert not file.exists()
+
+
+def test_an_evaluation_has_it_as_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["evaluate", "--reject", "3", "--num-molecules", "4", "--time-step", "10", "reward.workers=1"]
+    main([*words, "--output", str(tmp_path / "table")])
+    table = (tmp_path / "table" / "evaluation.md").read_text()
+    assert re.search(r"^- base after rejection: 4 samples of \d+ drawn, T = 10", table, re.MULTILINE)
+    assert re.search(r"^- base: 4 samples, T = 10", table, re.MULTILINE)
+
+
+def test_two_ways_to_choose_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["sample", "--reject", "2", "--best-of", "2", "--output", str(tmp_path / "a.sdf")])
+    assert "--best-of and --reject are different ways to choose: give one" in capsys.readouterr().err
+
+
+def test_crystals_with_a_sound_cell_pass() -> None:
+    cell = 4 * torch.eye(3).expand(2, 3, 3)
+    positions = torch.tensor([[[0.0, 0.0, 0.0], [2.0, 2.0, 2.0]], [[0.0, 0.0, 0.0], [0.1, 0.0, 0.0]]])
+    numbers = torch.tensor([[55, 17], [55, 17]])
+    crystals = Structures(numbers, positions, torch.ones(2, 2, dtype=torch.bool), cell)
+    assert CrystalDomain().accepts(crystals).tolist() == [True, False]  # CsCl, and one atom on the other
