@@ -72,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
     evaluate.add_argument(
+        "--known",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add N of the set that novelty is counted against: QM9, or the crystals of reward.reference_dataset",
+    )
+    evaluate.add_argument(
         "--reject",
         type=int,
         default=0,

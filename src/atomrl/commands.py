@@ -80,6 +80,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     command = shlex.join(["atomrl", *options.words])
     for name, number in (("--best-of", options.best_of), ("--reject", options.reject)):
         require_number_of_draws(name, number, "for no such control")
+    if options.known < 0:
+        raise UserError(f"--known {options.known}: must be at least 1; 0 or nothing for no such column")
     if options.best_of and options.trained is None:
         raise UserError(f"--best-of {options.best_of} chooses by a training's reward: give the run with --trained")
     if (options.output / TABLES).exists():
@@ -110,6 +112,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
             judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device, kept)
         if trained is not None:
             judged["trained"] = judge(trained, plan, panel, device, "trained", kept)
+        if options.known:
+            judged["known set"] = replace(panel.judge(panel.known_samples(options.known, plan.seed), kept), drawn=0)
         rewarded = domain.rewarded(config) if trained is not None else set()
         report = compare(judged, rewarded, panel, plan, command, options.output)
     print(report.markdown())

@@ -102,6 +102,7 @@ def test_configuration_files(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         ("sample --num-samples 0", "must be at least 1"),
         ("evaluate --best-of -3", "--best-of -3: must be at least 2"),
         ("evaluate --best-of 1", "--best-of 1: must be at least 2"),
+        ("evaluate --known -1", "--known -1: must be at least 1"),
         ("evaluate --reject 1", "--reject 1: must be at least 2"),
         ("sample --reject -4", "--reject -4: must be at least 2"),
     ],

@@ -1,5 +1,6 @@
 """Free rejection: what passes is kept, what does not is drawn again, and every walk is counted."""
 
+import json
 import re
 from pathlib import Path
 
@@ -89,12 +90,20 @@ def test_where_none_passes_nothing_is_written(model: Backbone, tmp_path: Path) -
     assert not file.exists()
 
 
-def test_an_evaluation_has_it_as_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["evaluate", "--reject", "3", "--num-molecules", "4", "--time-step", "10", "reward.workers=1"]
+def test_an_evaluation_has_it_as_a_column(tmp_path: Path) -> None:
+    """And the known set as another, which no walk made: of QM9 all is known, and nearly all stable."""
+    words = ["evaluate", "--reject", "3", "--known", "8", "--num-molecules", "4", "--time-step", "10"]
+    words += ["reward.workers=1"]
     main([*words, "--output", str(tmp_path / "table")])
     table = (tmp_path / "table" / "evaluation.md").read_text()
     assert re.search(r"^- base after rejection: 4 samples of \d+ drawn, T = 10", table, re.MULTILINE)
     assert re.search(r"^- base: 4 samples, T = 10", table, re.MULTILINE)
+    assert re.search(r"^- known set: 8 taken from the set, not drawn from a model, seed 1000003", table, re.MULTILINE)
+    written = json.loads((tmp_path / "table" / "evaluation.json").read_text())
+    value = {name: row["columns"]["known set"]["value"] for name, row in written["metrics"].items()}
+    assert (value["novelty"], value["valid_unique_novel"]) == (0, 0)
+    assert value["atom_stability"] > 0.9
+    assert written["columns"]["known set"]["time_step"] is None
 
 
 def test_two_ways_to_choose_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

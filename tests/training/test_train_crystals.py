@@ -239,9 +239,14 @@ def test_a_column_without_a_sound_sample_stands_beside_others(tmp_path, places):
     drawn = sample(model, SamplePlan(4, 6, 0), torch.device("cpu"))
     crushed = Structures(drawn.numbers, drawn.positions * 0.01, drawn.mask, drawn.cell * 0.01)
     with domain.panel(config, model) as panel:
+        known = panel.known_samples(3, seed=1)
         judged = {"base": panel.judge(drawn), "crushed": panel.judge(crushed)}
+        judged["known set"] = replace(panel.judge(known), drawn=0)
         report = compare(judged, set(), panel, SamplePlan(4, 6, 0), "command", tmp_path / "table")
     assert report.main.estimate(report.main.columns[1], "unique").value == 0
+    assert report.main.estimate(report.main.columns[2], "novel").value == 0
+    assert report.main.estimate(report.main.columns[2], "structure_validity").value == 1
+    assert "known set: 3 taken from the set, not drawn from a model, " in report.markdown()
 
 
 def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkeypatch):

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
-from atomrl.data.qm9 import MoleculeSet
+from atomrl.core.records import Structures
+from atomrl.data.qm9 import MoleculeSet, load_qm9, split
 from atomrl.data.sized import sized_rows
 
 T = TypeVar("T")
@@ -51,6 +52,18 @@ def pad(molecules: MoleculeSet, step: int = 0) -> MoleculeBatch:
     return MoleculeBatch(
         torch.from_numpy(numbers), torch.from_numpy(positions), torch.from_numpy(mask.astype(np.float32)), step
     )
+
+
+def training_molecules(count: int, seed: int) -> Structures:
+    """So many of QM9's training molecules, drawn by a seed, in their own geometry.
+
+    Raises:
+        UserError: as `load_qm9`.
+    """
+    known = split(load_qm9())["train"]
+    rows = np.random.Generator(np.random.PCG64(seed)).permutation(len(known))[:count]
+    batch = pad(known.select(rows))
+    return Structures(batch.numbers, batch.positions, batch.mask.bool())
 
 
 class Listed(Dataset[T]):

@@ -123,6 +123,11 @@ class CrystalPanel(Panel):
         rows = best_of_n(rewards.numpy(), n)
         return self.judge(structures[torch.from_numpy(rows)], kept)
 
+    def known_samples(self, count: int, seed: int) -> Structures:
+        """Training crystals of the reference set."""
+        drawn = self.judges.reference.crystals.draw(count, seed)
+        return from_crystals([drawn.crystal(row) for row in range(len(drawn))])
+
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """CIF and extended XYZ."""
         write_extxyz(folder / f"{name}.extxyz", judged.samples)

@@ -18,6 +18,7 @@ from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.stages import Stage, total_reward
+from atomrl.data.batches import training_molecules
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.molecules import MoleculeScorecard, by_second_judge, evaluate_molecules, with_components
@@ -111,6 +112,10 @@ class MoleculePanel(Panel):
         rows = best_of_n(totals.numpy(), n)
         chosen = None if results is None else [results[row] for row in rows]
         return self.judge(structures[torch.from_numpy(rows)], kept, chosen)
+
+    def known_samples(self, count: int, seed: int) -> Structures:
+        """Training molecules of QM9."""
+        return training_molecules(count, seed)
 
     def _metrics(
         self, structures: Structures, records: Sequence[RdkitRecord], results: Sequence[Evaluation]

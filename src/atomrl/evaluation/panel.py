@@ -22,7 +22,7 @@ class Judged:
         metrics: the summary.
         samples: what `Panel.write` needs to write them.
         further: other summaries by title, e.g. of the relaxed samples, or of a second judge.
-        drawn: how many walks the samples were chosen from; None: from no more than there are.
+        drawn: how many walks the samples were chosen from; None: from no more than there are; 0: no model drew them.
     """
 
     metrics: Scorecard[Any]
@@ -41,6 +41,14 @@ class Panel(Closing, ABC):
     @abstractmethod
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n consecutive samples by the training's total reward, and judge those."""
+
+    @abstractmethod
+    def known_samples(self, count: int, seed: int) -> Structures:
+        """Some of the set that novelty is counted against, in its own geometry; at most all of it.
+
+        Raises:
+            UserError: it is not installed.
+        """
 
     @abstractmethod
     def write(self, folder: Path, name: str, judged: Judged) -> None:

@@ -25,7 +25,7 @@ class Column:
         seeds: that the samples were drawn with.
         command: that made the samples, so that a reader can make them again.
         time_step: T of the walk that made them: samples of different T do not compare.
-        drawn: walks that they were chosen from, if there were more.
+        drawn: walks that they were chosen from, if there were more; 0: they were not drawn from a model.
     """
 
     label: str
@@ -144,9 +144,8 @@ class Comparison:
                 for source, reasons in column.metrics.failures.items()
                 for reason, count in reasons.items()
             )
-            chosen = "" if column.drawn is None else f" of {column.drawn:,} drawn"
             notes.append(
-                f"- {column.label}: {len(column.metrics.samples)} samples{chosen}, T = {column.time_step}, "
+                f"- {column.label}: {len(column.metrics.samples)} {_walks(column)}, "
                 f"{_seeds(column.seeds)}, `{column.command}`; failures: {failed or 'none'}"
             )
         return notes
@@ -160,6 +159,14 @@ def _cell(estimate: Estimate, unit: str, counted: str) -> str:
     return f"{value} [{low}, {high}] / {estimate.denominator} {counted}"
 
 
+def _walks(column: Column) -> str:
+    """How the samples were drawn."""
+    if column.drawn == 0:
+        return "taken from the set, not drawn from a model"
+    chosen = "" if column.drawn is None else f" of {column.drawn:,} drawn"
+    return f"samples{chosen}, T = {column.time_step}"
+
+
 def _seeds(seeds: tuple[int, ...]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
@@ -171,7 +178,7 @@ def _json_column(column: Column) -> Json:
         "drawn": len(metrics.samples) if column.drawn is None else column.drawn,
         "seeds": list(column.seeds),
         "command": column.command,
-        "time_step": column.time_step,
+        "time_step": None if column.drawn == 0 else column.time_step,
         "sizes": {str(size): count for size, count in metrics.sizes.items()},
         "elements": dict(metrics.elements),
         "failures": {source: dict(reasons) for source, reasons in metrics.failures.items()},
