@@ -24,7 +24,8 @@ def scores(count: int, atoms: int, start: float = 0.0) -> RewardTable:
     return RewardTable(
         channels={"force": column(count, start)},
         reasons=tuple(None if row % 2 else f"überlappt {start + row}" for row in range(count)),
-        potentials={"force": {3: column(count, start + 100), 7: column(count, start + 200)}},
+        potentials={7: RewardTable({"force": column(count, start + 200)}, (None,) * count)},
+        rewards_ts={"force": torch.stack([column(count, start + 100), column(count, start + 200)], dim=1)},
         fields={"forces": torch.ones(count, atoms, 3, dtype=torch.float64)},
         diagnostics={"reward": column(count, start + 300)},
         filled={"force": column(count, start) % 3 == 0},
@@ -59,7 +60,8 @@ class Both:
 def test_potentials_and_all_else_survive_a_concatenation() -> None:
     joined = RewardTable.concatenate([scores(2, 3), scores(3, 5, start=10.0)])
     assert len(joined) == 5
-    assert joined.potentials["force"][7].tolist() == [200, 201, 210, 211, 212]
+    assert joined.potentials[7].channels["force"].tolist() == [200, 201, 210, 211, 212]
+    assert joined.rewards_ts["force"][:, 0].tolist() == [100, 101, 110, 111, 112]
     assert joined.filled["force"].tolist() == [True, False, False, False, True]
     assert joined.fields["forces"].shape == (5, 5, 3)
     assert joined.fields["forces"][0, 3:].abs().sum() == 0
@@ -89,7 +91,8 @@ def test_a_table_is_gathered_whole() -> None:
     assert both.filled["force"].tolist() == [True, False, False] * 2
     assert both.filled["force"].dtype == torch.bool
     assert both.seconds == {"xtb": 3.0}
-    assert both.potentials["force"][3].tolist() == [100, 101, 102] * 2
+    assert both.rewards_ts["force"][:, 0].tolist() == [100, 101, 102] * 2
+    assert both.potentials[7].channels["force"].tolist() == [200, 201, 202] * 2
 
 
 def test_parts_that_do_not_fit_together_are_refused() -> None:
@@ -122,7 +125,7 @@ def test_a_bucket_is_cut_and_joined_again(kind: type) -> None:
         assert torch.equal(joined.behaviour[index].mean, step.mean)
         assert torch.equal(torch.as_tensor(joined.behaviour[index].std), torch.as_tensor(step.std))
     assert torch.equal(joined.clean, bucket.clean)
-    assert torch.equal(joined.estimates[4], bucket.estimates[4])
+    assert torch.equal(joined.estimates[4].positions, bucket.estimates[4].positions)
     assert joined.log_prob_reduction == "sum"
 
 
@@ -130,7 +133,5 @@ def test_advantages_by_step() -> None:
     step = Transition(2, 0.5, 0.4, trainable=True, balance=1.0)
     same = Advantages(column(3), {})
     assert same.at(step).tolist() == [0, 1, 2]
-    shaped = Advantages(column(3), {}, by_step={2: column(3, 10.0), 3: column(3, 20.0)})
-    assert shaped[1:].at(step).tolist() == [11, 12]
-    with pytest.raises(KeyError):
-        shaped.at(Transition(4, 0.3, 0.2, trainable=True, balance=1.0))
+    shaped = Advantages(column(3), {}, by_step=column(9).reshape(3, 3))
+    assert shaped[1:].at(step).tolist() == [5, 8]

@@ -18,14 +18,14 @@ def main() -> None:
     table = RewardTable(
         channels={"rank": rows[:, 0].double()},
         reasons=tuple(None if row == rank else f"Grund {'ü' * rank}" for row in range(rank + 1)),
-        potentials={"rank": {3: rows[:, 1].double()}},
+        potentials={3: RewardTable({"rank": rows[:, 1].double()}, (None,) * len(rows))},
         fields={"forces": torch.full((rank + 1, rank + 1, 3), float(rank))},
         filled={"rank": rows[:, 0] > 0},
         seconds={"scoring": 1.0},
     )
     everyone = table.gather(current())
     if rank == 0:
-        torch.save({"rows": gathered, **vars(everyone)}, sys.argv[1])
+        torch.save({"rows": gathered, **vars(everyone), "potentials": everyone.potentials[3].channels}, sys.argv[1])
     leave()
 
 

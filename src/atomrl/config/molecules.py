@@ -102,6 +102,9 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
                 "{at}energy_atom_refs=xtb suits GFN2-xTB alone, and {at}force_field is another: give {symbol: eV} or "
                 "null"
             )
+        energy_alone = self.shaping.only_energy_reshape or self.shaping.mode == "pbrs_return_to_go"
+        if self.shaping.enabled and energy_alone and "energy" not in self.channels:
+            raise contradiction(f"{{at}}shaping shapes the energy, and {self.why_absent('energy')}")
         if sum(_target(entry) in BUILT_IN for entry in self.components) > 1:
             raise contradiction(f"{{at}}components: at most one of {', '.join(BUILT_IN)}")
         return self

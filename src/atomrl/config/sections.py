@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
 from atomrl.util.option_words import Says
 from atomrl.util.options import (
@@ -241,6 +242,8 @@ class RewardSection(Options):
     """Of the reward."""
     workers: Count | None = None
     """Scoring processes; null takes one per core that this process may use."""
+    shaping: ShapingOptions = ShapingOptions()
+    """A reward for each transition."""
 
     @property
     def code(self) -> list[Any]:
@@ -344,6 +347,11 @@ class Config(Options):
             )
         if train.train_steps is not None and train.train_steps > self.model.time_step:
             raise contradiction(f"train.train_steps={train.train_steps} exceeds model.time_step={self.model.time_step}")
+        if self.reward.shaping.enabled and isinstance(train.objective, str) and train.objective != "fed_grpo":
+            raise contradiction(
+                f"reward.shaping.enabled=true needs train.objective=fed_grpo: {train.objective} reads one reward of "
+                "each sample"
+            )
         if self.resume and self.save_path is None:
             raise contradiction("resume=true needs save_path: the run directory to continue")
         return self

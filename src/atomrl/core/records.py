@@ -142,7 +142,7 @@ class Bucket(Batch):
         behaviour: what the policy that sampled said about a few transitions, whose latents are kept too, {index: Step}:
             the guard measures from there.
         clean: z_0, the walk's last latents, from which the samples were decoded, (B, N, D).
-        estimates: z0_pred, {index: (B, N, D)}, at the places that `RolloutConfig.estimate_at` asks for.
+        estimates: what z0_pred stands for, {index: Structures}, at the places of `RolloutConfig.estimate_at`.
         structures: the decoded samples.
     """
 
@@ -153,7 +153,7 @@ class Bucket(Batch):
     log_prob_reduction: Annotated[str, SHARED]
     behaviour: Annotated[Mapping[int, Step], ATOMS]
     clean: Annotated[Tensor, ATOMS]
-    estimates: Annotated[Mapping[int, Tensor], ATOMS]
+    estimates: Annotated[Mapping[int, Structures], ATOMS]
     structures: Annotated[Structures, ROWS]
 
     def __len__(self) -> int:
@@ -197,6 +197,12 @@ class Trajectory:
         """All decoded samples, padded to the largest."""
         return Structures.concatenate([bucket.structures for bucket in self.buckets])
 
+    @property
+    def estimates(self) -> dict[int, Structures]:
+        """What z0_pred stands for, of all samples, at the places where it is kept."""
+        places = self.buckets[0].estimates
+        return {place: Structures.concatenate([bucket.estimates[place] for bucket in self.buckets]) for place in places}
+
 
 @dataclass(frozen=True)
 class RewardTable(Batch):
@@ -205,7 +211,8 @@ class RewardTable(Batch):
     Attributes:
         channels: what learns, {name: (B,) float64}; NaN where scoring failed.
         reasons: why a sample's scoring failed, one entry per sample, None where it did not.
-        potentials: {channel: {walk index: (B,)}}, for shaped rewards.
+        potentials: scores of what z0_pred stands for, {place in the walk: RewardTable}, for shaped rewards.
+        rewards_ts: {channel: (B, S)}, what each transition of the walk is paid, of channels whose reward is shaped.
         fields: per-atom results, {name: (B, N, ...)}, e.g. forces in eV/Å.
         diagnostics: per-sample numbers for the log, {name: (B,) float64}; NaN where unknown.
         filled: which scores no reward gave but a rule for failures, {channel: (B,) bool}, see `stages.FailedScores`.
@@ -214,7 +221,8 @@ class RewardTable(Batch):
 
     channels: Annotated[Mapping[str, Tensor], ROWS]
     reasons: Annotated[tuple[str | None, ...], ROWS]
-    potentials: Annotated[Mapping[str, Mapping[int, Tensor]], ROWS] = field(default_factory=dict)
+    potentials: Annotated[Mapping[int, RewardTable], ROWS] = field(default_factory=dict)
+    rewards_ts: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
     fields: Annotated[Mapping[str, Tensor], ATOMS] = field(default_factory=dict)
     diagnostics: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
     filled: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
@@ -240,23 +248,19 @@ class Advantages(Batch):
         total: (B,), one number for all steps of a sample; float64.
         channels: {name: (B,)}, each channel's weighted and clamped share, for the log.
         stats: counts for the log.
-        by_step: {walk index: (B,)}, where each step has a number of its own: then for each trained transition.
+        by_step: (B, S), where each transition has a number of its own; then `total` is the clamped sum over them.
         fields: per-atom results of the scoring that an objective may read beside them, see `RewardTable.fields`.
     """
 
     total: Annotated[Tensor, ROWS]
     channels: Annotated[Mapping[str, Tensor], ROWS]
     stats: Annotated[Stats, SHARED] = field(default_factory=dict)
-    by_step: Annotated[Mapping[int, Tensor], ROWS] = field(default_factory=dict)
+    by_step: Annotated[Tensor | None, ROWS] = None
     fields: Annotated[Mapping[str, Tensor], ATOMS] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.total)
 
     def at(self, transition: Transition) -> Tensor:
-        """What a transition's step is reinforced with, (B,).
-
-        Raises:
-            KeyError: other steps have a number of their own, this one has none.
-        """
-        return self.by_step[transition.index] if self.by_step else self.total
+        """What a transition's step is reinforced with, (B,)."""
+        return self.total if self.by_step is None else self.by_step[:, transition.index]

@@ -12,7 +12,7 @@ from atomrl.core.log_prob import gaussian_log_prob
 from atomrl.core.prompts import cut_into_buckets
 from atomrl.core.protocols import DiffusionPolicy, Draw
 from atomrl.core.random import generator, key, keyed_normals
-from atomrl.core.records import Bucket, Prompts, Step, Trajectory, Transition
+from atomrl.core.records import Bucket, Prompts, Step, Structures, Trajectory, Transition
 from atomrl.util.errors import UserError
 
 
@@ -27,7 +27,7 @@ class RolloutConfig:
         train_steps: transitions kept for the update, equally spaced from a random start; None keeps all, 0 none.
         train_min_time, train_max_time: transitions that start at a time t outside of this are sampled but never kept.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
-        estimate_at: places in the walk at which z0_pred is kept, e.g. those of a reward schedule.
+        estimate_at: places in the walk at which what z0_pred stands for is kept: those of a reward schedule.
     """
 
     time_step: int = 1000
@@ -119,7 +119,7 @@ def _sample(
     kept: dict[int, Tensor] = {}
     log_probs: dict[int, Tensor] = {}
     behaviour: dict[int, Step] = {}
-    estimates: dict[int, Tensor] = {}
+    estimates: dict[int, Structures] = {}
     for transition in walk:
         index = transition.index
         step = policy.step(latents, mask, transition, prompts)
@@ -133,7 +133,8 @@ def _sample(
         if index in probed:
             kept[index], behaviour[index] = latents, step
         if index in estimated:
-            estimates[index] = policy.estimate(latents, transition, step.prediction)
+            clean = policy.estimate(latents, transition, step.prediction)
+            estimates[index] = policy.read(clean, mask, prompts)
         latents = following
     return Bucket(
         prompts=prompts,

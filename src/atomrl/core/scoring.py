@@ -2,52 +2,123 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import monotonic
 
 import torch
 
 from atomrl.core.protocols import Collective, Reward
 from atomrl.core.records import Bucket, Prompts, RewardTable, Structures, Trajectory
+from atomrl.util.progress import bar
+
+POTENTIALS = "potentials"
+"""Part of the scoring's time that they take."""
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The calls of the reward that one bucket waits for.
+
+    Attributes:
+        finished: of its finished samples.
+        potentials: of what z0_pred stands for: some places of the walk, and their scores, one place after another.
+        samples: of the bucket.
+    """
+
+    finished: Future[RewardTable]
+    potentials: tuple[tuple[Sequence[int], Future[RewardTable]], ...]
+    samples: int
+
+    @property
+    def calls(self) -> list[Future[RewardTable]]:
+        """All of them."""
+        return [self.finished, *(scores for _, scores in self.potentials)]
+
+    def table(self) -> RewardTable:
+        """All scores in one table, once they are there."""
+        table, potentials, seconds = self.finished.result(), {}, 0.0
+        for places, future in self.potentials:
+            scores = future.result()
+            seconds += scores.seconds[POTENTIALS]
+            for number, place in enumerate(places):
+                rows = slice(number * self.samples, (number + 1) * self.samples)
+                potentials[place] = replace(scores[rows], fields={}, seconds={})  # nobody reads forces on the way
+        return (
+            replace(table, potentials=potentials, seconds={**table.seconds, POTENTIALS: seconds})
+            if potentials
+            else table
+        )
 
 
 class Scorer:
     """Scores the buckets of one rollout after another.
 
     A `per_sample` reward gets each bucket in a thread of its own while the next one is sampled. A `per_batch` reward
-    gets the samples of all ranks once they are there; every rank computes the same table and keeps its own rows.
+    gets the samples of all ranks once they are there; every rank computes the same table and keeps its own rows. Where
+    a rollout keeps what z0_pred stands for, that is scored too: the table's `potentials`.
 
     Args:
         reward: gives the scores; closed with the scorer.
+        places_at_once: places of the walk whose potentials a `per_sample` reward gets in one call.
     """
 
-    def __init__(self, reward: Reward) -> None:
-        self.reward = reward
+    def __init__(self, reward: Reward, places_at_once: int = 32) -> None:
+        self.reward, self.places_at_once = reward, places_at_once
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
-        self._pending: list[Future[RewardTable]] = []
+        self._pending: list[Pending] = []
 
     def begin(self) -> None:
         """Forget what was started for a rollout that did not end, e.g. because of Ctrl-C in a notebook."""
-        for future in self._pending:
-            future.cancel()
+        for pending in self._pending:
+            for future in pending.calls:
+                future.cancel()
         self._pending = []
 
     def start(self, bucket: Bucket) -> None:
         """Take a bucket that is complete."""
-        if self.reward.scope == "per_sample":
-            self._pending.append(self._thread.submit(self.reward.score, bucket.structures, bucket.prompts))
+        if self.reward.scope != "per_sample":
+            return
+        finished = self._thread.submit(self.reward.score, bucket.structures, bucket.prompts)
+        places, step = sorted(bucket.estimates), self.places_at_once
+        lots = [places[start : start + step] for start in range(0, len(places), step)]
+        potentials = tuple((lot, self._thread.submit(self._potentials, bucket, lot)) for lot in lots)
+        self._pending.append(Pending(finished, potentials, len(bucket)))
 
     def finish(self, trajectory: Trajectory, collective: Collective) -> RewardTable:
-        """Scores of the rollout whose buckets were started, in its order."""
+        """Scores of the rollout whose buckets were started, in its order; with a progress bar where these are many."""
         if self.reward.scope == "per_sample":
             pending, self._pending = self._pending, []
-            return RewardTable.concatenate([future.result() for future in pending])
-        structures, prompts, rows = gathered(trajectory.structures, trajectory.prompts, collective)
-        return self.reward.score(structures, prompts)[rows]
+            if pending[0].potentials:
+                for future in bar([future for one in pending for future in one.calls], "score"):
+                    future.result()
+            return RewardTable.concatenate([one.table() for one in pending])
+        table = self._compared(trajectory.structures, trajectory.prompts, collective)
+        started, potentials = monotonic(), {}
+        for place, structures in bar(sorted(trajectory.estimates.items()), "score"):
+            scores = self._compared(structures, trajectory.prompts, collective)
+            potentials[place] = replace(scores, fields={}, seconds={})
+        if not potentials:
+            return table
+        return replace(table, potentials=potentials, seconds={**table.seconds, POTENTIALS: monotonic() - started})
 
     def close(self) -> None:
         """Give back the thread and the reward's workers."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self.reward.close()
+
+    def _potentials(self, bucket: Bucket, places: Sequence[int]) -> RewardTable:
+        """Scores of what z0_pred stands for at some places, one place after another, and the time they took."""
+        started = monotonic()
+        structures = Structures.concatenate([bucket.estimates[place] for place in places])
+        scores = self.reward.score(structures, Prompts.concatenate([bucket.prompts] * len(places)))
+        return replace(scores, seconds={POTENTIALS: monotonic() - started})
+
+    def _compared(self, structures: Structures, prompts: Prompts, collective: Collective) -> RewardTable:
+        """Scores of this process's samples beside those of all others."""
+        everyone, asked, rows = gathered(structures, prompts, collective)
+        return self.reward.score(everyone, asked)[rows]
 
 
 def gathered(

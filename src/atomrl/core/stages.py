@@ -8,7 +8,7 @@ A reward says what a sample is worth by itself; a stage may compare it with the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from typing import Protocol
 
@@ -34,12 +34,14 @@ class SampleContext:
         structures: the decoded samples.
         active: (B,) bool, False for a sample whose trajectory is unusable.
         collective: the processes of the run.
+        estimates: what z0_pred stands for, {place in the walk: Structures}, where rewards are shaped.
     """
 
     prompts: Prompts
     structures: Structures
     active: Tensor
     collective: Collective
+    estimates: Mapping[int, Structures] = field(default_factory=dict)
 
     @classmethod
     def of(cls, structures: Structures, prompts: Prompts) -> SampleContext:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from inspect import signature
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
+from atomrl.config.shaping import ShapingOptions
 from atomrl.core.iteration import IterationConfig
 from atomrl.core.objectives.base import Objective, ObjectiveSpec
 from atomrl.core.objectives.forward import ForwardObjective
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import Model
 from atomrl.core.records import Transition
+from atomrl.core.reward_schedule import RewardScheduler
 from atomrl.core.rollout import RolloutConfig
-from atomrl.core.stages import FailedScores
+from atomrl.core.shaping import ShapedRewards
+from atomrl.core.stages import FailedScores, Stage
 from atomrl.core.update import UpdateConfig
 from atomrl.domains import domain_of
 from atomrl.training.parts import Parts
@@ -47,17 +50,20 @@ def build_parts(config: Config, workers: Workers | None = None) -> tuple[Parts, 
     workers = as_workers(workers or config.reward.workers)
     reward = domain.reward(config, model, workers)
     objective = build_objective(config, domain.channel_weights(config, reward))
+    stages = (*domain.stages(config, reward), build_rule_for_failures(config.train))
+    shaped = build_shaping(config.reward.shaping, len(walk), stages)
     parts = Parts(
         policy=policy,
         plan=build_plan(config, model.sizes),
         reward=reward,
-        stages=(*domain.stages(config, reward), build_rule_for_failures(config.train)),
+        stages=(*stages, *shaped),
         objective=objective,
         iteration=IterationConfig(build_sampling(config), build_update(config, objective, walk)),
         optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config, workers),
         card={**model.card, SAMPLING: config.model.model_dump()},
+        places_at_once=config.reward.shaping.mlff_batch_size,
     )
     return parts, model
 
@@ -80,7 +86,8 @@ def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Obj
     chosen = config.train.objective
     if isinstance(chosen, str):
         spec: ObjectiveSpec = registered(OBJECTIVES, chosen, KEY)
-        return spec.make(config.train.model_dump(), channel_weights, config.dataloader.each_prompt_sample)
+        settings = {**config.train.model_dump(), "terminal_weight": config.reward.shaping.last_weight}
+        return spec.make(settings, channel_weights, config.dataloader.each_prompt_sample)
     name, options = target_of(chosen, KEY)
     kind = load_object(name)
     if "channel_weights" in signature(kind).parameters:
@@ -104,9 +111,26 @@ def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:
     return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed)
 
 
+def build_shaping(options: ShapingOptions, steps: int, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    """The stage that pays each of so many transitions, if rewards are shaped."""
+    if not options.enabled:
+        return ()
+    shaped = options.model_dump(include={"mode", "gamma", "terminal_weight", "only_energy_reshape"})
+    return (ShapedRewards(steps, tuple(stages), **shaped),)
+
+
+def scored_places(options: ShapingOptions, steps: int) -> tuple[int, ...]:
+    """Where z0_pred is scored in a walk of so many transitions."""
+    if not options.enabled:
+        return ()
+    chosen = options.scheduler.model_dump()
+    return RewardScheduler(**{**chosen.pop("adaptive"), **chosen}).schedule(steps).before_end(steps)
+
+
 def build_sampling(config: Config) -> RolloutConfig:
     """How a run samples."""
     return RolloutConfig(
+        estimate_at=scored_places(config.reward.shaping, config.model.time_step),
         time_step=config.model.time_step,
         micro_batch_size=config.dataloader.micro_batch_size,
         share_initial_noise=config.model.share_initial_noise,

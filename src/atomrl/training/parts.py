@@ -29,6 +29,7 @@ class Parts:
         stages: between scores and advantages, in order.
         monitor: measures samples for the log, or None.
         card: what a checkpoint says about the backbone, so that it can be loaded alone.
+        places_at_once: see `Scorer`.
     """
 
     policy: DiffusionPolicy
@@ -41,3 +42,4 @@ class Parts:
     stages: tuple[Stage, ...] = ()
     monitor: Monitor | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
+    places_at_once: int = 32

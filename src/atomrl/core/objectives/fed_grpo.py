@@ -7,6 +7,10 @@
 | rho = exp(log p_new - log p_old) | `ratio` |
 | L = max(-A rho, -A clip(rho, 1 - eps, 1 + eps)) + beta KL(p_new, p_initial) | `FedGRPO.step_loss` |
 
+Where rewards are shaped (`core.shaping`), a channel has a reward for each transition: each column of (B, S) is
+normalised in its group, that of the last transition times `terminal_weight`, and A is a number for each transition. A
+channel without such rewards gives all of them its own.
+
 With `step_weighting: balanced`, each step's log-ratio is multiplied by std / c, where c is the factor of the
 predicted noise in the step's mean. A gradient with respect to the predicted noise grows like c / std, so the last,
 nearly noiseless steps would drown the others; balanced, all steps teach alike.
@@ -40,6 +44,7 @@ class FedGRPOConfig:
         kl_penalty_weight: beta, weight of the KL to the initial model; 0 leaves it out.
         step_weighting: `published` or `balanced`.
         ranks: compare the ranks of rewards in their group, not the rewards.
+        terminal_weight: of the last transition's advantages, in channels whose reward is shaped.
     """
 
     channel_weights: Mapping[str, float] = field(default_factory=lambda: {"force": 1.0, "energy": 0.1})
@@ -48,6 +53,7 @@ class FedGRPOConfig:
     kl_penalty_weight: float = 0.0
     step_weighting: str = "published"
     ranks: bool = False
+    terminal_weight: float = 1.0
 
 
 class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
@@ -68,22 +74,36 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
             UserError: a weight names a channel that the reward does not give, or no channel has a weight.
         """
         groups = Groups.of(group_ids)
-        scored = scored_channels(table, self.config.channel_weights, active)
-        limit = self.config.clip_advantage_value
-        total = torch.zeros(len(table), dtype=torch.float64, device=group_ids.device)
+        limit, shaped = self.config.clip_advantage_value, table.rewards_ts
+        steps = next((len(rewards.T) for rewards in shaped.values()), 1)
+        total = torch.zeros(len(table), steps, dtype=torch.float64, device=group_ids.device)
         channels: dict[str, Tensor] = {}
         flat = torch.ones(groups.count, dtype=torch.bool, device=group_ids.device)
-        for name, (rewards, known) in scored.items():
+        for name, (rewards, known) in scored_channels(table, self.config.channel_weights, active).items():
+            columns = self._by_transition(shaped[name], active, groups) if name in shaped else None
             compared = group_ranks(rewards, known, groups) if self.config.ranks else rewards
-            weighted = self.config.channel_weights[name] * group_advantages(compared, known, groups)
-            channels[name] = weighted.clamp(-limit, limit)
-            flat &= groups.sum(weighted.abs()) == 0
+            found = group_advantages(compared, known, groups)[:, None] if columns is None else columns
+            weighted = self.config.channel_weights[name] * found
+            channels[name] = weighted.clamp(-limit, limit).mean(1)
+            flat &= groups.sum(weighted.abs().sum(1)) == 0
             total = total + weighted
         stats = {
             "zero_spread_groups": float(flat.sum()),
             "advantage_clip_frac": float((total.abs() > limit).double().mean()),
         }
-        return Advantages(total.clamp(-limit, limit), channels, stats)
+        clamped = total.clamp(-limit, limit)
+        return Advantages(clamped.sum(1).clamp(-limit, limit), channels, stats, clamped if shaped else None)
+
+    def _by_transition(self, rewards: Tensor, active: Tensor, groups: Groups) -> Tensor:
+        """Advantages of a channel's rewards (B, S), each transition by itself; 0 where a sample has no reward."""
+        rewards = rewards.to(active.device, torch.float64)
+        known = rewards.isfinite() & active[:, None]
+        values = torch.where(known, rewards, 0.0)
+        found = torch.zeros_like(values)
+        for column in values.any(0).nonzero()[:, 0].tolist():  # between scheduled places all are 0
+            found[:, column] = group_advantages(values[:, column], known[:, column], groups)
+        found[:, -1] *= self.config.terminal_weight
+        return found
 
     def step_loss(self, terms: StepTerms) -> StepLoss:
         """Clipped policy loss of one transition, plus the KL penalty."""
@@ -94,7 +114,7 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
 
 def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> FedGRPO:
     """Out of the settings of a training."""
-    names = ("clip_advantage_value", "clip_range", "kl_penalty_weight", "step_weighting")
+    names = ("clip_advantage_value", "clip_range", "kl_penalty_weight", "step_weighting", "terminal_weight")
     return FedGRPO(FedGRPOConfig(channel_weights=channel_weights, **{name: settings[name] for name in names}))
 
 

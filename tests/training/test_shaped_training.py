@@ -1,0 +1,55 @@
+"""Shaped rewards in a run: the log says what they cost, and what cannot be shaped is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import small_backbone
+from small_backbone import TINY
+
+from atomrl.cli import main
+
+SHAPED = ["reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=4", "reward.shaping.mlff_batch_size=2"]
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("mode", ["delta", "pbrs_return_to_go"])
+def test_a_run_says_what_its_potentials_cost(tmp_path: Path, mode: str) -> None:
+    """GFN2-xTB on the way too: ten transitions, of which the last six are scored, two groups of three."""
+    backbone, run = small_backbone.write(tmp_path / "backbone"), tmp_path / "run"
+    physics = ["reward.type=xtb", "reward.workers=1", "dataloader.epoches=2"]
+    overrides = [*TINY, *physics, *SHAPED, f"reward.shaping.mode={mode}", f"model.backbone={backbone}"]
+    main(["train", "--config-name", "demo_fed_grpo", *overrides, f"save_path={run}"])
+    for line in log_of(run):
+        assert line["potentials"] == 6 * 2 * 3
+        assert 0 <= line["failed_potentials"] <= line["potentials"]
+        assert line["seconds_reward_potentials"] > 0
+        assert line["grad_norm"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.objective=nft"], "reward.shaping.enabled=true needs train.objective=fed_grpo: nft reads one reward"),
+        (
+            ["reward.use_energy=false", "reward.shaping.only_energy_reshape=true", "train.energy_adv_weight=0"],
+            "reward.shaping shapes the energy, and reward.use_energy=false: there is no energy channel",
+        ),
+        (
+            ["reward.shaping.mode=pbrs_return_to_go", "reward.shaping.terminal_weight=5"],
+            "reward.shaping.mode=pbrs_return_to_go has no weight of its last transition",
+        ),
+        (["reward.shaping.gamma=0"], "gamma"),
+        (["reward.shaping.scheduler.mode=fast"], "uniform"),
+    ],
+)
+def test_mistakes(overrides: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--config-name", "demo_fed_grpo", "reward.type=xtb", *SHAPED, *overrides])
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
