@@ -211,8 +211,13 @@ def _table(curves: Sequence[Curve], chosen: Sequence[Chosen], comparison: Compar
 
 
 def _pays_from(curve: Curve, chosen: Sequence[Chosen], comparison: Comparison) -> str:
-    """From how many wanted samples on best-of-N needs more scorings than the training for the same measure."""
+    """From how many wanted samples on best-of-N needs more scorings than the training for the same measure.
+
+    Never where the training is not better than the base, of which the first of `chosen` keeps every sample.
+    """
     sign = 1 if comparison.better == "higher" else -1
+    if chosen and sign * curve.means[-1] <= sign * chosen[0].value:
+        return "never"
     reached, tried = sign * curve.means[-1], [one for one in chosen if one.name.startswith("best of")]
     enough = [one.scorings for one in tried if sign * one.value >= reached]
     if enough:
