@@ -200,6 +200,25 @@ def test_every_objective_trains_every_domain(tmp_path, domain, objective):
     assert all(np.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in logged)
 
 
+@pytest.mark.parametrize("domain", ["molecules", "crystals"])
+def test_a_shared_prefix_and_shaped_rewards_train_every_domain(tmp_path, domain):
+    """Six transitions, two of them shared, four scored: by the dummy reward, which pays an energy too."""
+    place = tmp_path / "backbone"
+    shared = ["model.time_step=6", "model.share_initial_noise=true", "model.skip_prefix=2"]
+    shaped = ["reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=2", "train.objective=fed_grpo"]
+    if domain == "molecules":
+        options = ["--config-name=fed_grpo_config", *small_backbone.TINY]
+        options += [f"model.backbone={small_backbone.write(place)}"]
+    else:
+        options = ["experiment=prototypes/rl_dng", *TINY, f"model.backbone={backbone(place)}", "reward.type=dummy"]
+        options += ["train.kl_weight=0", "train.entropy_weight=0"]
+    run = tmp_path / "run"
+    main(["train", *options, *shared, *shaped, "dataloader.epoches=2", f"save_path={run}"])
+    for line in lines(run):
+        assert line["potentials"] == 4 * {"molecules": 6, "crystals": 8}[domain]
+        assert np.isfinite(line["loss"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

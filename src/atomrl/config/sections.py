@@ -81,6 +81,11 @@ class ModelSection(Options):
     """T, transitions of the reverse walk."""
     share_initial_noise: bool = False
     """One initial latent per group."""
+    skip_prefix: CountOrNone = 0
+    """Transitions at the beginning of the walk that a group takes together, with `share_initial_noise`: sampled once,
+    and not trained."""
+    return_suffix_only: bool = True
+    """Keep no latents of that prefix, which nothing reads; false: keep them."""
 
 
 class DataloaderSection(Options):
@@ -345,8 +350,12 @@ class Config(Options):
                 "dataloader.each_prompt_sample=1: a group of one has no spread to normalise by, nothing would be "
                 f"learned; raise it, or set {way} and train.group_reward_norm=false"
             )
-        if train.train_steps is not None and train.train_steps > self.model.time_step:
-            raise contradiction(f"train.train_steps={train.train_steps} exceeds model.time_step={self.model.time_step}")
+        self._check_prefix()
+        if train.train_steps is not None and train.train_steps > self.model.time_step - self.model.skip_prefix:
+            behind = f" behind model.skip_prefix={self.model.skip_prefix}" if self.model.skip_prefix else ""
+            raise contradiction(
+                f"train.train_steps={train.train_steps} exceeds model.time_step={self.model.time_step}{behind}"
+            )
         if self.reward.shaping.enabled and isinstance(train.objective, str) and train.objective != "fed_grpo":
             raise contradiction(
                 f"reward.shaping.enabled=true needs train.objective=fed_grpo: {train.objective} reads one reward of "
@@ -355,3 +364,29 @@ class Config(Options):
         if self.resume and self.save_path is None:
             raise contradiction("resume=true needs save_path: the run directory to continue")
         return self
+
+    def _check_prefix(self) -> None:
+        """Raise UserError for a shared prefix that is none."""
+        prefix, steps = self.model.skip_prefix, self.model.time_step
+        if not prefix:
+            return
+        if prefix >= steps:
+            raise contradiction(
+                f"model.skip_prefix={prefix} leaves nothing to train of model.time_step={steps}: lower it"
+            )
+        if not self.model.share_initial_noise:
+            raise contradiction(
+                f"model.skip_prefix={prefix}: a group that walks together starts together; set "
+                "model.share_initial_noise=true"
+            )
+        if self.dataloader.each_prompt_sample == 1:
+            raise contradiction(
+                f"model.skip_prefix={prefix} with dataloader.each_prompt_sample=1: nobody shares the prefix"
+            )
+        shaping = self.reward.shaping
+        if shaping.enabled and shaping.scheduler.skip_prefix < prefix:
+            raise contradiction(
+                f"reward.shaping.scheduler.skip_prefix={shaping.scheduler.skip_prefix} is below "
+                f"model.skip_prefix={prefix}: there a group's samples are still the same one, and scoring them teaches "
+                "nothing; raise it"
+            )

@@ -24,6 +24,9 @@ class RolloutConfig:
         time_step: T, transitions of the walk.
         micro_batch_size: samples that the sampler sees at once; never splits a group.
         share_initial_noise: one initial latent per group.
+        skip_prefix: so many transitions at the beginning are walked once for each group, then its members go their own
+            ways; only those are trained. Needs `share_initial_noise`.
+        return_suffix_only: keep no latents of that prefix, which no update reads; False: keep them all.
         train_steps: transitions kept for the update, equally spaced from a random start; None keeps all, 0 none.
         train_min_time, train_max_time: transitions that start at a time t outside of this are sampled but never kept.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
@@ -33,11 +36,22 @@ class RolloutConfig:
     time_step: int = 1000
     micro_batch_size: int = 512
     share_initial_noise: bool = False
+    skip_prefix: int = 0
+    return_suffix_only: bool = True
     train_steps: int | None = None
     train_min_time: float = 0.0
     train_max_time: float = 1.0
     log_prob_reduction: str = "sum"
     estimate_at: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a prefix that leaves nothing to walk, or that nobody shares."""
+        if not 0 <= self.skip_prefix < self.time_step:
+            raise UserError(
+                f"skip_prefix={self.skip_prefix}: must lie between 0 and {self.time_step - 1}, of {self.time_step}"
+            )
+        if self.skip_prefix and not self.share_initial_noise:
+            raise UserError(f"skip_prefix={self.skip_prefix} shares the walk's beginning: set share_initial_noise too")
 
 
 def choose_steps(
@@ -46,8 +60,9 @@ def choose_steps(
     seed: int,
     iteration: int,
     times: tuple[float, float] = (0.0, 1.0),
+    first: int = 0,
 ) -> tuple[int, ...]:
-    """Indices of the transitions that an iteration trains on, among the trainable ones with t within `times`.
+    """Indices of the transitions that an iteration trains on, among the trainable ones from `first` on, t in `times`.
 
     Systematic sampling: equally spaced places on the list of trainable transitions, all shifted by one random offset.
     Each of those S is drawn with the same chance count / S (so the sum over steps is estimated without bias), none
@@ -57,7 +72,7 @@ def choose_steps(
         UserError: no transition is left to train on.
     """
     low, high = times
-    trainable = [transition.index for transition in walk if transition.trainable and low <= transition.t <= high]
+    trainable = [step.index for step in walk[first:] if step.trainable and low <= step.t <= high]
     if count == 0:
         return ()
     if not trainable:
@@ -94,7 +109,7 @@ def rollout(
     """
     walk = policy.transitions(config.time_step)
     times = (config.train_min_time, config.train_max_time)
-    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration, times)
+    trained = choose_steps(walk, config.train_steps, prompts.seed, prompts.iteration, times, config.skip_prefix)
     buckets = []
     with torch.no_grad():
         for batch in cut_into_buckets(prompts, config.micro_batch_size):
@@ -112,29 +127,34 @@ def _sample(
     trained: Sequence[int],
     config: RolloutConfig,
 ) -> Bucket:
-    """Walk one bucket from noise to structures."""
-    latents, mask = policy.prior(prompts, draw(prompts, "prior", shared=config.share_initial_noise))
+    """Walk one bucket from noise to structures; a shared prefix with the first member of each group."""
+    walkers, members = _leaders(prompts) if config.skip_prefix else (prompts, torch.arange(0))
+    latents, mask = policy.prior(walkers, draw(walkers, "prior", shared=config.share_initial_noise))
     dtype, atoms = latents.dtype, latents.shape[1]
-    probed, wanted, estimated = set(probed_steps(walk, trained)), set(trained), set(config.estimate_at)
+    probed, wanted = set(probed_steps(walk[config.skip_prefix :], trained)), set(trained)
     kept: dict[int, Tensor] = {}
     log_probs: dict[int, Tensor] = {}
     behaviour: dict[int, Step] = {}
     estimates: dict[int, Structures] = {}
     for transition in walk:
-        index = transition.index
-        step = policy.step(latents, mask, transition, prompts)
+        index, shared = transition.index, transition.index < config.skip_prefix
+        if walkers is not prompts and not shared:
+            latents, mask, walkers = latents[members], mask[members], prompts
+        step = policy.step(latents, mask, transition, walkers)
         following = step.mean
         if transition.trainable:
-            normals = draw(prompts, "step", index, dtype=dtype, atoms=atoms)(latents.shape[-1])
+            normals = draw(walkers, "step", index, shared, dtype, atoms)(latents.shape[-1])
             following = policy.project(step.mean + step.std * policy.noise(normals, mask), mask)
+        if shared and not config.return_suffix_only:
+            kept[index] = latents[members]
         if index in wanted:
             kept[index], kept[index + 1] = latents, following
             log_probs[index] = gaussian_log_prob(following, step.mean, step.std, mask, config.log_prob_reduction)
         if index in probed:
             kept[index], behaviour[index] = latents, step
-        if index in estimated:
-            clean = policy.estimate(latents, transition, step.prediction)
-            estimates[index] = policy.read(clean, mask, prompts)
+        if index in config.estimate_at:
+            read = policy.read(policy.estimate(latents, transition, step.prediction), mask, walkers)
+            estimates[index] = read[members] if shared else read
         latents = following
     return Bucket(
         prompts=prompts,
@@ -147,6 +167,13 @@ def _sample(
         estimates=estimates,
         structures=policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype, atoms=atoms)),
     )
+
+
+def _leaders(prompts: Prompts) -> tuple[Prompts, Tensor]:
+    """The first sample of each group, (G,), and for each sample the place of its group among these, (B,)."""
+    begins = torch.ones(len(prompts), dtype=torch.bool, device=prompts.group_ids.device)
+    begins[1:] = prompts.group_ids.diff() != 0
+    return prompts[begins.nonzero().squeeze(1)], begins.cumsum(0) - 1
 
 
 def draw(

@@ -134,6 +134,8 @@ def build_sampling(config: Config) -> RolloutConfig:
         time_step=config.model.time_step,
         micro_batch_size=config.dataloader.micro_batch_size,
         share_initial_noise=config.model.share_initial_noise,
+        skip_prefix=config.model.skip_prefix,
+        return_suffix_only=config.model.return_suffix_only,
         train_steps=config.train.train_steps,
         train_min_time=config.train.train_min_time,
         train_max_time=config.train.train_max_time,
@@ -150,7 +152,7 @@ def build_update(config: Config, objective: Objective, walk: tuple[Transition, .
     """
     steps = config.train.num_inner_batch
     if steps is not None:
-        count, what = terms_of_a_pass(config.train, objective, walk)
+        count, what = terms_of_a_pass(config.train, objective, walk[config.model.skip_prefix :])
         if count is not None and steps > count:
             raise UserError(f"train.num_inner_batch={steps} exceeds the {count} {what}")
     return update_config(config.train)
