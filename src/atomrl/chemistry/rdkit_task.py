@@ -58,6 +58,20 @@ def name(molecule: BondedMolecule) -> Named:
         return Named(Chem.MolToSmiles(largest), len(fragments))
 
 
+def rename(smiles: str) -> str:
+    """The name that `name` gives the molecule of a SMILES: of its largest fragment, with all hydrogens written out.
+
+    Raises:
+        Failure: RDKit cannot read it.
+    """
+    with BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
+        if mol is None or not mol.GetNumAtoms():
+            raise Failure("smiles")
+        fragments = Chem.GetMolFrags(Chem.AddHs(mol), asMols=True)
+        return Chem.MolToSmiles(max(fragments, key=lambda fragment: int(fragment.GetNumAtoms())))
+
+
 def build(molecule: BondedMolecule) -> Chem.RWMol:
     """The molecule in RDKit, not sanitised."""
     mol = Chem.RWMol()

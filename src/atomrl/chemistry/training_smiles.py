@@ -33,20 +33,30 @@ class TrainingSmiles:
         protocol: how the SMILES were made, e.g. `edm-2022`.
         rdkit_version: RDKit whose canonical SMILES they are; another version may write some molecules differently,
             which then look novel.
+        source: name of the file that the SMILES were read from; empty for a set that was made of molecules.
     """
 
     hashes: NDArray[np.int64]
     molecules: int
     protocol: str
     rdkit_version: str
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.hashes)
 
+    @property
+    def described(self) -> str:
+        """For the conditions of a table."""
+        source = f" from {self.source}" if self.source else ""
+        return f"{len(self)} SMILES of {self.molecules} molecules{source}, RDKit {self.rdkit_version}"
+
     @classmethod
-    def of(cls, smiles: Iterable[str], molecules: int, protocol: str, rdkit_version: str) -> TrainingSmiles:
+    def of(
+        cls, smiles: Iterable[str], molecules: int, protocol: str, rdkit_version: str, source: str = ""
+    ) -> TrainingSmiles:
         """The set of these SMILES."""
-        return cls(np.unique(hash_smiles(list(smiles))), molecules, protocol, rdkit_version)
+        return cls(np.unique(hash_smiles(list(smiles))), molecules, protocol, rdkit_version, source)
 
     @classmethod
     def load(cls, path: Path | None = None) -> TrainingSmiles:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -10,12 +11,14 @@ from pydantic import AfterValidator, Field, model_validator
 from atomrl.config.sections import (
     TARGET,
     Config,
+    DataloaderSection,
     EvaluationSection,
     LogSection,
     RewardSection,
     TrainSection,
     named_code,
 )
+from atomrl.rewards.filter_options import FilterOptions
 from atomrl.rewards.force_energy_config import ForceEnergyConfig
 from atomrl.util.options import Count, CountOrNone, Seconds, Weight, contradiction
 from atomrl.util.registry import registered_names
@@ -135,6 +138,19 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         return "reward.stability_channel=force: stability is no channel of its own; set reward.stability_channel=own"
 
 
+class MoleculeDataloader(DataloaderSection):
+    """Prompts, and what is known."""
+
+    smiles_path: str | None = None
+    """Known molecules: a text file with a SMILES at the beginning of each line, or a pickle of a list of them; null:
+    QM9's training molecules."""
+
+    @property
+    def known(self) -> Path | None:
+        """The file of known molecules."""
+        return None if self.smiles_path is None else Path(self.smiles_path)
+
+
 class MoleculeTrain(TrainSection):
     """Objective and optimizer, with the reward's channels."""
 
@@ -179,7 +195,10 @@ class MoleculeConfig(Config):
 
     domain: Literal["molecules"] = "molecules"
     best_checkpoint_metric: str = "molecule_stability"
+    dataloader: MoleculeDataloader = MoleculeDataloader()
     reward: MoleculeReward = MoleculeReward()
+    filters: FilterOptions = FilterOptions()
+    """What RDKit's names cost a molecule."""
     train: MoleculeTrain = MoleculeTrain()
     log: MoleculeLog = MoleculeLog()
     evaluation: MoleculeEvaluationSection = MoleculeEvaluationSection()

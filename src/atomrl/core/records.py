@@ -20,7 +20,9 @@ from torch import Tensor
 from atomrl.core.batch import ADDED, ATOMS, ROWS, SHARED, Batch, pad_atoms, tensors_of
 
 __all__ = [
+    "DUPLICATE",
     "GATED",
+    "WITHHELD",
     "Advantages",
     "Bucket",
     "Prompts",
@@ -34,8 +36,9 @@ __all__ = [
     "tensors_of",
 ]
 
-GATED = "gated"
-"""Reason of a score that was withheld on purpose: the sample is left out, whatever failures count as."""
+GATED, DUPLICATE = "gated", "duplicate"
+WITHHELD = (GATED, DUPLICATE)
+"""Reasons of scores that were withheld on purpose: the sample is left out, whatever failures count as."""
 
 Stats = Mapping[str, float]
 """Named numbers for the log."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from atomrl.core.records import RewardTable
@@ -74,7 +75,8 @@ class ShapedRewards:
                 found[name] = self._returns(reward, before)
         if self.mode != "delta" and ENERGY not in found:
             raise UserError(f"mode={self.mode} shapes the energy, and the reward gives {', '.join(table.channels)}")
-        return replace(table, rewards_ts=found)
+        left_out = {name: values.isnan()[:, None] for name, values in table.channels.items()}
+        return replace(table, rewards_ts={n: torch.where(left_out[n], torch.nan, v) for n, v in found.items()})
 
     def _differences(self, reward: Tensor, before: Mapping[int, Tensor]) -> Tensor:
         """Of `delta`, (B, S)."""

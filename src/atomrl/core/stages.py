@@ -18,7 +18,7 @@ from torch import Tensor
 from atomrl.core.advantages import Groups
 from atomrl.core.collective import Alone
 from atomrl.core.protocols import Collective, Reward
-from atomrl.core.records import GATED, Prompts, RewardTable, Structures
+from atomrl.core.records import GATED, WITHHELD, Prompts, RewardTable, Structures
 from atomrl.util.errors import UserError
 
 GATES = ("floor", "mask", "published")
@@ -145,8 +145,8 @@ class Total:
 class FailedScores:
     """Decides what a failed score (NaN) counts as; the one place that does.
 
-    A score withheld on purpose (reason `gated`) and the scores of a sample that is not active stay as they are, and so
-    does NaN among siblings that all failed: an objective leaves NaN out.
+    A score withheld on purpose (`records.WITHHELD`) and the scores of a sample that is not active stay as they are, and
+    so does NaN among siblings that all failed: an objective leaves NaN out.
 
     Attributes:
         failed: `worst`: the worst finite score of its group; `mask`: NaN, so that the sample is left out.
@@ -166,7 +166,7 @@ class FailedScores:
         if self.failed == "mask":
             return table
         groups = Groups.whole(samples.active, samples.collective) if self.over_batch else samples.groups
-        withheld = torch.tensor([reason == GATED for reason in table.reasons], device=samples.active.device)
+        withheld = torch.tensor([reason in WITHHELD for reason in table.reasons], device=samples.active.device)
         channels, filled = {}, {}
         for name, values in table.channels.items():
             known = values.isfinite() & samples.active
@@ -174,6 +174,13 @@ class FailedScores:
             filled[name] = ~values.isfinite() & samples.active & ~withheld & worst.isfinite()
             channels[name] = torch.where(filled[name], worst, values)
         return replace(table, channels=channels, filled=filled)
+
+
+def withhold(table: RewardTable, rows: Tensor, reason: str) -> RewardTable:
+    """The table with no score at all at the rows (B,) bool, on purpose, and that said to be the reason."""
+    channels = {name: torch.where(rows, torch.nan, values) for name, values in table.channels.items()}
+    reasons = tuple(reason if gone else old for old, gone in zip(table.reasons, rows.tolist(), strict=True))
+    return replace(table, channels=channels, reasons=reasons)
 
 
 def mark(reasons: Sequence[str | None], rows: Tensor, reason: str) -> tuple[str | None, ...]:

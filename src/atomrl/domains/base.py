@@ -70,6 +70,14 @@ class Domain(ABC, Generic[M, C]):
         """What happens between that reward's scores and the rule for failures."""
 
     @abstractmethod
+    def filters(self, config: C, workers: Workers | None = None) -> Sequence[Stage]:
+        """What finished samples pay and are left out for, after those stages; workers as in `reward`.
+
+        Raises:
+            UserError: what a filter compares with cannot be read.
+        """
+
+    @abstractmethod
     def channel_weights(self, config: C, reward: Reward) -> Mapping[str, float]:
         """Weight of each of the reward's channels in the objective."""
 

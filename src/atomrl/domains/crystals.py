@@ -107,6 +107,10 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """What the log counts; components are normalised over the batch where they are scored."""
         return (count_msun,)
 
+    def filters(self, config: CrystalConfig, workers: Workers | None = None) -> tuple[Stage, ...]:
+        """None: unique and novel crystals are rewarded by components."""
+        return ()
+
     def channel_weights(self, config: CrystalConfig, reward: Reward) -> Mapping[str, float]:
         """Each component counts as its own weight says; of the dummy, compactness alone.
 

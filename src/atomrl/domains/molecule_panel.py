@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from atomrl.chemistry.known_smiles import read_known
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
-from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import ForceField, Reward
@@ -57,6 +57,10 @@ class MoleculePanel(Panel):
         second: another force field, whose forces stand in a table of their own, and its name.
         training: makes the training's reward and its stages, by which `judge_best` chooses where they are not what this
             panel computes anyway.
+        known: file of SMILES that novel molecules are not in; None: QM9's.
+
+    Raises:
+        UserError: that file cannot be read.
     """
 
     def __init__(
@@ -69,12 +73,13 @@ class MoleculePanel(Panel):
         poses: int = 0,
         second: tuple[str, ForceField] | None = None,
         training: Callable[[], tuple[Reward, Sequence[Stage]]] | None = None,
+        known: Path | None = None,
     ) -> None:
         workers = as_workers(workers)
         self.reward = reward or MoleculeReward()
         self.force_field = XTBForceField(workers, timeout, self.reward.max_iterations)
         self.checker = MoleculeChecker(workers, timeout)
-        self.known = TrainingSmiles.load()
+        self.known = read_known(known, workers)
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
         self.poses, self._poses = poses, pose_checker(workers) if poses else None

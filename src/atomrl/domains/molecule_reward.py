@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from math import isnan
+from pathlib import Path
 
 from atomrl.checkpoints.backbone import Backbone
+from atomrl.chemistry.known_smiles import read_known
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
 from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.stages import Stage, Total
@@ -35,7 +37,7 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     """
     section = config.reward
     parts: list[Reward] = []
-    own = own_components(section, workers)
+    own = own_components(section, workers, config.dataloader.known)
     if section.built_in == "dummy":
         parts.append(DummyReward())
     elif section.built_in is not None:
@@ -45,7 +47,9 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     return parts[0] if len(parts) == 1 else Together(parts)
 
 
-def own_components(section: MoleculeReward, workers: Workers | None = None) -> ReinforceReward | None:
+def own_components(
+    section: MoleculeReward, workers: Workers | None = None, known: Path | None = None
+) -> ReinforceReward | None:
     """The user's components as one reward, a channel each, which the objective weighs; None if there are none.
 
     A component that normalises over the batch needs all samples; the others score each sample as it comes.
@@ -54,7 +58,8 @@ def own_components(section: MoleculeReward, workers: Workers | None = None) -> R
         return None
     reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False)
     if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
-        reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1)))
+        training = None if known is None else read_known(known, workers or section.workers)
+        reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward

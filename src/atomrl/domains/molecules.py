@@ -11,6 +11,7 @@ from torch import Tensor
 from atomrl.checkpoints.backbone import Backbone, backbone_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.chemistry.bonds import valence
+from atomrl.chemistry.known_smiles import read_known
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.config import MoleculeConfig
 from atomrl.core.protocols import ForceField, Reward
@@ -23,6 +24,7 @@ from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.measures.measure import component_metric
+from atomrl.rewards.filter import Filter
 from atomrl.rewards.novelty import NoveltyReward
 from atomrl.util.errors import UserError
 from atomrl.util.registry import registered
@@ -65,6 +67,14 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """Gates, stability in the force channel, the total."""
         return molecule_stages(config, reward)
 
+    def filters(self, config: MoleculeConfig, workers: Workers | None = None) -> tuple[Stage, ...]:
+        """By RDKit's names, if the section `filters` asks for anything."""
+        if not config.filters.used:
+            return ()
+        own = as_workers(workers or config.reward.workers)
+        known = read_known(config.dataloader.known, own)
+        return (Filter(config.filters, MoleculeChecker(own, config.reward.timeout), known),)
+
     def channel_weights(self, config: MoleculeConfig, reward: Reward) -> Mapping[str, float]:
         """As the configuration says, of the channels that there are, and the weights of the user's components."""
         weights = {**config.channel_weights, **own_weights(reward)}
@@ -84,10 +94,11 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             section,
             workers or section.workers,
             section.timeout,
-            own=own_components(section),
+            own=own_components(section, known=config.dataloader.known),
             relaxed=config.evaluation.relaxed,
             poses=config.evaluation.posebusters,
             second=_second_judge(config),
+            known=config.dataloader.known,
             training=None if by_panel else (lambda: self._with_stages(config, model, workers)),
         )
 

@@ -136,7 +136,7 @@ def evaluate_molecules(
         conditions={
             "bond_table_sha256": table_hash(),
             "rdkit_version": rdBase.rdkitVersion,
-            "novelty_set": f"{len(training)} SMILES of {training.molecules} molecules, RDKit {training.rdkit_version}",
+            "novelty_set": training.described,
             "atom_references_ev": ", ".join(f"{symbol} {energy:.6f}" for symbol, energy in references.items()),
             "intervals": f"95 %, {resamples} bootstrap resamples, seed {seed}; jackknife for uniqueness and novelty",
         },

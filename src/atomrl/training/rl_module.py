@@ -41,6 +41,7 @@ from atomrl.training.parts import Parts
 from atomrl.training.requirements import check_needs
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.training.score_log import summarise
+from atomrl.util.closeable import Closing
 from atomrl.util.errors import ExplodedError, UserError
 from atomrl.workers.executor import Workers
 
@@ -191,6 +192,9 @@ class RLModule(lightning.LightningModule):
     def close(self) -> None:
         """Give back workers and threads."""
         self.scorer.close()
+        for stage in self.stages:
+            if isinstance(stage, Closing):
+                stage.close()
         if self.monitor is not None:
             self.monitor.close()
 

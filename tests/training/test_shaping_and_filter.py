@@ -1,4 +1,4 @@
-"""Shaped rewards in a run: the log says what they cost, and what cannot be shaped is refused."""
+"""Shaped rewards and the filter in a run: the log says what they did, and what cannot be is refused."""
 
 import json
 from pathlib import Path
@@ -53,3 +53,19 @@ def test_mistakes(overrides: list[str], message: str, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_run_with_the_filter(tmp_path: Path) -> None:
+    """Real RDKit on real samples of the shipped backbone; ethanol and methane are what is known."""
+    known = tmp_path / "known.smi"
+    known.write_text("CCO\nC\n")
+    words = ["model.time_step=25", "dataloader.sample_group_size=2", "dataloader.each_prompt_sample=4", "threads=1"]
+    words += ["dataloader.epoches=1", "evaluation.samples=0", "log.tensorboard=false", "reward.type=dummy"]
+    words += ["train.stability_adv_weight=0", "filters.enable_filtering=true", "filters.enable_penalty=true"]
+    words += ["filters.invalid_penalty_scale=2", f"dataloader.smiles_path={known}", f"save_path={tmp_path / 'run'}"]
+    main(["train", "--config-name", "demo_fed_grpo", *words, "train.train_steps=null"])
+    (line,) = log_of(tmp_path / "run")
+    assert line["filter_ratio"] == 1 - line.get("failed_duplicate", 0) / 8
+    assert abs(line["novelty_penalty_ratio"] - (1 - line["rdkit_validity"])) < 1e-6  # neither is among eight of these
+    if 0 < line["rdkit_validity"] < 1:
+        assert line["force_reward_min"] < -2

@@ -1,0 +1,85 @@
+"""A set of known molecules out of the user's file of SMILES."""
+
+from __future__ import annotations
+
+import pickle
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Never
+
+from rdkit import rdBase
+
+from atomrl.chemistry.rdkit import PROTOCOL
+from atomrl.chemistry.training_smiles import TrainingSmiles
+from atomrl.util.errors import UserError, first_line
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
+
+TASK = "atomrl.chemistry.rdkit_task:rename"
+PICKLES = (".pickle", ".pkl")
+SHOWN = 3
+"""Unreadable lines that a message names."""
+
+
+class PlainUnpickler(pickle.Unpickler):
+    """Reads lists, sets, dictionaries, texts and numbers; nothing that would import or call anything."""
+
+    def find_class(self, module: str, name: str) -> Never:
+        """Refuse."""
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def read_known(path: Path | None, workers: Workers | int | None = None, timeout: float = 10.0) -> TrainingSmiles:
+    """The known molecules of a file of SMILES, each by its largest fragment with all hydrogens written out.
+
+    Args:
+        path: text, a SMILES at the beginning of each line, or a pickle of a list or set of them; None: the set that
+            ships, of QM9's training molecules.
+        workers: for RDKit.
+        timeout: seconds per SMILES.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    if path is None:
+        return TrainingSmiles.load()
+    given = _from_pickle(path) if path.suffix in PICKLES else _from_text(path)
+    executor = as_workers(workers).executor(TASK, timeout)
+    try:
+        outcomes = executor.map(given)
+    finally:
+        executor.close()
+    bad = [text for text, outcome in zip(given, outcomes, strict=True) if outcome.reason is not None]
+    if bad:
+        shown = ", ".join(bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
+        raise UserError(f"{path}: RDKit reads {len(bad)} of {len(given)} SMILES not at all ({shown}): remove them")
+    names = [str(outcome.value) for outcome in outcomes]
+    return TrainingSmiles.of(names, len(names), PROTOCOL, rdBase.rdkitVersion, path.name)
+
+
+def _from_text(path: Path) -> list[str]:
+    """The first word of each line."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read as text ({first_line(error)}): give a file with one SMILES per line"
+        ) from error
+    found = [line.split()[0] for line in lines if line.strip()]
+    if not found:
+        raise UserError(f"{path} holds no SMILES: give a file with one per line")
+    return found
+
+
+def _from_pickle(path: Path) -> list[str]:
+    """A list, tuple, set or dictionary's keys of texts; None among them, for an invalid molecule, is left out."""
+    try:
+        held: Any = PlainUnpickler(BytesIO(path.read_bytes())).load()
+    except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"{path} is no pickle of plain SMILES ({first_line(error)}): give a file with one SMILES per line"
+        ) from error
+    entries = list(held) if isinstance(held, list | tuple | set | frozenset | dict) else []
+    if not entries or not all(entry is None or isinstance(entry, str) for entry in entries):
+        raise UserError(f"{path} holds no list of SMILES: give a file with one SMILES per line")
+    return [entry for entry in entries if entry is not None]
