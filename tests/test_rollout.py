@@ -8,6 +8,7 @@ from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.policies.toy import SubspaceGaussian
 from atomrl.training.experiment import build_sampling
+from atomrl.training.shaping import OnTheWay
 from atomrl.util.errors import UserError
 
 GROUPS, EACH = 3, 4
@@ -19,7 +20,7 @@ def test_a_group_can_start_from_the_same_noise(shared: bool) -> None:
     """Only from the same: its samples part at the first step."""
     words = [f"model.share_initial_noise={str(shared).lower()}", "model.time_step=5", "train.train_steps=null"]
     sampling = build_sampling(
-        load_config("demo_fed_grpo", [*words, "train.train_min_time=0", "train.train_max_time=1"])
+        load_config("demo_fed_grpo", [*words, "train.train_min_time=0", "train.train_max_time=1"]), OnTheWay()
     )
     plan = PromptPlan(SizeDistribution({5: 1}), GROUPS, EACH, seed=1)
     trajectory = rollout(SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])), plan.prompts(0), sampling)

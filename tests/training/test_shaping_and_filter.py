@@ -69,3 +69,20 @@ def test_a_run_with_the_filter(tmp_path: Path) -> None:
     assert abs(line["novelty_penalty_ratio"] - (1 - line["rdkit_validity"])) < 1e-6  # neither is among eight of these
     if 0 < line["rdkit_validity"] < 1:
         assert line["force_reward_min"] < -2
+
+
+def test_an_alignment_that_aligns_nothing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Without shaped rewards, and with a schedule that has no fine places; with them there is no warning."""
+    backbone = small_backbone.write(tmp_path / "backbone")
+    words = ["train", "--config-name", "demo_fed_grpo", *TINY, f"model.backbone={backbone}", "dataloader.epoches=1"]
+    words += ["train.force_alignment_enabled=true", "reward.type=xtb", "reward.workers=1"]
+    adaptive = ["reward.shaping.scheduler.mode=adaptive", "reward.shaping.scheduler.adaptive.coarse_stride=1"]
+    for name, more, missing in (
+        ("bare", [], "there are no forces without reward.shaping"),
+        ("uniform", SHAPED, "the schedule has no fine places"),
+        ("adaptive", [*SHAPED, *adaptive, "train.epoch_per_rollout=2"], None),
+    ):
+        caplog.clear()
+        main([*words, *more, f"save_path={tmp_path / name}"])
+        assert ("aligns nothing" in caplog.text) == (missing is not None)
+        assert missing is None or missing in caplog.text

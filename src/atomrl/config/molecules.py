@@ -160,6 +160,22 @@ class MoleculeTrain(TrainSection):
     """Of `energy`; the published 0.1 counts only where reward.use_energy makes energies a channel."""
     stability_adv_weight: Weight = 0.0
     """Of `stability`, where reward.stability_channel=own makes it a channel."""
+    force_alignment_enabled: bool = False
+    """Of `fed_grpo`, with shaped rewards and an adaptive schedule: at its fine places, a step's mean is to move the way
+    that the forces point."""
+    force_alignment_weight: Weight = 0.5
+    """Of that."""
+    force_alignment_min_force: Weight = 1e-4
+    """eV/Å; an atom with a smaller force takes no part."""
+    force_alignment_min_delta: Weight = 1e-4
+    """Å; an atom whose mean has moved less takes no part."""
+
+    @property
+    def force_alignment(self) -> dict[str, float] | None:
+        """See `TrainSection.force_alignment`."""
+        names = ("weight", "min_force", "min_delta")
+        values = {name: float(getattr(self, f"force_alignment_{name}")) for name in names}
+        return values if self.force_alignment_enabled and self.force_alignment_weight else None
 
     @property
     def channel_weights(self) -> Mapping[str, float]:

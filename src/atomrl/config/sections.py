@@ -218,6 +218,11 @@ class TrainSection(Options):
         return self
 
     @property
+    def force_alignment(self) -> dict[str, float] | None:
+        """Options of the alignment of steps with forces; None: none are aligned."""
+        return None
+
+    @property
     def by_channel(self) -> bool:
         """Whether the chosen objective normalises each channel by itself, before it weighs and sums them."""
         if self.objective in READ_BY["advantages"]:

@@ -145,6 +145,7 @@ class Bucket(Batch):
         behaviour: what the policy that sampled said about a few transitions, whose latents are kept too, {index: Step}:
             the guard measures from there.
         clean: z_0, the walk's last latents, from which the samples were decoded, (B, N, D).
+        means: of the steps that sampled, {index: (B, N, D)}, at the places of `RolloutConfig.mean_at`.
         estimates: what z0_pred stands for, {index: Structures}, at the places of `RolloutConfig.estimate_at`.
         structures: the decoded samples.
     """
@@ -156,6 +157,7 @@ class Bucket(Batch):
     log_prob_reduction: Annotated[str, SHARED]
     behaviour: Annotated[Mapping[int, Step], ATOMS]
     clean: Annotated[Tensor, ATOMS]
+    means: Annotated[Mapping[int, Tensor], ATOMS]
     estimates: Annotated[Mapping[int, Structures], ATOMS]
     structures: Annotated[Structures, ROWS]
 

@@ -31,6 +31,7 @@ class RolloutConfig:
         train_min_time, train_max_time: transitions that start at a time t outside of this are sampled but never kept.
         log_prob_reduction: `sum` or `mean` over the elements of a latent.
         estimate_at: places in the walk at which what z0_pred stands for is kept: those of a reward schedule.
+        mean_at: places at which the mean of a trained step is kept.
     """
 
     time_step: int = 1000
@@ -43,6 +44,7 @@ class RolloutConfig:
     train_max_time: float = 1.0
     log_prob_reduction: str = "sum"
     estimate_at: tuple[int, ...] = ()
+    mean_at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise UserError for a prefix that leaves nothing to walk, or that nobody shares."""
@@ -135,6 +137,7 @@ def _sample(
     kept: dict[int, Tensor] = {}
     log_probs: dict[int, Tensor] = {}
     behaviour: dict[int, Step] = {}
+    means: dict[int, Tensor] = {}
     estimates: dict[int, Structures] = {}
     for transition in walk:
         index, shared = transition.index, transition.index < config.skip_prefix
@@ -150,6 +153,8 @@ def _sample(
         if index in wanted:
             kept[index], kept[index + 1] = latents, following
             log_probs[index] = gaussian_log_prob(following, step.mean, step.std, mask, config.log_prob_reduction)
+            if index in config.mean_at:
+                means[index] = step.mean
         if index in probed:
             kept[index], behaviour[index] = latents, step
         if index in config.estimate_at:
@@ -164,6 +169,7 @@ def _sample(
         log_prob_reduction=config.log_prob_reduction,
         behaviour=behaviour,
         clean=latents,
+        means=means,
         estimates=estimates,
         structures=policy.decode(latents, mask, prompts, draw(prompts, "decode", dtype=dtype, atoms=atoms)),
     )

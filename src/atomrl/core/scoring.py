@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from time import monotonic
 
 import torch
 
+from atomrl.core.alignment import forces_at as forces_at_place
 from atomrl.core.protocols import Collective, Reward
 from atomrl.core.records import Bucket, Prompts, RewardTable, Structures, Trajectory
+from atomrl.util.errors import UserError
 from atomrl.util.progress import bar
 
 POTENTIALS = "potentials"
 """Part of the scoring's time that they take."""
+FORCES = "forces"
+"""Field of a table."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +40,40 @@ class Pending:
         """All of them."""
         return [self.finished, *(scores for _, scores in self.potentials)]
 
-    def table(self) -> RewardTable:
+    def table(self, forces_at: Collection[int]) -> RewardTable:
         """All scores in one table, once they are there."""
-        table, potentials, seconds = self.finished.result(), {}, 0.0
+        potentials, seconds = {}, 0.0
         for places, future in self.potentials:
             scores = future.result()
             seconds += scores.seconds[POTENTIALS]
             for number, place in enumerate(places):
-                rows = slice(number * self.samples, (number + 1) * self.samples)
-                potentials[place] = replace(scores[rows], fields={}, seconds={})  # nobody reads forces on the way
-        return (
-            replace(table, potentials=potentials, seconds={**table.seconds, POTENTIALS: seconds})
-            if potentials
-            else table
-        )
+                potentials[place] = scores[number * self.samples : (number + 1) * self.samples]
+        return with_potentials(self.finished.result(), potentials, seconds, forces_at)
+
+
+def with_potentials(
+    table: RewardTable, potentials: Mapping[int, RewardTable], seconds: float, forces_at: Collection[int]
+) -> RewardTable:
+    """The scores of finished samples with those of z0_pred.
+
+    Args:
+        table: of finished samples.
+        potentials: by place of the walk; if there are none, the table stays as it is.
+        seconds: that these took.
+        forces_at: places whose forces are kept, as fields of the table; of all others nobody reads them.
+
+    Raises:
+        UserError: forces are asked for, and the reward has none.
+    """
+    if not potentials:
+        return table
+    fields = dict(table.fields)
+    for place in forces_at:
+        if FORCES not in potentials[place].fields:
+            raise UserError("force alignment needs forces, and this reward has none: leave it out")
+        fields[forces_at_place(place)] = potentials[place].fields[FORCES]
+    bare = {place: replace(scores, fields={}, seconds={}) for place, scores in potentials.items()}
+    return replace(table, potentials=bare, fields=fields, seconds={**table.seconds, POTENTIALS: seconds})
 
 
 class Scorer:
@@ -62,10 +86,11 @@ class Scorer:
     Args:
         reward: gives the scores; closed with the scorer.
         places_at_once: places of the walk whose potentials a `per_sample` reward gets in one call.
+        forces_at: places whose forces are kept.
     """
 
-    def __init__(self, reward: Reward, places_at_once: int = 32) -> None:
-        self.reward, self.places_at_once = reward, places_at_once
+    def __init__(self, reward: Reward, places_at_once: int = 32, forces_at: Collection[int] = ()) -> None:
+        self.reward, self.places_at_once, self.forces_at = reward, places_at_once, forces_at
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="score")
         self._pending: list[Pending] = []
 
@@ -93,15 +118,14 @@ class Scorer:
             if pending[0].potentials:
                 for future in bar([future for one in pending for future in one.calls], "score"):
                     future.result()
-            return RewardTable.concatenate([one.table() for one in pending])
+            return RewardTable.concatenate([one.table(self.forces_at) for one in pending])
         table = self._compared(trajectory.structures, trajectory.prompts, collective)
-        started, potentials = monotonic(), {}
-        for place, structures in bar(sorted(trajectory.estimates.items()), "score"):
-            scores = self._compared(structures, trajectory.prompts, collective)
-            potentials[place] = replace(scores, fields={}, seconds={})
-        if not potentials:
-            return table
-        return replace(table, potentials=potentials, seconds={**table.seconds, POTENTIALS: monotonic() - started})
+        started = monotonic()
+        potentials = {
+            place: self._compared(structures, trajectory.prompts, collective)
+            for place, structures in bar(sorted(trajectory.estimates.items()), "score")
+        }
+        return with_potentials(table, potentials, monotonic() - started, self.forces_at)
 
     def close(self) -> None:
         """Give back the thread and the reward's workers."""

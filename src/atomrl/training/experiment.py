@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from inspect import signature
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
-from atomrl.config.shaping import ShapingOptions
+from atomrl.core.alignment import ForceAlignment
 from atomrl.core.iteration import IterationConfig
 from atomrl.core.objectives.base import Objective, ObjectiveSpec
 from atomrl.core.objectives.forward import ForwardObjective
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import Model
 from atomrl.core.records import Transition
-from atomrl.core.reward_schedule import RewardScheduler
 from atomrl.core.rollout import RolloutConfig
-from atomrl.core.shaping import ShapedRewards
-from atomrl.core.stages import FailedScores, Stage
+from atomrl.core.stages import FailedScores
 from atomrl.core.update import UpdateConfig
 from atomrl.domains import domain_of
 from atomrl.training.parts import Parts
+from atomrl.training.shaping import OnTheWay, shaping_stages
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.errors import UserError, hinted
@@ -49,21 +48,22 @@ def build_parts(config: Config, workers: Workers | None = None) -> tuple[Parts, 
         policy.transitions(config.evaluation.time_step)  # now, not after the training
     workers = as_workers(workers or config.reward.workers)
     reward = domain.reward(config, model, workers)
-    objective = build_objective(config, domain.channel_weights(config, reward))
+    on_the_way = OnTheWay.of(config)
+    objective = build_objective(config, domain.channel_weights(config, reward), on_the_way.alignment)
     scored, rule = domain.stages(config, reward), build_rule_for_failures(config.train)
-    shaped = build_shaping(config.reward.shaping, len(walk), (*scored, rule))
     parts = Parts(
         policy=policy,
         plan=build_plan(config, model.sizes),
         reward=reward,
-        stages=(*scored, *domain.filters(config, workers), rule, *shaped),
+        stages=(*scored, *domain.filters(config, workers), rule, *shaping_stages(config, (*scored, rule))),
         objective=objective,
-        iteration=IterationConfig(build_sampling(config), build_update(config, objective, walk)),
+        iteration=IterationConfig(build_sampling(config, on_the_way), build_update(config, objective, walk)),
         optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config, workers),
         card={**model.card, SAMPLING: config.model.model_dump()},
         places_at_once=config.reward.shaping.mlff_batch_size,
+        forces_at=on_the_way.aligned,
     )
     return parts, model
 
@@ -75,7 +75,9 @@ def build_rule_for_failures(train: TrainSection) -> FailedScores:
     return FailedScores(train.failed, over_batch)
 
 
-def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Objective:
+def build_objective(
+    config: Config, channel_weights: Mapping[str, float], alignment: ForceAlignment | None = None
+) -> Objective:
     """The objective that `train.objective` names, or the user's own, over channels of these weights.
 
     One of the user's gets its options, and `channel_weights` if its constructor has a parameter of this name.
@@ -86,7 +88,8 @@ def build_objective(config: Config, channel_weights: Mapping[str, float]) -> Obj
     chosen = config.train.objective
     if isinstance(chosen, str):
         spec: ObjectiveSpec = registered(OBJECTIVES, chosen, KEY)
-        settings = {**config.train.model_dump(), "terminal_weight": config.reward.shaping.last_weight}
+        shaped = {"terminal_weight": config.reward.shaping.last_weight, "force_alignment": alignment}
+        settings = {**config.train.model_dump(), **shaped}
         return spec.make(settings, channel_weights, config.dataloader.each_prompt_sample)
     name, options = target_of(chosen, KEY)
     kind = load_object(name)
@@ -111,26 +114,11 @@ def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:
     return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed)
 
 
-def build_shaping(options: ShapingOptions, steps: int, stages: Sequence[Stage]) -> tuple[Stage, ...]:
-    """The stage that pays each of so many transitions, if rewards are shaped."""
-    if not options.enabled:
-        return ()
-    shaped = options.model_dump(include={"mode", "gamma", "terminal_weight", "only_energy_reshape"})
-    return (ShapedRewards(steps, tuple(stages), **shaped),)
-
-
-def scored_places(options: ShapingOptions, steps: int) -> tuple[int, ...]:
-    """Where z0_pred is scored in a walk of so many transitions."""
-    if not options.enabled:
-        return ()
-    chosen = options.scheduler.model_dump()
-    return RewardScheduler(**{**chosen.pop("adaptive"), **chosen}).schedule(steps).before_end(steps)
-
-
-def build_sampling(config: Config) -> RolloutConfig:
+def build_sampling(config: Config, on_the_way: OnTheWay) -> RolloutConfig:
     """How a run samples."""
     return RolloutConfig(
-        estimate_at=scored_places(config.reward.shaping, config.model.time_step),
+        estimate_at=on_the_way.scored,
+        mean_at=on_the_way.aligned,
         time_step=config.model.time_step,
         micro_batch_size=config.dataloader.micro_batch_size,
         share_initial_noise=config.model.share_initial_noise,

@@ -29,7 +29,7 @@ class Parts:
         stages: between scores and advantages, in order.
         monitor: measures samples for the log, or None.
         card: what a checkpoint says about the backbone, so that it can be loaded alone.
-        places_at_once: see `Scorer`.
+        places_at_once, forces_at: see `Scorer`.
     """
 
     policy: DiffusionPolicy
@@ -43,3 +43,4 @@ class Parts:
     monitor: Monitor | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     places_at_once: int = 32
+    forces_at: tuple[int, ...] = ()

@@ -104,7 +104,7 @@ class RLModule(lightning.LightningModule):
         policy = parts.policy
         assert isinstance(policy, nn.Module), "the policy must be a torch module: its weights are saved with the run"
         self.policy, self.plan, self.objective = policy, parts.plan, parts.objective
-        self.scorer = Scorer(parts.reward, parts.places_at_once)
+        self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
         self._warned = False

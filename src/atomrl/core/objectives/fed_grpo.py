@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Advantages, Groups
+from atomrl.core.alignment import ForceAlignment, forces_at
 from atomrl.core.normalize import group_advantages, group_ranks
-from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
+from atomrl.core.objectives.base import ObjectiveSpec, Samples, StepLoss
 from atomrl.core.objectives.likelihood import LikelihoodObjective, StepTerms, clipped_loss, log_ratio, scored_channels
 from atomrl.core.protocols import Collective
-from atomrl.core.records import RewardTable
+from atomrl.core.records import RewardTable, Step, Transition
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class FedGRPOConfig:
         step_weighting: `published` or `balanced`.
         ranks: compare the ranks of rewards in their group, not the rewards.
         terminal_weight: of the last transition's advantages, in channels whose reward is shaped.
+        alignment: with forces, of transitions whose mean and forces are kept; None: none.
     """
 
     channel_weights: Mapping[str, float] = field(default_factory=lambda: {"force": 1.0, "energy": 0.1})
@@ -54,6 +56,7 @@ class FedGRPOConfig:
     step_weighting: str = "published"
     ranks: bool = False
     terminal_weight: float = 1.0
+    alignment: ForceAlignment | None = None
 
 
 class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
@@ -105,6 +108,14 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
         found[:, -1] *= self.config.terminal_weight
         return found
 
+    def regulariser(self, samples: Samples, term: Transition, step: Step) -> Tensor | None:
+        """Force alignment, where it is on."""
+        alignment, field = self.config.alignment, forces_at(term.index)
+        if alignment is None or term.index not in samples.bucket.means or field not in samples.fields:
+            return None
+        old_mean = torch.where(samples.active[:, None, None], samples.bucket.means[term.index], 0.0)
+        return alignment.loss(step.mean, old_mean, samples.fields[field], samples.bucket.mask)
+
     def step_loss(self, terms: StepTerms) -> StepLoss:
         """Clipped policy loss of one transition, plus the KL penalty."""
         difference = log_ratio(terms, self.config.step_weighting)
@@ -115,7 +126,9 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
 def _make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> FedGRPO:
     """Out of the settings of a training."""
     names = ("clip_advantage_value", "clip_range", "kl_penalty_weight", "step_weighting", "terminal_weight")
-    return FedGRPO(FedGRPOConfig(channel_weights=channel_weights, **{name: settings[name] for name in names}))
+    options = {name: settings[name] for name in names}
+    alignment = settings.get("force_alignment")
+    return FedGRPO(FedGRPOConfig(channel_weights=channel_weights, alignment=alignment, **options))
 
 
 SPEC = ObjectiveSpec(_make)

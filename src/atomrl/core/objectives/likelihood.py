@@ -13,7 +13,7 @@ from torch import Tensor
 from atomrl.core.log_prob import LOG_RATIO_LIMIT, gaussian_kl, gaussian_log_prob
 from atomrl.core.objectives.base import Samples, StepLoss, Term
 from atomrl.core.protocols import Collective, DiffusionPolicy
-from atomrl.core.records import Advantages, RewardTable, Trajectory, Transition
+from atomrl.core.records import Advantages, RewardTable, Step, Trajectory, Transition
 from atomrl.util.errors import UserError
 
 STEP_WEIGHTINGS = ("published", "balanced")
@@ -80,6 +80,10 @@ class LikelihoodObjective(ABC, Generic[C]):
 
     needs_walk = True
 
+    def regulariser(self, samples: Samples, term: Transition, step: Step) -> Tensor | None:
+        """What else a transition's loss has, (B,), beside its log-probabilities; None: nothing."""
+        return None
+
     @property
     def needs_reference(self) -> bool:
         """Whether a KL to the initial model is part of the loss."""
@@ -109,10 +113,12 @@ class LikelihoodObjective(ABC, Generic[C]):
         log_prob = gaussian_log_prob(following, step.mean, step.std, bucket.mask, reduction)
         advantages = samples.advantages.at(term)
         answer = self.step_loss(StepTerms(log_prob, old, advantages, samples.active, term.balance, divergence))
+        regulariser = self.regulariser(samples, term, step)
+        loss = answer.loss if regulariser is None else answer.loss + torch.where(samples.active, regulariser, 0.0)
         sizes = torch.where(samples.active, (log_prob - old).detach(), 0.0).abs()
         stage = term.index * STAGES_OF_WALK // samples.transitions
         counts = {f"abs_log_ratio_stage{stage}": sizes, **answer.counts}
-        return StepLoss(answer.loss, counts, {**answer.largest, "max_abs_log_ratio": sizes})
+        return StepLoss(loss, counts, {**answer.largest, "max_abs_log_ratio": sizes})
 
     def finished(self, loss: Tensor, terms: StepTerms, counts: Mapping[str, Tensor]) -> StepLoss:
         """A loss (B,) with the KL to the initial model, times balance^2 under `balanced` as a log-ratio squared is.
