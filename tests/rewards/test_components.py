@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pymatgen.core import Lattice, Structure
 
 from atomrl.core.collective import Alone
 from atomrl.core.records import RewardTable
@@ -22,6 +23,7 @@ from atomrl.rewards.metastability import MetastabilityReward
 from atomrl.rewards.mmd import leave_one_out, subsample
 from atomrl.util.errors import UserError
 
+FORMULAS = [["Na", "Cl"], ["Cs", "Cl"], ["Cl", "Na"], ["Cs", "Cl"], ["Na", "Cl"]]
 NO_NUMBERS = ["1.0", None, [1], True, math.nan, math.inf]
 
 
@@ -59,10 +61,15 @@ def test_metastability_is_a_product() -> None:
         "novel": known([1, 1, 1, 0, 1]),
         "e_above_hull": known([-0.1, 0.2, 0.0, 0.0, math.nan]),
     }
+    crystals = [Structure(Lattice.cubic(4), formula, [[0, 0, 0], [0.5, 0.5, 0.5]]) for formula in FORMULAS]
     component = MetastabilityReward(scale=0.2)
     assert component.name == "metastability"
-    assert component.compute([], metrics_obj=metrics).tolist() == pytest.approx([1, math.exp(-1), 0, 0, 0])
+    assert component.compute(crystals, metrics_obj=metrics).tolist() == pytest.approx([1, math.exp(-1), 0, 0, 0])
+    crowded = MetastabilityReward(scale=0.2, crowding=2.0)  # three of NaCl, in whatever order, two of CsCl
+    assert crowded.compute(crystals, metrics_obj=metrics).tolist() == pytest.approx([1 / 9, math.exp(-1) / 4, 0, 0, 0])
     assert MetastabilityReward.failed_value == 0
+    with pytest.raises(UserError, match="crowding must be 0 or more, got -1"):
+        MetastabilityReward(crowding=-1.0)
     with pytest.raises(UserError, match="scale must be above 0 eV/atom, got 0"):
         MetastabilityReward(scale=0.0)
 
