@@ -100,7 +100,7 @@ def test_a_forward_process_objective_fits_the_seam() -> None:
     optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.02)
     config = IterationConfig(
         RolloutConfig(20, 64),
-        UpdateConfig(epoch_per_rollout=2, gradient_accumulation_steps=2, max_behaviour_kl=1.0),
+        UpdateConfig(epoch_per_rollout=2, terms_per_step=2, max_behaviour_kl=1.0),
     )
     scorer, objective, rewards = Scorer(Fourth()), Denoising(), []
     for iteration in range(12):
@@ -150,7 +150,7 @@ def test_the_guard_bounds_the_distance_to_the_policy_that_sampled(kind: type) ->
     optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.05)
     config = IterationConfig(
         RolloutConfig(10, 64),
-        UpdateConfig(epoch_per_rollout=3, gradient_accumulation_steps=1, max_behaviour_kl=limit),
+        UpdateConfig(epoch_per_rollout=3, terms_per_step=1, max_behaviour_kl=limit),
     )
     scorer = Scorer(Last())
     objective = FedGRPO(FedGRPOConfig(channel_weights={"last": 1.0}, step_weighting="balanced"))

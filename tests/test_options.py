@@ -111,6 +111,7 @@ def test_the_core_gets_every_option_of_an_update():
         "epoch_per_rollout": 2,
         "train_micro_batch_size": 3,
         "gradient_accumulation_steps": 4,
+        "terms_per_step": 8,
         "num_inner_batch": None,
         "max_grad_norm": 5.0,
         "max_behaviour_kl": 6.0,

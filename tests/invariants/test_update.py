@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from atomrl.core.collective import Alone
 from atomrl.core.objectives.awm import AWM
 from atomrl.core.objectives.base import Objective
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
@@ -19,7 +20,16 @@ from atomrl.core.objectives.nft import NFT
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import RewardTable, Trajectory
 from atomrl.core.rollout import RolloutConfig, rollout
-from atomrl.core.update import UpdateConfig, update, usable
+from atomrl.core.update import (
+    Lesson,
+    UpdateConfig,
+    accumulate,
+    reduce_and_clip,
+    trainable_parameters,
+    update,
+    usable,
+)
+from atomrl.core.update_log import UpdateLog
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.crystal import CrystalPolicy
 from atomrl.policies.molecule import MoleculePolicy
@@ -205,7 +215,7 @@ def test_transitions_may_be_spread_over_several_optimizer_steps(size: int | None
     whole, part = Recorder(model), Recorder(model)
     config = UpdateConfig(max_grad_norm=1e9, exploded_above=LIMIT)
     update(model, trajectory, advantages, OBJECTIVE, whole, config)
-    config = replace(config, gradient_accumulation_steps=size, epoch_per_rollout=2)
+    config = replace(config, terms_per_step=size, epoch_per_rollout=2)
     update(model, trajectory, advantages, OBJECTIVE, part, config)
     assert len(whole.steps) == 1
     assert len(part.steps) == 2 * len(shares)
@@ -213,6 +223,57 @@ def test_transitions_may_be_spread_over_several_optimizer_steps(size: int | None
         pairs = list(zip(shares, steps, strict=True))
         summed = {name: sum(share / STEPS * step[name] for share, step in pairs) for name in whole.parameters}
         assert_same(whole.steps[0], summed, 1e-8)
+
+
+class Lopsided:
+    """Two processes of which this one has all samples."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.asked.append(int(tensor.numel()))
+        return torch.cat([tensor, tensor + 2])  # the other one has two lots more
+
+
+@pytest.mark.parametrize(("size", "step"), [(None, 1), (2, 1), (2, 3), (5, 2)])
+def test_samples_may_be_spread_over_several_optimizer_steps(size: int | None, step: int) -> None:
+    """Each step is along the mean of its own samples, so that weighed by their number they add up to the whole."""
+    model = policy()
+    trajectory = roll(model, micro_batch_size=6)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    whole, part = Recorder(model), Recorder(model)
+    config = UpdateConfig(max_grad_norm=1e9, exploded_above=LIMIT, train_micro_batch_size=size)
+    update(model, trajectory, advantages, OBJECTIVE, whole, config)
+    update(model, trajectory, advantages, OBJECTIVE, part, replace(config, gradient_accumulation_steps=step))
+    pieces = [
+        len(bucket.mask[start : start + (size or len(bucket))])
+        for bucket in trajectory.buckets
+        for start in range(0, len(bucket), size or len(bucket))
+    ]
+    shares = [sum(pieces[start : start + step]) for start in range(0, len(pieces), step)]
+    assert len(part.steps) == len(shares) > 1
+    pairs = list(zip(shares, part.steps, strict=True))
+    summed = {name: sum(share / len(trajectory) * found[name] for share, found in pairs) for name in whole.parameters}
+    assert_same(whole.steps[0], summed, 1e-8)
+
+
+def test_a_process_without_samples_left_steps_with_the_others() -> None:
+    model = policy()
+    trajectory = roll(model)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    lesson = Lesson.of(trajectory, advantages, UpdateConfig(train_micro_batch_size=5, exploded_above=LIMIT), Alone())
+    shares = lesson.shares(2, Lopsided())
+    own = -(-len(lesson.parts) // 2)
+    assert [len(share.parts) for share in shares[own:]] == [0, 0]
+    assert sum(share.samples for share in shares) == lesson.samples
+    recorder, log = Recorder(model), UpdateLog()
+    recorder.zero_grad()
+    accumulate(model, Lesson((), 4, 0), OBJECTIVE.terms(trajectory, 0), OBJECTIVE, log)  # of the others' four
+    assert float(reduce_and_clip(trainable_parameters(model), 1.0, Alone())) == 0
 
 
 def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:

@@ -128,7 +128,9 @@ class TrainSection(Options):
     train_micro_batch_size: Count | None = None
     """Samples per backward pass; may cut a group. null: a whole bucket."""
     gradient_accumulation_steps: Count | None = None
-    """Transitions per optimizer step; null: all of them, one step per pass."""
+    """Pieces of train_micro_batch_size samples per optimizer step; null: all of the rollout's."""
+    terms_per_step: Count | None = None
+    """Trained transitions, or draws of times, per optimizer step; null: all of them."""
     max_grad_norm: Positive = 1.0
     """The gradient is clipped to this norm."""
     log_prob_reduction: Literal["sum", "mean"] = "sum"
@@ -159,7 +161,7 @@ class TrainSection(Options):
     """Nor are those above this."""
     num_inner_batch: Count | None = None
     """Optimizer steps per pass over a rollout, each on a share of the trained transitions; null: one, or what
-    gradient_accumulation_steps says."""
+    terms_per_step says."""
     failed: Literal["worst", "mask"] = "worst"
     """A failed score counts as the `worst` of its group, or `mask`: the sample takes no part."""
     group_reward_norm: bool = True
@@ -211,9 +213,9 @@ class TrainSection(Options):
                 f"{{at}}train_min_time={self.train_min_time}, {{at}}train_max_time={self.train_max_time}: "
                 "must be times between 0 and 1, the first below the second"
             )
-        if self.num_inner_batch is not None and self.gradient_accumulation_steps is not None:
+        if self.num_inner_batch is not None and self.terms_per_step is not None:
             raise contradiction(
-                "{at}num_inner_batch and {at}gradient_accumulation_steps both say when the optimizer steps: set one"
+                "{at}num_inner_batch and {at}terms_per_step both say how many transitions a step takes: set one"
             )
         return self
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import ceil
 
 import torch
@@ -30,9 +31,10 @@ class UpdateConfig:
     Attributes:
         epoch_per_rollout: passes over a rollout.
         train_micro_batch_size: samples per backward pass; may cut a group. None: a whole bucket.
-        gradient_accumulation_steps: terms of the loss (transitions, or draws of times) per optimizer step; None: all of
-            them, one step per pass.
-        num_inner_batch: in place of that, optimizer steps per pass: the terms are dealt out to as many.
+        gradient_accumulation_steps: such pieces of samples per optimizer step; None: all of them, so that every step
+            follows from the whole rollout.
+        terms_per_step: terms of the loss (transitions, or draws of times) per optimizer step; None: all of them.
+        num_inner_batch: in place of that, steps over the terms of a pass, which are dealt out to as many.
         max_grad_norm: the gradient is clipped to this norm.
         max_behaviour_kl: a step that leaves the policy further than this from the one that sampled (KL per transition,
             mean over two of them) is halved until it does not; None: no guard.
@@ -42,6 +44,7 @@ class UpdateConfig:
     epoch_per_rollout: int = 1
     train_micro_batch_size: int | None = None
     gradient_accumulation_steps: int | None = None
+    terms_per_step: int | None = None
     num_inner_batch: int | None = None
     max_grad_norm: float = 1.0
     max_behaviour_kl: float | None = None
@@ -75,8 +78,8 @@ def update(
 ) -> Stats:
     """Train the policy on a rollout.
 
-    The loss is the mean over all ranks' samples and over the objective's terms. Gradients are accumulated locally,
-    reduced once per optimizer step, clipped, then stepped.
+    The loss of a step is the mean over all ranks' samples and the objective's terms that belong to it. Gradients are
+    accumulated locally, reduced once per optimizer step, clipped, then stepped.
 
     Args:
         policy: moves in place.
@@ -98,10 +101,11 @@ def update(
     lesson = Lesson.of(trajectory, advantages, config, collective)
     parameters = trainable_parameters(policy)
     log = UpdateLog()
+    shares = lesson.shares(config.gradient_accumulation_steps, collective)
     for epoch in range(config.epoch_per_rollout):
-        for block in _blocks(objective.terms(trajectory, epoch), config):
+        for share, block in product(shares, _blocks(objective.terms(trajectory, epoch), config)):
             optimizer.zero_grad()
-            accumulate(policy, lesson, block, objective, log)
+            accumulate(policy, share, block, objective, log)
             norm = reduce_and_clip(parameters, config.max_grad_norm, collective)
             if not torch.isfinite(norm):
                 raise _bad_gradient(float(norm), trajectory, block)
@@ -148,6 +152,23 @@ class Lesson:
             raise ExplodedError(samples, trajectory.prompts.iteration, config.exploded_above)
         parts = _parts(trajectory, advantages, active, config.train_micro_batch_size)
         return cls(tuple(parts), samples, masked)
+
+    def shares(self, size: int | None, collective: Collective) -> tuple[Lesson, ...]:
+        """The lesson of each optimizer step: so many parts of every process at a time; None: all at once.
+
+        As many on all processes; one that has no parts left contributes nothing.
+        """
+        if size is None:
+            return (self,)
+        lots = [self.parts[start : start + size] for start in range(0, len(self.parts), size)]
+        device = self.parts[0].active.device
+        most = int(collective.gather(torch.tensor([len(lots)], device=device)).max())
+        lots += [()] * (most - len(lots))
+        counts = torch.tensor(
+            [[sum(map(len, lot)), sum(int((~p.active).sum()) for p in lot)] for lot in lots], device=device
+        )
+        totals = collective.sum(counts).tolist()
+        return tuple(Lesson(lot, samples, masked) for lot, (samples, masked) in zip(lots, totals, strict=True))
 
 
 def accumulate(
@@ -203,7 +224,7 @@ def _parts(trajectory: Trajectory, advantages: Advantages, active: Tensor, size:
 
 def _blocks(terms: Sequence[Term], config: UpdateConfig) -> list[Sequence[Term]]:
     """The terms, cut into those of one optimizer step."""
-    size = config.gradient_accumulation_steps or len(terms)
+    size = config.terms_per_step or len(terms)
     if config.num_inner_batch is not None:
         size = ceil(len(terms) / config.num_inner_batch)
     return [terms[start : start + size] for start in range(0, len(terms), size)]
@@ -219,7 +240,7 @@ def _require_finite(finite: list[Tensor], parts: Sequence[Samples], terms: Seque
         parts: of the block.
         terms: its terms.
     """
-    if bool(torch.cat(finite).all()):
+    if not finite or bool(torch.cat(finite).all()):
         return
     place = next(place for place, flags in enumerate(finite) if not bool(flags.all()))
     part, term = parts[place // len(terms)], terms[place % len(terms)]

@@ -171,6 +171,7 @@ def update_config(train: TrainSection) -> UpdateConfig:
         epoch_per_rollout=train.epoch_per_rollout,
         train_micro_batch_size=train.train_micro_batch_size,
         gradient_accumulation_steps=train.gradient_accumulation_steps,
+        terms_per_step=train.terms_per_step,
         num_inner_batch=train.num_inner_batch,
         max_grad_norm=train.max_grad_norm,
         max_behaviour_kl=train.max_behaviour_kl,
