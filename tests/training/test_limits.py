@@ -107,6 +107,11 @@ def test_a_run_stops_when_a_number_no_longer_improves(
     assert ("reward has not improved for 10.0 minutes: stopping" in capsys.readouterr().out) == stopped
 
 
+def test_a_number_may_have_to_fall(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, limits = Clock(monkeypatch), Limits(load_config("demo", [*EARLY, "early_stop_mode=min"]))
+    assert follow(limits, Trainer(), [9.0, 8, 7, 6, 6, 6, 7, 7], clock, seconds=240) == 7
+
+
 def test_a_resumed_run_keeps_the_best_value(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     first = Limits(load_config("demo", EARLY))

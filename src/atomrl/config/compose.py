@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
+from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.sections import READ_BY, Config, TrainSection
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
@@ -45,9 +46,20 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
         UserError: unknown or contradictory keys, values of the wrong type, no such file, or a file that is not YAML; or
             an override of a key that the chosen objective does not read.
     """
-    config = from_yaml(_composed(name, overrides, folder))
+    _require_pairs(overrides)
+    overrides = renamed_overrides(overrides)
+    plain = _as_written(_composed(name, (), folder))
+    named = renamed(plain)
+    config = from_yaml(_composed(name, overrides, folder) if named == plain else _override(named, overrides))
     _require_read(config.train, overrides)
     return config
+
+
+def _override(tree: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """A tree with other values, as Hydra overrides it: that composes files."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "options.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(tree))), encoding="utf-8")
+        return _composed("options", overrides, Path(folder))
 
 
 def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
@@ -76,9 +88,7 @@ def with_overrides(options: T, overrides: Sequence[str]) -> T:
     """
     if not overrides:
         return options
-    with TemporaryDirectory() as folder:  # Hydra overrides what it has composed, and it composes files
-        (Path(folder) / "options.yaml").write_text(to_yaml(options), encoding="utf-8")
-        return type(options).read(_values(_composed("options", overrides, Path(folder))))
+    return type(options).read(_values(_override(options.model_dump(), overrides)))
 
 
 def read_config(path: Path) -> Config:
@@ -105,7 +115,7 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
     Raises:
         UserError: as `load_config`.
     """
-    tree = _values(composed)
+    tree = renamed(_values(composed))
     domain = tree.get("domain", MoleculeConfig().domain)
     if not isinstance(domain, str) or domain not in DOMAINS:
         raise UserError(f"domain={domain}: must be one of {', '.join(DOMAINS)}")
@@ -148,6 +158,12 @@ def _composed(name: str, overrides: Sequence[str], folder: Path | None) -> DictC
         raise UserError(f"configuration {name}: {first_line(error)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _no_yaml(f"configuration {name}", error) from error
+
+
+def _as_written(composed: DictConfig) -> dict[str, Any]:
+    """Values before overrides: what these are to give may be missing, and interpolations stay."""
+    tree = OmegaConf.to_container(composed, resolve=False, throw_on_missing=False)
+    return {str(key): value for key, value in tree.items()} if isinstance(tree, dict) else {}
 
 
 def _values(composed: DictConfig | ListConfig) -> dict[str, Any]:

@@ -192,6 +192,8 @@ class TrainSection(Options):
     """Of AdamW."""
     weight_decay: Weight = 1e-4
     """Of AdamW."""
+    epsilon: Rate = 1e-8
+    """Of AdamW, added to the denominator."""
     scheduler: Literal["constant", "cosine", "wsd"] = "cosine"
     """Shape of the learning rate's schedule."""
     warmup_steps: CountOrNone = 10
@@ -270,6 +272,8 @@ class WandbSection(Options):
     """Log there (needs `pip install 'atomrl[wandb]'`)."""
     project: str = "atomrl"
     """Name of the project."""
+    name: str | None = None
+    """Name of the run there; null: W&B makes one."""
 
 
 class LogSection(Options):
@@ -317,6 +321,8 @@ class Config(Options):
     """Whether more of it is better, or less."""
     early_stop_metric: str | None = None
     """Number that must improve; null: no early stop."""
+    early_stop_mode: Literal["max", "min"] = "max"
+    """Whether more of it is better, or less."""
     early_stop_minutes: Weight = 20.0
     """Stop when it has not for this long, minutes."""
     early_stop_delta: Weight = 0.001

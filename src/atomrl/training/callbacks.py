@@ -145,6 +145,7 @@ class Limits(Callback):
             return
         assert isinstance(pl_module, RLModule)
         value = logged(pl_module.line, "early_stop_metric", config.early_stop_metric)
+        value = value if config.early_stop_mode == "max" else -value
         if value > self.best + config.early_stop_delta:
             self.best, self.improved = value, now
         elif now - self.improved > config.early_stop_minutes * 60:

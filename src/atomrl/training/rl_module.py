@@ -214,7 +214,11 @@ class RLModule(lightning.LightningModule):
         config = self.config
         parameters = [p for p in self.policy.trainable().parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            parameters, lr=config.learning_rate, betas=(config.beta1, config.beta2), weight_decay=config.weight_decay
+            parameters,
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            eps=config.epsilon,
+            weight_decay=config.weight_decay,
         )
         factor = partial(
             lr_factor,

@@ -184,5 +184,5 @@ def _loggers(config: Config, folder: Path, first: int) -> list[Logger]:
     if config.wandb.enabled:
         from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415 - an extra
 
-        loggers.append(WandbLogger(project=config.wandb.project, save_dir=folder))
+        loggers.append(WandbLogger(name=config.wandb.name, project=config.wandb.project, save_dir=folder))
     return loggers

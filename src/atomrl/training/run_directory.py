@@ -25,7 +25,14 @@ REPRODUCER = "nonfinite_loss.pt"
 FREE = frozenset(
     {
         *("save_path", "resume", "threads", "device", "max_time_hours", "save_every", "needs", "wandb", "log"),
-        *("early_stop_metric", "early_stop_minutes", "early_stop_delta", "evaluation", "dataloader.epoches"),
+        *(
+            "early_stop_metric",
+            "early_stop_mode",
+            "early_stop_minutes",
+            "early_stop_delta",
+            "evaluation",
+            "dataloader.epoches",
+        ),
         *("reward.workers", "reward.batch_size"),
     }
 )

@@ -1,0 +1,160 @@
+"""The keys of the published configurations, and what they are called here.
+
+A YAML or an override may use them: they are renamed before anything is checked, so that messages and a run's
+config.yaml say the names of this package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from atomrl.util.errors import UserError
+
+SCHEDULER = "train.scheduler"
+
+ALIASES: Mapping[str, str] = {
+    "train.adv_clip_max": "train.clip_advantage_value",
+    "train.adam_beta1": "train.beta1",
+    "train.adam_beta2": "train.beta2",
+    "train.adam_weight_decay": "train.weight_decay",
+    "train.adam_epsilon": "train.epsilon",
+    "train.max_time_hours": "max_time_hours",
+    "train.early_stop_metric": "early_stop_metric",
+    "train.early_stop_mode": "early_stop_mode",
+    "train.early_stop_patience_minutes": "early_stop_minutes",
+    "train.early_stop_min_delta": "early_stop_delta",
+    f"{SCHEDULER}.name": SCHEDULER,
+    f"{SCHEDULER}.warmup_steps": "train.warmup_steps",
+    f"{SCHEDULER}.total_steps": "train.total_steps",
+    f"{SCHEDULER}.min_lr_ratio": "train.min_lr_ratio",
+    "reward.force_adv_weight": "train.force_adv_weight",
+    "reward.energy_adv_weight": "train.energy_adv_weight",
+    "wandb.wandb_project": "wandb.project",
+    "wandb.wandb_name": "wandb.name",
+}
+"""{published key: ours}."""
+
+UNSET_IF_NULL = frozenset({"train.early_stop_patience_minutes"})
+"""Published keys whose null means what leaving them out means here."""
+
+ONLY: Mapping[str, Any] = {
+    f"{SCHEDULER}.num_cycles": 0.5,
+    "filters.condition": False,
+    "dataloader.geom_data_file": None,
+}
+"""Published keys that only their published value suits; another one is refused."""
+
+IGNORED = ("name", "hydra")
+"""Published keys that say nothing about a run."""
+
+STABLE = f"{SCHEDULER}.stable_ratio"
+"""Share of a `wsd` schedule before the rate falls: `train.decay_fraction` is the rest. Nothing else reads it."""
+
+
+def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of a configuration with the names of this package.
+
+    Raises:
+        UserError: a key stands there under both names, with different values, or a value that nothing here can do.
+    """
+    if not any(key in IGNORED or _is_published(key) for key, _ in _leaves(tree)):
+        return dict(tree)
+    found: dict[str, Any] = {}
+    said: dict[str, str] = {}
+    for key, value in _leaves(tree):
+        if key.partition(".")[0] in IGNORED:
+            continue
+        if key in ONLY:
+            _require_published(key, value)
+            continue
+        if key == STABLE:
+            name, value = "train.decay_fraction", _decay(value)  # noqa: PLW2901 - the value under its new name
+        else:
+            name = ALIASES.get(key, key)
+        if value is None and key in UNSET_IF_NULL:
+            continue
+        if name in found and found[name] != value:
+            raise UserError(f"{said[name]} and {key} are one option, and have different values: give one")
+        found[name], said[name] = value, key
+    return _nested(found)
+
+
+def renamed_overrides(overrides: Sequence[str]) -> list[str]:
+    """Overrides with the names of this package, in their order.
+
+    Raises:
+        UserError: a value that nothing here can do.
+    """
+    found = []
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        bare = key.lstrip("+~")
+        prefix = key[: len(key) - len(bare)]
+        if bare.partition(".")[0] in IGNORED and equals:
+            continue
+        if bare in ONLY:
+            if value.lower() != str(ONLY[bare]).lower().replace("none", "null"):
+                raise UserError(f"{override}: {_only(bare)}")
+        elif bare == STABLE:
+            found.append(f"{prefix}train.decay_fraction={_decay(_number(override, value))}")
+        elif not (bare in UNSET_IF_NULL and value == "null"):
+            found.append(f"{prefix}{ALIASES.get(bare, bare)}{equals}{value}")
+    return found
+
+
+def _is_published(key: str) -> bool:
+    """Whether a key is none of this package's."""
+    return key in ALIASES or key in ONLY or key == STABLE or key.partition(".")[0] in IGNORED
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All values by their dotted key; a mapping that is itself a value, or empty, stays whole."""
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping) and value and (not prefix or _holds_published(key)):
+            yield from _leaves(value, f"{key}.")
+        else:
+            yield key, value
+
+
+def _holds_published(key: str) -> bool:
+    """Whether published keys lie below a key."""
+    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, STABLE))
+
+
+def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of dotted keys."""
+    tree: dict[str, Any] = {}
+    for key, value in leaves.items():
+        *sections, name = key.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[name] = value
+    return tree
+
+
+def _decay(stable: Any) -> float:
+    """`train.decay_fraction` of a published `stable_ratio`."""
+    if isinstance(stable, bool) or not isinstance(stable, int | float):
+        raise UserError(f"{STABLE}={stable}: must be a number between 0 and 1")
+    return round(1 - stable, 12)
+
+
+def _number(override: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UserError(f"{override}: must be a number between 0 and 1") from error
+
+
+def _require_published(key: str, value: Any) -> None:
+    if value != ONLY[key]:
+        raise UserError(f"{key}={value}: {_only(key)}")
+
+
+def _only(key: str) -> str:
+    """Why another value is refused."""
+    value = {None: "null", True: "true", False: "false"}.get(ONLY[key], ONLY[key])
+    return f"of this published key only {value} is known here; leave it out"

@@ -1,0 +1,140 @@
+"""Published configurations resolve: their keys are renamed, in a YAML and on the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from atomrl.config import load_config
+from atomrl.config.published import ALIASES, ONLY, STABLE
+from atomrl.util.errors import UserError
+
+PUBLISHED = """
+name: elign
+seed: 42
+dataloader: {sample_group_size: 4, each_prompt_sample: 6, micro_batch_size: 24, epoches: 200}
+filters: {condition: false, enable_filtering: true, enable_penalty: false, invalid_penalty_scale: 2.0}
+model: {time_step: 1000, share_initial_noise: true, skip_prefix: 600}
+train:
+  adv_clip_max: 4
+  max_grad_norm: 1
+  learning_rate: 4.0e-6
+  adam_beta1: 0.8
+  adam_beta2: 0.99
+  adam_weight_decay: 0.001
+  adam_epsilon: 0.0000001
+  clip_range: 2.0e-3
+  kl_penalty_weight: 0.08
+  train_micro_batch_size: 8
+  gradient_accumulation_steps: 1
+  force_alignment_enabled: true
+  force_alignment_weight: 0.5
+  scheduler: {name: wsd, warmup_steps: 10, total_steps: 150, min_lr_ratio: 0.05, num_cycles: 0.5, stable_ratio: 0.9}
+  max_time_hours: 6
+  early_stop_metric: validity_x_uniqueness
+  early_stop_mode: max
+  early_stop_patience_minutes: 25
+  early_stop_min_delta: 0.002
+reward:
+  type: xtb
+  use_energy: true
+  force_adv_weight: 1.0
+  energy_adv_weight: 0.05
+  shaping:
+    enabled: true
+    mlff_batch_size: 8
+    terminal_weight: 5
+    scheduler:
+      {mode: adaptive, skip_prefix: 600, adaptive: {coarse_stride: 10, fine_stride: 2, threshold_fraction: 0.25}}
+wandb: {enabled: false, wandb_project: mine, wandb_name: a run}
+hydra: {job: {chdir: false}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "published.yaml").write_text(PUBLISHED)
+    (tmp_path / "child.yaml").write_text(
+        "defaults: [published, _self_]\ntrain: {adv_clip_max: 2, scheduler: {name: cosine}}\n"
+    )
+    return tmp_path
+
+
+def test_a_published_file_means_what_it_says(folder: Path) -> None:
+    config = load_config("published", [], folder)
+    train = config.train
+    assert (train.clip_advantage_value, train.beta1, train.beta2, train.weight_decay) == (4, 0.8, 0.99, 0.001)
+    assert (train.epsilon, train.train_micro_batch_size, train.gradient_accumulation_steps) == (1e-7, 8, 1)
+    assert (train.scheduler, train.warmup_steps, train.total_steps, train.min_lr_ratio) == ("wsd", 10, 150, 0.05)
+    assert train.decay_fraction == pytest.approx(0.1)
+    assert (config.max_time_hours, config.early_stop_metric, config.early_stop_mode) == (
+        6,
+        "validity_x_uniqueness",
+        "max",
+    )
+    assert (config.early_stop_minutes, config.early_stop_delta) == (25, 0.002)
+    assert (config.wandb.project, config.wandb.name) == ("mine", "a run")
+    assert config.channel_weights == {"force": 1.0, "energy": 0.05}
+    assert config.reward.shaping.scheduler.adaptive.coarse_stride == 10
+    assert config.filters.invalid_penalty_scale == 2
+
+
+def test_overrides_may_use_either_name(folder: Path) -> None:
+    words = [
+        "train.adv_clip_max=3",
+        "train.beta1=0.7",
+        "train.scheduler.name=constant",
+        "train.scheduler.stable_ratio=0.7",
+    ]
+    train = load_config("child", words, folder).train
+    assert (train.clip_advantage_value, train.beta1, train.scheduler) == (3, 0.7, "constant")
+    assert train.decay_fraction == pytest.approx(0.3)
+    assert train.warmup_steps == 10  # the file's, whose mapping the override does not replace
+    ours = load_config("fed_grpo_config", ["train.scheduler.name=wsd", "train.adam_beta2=0.9", "name=x"])
+    assert (ours.train.scheduler, ours.train.beta2, ours.train.warmup_steps) == ("wsd", 0.9, 10)
+    assert load_config("fed_grpo_config", ["train.early_stop_patience_minutes=null"]).early_stop_minutes == 20
+
+
+def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
+    train = load_config("child", [], folder).train
+    assert (train.clip_advantage_value, train.scheduler, train.warmup_steps) == (2, "cosine", 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        (
+            "train: {adv_clip_max: 2, clip_advantage_value: 3}",
+            [],
+            "are one option, and have different values: give one",
+        ),
+        ("filters: {condition: true}", [], "filters.condition=True: of this published key only false is known here"),
+        ("", ["train.scheduler.num_cycles=2"], "train.scheduler.num_cycles=2: of this published key only 0.5 is known"),
+        ("train: {scheduler: {stable_ratio: long}}", [], "train.scheduler.stable_ratio=long: must be a number"),
+        ("", ["train.scheduler.stable_ratio=x"], "must be a number between 0 and 1"),
+        ("train: {scheduler: {nmae: wsd}}", [], "nmae"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(text or "seed: 1")
+    with pytest.raises(UserError) as refused:
+        load_config("mine", overrides, tmp_path)
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_what_an_override_gives_may_be_missing_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(
+        "seed: ???\ntrain: {adv_clip_max: 2, learning_rate: '${train.clip_range}', clip_range: 0.01}"
+    )
+    config = load_config("mine", ["seed=4"], tmp_path)
+    assert (config.seed, config.train.learning_rate, config.train.clip_advantage_value) == (4, 0.01, 2)
+
+
+def test_the_page_lists_every_name() -> None:
+    """docs/molecules.md, in its table of published names."""
+    page = (Path(__file__).parents[2] / "docs" / "molecules.md").read_text()
+    table = page.partition("### Published names\n")[2].partition("\n## ")[0]
+    for published, ours in ALIASES.items():
+        assert f"| `{published}` | `{ours}` |" in table, published
+    for key in (*ONLY, STABLE):
+        assert f"`{key}`" in table
