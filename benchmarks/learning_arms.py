@@ -91,11 +91,12 @@ class Comparison:
         return replace(few, best_of=(1, 2), steered=(2,)) if self.best_of else few
 
 
-def _as_nft(section: str) -> tuple[str, ...]:
-    """What the demo says under `train.nft` for all forward-process objectives, said to another one."""
-    options = load_config("demo").train.nft
+def _by(objective: str, config: str) -> tuple[str, ...]:
+    """Overrides of a YAML by DiffusionNFT for another forward-process objective, as similar as can be."""
+    options = load_config(config).train.nft
     names = ("times", "max_time", "clip_advantage", "residual_limit", "reference_weight")
-    return tuple(f"train.{section}.{name}={getattr(options, name)}" for name in names)
+    same = tuple(f"train.{objective}.{name}={getattr(options, name)}" for name in names)
+    return (f"train.objective={objective}", *same, *(("train.awm.clip_range=0.05",) if objective == "awm" else ()))
 
 
 NFT = Arm("DiffusionNFT", "demo")
@@ -103,8 +104,8 @@ MOLECULES = Comparison(
     about="The demo's prompts and reward; share of stable molecules of an iteration's 128.",
     arms=(
         NFT,
-        Arm("AWM", "demo", ("train.objective=awm", *_as_nft("awm"), "train.awm.clip_range=0.05")),
-        Arm("rejection fine-tuning", "demo", ("train.objective=rejection", *_as_nft("rejection"))),
+        Arm("AWM", "demo", _by("awm", "demo")),
+        Arm("rejection fine-tuning", "demo", _by("rejection", "demo")),
         Arm("policy gradient", "demo_fed_grpo"),
     ),
     measure="stability",
@@ -151,4 +152,27 @@ ABLATION = replace(
 
 SEEDS = replace(ABLATION, about="The first third of the demo: does every seed rise, and hold?", arms=(NFT,))
 
-COMPARISONS = {"molecules": MOLECULES, "ablation": ABLATION, "seeds": SEEDS}
+RL_DNG, RL_DNG_NFT = "experiment/prototypes/rl_dng", "experiment/prototypes/rl_dng_nft"
+CRYSTALS = Comparison(
+    about="Prompts of `prototypes/rl_dng_nft`; share of an iteration's 320 that are metastable, novel and unique "
+    "among these. All are paid by that experiment's reward, but the policy gradient by that of `rl_dng`.",
+    arms=(
+        Arm("DiffusionNFT", RL_DNG_NFT),
+        Arm("AWM", RL_DNG_NFT, _by("awm", RL_DNG_NFT)),
+        Arm("rejection fine-tuning", RL_DNG_NFT, _by("rejection", RL_DNG_NFT)),
+        Arm("policy gradient", RL_DNG),
+    ),
+    measure="msun",
+    title="mSUN",
+    unit=", %",
+    scale=100,
+    better="higher",
+    iterations=32,
+    groups=20,
+    each=16,
+    best_of=(1, 2, 4, 8, 16),
+    common=("train.total_steps=44",),
+)
+"""10,240 scorings each."""
+
+COMPARISONS = {"molecules": MOLECULES, "crystals": CRYSTALS, "ablation": ABLATION, "seeds": SEEDS}

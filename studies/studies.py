@@ -120,6 +120,7 @@ STUDIES = {
             beside="crystals",
         ),
         Study("crystals_demo", "experiment/prototypes/rl_dng", CRYSTALS),
+        Study("crystals_nft", "experiment/prototypes/rl_dng_nft", CRYSTALS),
     )
 }
 
