@@ -82,7 +82,7 @@ UNREAD = [
 @pytest.mark.parametrize(("words", "message"), UNREAD)
 def test_an_override_that_the_objective_does_not_read_is_refused(words, message):
     with pytest.raises(UserError) as refused:
-        load_config("fed_grpo_config", words.split())
+        load_config("fed_grpo_config", ["reward.shaping.enabled=false", *words.split()])
     assert message in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
 

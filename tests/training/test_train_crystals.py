@@ -206,6 +206,7 @@ def test_a_shared_prefix_and_shaped_rewards_train_every_domain(tmp_path, domain)
     place = tmp_path / "backbone"
     shared = ["model.time_step=6", "model.share_initial_noise=true", "model.skip_prefix=2"]
     shaped = ["reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=2", "train.objective=fed_grpo"]
+    shaped += ["reward.shaping.scheduler.mode=uniform"]
     if domain == "molecules":
         options = ["--config-name=fed_grpo_config", *small_backbone.TINY]
         options += [f"model.backbone={small_backbone.write(place)}"]

@@ -42,7 +42,7 @@ class OnTheWay:
         chosen = options.scheduler.model_dump()
         schedule = RewardScheduler(**{**chosen.pop("adaptive"), **chosen}).schedule(steps)
         scored = schedule.before_end(steps)
-        if alignment is None:
+        if alignment is None or not scored:  # the schedule itself says so where it skips all
             return cls(scored)
         pairs = zip(schedule.indices, schedule.fine, strict=True)
         aligned = tuple(place for place, fine in pairs if fine and place < steps)
