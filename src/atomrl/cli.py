@@ -146,6 +146,12 @@ def _add_makers(commands: Any) -> None:
     )
     pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
 
+    imported = commands.add_parser("import", help="make a backbone of published weights")
+    imported.add_argument("what", choices=["edm"], help="molecules: args.pickle and generative_model_ema.npy of EDM")
+    imported.add_argument("folder", type=Path, help="where these two files are")
+    imported.add_argument("--sizes", type=Path, help="JSON, {atoms: count} of the training set; QM9's if not given")
+    imported.add_argument("--output", type=Path, required=True, help="folder for the backbone")
+
     data = commands.add_parser("data", help="make a data set")
     data.add_argument("what", choices=["prototypes"], help="the crystal set")
     data.add_argument("rest", nargs=argparse.REMAINDER, help="build, finish, check or hull, with their options")
@@ -223,6 +229,17 @@ def _pretrain(options: argparse.Namespace) -> None:
     {"vae": pretrain_vae, "ldm": pretrain_ldm}[options.what](options.overrides)
 
 
+def _import(options: argparse.Namespace) -> None:
+    from atomrl.checkpoints.published_edm import import_edm  # noqa: PLC0415
+    from atomrl.util.files import require_writable  # noqa: PLC0415
+
+    if (options.output / "model.json").exists():
+        raise UserError(f"--output {options.output} holds a model: give another folder, or remove that one")
+    require_writable(options.output, f"--output {options.output}")
+    made = import_edm(options.folder, options.output, options.sizes)
+    print(f"backbone of {', '.join(made.elements)}, {made.hidden} features, {made.layers} layers -> {options.output}")
+
+
 def _data(options: argparse.Namespace) -> None:
     try:
         builder = import_module(BUILDER)
@@ -259,6 +276,7 @@ _COMMANDS = {
     "sample": _sample,
     "evaluate": _evaluate,
     "pretrain": _pretrain,
+    "import": _import,
     "data": _data,
     "check-reward": _check_reward,
     "check-force-field": _check_force_field,
