@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from atomrl.config.sections import Config, EvaluationSection, ModelSection, RewardSection, named_code
+from atomrl.config.outputs import EvaluationSection
+from atomrl.config.sections import Config, ModelSection, RewardSection, named_code
 from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Seconds, contradiction
 
 

@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.config.outputs import EvaluationSection, LogSection
 from atomrl.config.sections import (
     TARGET,
     Config,
     DataloaderSection,
-    EvaluationSection,
-    LogSection,
     RewardSection,
     TrainSection,
     named_code,

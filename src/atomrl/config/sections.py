@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.config.outputs import EvaluationSection, LogSection, WandbSection
 from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
 from atomrl.util.option_words import Says
@@ -17,6 +18,7 @@ from atomrl.util.options import (
     Options,
     Positive,
     Rate,
+    Seed,
     Threads,
     Weight,
     Whole,
@@ -66,10 +68,6 @@ def named_code(key: str, value: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(value.get(TARGET), str):
         raise contradiction(f"{{at}}{key}: a mapping needs {TARGET}, a dotted path or path/to/file.py:name")
     return value
-
-
-Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**64), Says("must be a whole number of 64 bits")]
-"""What torch takes."""
 
 
 class ModelSection(Options):
@@ -263,37 +261,6 @@ class RewardSection(Options):
     def code(self) -> list[Any]:
         """The mappings that name code."""
         return []
-
-
-class WandbSection(Options):
-    """Weights & Biases."""
-
-    enabled: bool = False
-    """Log there (needs `pip install 'atomrl[wandb]'`)."""
-    project: str = "atomrl"
-    """Name of the project."""
-    name: str | None = None
-    """Name of the run there; null: W&B makes one."""
-
-
-class LogSection(Options):
-    """Where metrics go beside metrics.jsonl."""
-
-    tensorboard: bool = True
-    """Write TensorBoard events."""
-    csv: bool = False
-    """Write metrics.csv."""
-
-
-class EvaluationSection(Options):
-    """The before/after table that a run ends with."""
-
-    samples: CountOrNone = 0
-    """Fresh samples per side; 0: no evaluation."""
-    time_step: Count | None = None
-    """T of the evaluation's walk; null takes model.time_step."""
-    seed: Seed = 1_000_003
-    """Of the evaluation's prompts and noise, the same for both sides."""
 
 
 class Config(Options):

@@ -63,6 +63,8 @@ Seconds = Annotated[Number, Field(gt=0.0, le=86_400.0)]
 """That one score may take: at most a day."""
 Rate = Annotated[Number, Field(gt=0.0, le=1.0)]
 """Of learning: AdamW moves each weight by about as much in a step."""
+Seed = Annotated[Whole, Field(ge=-(2**63), lt=2**64), Says("must be a whole number of 64 bits")]
+"""What torch takes."""
 Threads = Annotated[Whole, Field(ge=1, le=1024)]
 """Of torch, which dies where the system gives it fewer than it wants."""
 
