@@ -66,7 +66,7 @@ def test_settings_agree_with_the_configuration_that_is_trained(study):
     )
     assert (settings.backbone, settings.device) == (config.model.backbone, config.device)
     assert settings.samples == config.evaluation.samples
-    assert settings.time_step == config.model.time_step
+    assert settings.time_step == (config.evaluation.time_step or config.model.time_step)
 
 
 def test_molecules_trains_three_seeds_and_draws_the_controls_once():
