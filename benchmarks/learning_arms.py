@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from atomrl.config import load_config
 from studies.studies import EXPERIMENTS
 
+DIFFUSION_NFT = "DiffusionNFT"
+
 WINDOW = 5
 """Iterations of the running mean by which arms are compared."""
 
@@ -99,15 +101,20 @@ def _by(objective: str, config: str) -> tuple[str, ...]:
     return (f"train.objective={objective}", *same, *(("train.awm.clip_range=0.05",) if objective == "awm" else ()))
 
 
-NFT = Arm("DiffusionNFT", "demo")
+def _objectives(nft: str, policy_gradient: str) -> tuple[Arm, ...]:
+    """The forward-process objectives of a YAML by DiffusionNFT, and another YAML by the policy gradient."""
+    return (
+        Arm(DIFFUSION_NFT, nft),
+        Arm("AWM", nft, _by("awm", nft)),
+        Arm("rejection fine-tuning", nft, _by("rejection", nft)),
+        Arm("policy gradient", policy_gradient),
+    )
+
+
+NFT = Arm(DIFFUSION_NFT, "demo")
 MOLECULES = Comparison(
     about="The demo's prompts and reward; share of stable molecules of an iteration's 128.",
-    arms=(
-        NFT,
-        Arm("AWM", "demo", _by("awm", "demo")),
-        Arm("rejection fine-tuning", "demo", _by("rejection", "demo")),
-        Arm("policy gradient", "demo_fed_grpo"),
-    ),
+    arms=_objectives("demo", "demo_fed_grpo"),
     measure="stability",
     title="stable molecules",
     unit=", %",
@@ -152,16 +159,10 @@ ABLATION = replace(
 
 SEEDS = replace(ABLATION, about="The first third of the demo: does every seed rise, and hold?", arms=(NFT,))
 
-RL_DNG, RL_DNG_NFT = "experiment/prototypes/rl_dng", "experiment/prototypes/rl_dng_nft"
 CRYSTALS = Comparison(
     about="Prompts of `prototypes/rl_dng_nft`; share of an iteration's 320 that are metastable, novel and unique "
     "among these. All are paid by that experiment's reward, but the policy gradient by that of `rl_dng`.",
-    arms=(
-        Arm("DiffusionNFT", RL_DNG_NFT),
-        Arm("AWM", RL_DNG_NFT, _by("awm", RL_DNG_NFT)),
-        Arm("rejection fine-tuning", RL_DNG_NFT, _by("rejection", RL_DNG_NFT)),
-        Arm("policy gradient", RL_DNG),
-    ),
+    arms=_objectives("experiment/prototypes/rl_dng_nft", "experiment/prototypes/rl_dng"),
     measure="msun",
     title="mSUN",
     unit=", %",

@@ -7,7 +7,6 @@ weights are a file of torch.save, read as tensors alone. Parameter names are the
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ from atomrl.checkpoints.folder import config_from, fill, require_tensors, sizes_
 from atomrl.checkpoints.stored import read_stored, read_torch
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.util.errors import UserError, first_line
+from atomrl.util.plain_pickle import read_plain
 
 ARGUMENTS, WEIGHTS = "args.pickle", "generative_model_ema.npy"
 
@@ -58,14 +58,8 @@ REPEATED = "model."
 """Prefix under which a published state dict may hold everything once more."""
 
 
-class ArgumentsReader(pickle.Unpickler):
-    """Reads an `argparse.Namespace` of plain values; refuses anything else that would import or call something."""
-
-    def find_class(self, module: str, name: str) -> type[SimpleNamespace]:
-        """The class that stands in for the one that is known."""
-        if (module, name) != ("argparse", "Namespace"):
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return SimpleNamespace
+NAMESPACE = {("argparse", "Namespace"): SimpleNamespace}
+"""The one class that the settings may be of, and what stands in for it."""
 
 
 def import_edm(folder: Path, output: Path, sizes: Path | None = None) -> EDMConfig:
@@ -95,16 +89,8 @@ def read_arguments(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, or holds something else; nothing of it has run.
     """
-    try:
-        with path.open("rb") as file:
-            held = ArgumentsReader(file).load()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except (pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{path} is no pickled argparse.Namespace of plain values ({first_line(error)}); it was not loaded, since "
-            "that could run code from it"
-        ) from error
+    remedy = "; it was not loaded, since that could run code from it"
+    held = read_plain(path, "pickled argparse.Namespace of plain values", remedy, NAMESPACE)
     if not isinstance(held, SimpleNamespace):
         raise UserError(f"{path} holds {type(held).__name__}, not the settings of a training (argparse.Namespace)")
     return dict(vars(held))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
-from io import BytesIO
 from pathlib import Path
-from typing import Any, Never
 
 from rdkit import rdBase
 
 from atomrl.chemistry.rdkit import PROTOCOL
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.util.errors import UserError, first_line
+from atomrl.util.plain_pickle import read_plain
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
 
@@ -19,14 +17,6 @@ TASK = "atomrl.chemistry.rdkit_task:rename"
 PICKLES = (".pickle", ".pkl")
 SHOWN = 3
 """Unreadable lines that a message names."""
-
-
-class PlainUnpickler(pickle.Unpickler):
-    """Reads lists, sets, dictionaries, texts and numbers; nothing that would import or call anything."""
-
-    def find_class(self, module: str, name: str) -> Never:
-        """Refuse."""
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def read_known(path: Path | None, workers: Workers | int | None = None, timeout: float = 10.0) -> TrainingSmiles:
@@ -73,12 +63,7 @@ def _from_text(path: Path) -> list[str]:
 
 def _from_pickle(path: Path) -> list[str]:
     """A list, tuple, set or dictionary's keys of texts; None among them, for an invalid molecule, is left out."""
-    try:
-        held: Any = PlainUnpickler(BytesIO(path.read_bytes())).load()
-    except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no pickle of plain SMILES ({first_line(error)}): give a file with one SMILES per line"
-        ) from error
+    held = read_plain(path, "pickle of plain SMILES", ": give a file with one SMILES per line")
     entries = list(held) if isinstance(held, list | tuple | set | frozenset | dict) else []
     if not entries or not all(entry is None or isinstance(entry, str) for entry in entries):
         raise UserError(f"{path} holds no list of SMILES: give a file with one SMILES per line")

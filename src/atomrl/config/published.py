@@ -94,7 +94,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         if bare.partition(".")[0] in IGNORED and equals:
             continue
         if bare in ONLY:
-            if value.lower() != str(ONLY[bare]).lower().replace("none", "null"):
+            if value.lower() != _written(ONLY[bare]):
                 raise UserError(f"{override}: {_only(bare)}")
         elif bare == STABLE:
             found.append(f"{prefix}train.decay_fraction={_decay(_number(override, value))}")
@@ -156,5 +156,9 @@ def _require_published(key: str, value: Any) -> None:
 
 def _only(key: str) -> str:
     """Why another value is refused."""
-    value = {None: "null", True: "true", False: "false"}.get(ONLY[key], ONLY[key])
-    return f"of this published key only {value} is known here; leave it out"
+    return f"of this published key only {_written(ONLY[key])} is known here; leave it out"
+
+
+def _written(value: Any) -> str:
+    """A value as a YAML and an override have it."""
+    return "null" if value is None else str(value).lower()

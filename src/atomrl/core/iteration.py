@@ -121,8 +121,9 @@ def compare(
 ) -> tuple[RewardTable, Advantages]:
     """The scores after all stages, and the advantages that the objective makes of them."""
     active = usable(trajectory, config.exploded_above)
-    estimates = trajectory.estimates
-    samples = SampleContext(trajectory.prompts, trajectory.structures, active, collective, estimates)
+    samples = SampleContext(
+        trajectory.prompts, trajectory.structures, active, collective, estimates=trajectory.estimates
+    )
     table = apply_stages(stages, scores.to(active.device), samples)
     advantages = objective.advantages(table, trajectory.group_ids, active, collective)
     return table, replace(advantages, fields=table.fields)
