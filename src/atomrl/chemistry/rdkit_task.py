@@ -7,6 +7,7 @@ largest fragment, with the hydrogens that the model placed written out. This mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from rdkit import Chem
@@ -54,8 +55,7 @@ def name(molecule: BondedMolecule) -> Named:
             raise Failure("valence") from error
         except Chem.MolSanitizeException as error:
             raise Failure("sanitize") from error
-        largest = max(fragments, key=lambda fragment: int(fragment.GetNumAtoms()))
-        return Named(Chem.MolToSmiles(largest), len(fragments))
+        return Named(_largest(fragments), len(fragments))
 
 
 def rename(smiles: str) -> str:
@@ -68,8 +68,12 @@ def rename(smiles: str) -> str:
         mol = Chem.MolFromSmiles(smiles)
         if mol is None or not mol.GetNumAtoms():
             raise Failure("smiles")
-        fragments = Chem.GetMolFrags(Chem.AddHs(mol), asMols=True)
-        return Chem.MolToSmiles(max(fragments, key=lambda fragment: int(fragment.GetNumAtoms())))
+        return _largest(Chem.GetMolFrags(Chem.AddHs(mol), asMols=True))
+
+
+def _largest(fragments: Sequence[Chem.Mol]) -> str:
+    """Canonical SMILES of the largest fragment."""
+    return str(Chem.MolToSmiles(max(fragments, key=lambda fragment: int(fragment.GetNumAtoms()))))
 
 
 def build(molecule: BondedMolecule) -> Chem.RWMol:

@@ -58,7 +58,7 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: a key stands there under both names, with different values, or a value that nothing here can do.
     """
-    if not any(key in IGNORED or _is_published(key) for key, _ in _leaves(tree)):
+    if not any(_is_published(key) for key, _ in _leaves(tree)):
         return dict(tree)
     found: dict[str, Any] = {}
     said: dict[str, str] = {}
