@@ -16,7 +16,8 @@ from torch import Tensor
 
 from atomrl.checkpoints.backbone import save_backbone
 from atomrl.checkpoints.folder import config_from, fill, require_tensors, sizes_of
-from atomrl.checkpoints.stored import read_stored, read_torch
+from atomrl.checkpoints.stored import read_stored
+from atomrl.checkpoints.torch_file import read_torch
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.plain_pickle import read_plain

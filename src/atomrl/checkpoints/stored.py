@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from atomrl.checkpoints.folder import read_folder, refuse_pointer, require_tensors
-from atomrl.util.errors import UserError, first_line
+from atomrl.checkpoints.folder import read_folder, require_tensors
+from atomrl.checkpoints.torch_file import read_torch
+from atomrl.util.errors import UserError
 
 SHIPPED = ("edm_qm9_small", "crystal_small")
-
-ARCHIVE = b"PK\x03\x04"
-"""What a file of torch.save begins with."""
 
 AVERAGED = "averaged.module."
 """Prefix in a run's checkpoint of the trained module's averaged weights, as torch's AveragedModel names them."""
@@ -76,33 +69,3 @@ def read_stored(where: str) -> Stored:
         raise UserError(f"{where} is damaged: its entry 'atomrl' is {card!r}, not the mapping that describes a model")
     require_tensors(weights, where)
     return Stored(card, weights, where, trained=True, entries=frozenset(checkpoint))
-
-
-def read_torch(path: Path) -> Any:
-    """Tensors and plain values of a file written by torch.save.
-
-    Raises:
-        UserError: not such a file, truncated, or it holds objects, whose loading would run code.
-    """
-    try:
-        refuse_pointer(path)
-        _require_whole_archive(path)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Detected pickle protocol")  # other errors say it better
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors and plain values; it was not loaded, since that could run code from it"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}): is it truncated? copy it again") from error
-
-
-def _require_whole_archive(path: Path) -> None:
-    """Raise UserError for a file that torch.save did not write, or that changed since: torch compares no checksums."""
-    with path.open("rb") as file:
-        if file.read(len(ARCHIVE)) != ARCHIVE:
-            raise UserError(f"{path} is no file of torch.save, which writes zip archives; it was not loaded")
-    with zipfile.ZipFile(path) as archive:
-        if damaged := archive.testzip():
-            raise UserError(f"{path} is damaged: {damaged} in it has another checksum than when written; copy it again")

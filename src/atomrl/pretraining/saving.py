@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from atomrl.checkpoints.folder import fill
-from atomrl.checkpoints.stored import read_torch
+from atomrl.checkpoints.torch_file import read_torch
 from atomrl.training.callbacks import save
 from atomrl.util.errors import UserError
 

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from atomrl.checkpoints.stored import read_torch
+from atomrl.checkpoints.torch_file import read_torch
 from atomrl.config import Config
 from atomrl.core.advantages import Advantages
 from atomrl.core.averaging import move_average

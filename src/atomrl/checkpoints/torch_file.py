@@ -1,0 +1,48 @@
+"""Files of torch.save, read as tensors and plain values: reading never runs code from a file."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atomrl.checkpoints.folder import refuse_pointer
+from atomrl.util.errors import UserError, first_line
+
+ARCHIVE = b"PK\x03\x04"
+"""What a file of torch.save begins with."""
+
+
+def read_torch(path: Path) -> Any:
+    """Tensors and plain values of a file written by torch.save.
+
+    Raises:
+        UserError: not such a file, truncated, or it holds objects, whose loading would run code.
+    """
+    try:
+        refuse_pointer(path)
+        _require_whole_archive(path)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected pickle protocol")  # other errors say it better
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and plain values; it was not loaded, since that could run code from it"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}): is it truncated? copy it again") from error
+
+
+def _require_whole_archive(path: Path) -> None:
+    """Raise UserError for a file that torch.save did not write, or that changed since: torch compares no checksums."""
+    with path.open("rb") as file:
+        if file.read(len(ARCHIVE)) != ARCHIVE:
+            raise UserError(f"{path} is no file of torch.save, which writes zip archives; it was not loaded")
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise UserError(f"{path} is damaged: {damaged} in it has another checksum than when written; copy it again")
