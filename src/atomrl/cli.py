@@ -149,7 +149,11 @@ def _add_makers(commands: Any) -> None:
     imported = commands.add_parser("import", help="make a backbone of published weights")
     imported.add_argument("what", choices=["edm"], help="molecules: args.pickle and generative_model_ema.npy of EDM")
     imported.add_argument("folder", type=Path, help="where these two files are")
-    imported.add_argument("--sizes", type=Path, help="JSON, {atoms: count} of the training set; QM9's if not given")
+    imported.add_argument(
+        "--sizes",
+        type=Path,
+        help="JSON, {atoms: count} of the training set; if not given, as published for QM9 or GEOM-Drugs",
+    )
     imported.add_argument("--output", type=Path, required=True, help="folder for the backbone")
 
     data = commands.add_parser("data", help="make a data set")
@@ -230,13 +234,13 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from atomrl.checkpoints.published_edm import import_edm  # noqa: PLC0415
+    from atomrl.checkpoints.backbone import import_edm  # noqa: PLC0415
     from atomrl.util.files import require_writable  # noqa: PLC0415
 
     if (options.output / "model.json").exists():
         raise UserError(f"--output {options.output} holds a model: give another folder, or remove that one")
     require_writable(options.output, f"--output {options.output}")
-    made = import_edm(options.folder, options.output, options.sizes)
+    made = import_edm(options.folder, options.output, options.sizes).network.config
     print(f"backbone of {', '.join(made.elements)}, {made.hidden} features, {made.layers} layers -> {options.output}")
 
 

@@ -1,62 +1,19 @@
 """Published EDM folders: the imported network gives the golden answers, and nothing in a file runs."""
 
-import argparse
 import json
-import pickle
+from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import golden
 import pytest
 import torch
+from published_files import published
 
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.cli import main
-
-SETTINGS: dict[str, Any] = {
-    "model": "egnn_dynamics",
-    "probabilistic_model": "diffusion",
-    "diffusion_noise_schedule": "polynomial_2",
-    "condition_time": True,
-    "remove_h": False,
-    "attention": True,
-    "tanh": True,
-    "norm_constant": 1,
-    "diffusion_steps": 1000,
-    "diffusion_noise_precision": 1e-5,
-    "exp_name": "something else that is in there",
-    "lr": 1e-4,
-}
-DATASETS = {"edm_qm9": "qm9", "edm_geom": "geom", "edm_alpha": "qm9_second_half", "edm_sin_mean": "qm9"}
-
-
-def published(
-    folder: Path, case: golden.GoldenEDM, name: str, protocol: int = 4, repeated: bool = False, **other: Any
-) -> Path:
-    """A folder as it is published, of a golden network."""
-    config = case.network.config
-    settings = {
-        **SETTINGS,
-        "dataset": DATASETS[name],
-        "nf": config.hidden,
-        "n_layers": config.layers,
-        "inv_sublayers": config.inv_sublayers,
-        "sin_embedding": config.sin_embedding,
-        "include_charges": config.include_charges,
-        "context_node_nf": config.context_features,
-        "conditioning": ["alpha"] if config.context_features else [],
-        "normalize_factors": list(config.normalize_factors),
-        "normalization_factor": int(config.normalization_factor),
-        **({} if config.aggregation == "sum" else {"aggregation_method": config.aggregation}),
-        **other,
-    }
-    folder.mkdir()
-    kept = {key: value for key, value in settings.items() if value is not ...}
-    (folder / "args.pickle").write_bytes(pickle.dumps(argparse.Namespace(**kept), protocol=protocol))
-    state = case.network.state_dict()
-    both = {**state, **{f"model.{key}": value for key, value in state.items()}}
-    torch.save(both if repeated else state, folder / "generative_model_ema.npy")
-    return folder
+from atomrl.config import load_config
 
 
 @pytest.mark.parametrize("name", golden.EDM_CASES)
@@ -65,18 +22,51 @@ def test_an_imported_network_gives_the_golden_answers(name: str, protocol: int, 
     case = golden.load_edm(name)
     folder = published(tmp_path / "published", case, name, protocol, repeated)
     words = ["import", "edm", str(folder), "--output", str(tmp_path / "out")]
-    if name == "edm_geom":
+    if name == "edm_geom" and repeated:
         (tmp_path / "sizes.json").write_text('{"44": 3, "46": 2}')
         words += ["--sizes", str(tmp_path / "sizes.json")]
     main(words)
     backbone = load_backbone(str(tmp_path / "out"))
     assert backbone.network.config == case.network.config
-    assert backbone.sizes == ({44: 3, 46: 2} if name == "edm_geom" else load_backbone("edm_qm9_small").sizes)
+    assert backbone.sizes == ({44: 3, 46: 2} if "--sizes" in words else published_sizes(name))
+    assert load_backbone(str(folder)).sizes == published_sizes(name)
     steps, s = golden.WALKS[1]
     time = torch.full((len(case.mask),), (s + 1) / steps)
     with torch.no_grad():
         found = backbone.network(case.expected["z_t"], time, case.mask, case.context)
     assert golden.error(found, case.expected[f"T{steps}_s{s}_eps"]) < case.tolerance
+
+
+def published_sizes(name: str) -> Mapping[int, int]:
+    """GEOM-Drugs' 6,922,516 conformers, which have 322,877,623 atoms as published; or QM9's."""
+    if name != "edm_geom":
+        return load_backbone("edm_qm9_small").sizes
+    path = resources.files("atomrl") / "assets" / "geom_drugs_sizes.json"
+    sizes = {int(atoms): count for atoms, count in json.loads(path.read_text()).items()}
+    assert (sum(sizes.values()), sum(atoms * count for atoms, count in sizes.items())) == (6_922_516, 322_877_623)
+    return sizes
+
+
+def test_a_published_folder_is_a_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    case = golden.load_edm("edm_qm9")
+    published(tmp_path / "edm", case, "edm_qm9")
+    main(["sample", "--backbone", "edm", "--num-molecules", "2", "--time-step", "2", "--output", "two.extxyz"])
+    assert (tmp_path / "two.extxyz").read_text().count("Lattice") == 0
+    files = ["model.config=./edm/args.pickle", "model.model_path=./edm/generative_model_ema.npy"]
+    config = load_config("fed_grpo_config", files)
+    assert config.model.backbone == "edm"
+    loaded = load_backbone(config.model.backbone).network
+    for name, tensor in case.network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_a_conditional_model_says_that_it_needs_a_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published(tmp_path / "edm", golden.load_edm("edm_alpha"), "edm_alpha")
+    refused(["sample", "--backbone", "edm"], "edm is a conditional model (alpha)", capsys)
 
 
 class Harmful:
@@ -126,7 +116,6 @@ def test_files_that_are_none(
     words = ["import", "edm", "published", "--output", "out"]
     refused(words, "cannot read published/args.pickle: No such file", capsys)
     folder = published(tmp_path / "published", golden.load_edm("edm_geom"), "edm_geom")
-    refused(words, "a model of geom needs the sizes of its molecules", capsys)
     (tmp_path / "sizes.json").write_text("[1, 2]")
     refused([*words, "--sizes", "sizes.json"], "is not a mapping of atoms to counts", capsys)
     weights = folder / "generative_model_ema.npy"

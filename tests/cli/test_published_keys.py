@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from atomrl.config import load_config
-from atomrl.config.published import ALIASES, ONLY, STABLE
+from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE
 from atomrl.util.errors import UserError
 
 PUBLISHED = """
@@ -94,6 +94,16 @@ def test_overrides_may_use_either_name(folder: Path) -> None:
     assert load_config("fed_grpo_config", ["train.early_stop_patience_minutes=null"]).early_stop_minutes == 20
 
 
+def test_published_files_are_a_backbone(tmp_path: Path) -> None:
+    files = "config: ./edm/args.pickle, model_path: ./edm/generative_model_ema.npy"
+    (tmp_path / "mine.yaml").write_text(f"checkpoint_path: null\nmodel: {{{files}}}")
+    assert load_config("mine", [], tmp_path).model.backbone == "edm"
+    assert load_config("mine", ["checkpoint_path=runs/a.pth"], tmp_path).model.backbone == "runs/a.pth"
+    assert load_config("mine", ["model.config=other/args.pickle"], tmp_path).model.backbone == "other"
+    (tmp_path / "mine.yaml").write_text(f"checkpoint_path: here/b.pth\nmodel: {{{files}}}")
+    assert load_config("mine", [], tmp_path).model.backbone == "here/b.pth"
+
+
 def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
     train = load_config("child", [], folder).train
     assert (train.clip_advantage_value, train.scheduler, train.warmup_steps) == (2, "cosine", 10)
@@ -112,6 +122,22 @@ def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
         ("train: {scheduler: {stable_ratio: long}}", [], "train.scheduler.stable_ratio=long: must be a number"),
         ("", ["train.scheduler.stable_ratio=x"], "must be a number between 0 and 1"),
         ("train: {scheduler: {nmae: wsd}}", [], "nmae"),
+        (
+            "model: {config: edm/settings.pickle}",
+            [],
+            "model.config=edm/settings.pickle: must be the path of args.pickle",
+        ),
+        (
+            "model: {config: a/args.pickle, model_path: b/generative_model_ema.npy}",
+            [],
+            "model.config and model.model_path are one option, and have different values",
+        ),
+        (
+            "",
+            ["model.config=a/args.pickle", "model.model_path=b/generative_model_ema.npy"],
+            "model.config and model.model_path lie in one folder, and are given in a and b",
+        ),
+        ("checkpoint_path: 3", [], "checkpoint_path=3: must be the path of a checkpoint"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
@@ -136,5 +162,5 @@ def test_the_page_lists_every_name() -> None:
     table = page.partition("### Published names\n")[2].partition("\n## ")[0]
     for published, ours in ALIASES.items():
         assert f"| `{published}` | `{ours}` |" in table, published
-    for key in (*ONLY, STABLE):
+    for key in (*ONLY, *FILES, CHECKPOINT, STABLE):
         assert f"`{key}`" in table

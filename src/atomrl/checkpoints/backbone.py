@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.published_edm import read_published
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
@@ -71,3 +72,20 @@ def save_backbone(folder: Path, network: EDMNetwork, sizes: Mapping[int, int], c
     """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights."""
     entries = {"backbone": network.config.model_dump(), "sizes": sizes_entry(sizes), **card}
     write_folder(folder, network.state_dict(), entries)
+
+
+def import_edm(folder: Path, output: Path, sizes: Path | None = None) -> Backbone:
+    """Write a backbone folder out of a published one; arguments and errors as `published_edm.read_published`.
+
+    Args:
+        folder: with the published files.
+        output: for model.safetensors and model.json.
+        sizes: JSON, {atoms: count} of the training set.
+
+    Raises:
+        UserError: as `read_published`, or its tensors do not fit the network that its settings describe.
+    """
+    card, weights = read_published(folder, sizes)
+    made = backbone_of(Stored(card, weights, str(folder), trained=False))
+    save_backbone(output, made.network, made.sizes, {name: card[name] for name in ("origin", "conditioning")})
+    return made

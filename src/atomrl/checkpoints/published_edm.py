@@ -1,4 +1,4 @@
-"""Published EDM weights, `args.pickle` and `generative_model_ema.npy`, as a backbone folder of this package.
+"""Published EDM weights, `args.pickle` and `generative_model_ema.npy`, read as a backbone of this package.
 
 The settings are a pickled `argparse.Namespace`: a reader that knows this one class, and calls nothing, reads it. The
 weights are a file of torch.save, read as tensors alone. Parameter names are the same here.
@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor
 
-from atomrl.checkpoints.backbone import save_backbone
-from atomrl.checkpoints.folder import config_from, fill, require_tensors, sizes_of
-from atomrl.checkpoints.stored import read_stored
+from atomrl.checkpoints.folder import CARD, config_from, read_folder, require_tensors, sizes_entry, sizes_of
 from atomrl.checkpoints.torch_file import read_torch
-from atomrl.networks.edm import EDMConfig, EDMNetwork
+from atomrl.networks.edm import EDMConfig
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.plain_pickle import read_plain
 
@@ -63,25 +62,27 @@ NAMESPACE = {("argparse", "Namespace"): SimpleNamespace}
 """The one class that the settings may be of, and what stands in for it."""
 
 
-def import_edm(folder: Path, output: Path, sizes: Path | None = None) -> EDMConfig:
-    """Write a backbone folder out of a published one.
+def is_published(folder: Path) -> bool:
+    """Whether a folder holds the settings of a published model, and no backbone of this package."""
+    return (folder / ARGUMENTS).is_file() and not (folder / CARD).is_file()
+
+
+def read_published(folder: Path, sizes: Path | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Card and weights of a published folder, as `folder.read_folder` gives those of a backbone.
 
     Args:
         folder: with args.pickle and generative_model_ema.npy.
-        output: for model.safetensors and model.json.
-        sizes: JSON, {atoms: count} of the training set; None: QM9's, for a model of QM9.
+        sizes: JSON, {atoms: count} of the training set; None: as published with QM9 and GEOM-Drugs.
 
     Raises:
         UserError: a file is missing or damaged, asks for code, describes another kind of model, or lacks a setting.
     """
     settings = read_arguments(folder / ARGUMENTS)
     config = published_config(settings, str(folder / ARGUMENTS))
-    network = EDMNetwork(config)
-    fill(network, published_weights(folder / WEIGHTS), str(folder / WEIGHTS))
-    histogram = _sizes(sizes, settings["dataset"])
-    about = {"origin": f"imported from {folder.name}", "conditioning": list(settings["conditioning"])}
-    save_backbone(output, network, histogram, about)
-    return config
+    weights = published_weights(folder / WEIGHTS)
+    histogram = _published_sizes(settings["dataset"]) if sizes is None else _sizes_in(sizes)
+    card = {"backbone": config.model_dump(), "sizes": sizes_entry(histogram), "origin": f"published as {folder.name}"}
+    return {**card, "conditioning": list(settings["conditioning"])}, weights
 
 
 def read_arguments(path: Path) -> dict[str, Any]:
@@ -134,16 +135,21 @@ def published_weights(path: Path) -> dict[str, Tensor]:
     return once or {name.removeprefix(REPEATED): tensor for name, tensor in held.items()}
 
 
-def _sizes(path: Path | None, dataset: str) -> dict[int, int]:
-    """The size histogram in a file, or QM9's."""
-    if path is None:
-        if ELEMENTS[dataset] is not QM9:
-            raise UserError(
-                f"a model of {dataset} needs the sizes of its molecules: give --sizes, JSON {{atoms: count}}"
-            )
-        shipped = read_stored("edm_qm9_small")
-        return sizes_of(shipped.card, shipped.origin)
+def _published_sizes(dataset: str) -> dict[int, int]:
+    """Atoms per molecule of QM9, as in the shipped backbone, or of GEOM-Drugs."""
+    assets = Path(str(resources.files("atomrl") / "assets"))
+    return _sizes_in(assets / "geom_drugs_sizes.json") if dataset == "geom" else _sizes_of_qm9(assets)
+
+
+def _sizes_of_qm9(assets: Path) -> dict[int, int]:
+    """Those of the backbone that ships."""
+    shipped = assets / "edm_qm9_small"
+    return sizes_of(read_folder(shipped)[0], str(shipped))
+
+
+def _sizes_in(path: Path) -> dict[int, int]:
+    """The size histogram in a file."""
     try:
-        return sizes_of({"sizes": json.loads(path.read_text())}, str(path))
+        return sizes_of({"sizes": json.loads(path.read_text(encoding="utf-8"))}, str(path))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}): give JSON, {{atoms: count}}") from error

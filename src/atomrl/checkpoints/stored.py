@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from atomrl.checkpoints.folder import read_folder, require_tensors
+from atomrl.checkpoints.published_edm import is_published, read_published
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.util.errors import UserError
 
@@ -48,15 +49,15 @@ def read_stored(where: str) -> Stored:
     """Read a model.
 
     Args:
-        where: name of a shipped backbone; a folder with model.safetensors and model.json; or a checkpoint (.pth) of a
-            run.
+        where: name of a shipped backbone; a folder with model.safetensors and model.json, or with the published files
+            of an EDM; or a checkpoint (.pth) of a run.
 
     Raises:
         UserError: nothing there, not a checkpoint, truncated or otherwise damaged, or code inside.
     """
     path = Path(str(resources.files("atomrl") / "assets" / where)) if where in SHIPPED else Path(where)
     if path.is_dir():
-        card, weights = read_folder(path)
+        card, weights = read_published(path) if is_published(path) else read_folder(path)
         return Stored(card, weights, str(path), trained=False)
     if not path.exists():
         raise UserError(f"no backbone at {where}: give one of {', '.join(SHIPPED)}, a folder or a checkpoint file")

@@ -7,6 +7,7 @@ config.yaml say the names of this package.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from atomrl.util.errors import UserError
@@ -45,6 +46,14 @@ ONLY: Mapping[str, Any] = {
 }
 """Published keys that only their published value suits; another one is refused."""
 
+BACKBONE = "model.backbone"
+
+FILES: Mapping[str, str] = {"model.config": "args.pickle", "model.model_path": "generative_model_ema.npy"}
+"""Published keys of published weights, and what their files are called: both lie in the backbone's folder."""
+
+CHECKPOINT = "checkpoint_path"
+"""Published key of the weights that a training starts from, in place of those."""
+
 IGNORED = ("name", "hydra")
 """Published keys that say nothing about a run."""
 
@@ -68,7 +77,11 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
         if key in ONLY:
             _require_published(key, value)
             continue
-        if key == STABLE:
+        if key in FILES or key == CHECKPOINT:
+            if value is None or (key in FILES and _given(tree, CHECKPOINT)):
+                continue
+            name, value = BACKBONE, _backbone(key, value)  # noqa: PLW2901 - the value under its new name
+        elif key == STABLE:
             name, value = "train.decay_fraction", _decay(value)  # noqa: PLW2901 - the value under its new name
         else:
             name = ALIASES.get(key, key)
@@ -86,7 +99,8 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: a value that nothing here can do.
     """
-    found = []
+    found: list[str] = []
+    backbones: dict[str, str] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         bare = key.lstrip("+~")
@@ -96,16 +110,23 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         if bare in ONLY:
             if value.lower() != _written(ONLY[bare]):
                 raise UserError(f"{override}: {_only(bare)}")
+        elif bare in FILES or bare == CHECKPOINT:
+            if value != "null":
+                backbones[bare] = _backbone(bare, value)
         elif bare == STABLE:
             found.append(f"{prefix}train.decay_fraction={_decay(_number(override, value))}")
         elif not (bare in UNSET_IF_NULL and value == "null"):
             found.append(f"{prefix}{ALIASES.get(bare, bare)}{equals}{value}")
-    return found
+    if CHECKPOINT in backbones:
+        backbones = {CHECKPOINT: backbones[CHECKPOINT]}
+    if len(set(backbones.values())) > 1:
+        raise UserError(f"{' and '.join(FILES)} lie in one folder, and are given in {' and '.join(backbones.values())}")
+    return [*found, *(f"{BACKBONE}={folder}" for folder in set(backbones.values()))]
 
 
 def _is_published(key: str) -> bool:
     """Whether a key is none of this package's."""
-    return key in ALIASES or key in ONLY or key == STABLE or key.partition(".")[0] in IGNORED
+    return key in (*ALIASES, *ONLY, *FILES, CHECKPOINT, STABLE) or key.partition(".")[0] in IGNORED
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -120,7 +141,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _holds_published(key: str) -> bool:
     """Whether published keys lie below a key."""
-    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, STABLE))
+    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, *FILES, STABLE))
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,6 +154,19 @@ def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(section, {})
         place[name] = value
     return tree
+
+
+def _given(tree: Mapping[str, Any], key: str) -> bool:
+    """Whether a key on top has a value."""
+    return tree.get(key) is not None
+
+
+def _backbone(key: str, value: Any) -> str:
+    """`model.backbone` of a published file: its folder; a checkpoint is one itself."""
+    if not isinstance(value, str) or (key in FILES and Path(value).name != FILES[key]):
+        wanted = f"the path of {FILES[key]}" if key in FILES else "the path of a checkpoint"
+        raise UserError(f"{key}={value}: must be {wanted}; or give model.backbone, a folder or a checkpoint")
+    return str(Path(value).parent if key in FILES else Path(value))
 
 
 def _decay(stable: Any) -> float:

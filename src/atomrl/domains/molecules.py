@@ -56,8 +56,19 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
     shown = ("reward", "molecule_stability", "atom_stability")
 
     def load(self, stored: Stored, config: MoleculeConfig) -> Backbone:
-        """The backbone."""
-        return backbone_of(stored)
+        """The backbone.
+
+        Raises:
+            UserError: as `backbone_of`, or it is conditional: no prompt of this package carries a target.
+        """
+        backbone = backbone_of(stored)
+        if backbone.network.config.context_features:
+            names = ", ".join(map(str, stored.card.get("conditioning", ()))) or "of an unnamed property"
+            raise UserError(
+                f"{stored.origin} is a conditional model ({names}), and molecules cannot be given a target here: take "
+                "an unconditional one"
+            )
+        return backbone
 
     def reward(self, config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> Reward:
         """See `molecule_reward`."""
