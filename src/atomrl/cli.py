@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `atomrl`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words, argparse.Namespace(words=words))
-    keep_freed_memory()
-    try:
+
+    def run() -> None:
         if options.command in _TRAININGS:
             check_one_process()
         with ranks_hidden():
             _COMMANDS[options.command](options)
+
+    _ending(run)
+
+
+def _ending(command: Callable[[], None]) -> None:
+    """Run a command; a mistake, a loss that is not finite and Ctrl-C are one line and an exit code each."""
+    keep_freed_memory()
+    try:
+        command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -45,6 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train_main() -> None:
     """`python run_elign.py ...` is `atomrl train ...`."""
     main(["train", *sys.argv[1:]])
+
+
+def rollout_main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `eval_elign_rollout.py`."""
+    from atomrl.rollout_command import rollout_command  # noqa: PLC0415
+
+    _ending(lambda: rollout_command(sys.argv[1:] if arguments is None else arguments))
+
+
+def metrics_main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of `compute_elign_metrics.py`."""
+    from atomrl.metrics_command import metrics_command  # noqa: PLC0415
+
+    _ending(lambda: metrics_command(sys.argv[1:] if arguments is None else arguments))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 import tomllib
 from importlib.util import find_spec
@@ -48,6 +49,7 @@ CRYSTALS = [
     "threads=1",
     "train.exploded_above=1e6",  # the denoiser that a page trained for two steps does not hold its latents together
 ]
+SCRIPTS = {"eval_elign_rollout.py": ["--num-molecules", "4", "--time-step", "5"], "compute_elign_metrics.py": []}
 SAMPLE = ["--num-molecules", "4", "--time-step", "5"]
 STUDY = ["--seeds", "0", "--docs", "report", *TRAIN, "threads=1", "dataloader.epoches=1"]
 PRETRAIN = ["train.steps=2", "train.batch_size=4", "val_batches=1"]
@@ -142,6 +144,14 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         _, *arguments = smaller(["train", *words[1:]])
         monkeypatch.setattr(sys, "argv", [words[0], *arguments])
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    elif program == "python" and words[0] in SCRIPTS:
+        monkeypatch.setattr(sys, "argv", [*words, *SCRIPTS[words[0]]])
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    elif program == "torchrun":
+        place = words.index("run_elign.py")
+        _, *arguments = smaller(["train", *words[place + 1 :]])
+        launched = [*words[:place], str(ROOT / "run_elign.py"), *arguments]
+        subprocess.run([sys.executable, "-m", "torch.distributed.run", *launched], check=True, timeout=300)
     else:
         raise AssertionError(f"nothing here knows how to test {command!r}")
 
