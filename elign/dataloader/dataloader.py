@@ -1,0 +1,5 @@
+"""Published name of `atomrl.core.prompts.PromptPlan`."""
+
+from atomrl.core.prompts import PromptPlan as EDMDataLoader
+
+__all__ = ["EDMDataLoader"]

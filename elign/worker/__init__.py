@@ -1,0 +1,1 @@
+"""Published names of the stages of an iteration."""

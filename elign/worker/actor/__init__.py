@@ -1,0 +1,1 @@
+"""Published names of the policy that is trained."""

@@ -1,0 +1,5 @@
+"""Published name of `atomrl.rewards.filter`."""
+
+from atomrl.rewards.filter import Filter
+
+__all__ = ["Filter"]

@@ -1,0 +1,5 @@
+"""Published name of `atomrl.core.rollout.rollout`."""
+
+from atomrl.core.rollout import rollout as EDMRollout
+
+__all__ = ["EDMRollout"]
