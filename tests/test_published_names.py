@@ -52,7 +52,7 @@ def test_a_rollout_by_published_keys() -> None:
     assert batch["group_index"].tolist() == done.group_ids.tolist()
     assert batch["latents"].shape == batch["next_latents"].shape == batch["mu_old"].shape == (8, 3, 9, 8)
     assert batch["log_prob_old"].shape == (8, 3)
-    assert batch["timesteps"].tolist() == [done.walk[index].t for index in done.trained]
+    assert batch["timesteps"].tolist() == pytest.approx([done.walk[index].t for index in done.trained])
     bucket, row = done.buckets[-1], len(done.buckets[-1])
     last = done.trained[-1]
     assert torch.equal(batch["latents"][-row:, -1, : bucket.mask.shape[1]], bucket.latents[last])
