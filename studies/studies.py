@@ -107,12 +107,42 @@ class Settings:
         return -(-self.scored // samples)
 
 
+FED_GRPO = ("demo_fed_grpo", MOLECULES)
+
+AS_IN_THE_DEMO = ("evaluation.time_step=100",)
+"""What makes three ways to spend the demo's 7,680 calls of GFN2-xTB on FED-GRPO comparable with it."""
+
+RETURN_TO_GO = (
+    "reward.shaping.enabled=true",
+    "reward.shaping.mode=pbrs_return_to_go",
+    "reward.shaping.gamma=1.0",
+    "reward.shaping.scheduler.mode=uniform",
+    "reward.shaping.scheduler.skip_prefix=30",
+    "reward.shaping.scheduler.uniform_stride=5",
+)
+"""Of the energy, at four places besides the end: five calls for each molecule."""
+
+SHARED_PREFIX = ("model.share_initial_noise=true", "model.skip_prefix=25")
+
 STUDIES = {
     study.name: study
     for study in (
         Study("molecules", "qm9_long", MOLECULES, evaluation=Evaluation()),
         Study("demo", "demo", MOLECULES),
         Study("demo_fed_grpo", "demo_fed_grpo", MOLECULES),
+        Study("fed_grpo", *FED_GRPO, overrides=("dataloader.epoches=60", *AS_IN_THE_DEMO), beside="demo"),
+        Study(
+            "fed_grpo_pbrs",
+            *FED_GRPO,
+            overrides=("dataloader.epoches=12", *AS_IN_THE_DEMO, *RETURN_TO_GO),
+            beside="demo",
+        ),
+        Study(
+            "fed_grpo_prefix",
+            *FED_GRPO,
+            overrides=("dataloader.epoches=60", *AS_IN_THE_DEMO, *SHARED_PREFIX),
+            beside="demo",
+        ),
         Study("crystals", "experiment/prototypes/rl_long", CRYSTALS, evaluation=Evaluation()),
         Study(
             *("crystals_no_diversity", "experiment/prototypes/rl_no_diversity", CRYSTALS),
