@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores, unique_names
+from atomrl.rewards.base import unique_names
+from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores
 from atomrl.user_code.load import load_object
 from atomrl.util.errors import UserError
 

@@ -23,6 +23,7 @@ from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
 from atomrl.policies.crystal import Sampling
+from atomrl.rewards.base import unique_names
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import (
     CompositionDiversityReward,
@@ -30,7 +31,6 @@ from atomrl.rewards.components import (
     EnergyReward,
     RewardComponent,
     StructureDiversityReward,
-    unique_names,
 )
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.metastability import MetastabilityReward

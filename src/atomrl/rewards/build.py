@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atomrl.rewards.components import CustomReward, RewardComponent, check_scaling
+from atomrl.rewards.base import RewardComponent, check_scaling
+from atomrl.rewards.components import CustomReward
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, target_of
 from atomrl.user_code.trust import TARGET

@@ -12,19 +12,18 @@ A part of your own is a class with one method:
 from __future__ import annotations
 
 import math
-import re
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from atomrl.core.normalize import CLIP_RANGE, check_normalization, normalize, require_number
+from atomrl.core.normalize import CLIP_RANGE, require_number
 from atomrl.measures.measure import BatchMetrics
+from atomrl.rewards.base import RewardComponent, snake_case
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
 from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
 from atomrl.rewards.scores import Scores
@@ -47,94 +46,6 @@ __all__ = [
 ]
 
 TOO_FEW = "too_few_samples"
-
-TOTAL = "reward"
-"""Name of the sum of the components."""
-
-
-class RewardComponent(ABC):
-    """One part of a reward.
-
-    Args:
-        weight: of this part in the sum.
-        normalize_fn: `std`, `norm`, `subtract_mean`, `clip` or None; see `core.normalize`.
-        eps: of the normalisation.
-        clip_range: of the normalisation `clip`.
-
-    Raises:
-        UserError: a value that is not a finite number, or an unknown normalisation.
-
-    Attributes:
-        required_metrics: names in `BatchMetrics` that `compute` reads.
-        failed_value: what a sample whose geometry is not sound is worth; None: nothing (NaN), and the objective
-            decides. Such a sample never reaches `compute`.
-        compares: whether a sample's value depends on the samples beside it: then all of an iteration come together.
-    """
-
-    required_metrics: ClassVar[tuple[str, ...]] = ()
-    failed_value: float | None = None
-    compares: bool = False
-
-    def __init__(
-        self,
-        weight: float = 1.0,
-        normalize_fn: str | None = None,
-        eps: float = 1e-4,
-        clip_range: tuple[float, float] = CLIP_RANGE,
-    ) -> None:
-        require_number(f"weight of {type(self).__name__}", weight)
-        check_normalization(normalize_fn, eps, clip_range)
-        self.weight, self.normalize_fn, self.eps, self.clip_range = weight, normalize_fn, eps, tuple(clip_range)
-
-    @property
-    def name(self) -> str:
-        """Of its channel and in messages: the class's name in lower case, without `Reward`."""
-        return snake_case(type(self).__name__)
-
-    @property
-    def metrics(self) -> tuple[str, ...]:
-        """Names of the metrics that `compute` reads."""
-        return self.required_metrics
-
-    @abstractmethod
-    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
-        """Raw values of B samples, (B,).
-
-        Args:
-            gen_structures: the samples, all of sound geometry.
-            kwargs: `batch_gen`, the same samples as tensors (`Structures`); `metrics_obj`, `BatchMetrics` with what
-                `required_metrics` names; `device`.
-        """
-
-    def scale(self, values: Tensor, weighed: bool = True) -> Tensor:
-        """Raw values (B,), normalised over the batch, times the weight if `weighed`; NaN stays NaN."""
-        low, high = self.clip_range
-        scaled = normalize(values, self.normalize_fn, eps=self.eps, clip_range=(low, high))
-        return self.weight * scaled if weighed else scaled
-
-    def __call__(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
-        """Compute, normalise over the batch, and weigh, (B,)."""
-        answer = self.compute(gen_structures=gen_structures, **kwargs)
-        return self.scale(answer.values if isinstance(answer, Scores) else answer)
-
-
-def check_scaling(component: RewardComponent) -> None:
-    """Raise UserError for a component that does not know its weight and normalisation.
-
-    Raises:
-        UserError: its `__init__` does not call that of `RewardComponent`.
-    """
-    missing = [name for name in ("weight", "normalize_fn", "eps", "clip_range") if not hasattr(component, name)]
-    if missing:
-        raise UserError(
-            f"reward component {type(component).__name__} has no {', '.join(missing)}: its __init__ must call "
-            "super().__init__(**options)"
-        )
-
-
-def snake_case(name: str) -> str:
-    """`StructureDiversityReward` -> `structure_diversity`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower().removesuffix("_reward")
 
 
 class CustomReward(RewardComponent):
@@ -377,15 +288,3 @@ class CompositionDiversityReward(DiversityReward):
     """Diversity of the composition."""
 
     required_metrics = ("composition_features",)
-
-
-def unique_names(components: Sequence[RewardComponent]) -> tuple[str, ...]:
-    """A channel name for each component; equal ones are numbered from the second on.
-
-    `reward` is the total's name, in `raw_reward`: a component of that name counts as the second.
-    """
-    names = [TOTAL]
-    for component in components:
-        count = sum(name == component.name or name.startswith(f"{component.name}_#") for name in names)
-        names.append(component.name if not count else f"{component.name}_#{count + 1}")
-    return tuple(names[1:])

@@ -30,7 +30,8 @@ from atomrl.measures.measure import (
     sound_samples,
     spread,
 )
-from atomrl.rewards.components import CustomReward, RewardComponent, as_scores, check_scaling, unique_names
+from atomrl.rewards.base import RewardComponent, check_scaling, unique_names
+from atomrl.rewards.components import CustomReward, as_scores
 from atomrl.structures.listing import Listing
 from atomrl.user_code.load import no_exit
 from atomrl.util.errors import UserError
