@@ -55,6 +55,23 @@ def test_energy_is_bounded_and_failures_count_as_one() -> None:
     assert EnergyReward.failed_value == -1
 
 
+def test_the_energy_of_a_second_one_of_a_kind_may_count_for_nothing() -> None:
+    metrics = {
+        "e_above_hull": known([0.0, 0.1, 0.2, math.nan]),
+        "unique": known([1, 0, 1, 1]),
+        "novel": known([1, 1, 0, 1]),
+    }
+    assert EnergyReward(only=["unique"]).compute([], metrics_obj=metrics).tolist() == pytest.approx([0, -1, -0.2, -1])
+    both = EnergyReward(only=["unique", "novel"])
+    assert both.compute([], metrics_obj=metrics).tolist() == pytest.approx([0, -1, -1, -1])
+    assert both.metrics == ("e_above_hull", "unique", "novel")
+    assert both.compares
+    assert not EnergyReward(only=["novel"]).compares
+    for wrong in ("unique", ["stable"]):
+        with pytest.raises(UserError, match="must be a list of unique and novel"):
+            EnergyReward(only=wrong)
+
+
 def test_metastability_is_a_product() -> None:
     metrics = {
         "unique": known([1, 1, 0, 1, 1]),

@@ -12,7 +12,7 @@ A part of your own is a class with one method:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 TOO_FEW = "too_few_samples"
+
+KINDS = ("unique", "novel")
+"""What `EnergyReward` may ask of a sample: metrics that are 1 or 0."""
 
 
 class CustomReward(RewardComponent):
@@ -233,15 +236,40 @@ class CreativityReward(RewardComponent):
 
 
 class EnergyReward(RewardComponent):
-    """Minus the energy above the hull, bounded to [0, 1] eV/atom; a failed evaluation counts as 1 eV/atom."""
+    """Minus the energy above the hull, bounded to [0, 1] eV/atom; a failed evaluation counts as 1 eV/atom.
+
+    Args:
+        only: of `unique` and `novel`, what a sample must be for its energy to count; one that is not counts as 1
+            eV/atom. Empty, as published: every sample's counts, so that a compound of low energy is paid for each time
+            that it is made.
+        scaling: `weight` and the other options of `RewardComponent`.
+
+    Raises:
+        UserError: `only` names something else.
+    """
 
     required_metrics = ("e_above_hull",)
     failed_value: float | None = -1.0
 
+    def __init__(self, only: Sequence[str] = (), **scaling: Any) -> None:
+        super().__init__(**scaling)
+        if isinstance(only, str) or not set(only) <= set(KINDS):
+            raise UserError(f"EnergyReward's only={only!r}: must be a list of {' and '.join(KINDS)}, or of one of them")
+        self.only = tuple(only)
+        self.compares = "unique" in self.only
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The energies, and what `only` names."""
+        return (*self.required_metrics, *self.only)
+
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
         """In [-1, 0] eV/atom, (B,)."""
         metrics_obj: BatchMetrics = kwargs["metrics_obj"]
-        return -metrics_obj["e_above_hull"].values.nan_to_num(nan=1.0).clamp(0.0, 1.0)
+        values = -metrics_obj["e_above_hull"].values.nan_to_num(nan=1.0).clamp(0.0, 1.0)
+        for kind in self.only:
+            values = torch.where(metrics_obj[kind].values > 0, values, -1.0)
+        return values
 
 
 class DiversityReward(RewardComponent):
