@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from atomrl.command_parser import CommandParser
-from atomrl.util.errors import NonFiniteLossError, UserError
+from atomrl.util.errors import NonFiniteLossError, RankError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
-from atomrl.util.processes import check_one_process, ranks_hidden
+from atomrl.util.processes import ALONE, check_one_process, launched, ranks_hidden
 
 DEFAULT_BACKBONE = "edm_qm9_small"
+
+LATER = 3.0
+"""Seconds that a process lets another one end first, whose error it is: torchrun names the first, and ends the rest."""
 
 BUILDER = "tools.prototypes.command"
 """What makes the crystal set that ships; in the repository alone."""
@@ -26,20 +31,37 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words, argparse.Namespace(words=words))
     keep_freed_memory()
+    options.launch = ALONE
     try:
-        if options.command in _TRAININGS:
+        if options.command == "train":
+            options.launch = launched()
+        if options.command == "pretrain":
             check_one_process()
         with ranks_hidden():
             _COMMANDS[options.command](options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(2, options)
     except NonFiniteLossError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _exit(1, options)
+    except RankError as error:
+        if not error.quiet:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        time.sleep(LATER * error.repeats)
+        _exit(error.code, options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _exit(130, options)
+
+
+def _exit(code: int, options: argparse.Namespace) -> NoReturn:
+    """End with a code. One of several processes does not wait for torch, which may still wait for another."""
+    if options.launch.size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def train_main() -> None:
@@ -184,11 +206,13 @@ def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from atomrl.config import load_config  # noqa: PLC0415
+    from atomrl.training.crew import Crew  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
 
-    name, overrides = _experiment(options)
-    config = load_config(name, overrides, options.config_dir)
-    train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]))
+    with Crew(options.launch) as crew:  # around all, so that a mistake is told once
+        name, overrides = _experiment(options)
+        config = load_config(name, overrides, options.config_dir)
+        train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]), crew)
 
 
 def _experiment(options: argparse.Namespace) -> tuple[str, list[str]]:
@@ -282,4 +306,3 @@ _COMMANDS = {
     "check-force-field": _check_force_field,
     "check-backbone": _check_backbone,
 }
-_TRAININGS = frozenset({"train", "pretrain"})
