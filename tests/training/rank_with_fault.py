@@ -1,4 +1,4 @@
-"""`atomrl train` in one of several processes, of which rank 1 has a fault in its second iteration."""
+"""`atomrl train` in one of several processes, of which one has a fault in its second iteration: `1:dies` and so on."""
 
 import os
 import signal
@@ -39,9 +39,10 @@ FAULTS = {
     "SIGINT": lambda: os.kill(os.getpid(), signal.SIGINT),
 }
 
-if os.environ["RANK"] == "1":
-    if sys.argv[1] == "nan":
+rank, _, fault = sys.argv[1].partition(":")
+if os.environ["RANK"] == rank:
+    if fault == "nan":
         NFT.loss = loss
     else:
-        DummyReward.score = faulty(FAULTS[sys.argv[1]])
+        DummyReward.score = faulty(FAULTS[fault])
 main(["train", *sys.argv[2:]])

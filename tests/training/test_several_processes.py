@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from atomrl.training.run import train
 
 HERE = Path(__file__).parent
 RUN_ELIGN, FAULT = HERE.parents[1] / "run_elign.py", HERE / "rank_with_fault.py"
+EXAMPLE = HERE.parents[1] / "examples" / "several_processes.slurm"
 QUIET = ["log.tensorboard=false", "train.rank_timeout=60"]
 
 
@@ -79,7 +81,7 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
 def test_what_ends_one_process_ends_all(fault: str, code: int, said: str, tmp_path: Path) -> None:
     words = short_run(tmp_path, f"save_path={tmp_path / 'run'}", "save_every=10")
     begun = time.monotonic()
-    ended = torchrun(FAULT, fault, *words, f"train.rank_timeout={3 if fault == 'hangs' else 600}")
+    ended = torchrun(FAULT, f"1:{fault}", *words, f"train.rank_timeout={3 if fault == 'hangs' else 600}")
     assert time.monotonic() - begun < 40  # of which some 10 are imports
     assert ended.returncode != 0
     found = errors(ended)
@@ -91,8 +93,52 @@ def test_what_ends_one_process_ends_all(fault: str, code: int, said: str, tmp_pa
     assert saved["atomrl"]["iteration"] == 0  # rank 0 saves what it has
 
 
+@pytest.mark.parametrize(("fault", "codes"), [("1:nan", [1, 1]), ("0:nan", [1, 1]), ("0:dies", [-signal.SIGKILL, 1])])
+def test_processes_that_nobody_looks_after(fault: str, codes: list[int], tmp_path: Path) -> None:
+    """Without torchrun rank 0 keeps the store where they meet."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = short_run(tmp_path, f"save_path={tmp_path / 'run'}")
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(FAULT), fault, *words],
+            env={**os.environ, **places, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=60)[1] for process in started]
+    assert [process.returncode for process in started] == codes, said
+    assert any("error: " in text for text in said)
+    assert all(len(text.splitlines()) <= 1 for text in said), said
+
+
+def test_the_example_for_slurm(tmp_path: Path) -> None:
+    """With a Slurm of one node that runs at once whatever it is asked to."""
+    for name, text in (("scontrol", "echo localhost"), ("srun", 'shift; exec "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "torchrun").write_text(f'#!/bin/bash\nexec {sys.executable} -m torch.distributed.run "$@"\n')
+    (tmp_path / "torchrun").chmod(0o755)
+    job = {"SLURM_NNODES": "1", "SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost"}
+    task = {"SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
+    ended = subprocess.run(
+        ["bash", str(EXAMPLE), *short_run(tmp_path, f"save_path={tmp_path / 'run'}", "dataloader.epoches=2")],
+        env={**os.environ, **job, **task, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, errors(ended)) == (0, []), ended.stderr
+    assert "2 processes, 2 iterations" in ended.stdout
+    assert [line["iteration"] for line in lines(tmp_path / "run")] == [0, 1]
+
+
 def test_sigterm_of_one_process_stops_all_after_the_iteration(tmp_path: Path) -> None:
-    ended = torchrun(FAULT, "SIGTERM", *short_run(tmp_path, f"save_path={tmp_path / 'run'}", "save_every=10"))
+    ended = torchrun(FAULT, "1:SIGTERM", *short_run(tmp_path, f"save_path={tmp_path / 'run'}", "save_every=10"))
     assert ended.stdout.count("stopped; continue with: save_path=") == 1
     assert errors(ended) == []
     assert "exitcode  : 143" in ended.stderr

@@ -76,6 +76,10 @@ class Ending:
         return cls(rank, message, 2 if isinstance(error, UserError) else 1)
 
 
+GONE = Ending(0, "", 1)
+"""Of rank 0, where it took the store with it."""
+
+
 class Crew:
     """All processes of a training, seen from one of them; a context around all that it does.
 
@@ -204,7 +208,7 @@ class Crew:
         before = self._pulses()
         time.sleep(4 * LOOK)
         dead = [rank for rank, (beats, _) in self._pulses().items() if beats <= before.get(rank, (beats, 0))[0]]
-        return RankError(f"{_named(dead)} died without a word and the run stopped: killed, or out of memory?")
+        return _died(dead)
 
     def _pulses(self) -> dict[int, tuple[int, int]]:
         """Of the other ranks: how often each looked into the store, and how many operations it has waited for."""
@@ -221,6 +225,8 @@ class Crew:
 
     def _ended(self, ending: Ending) -> RankError:
         """What this process says to what another one did; rank 0 alone repeats it."""
+        if ending == GONE:
+            return _died([0])
         return RankError(
             f"rank {ending.rank} ended the run: {ending.message}", ending.code, True, quiet=self.launch.rank > 0
         )
@@ -249,7 +255,7 @@ class Crew:
         try:
             return Ending(**json.loads(self._store.get(END))) if self._store.check([END]) else None
         except dist.DistError:
-            return Ending(0, "it is gone, and the store with it", 1)
+            return GONE
 
     def _look_out(self) -> None:
         """The thread: show that this process lives, and see whether another has ended the run."""
@@ -316,6 +322,11 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(level)
+
+
+def _died(ranks: list[int]) -> RankError:
+    """Of ranks that said nothing."""
+    return RankError(f"{_named(ranks)} died without a word and the run stopped: killed, or out of memory?")
 
 
 def _named(ranks: list[int]) -> str:
