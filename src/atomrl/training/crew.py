@@ -105,13 +105,15 @@ class Crew:
         Raises:
             UserError: they do not come.
         """
-        self._open.enter_context(lightning_rank(self.launch.rank))
-        if self.launch.size > 1:
-            self._store: Store = _store(self.launch)
-            self._open.callback(signal.signal, signal.SIGUSR2, signal.signal(signal.SIGUSR2, self._told))
-            if self.launch.rank:
-                self._open.enter_context(_silence())
-            self._thread.start()
+        with ExitStack() as opening:
+            opening.enter_context(lightning_rank(self.launch.rank))
+            if self.launch.size > 1:
+                self._store: Store = _store(self.launch)
+                opening.callback(signal.signal, signal.SIGUSR2, signal.signal(signal.SIGUSR2, self._told))
+                if self.launch.rank:
+                    opening.enter_context(_silence())
+                self._thread.start()
+            self._open = opening.pop_all()
         return self
 
     def __exit__(
