@@ -29,6 +29,7 @@ SLOW = (
     "training/test_processes.py",
     "training/test_resume.py",
     "training/test_run_endings.py",
+    "training/test_several_processes.py",
 )
 """What `make test` leaves to `make test-all`: whole studies, every command of the documents, kills and resumes."""
 

@@ -17,6 +17,8 @@ def test_when_bars_are_shown(variable, terminal, expected, monkeypatch, capsys) 
         monkeypatch.setenv("ELIGN_TQDM", variable)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
     assert progress.shown() is expected
+    with progress.hidden():
+        assert not progress.shown()
     assert list(progress.bar(range(3), "counting")) == [0, 1, 2]
     out, err = capsys.readouterr()
     assert ("counting" in err) is expected

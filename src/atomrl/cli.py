@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from atomrl.command_parser import CommandParser
-from atomrl.util.errors import NonFiniteLossError, UserError
+from atomrl.util.errors import NonFiniteLossError, RankError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
-from atomrl.util.processes import check_one_process, ranks_hidden
+from atomrl.util.processes import ALONE, check_one_process, launched, ranks_hidden
 
 DEFAULT_BACKBONE = "edm_qm9_small"
+
+LATER = 3.0
+"""Seconds that a process lets another one end first, whose error it is: torchrun names the first, and ends the rest."""
 
 BUILDER = "tools.prototypes.command"
 """What makes the crystal set that ships; in the repository alone."""
@@ -25,30 +30,52 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `atomrl`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words, argparse.Namespace(words=words))
+    options.launch = ALONE
 
     def run() -> None:
-        if options.command in _TRAININGS:
+        if options.command == "train":
+            options.launch = launched()
+        if options.command == "pretrain":
             check_one_process()
         with ranks_hidden():
             _COMMANDS[options.command](options)
 
-    _ending(run)
+    _ending(run, options)
 
 
-def _ending(command: Callable[[], None]) -> None:
-    """Run a command; a mistake, a loss that is not finite and Ctrl-C are one line and an exit code each."""
+def _ending(command: Callable[[], None], options: argparse.Namespace) -> None:
+    """Run a command; a mistake, a loss that is not finite and Ctrl-C are one line and an exit code each.
+
+    Args:
+        command: without arguments.
+        options: with `launch`, which process this is.
+    """
     keep_freed_memory()
     try:
         command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _exit(2, options)
     except NonFiniteLossError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        _exit(1, options)
+    except RankError as error:
+        if not error.quiet:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        time.sleep(LATER * error.repeats)
+        _exit(error.code, options)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _exit(130, options)
+
+
+def _exit(code: int, options: argparse.Namespace) -> NoReturn:
+    """End with a code. One of several processes does not wait for torch, which may still wait for another."""
+    if options.launch.size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def train_main() -> None:
@@ -60,14 +87,16 @@ def rollout_main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `eval_elign_rollout.py`."""
     from atomrl.rollout_command import rollout_command  # noqa: PLC0415
 
-    _ending(lambda: rollout_command(sys.argv[1:] if arguments is None else arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    _ending(lambda: rollout_command(words), argparse.Namespace(launch=ALONE))
 
 
 def metrics_main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `compute_elign_metrics.py`."""
     from atomrl.metrics_command import metrics_command  # noqa: PLC0415
 
-    _ending(lambda: metrics_command(sys.argv[1:] if arguments is None else arguments))
+    words = sys.argv[1:] if arguments is None else arguments
+    _ending(lambda: metrics_command(words), argparse.Namespace(launch=ALONE))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -211,11 +240,13 @@ def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from atomrl.config import load_config  # noqa: PLC0415
+    from atomrl.training.crew import Crew  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
 
-    name, overrides = _experiment(options)
-    config = load_config(name, overrides, options.config_dir)
-    train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]))
+    with Crew(options.launch) as crew:  # around all, so that a mistake is told once
+        name, overrides = _experiment(options)
+        config = load_config(name, overrides, options.config_dir)
+        train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]), crew)
 
 
 def _experiment(options: argparse.Namespace) -> tuple[str, list[str]]:
@@ -309,4 +340,3 @@ _COMMANDS = {
     "check-force-field": _check_force_field,
     "check-backbone": _check_backbone,
 }
-_TRAININGS = frozenset({"train", "pretrain"})

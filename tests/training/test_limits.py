@@ -14,7 +14,7 @@ from atomrl.core.rollout import RolloutConfig
 from atomrl.policies.toy import SubspaceGaussian
 from atomrl.rewards.dummy import DummyReward
 from atomrl.training import callbacks
-from atomrl.training.callbacks import Checkpoints, Limits, Progress
+from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress
 from atomrl.training.parts import Parts
 from atomrl.training.rl_module import RLModule
 
@@ -119,6 +119,45 @@ def test_a_resumed_run_keeps_the_best_value(monkeypatch: pytest.MonkeyPatch) -> 
     resumed = Limits(load_config("demo", EARLY))
     resumed.load_state_dict(first.state_dict())
     assert follow(resumed, Trainer(), [2.0] * 9, clock, seconds=240) == 3
+
+
+class Told:
+    """A collective of which this process is the second, and the first says the same each time."""
+
+    rank, size = 1, 2
+
+    def __init__(self, said: object = None, others: int = 0) -> None:
+        self.said, self.others = said, others
+
+    def of_first(self, value: object) -> object:
+        return self.said
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor + self.others
+
+
+def test_rank_0_decides_when_to_stop(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the clocks of the others say; and says so alone."""
+    clock, config = Clock(monkeypatch), load_config("demo", ["max_time_hours=2.5"])
+    assert follow(Limits(config, Told(["max_time_hours=2.5 reached"])), Trainer(), [0.0] * 5) == 1
+    assert follow(Limits(config, Told([])), Trainer(), [0.0] * 5, clock, HOUR) == 5
+    assert capsys.readouterr().out == ""
+
+
+def test_a_process_stops_where_another_got_sigterm() -> None:
+    alone, told = Interruption(), Interruption(Told(others=1))
+    assert follow(alone, Trainer(), [0.0] * 5) == 5
+    assert follow(told, Trainer(), [0.0] * 5) == 1
+    assert (alone.code, told.code) == (None, 143)
+
+
+def test_rank_0_writes(tmp_path: Path) -> None:
+    """The others compare the same numbers, so that all hold the same state."""
+    saving = Checkpoints(tmp_path, load_config("demo", []), Snapshots(), Told())
+    assert follow(saving, Trainer(), [1.0, 3.0, 2.0]) == 3
+    saving.on_exception(Trainer(), module(), KeyboardInterrupt())
+    assert saving.best == 3.0
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("mode", "best"), [("max", ["0", "0", "2", "2", "2"]), ("min", ["0", "1", "1", "1", "4"])])

@@ -1,4 +1,4 @@
-"""A training is one process: it ignores a stray rank, and refuses to be one of several."""
+"""Who is who: a stray rank is ignored, torchrun is believed, and processes that cannot find each other are refused."""
 
 import json
 import os
@@ -7,13 +7,24 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from small_backbone import TINY, write
 
 from atomrl.config import load_config
 from atomrl.training.run import train
+from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
-from atomrl.util.processes import RANKS, check_one_process, one_process, ranks_hidden
+from atomrl.util.processes import (
+    ALONE,
+    RANKS,
+    Launch,
+    check_one_process,
+    launched,
+    lightning_rank,
+    one_process,
+    ranks_hidden,
+)
 
 OF_LAUNCHERS = ("SLURM_", "JSM_", "LSB_", "OMPI_", "TORCHELASTIC_")
 INTERACTIVE = {"SLURM_NTASKS": "4", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
@@ -86,9 +97,9 @@ def test_a_training_in_a_program_whose_rank_is_stray(tmp_path: Path, monkeypatch
     assert rank_zero_only.rank == 3  # the program's own affair
 
 
-def test_a_program_of_several_processes_cannot_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_of_processes_that_cannot_find_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="WORLD_SIZE=2: a training is one process"):
+    with pytest.raises(UserError, match=r"WORLD_SIZE=2, but RANK, LOCAL_RANK, .* not set: start .* with torchrun"):
         train(load_config("demo", short_run(tmp_path)), "demo")
     assert not (tmp_path / "run").exists()
 
@@ -108,12 +119,14 @@ SEVERAL = {
 def test_one_of_several_processes(variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError) as caught:
-        check_one_process()
-    assert str(caught.value).startswith(f"{named}: a training is one process")
+    for asked in (launched, check_one_process):
+        with pytest.raises(UserError) as caught:
+            asked()
+        assert str(caught.value).startswith(named)
+        assert "torchrun" in str(caught.value)
 
 
-ALONE = {
+BY_ITSELF = {
     "no launcher": {},
     "sizes of one": {"WORLD_SIZE": "1", "OMPI_COMM_WORLD_SIZE": "1", "JSM_NAMESPACE_SIZE": "1", "SLURM_NTASKS": "1"},
     "a step of one task": {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
@@ -125,12 +138,69 @@ ALONE = {
 }
 
 
-@pytest.mark.parametrize("variables", ALONE.values(), ids=ALONE.keys())
+@pytest.mark.parametrize("variables", BY_ITSELF.values(), ids=BY_ITSELF.keys())
 def test_one_process_alone(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    assert launched() == ALONE
     with one_process():
         assert rank_zero_only.rank == 0
+
+
+TWO_HOSTS = {
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "LOCAL_WORLD_SIZE": "4",
+    "MASTER_ADDR": "node1",
+    "MASTER_PORT": "29500",
+    "TORCHELASTIC_RUN_ID": "none",
+}
+
+
+def test_torchrun_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where srun started it on each of two hosts, or several times on one, each for itself."""
+    for name, value in {**TWO_HOSTS, **STEP, "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == Launch(5, 8, 1, 4)
+    with lightning_rank(5):
+        assert rank_zero_only.rank == 5
+    with pytest.raises(UserError, match="WORLD_SIZE=8: a pre-training is one process"):
+        check_one_process()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert launched() == ALONE
+    check_one_process()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RANK", "8"), ("RANK", "-1"), ("LOCAL_RANK", "4"), ("LOCAL_WORLD_SIZE", "9"), ("RANK", "two")]
+)
+def test_numbers_that_cannot_be(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key, text in {**TWO_HOSTS, name: value}.items():
+        monkeypatch.setenv(key, text)
+    with pytest.raises(UserError, match=f"{name}={value}.*: these cannot be numbers of processes"):
+        launched()
+
+
+def test_the_processes_of_a_host_share_its_workers() -> None:
+    """All of them, and nobody has none."""
+    shares = [Launch(rank, 6, rank % 3, 3).share(8) for rank in range(6)]
+    assert shares == [3, 3, 2, 3, 3, 2]
+    assert Launch(1, 2, 1, 2).share(1) == 1
+    assert ALONE.share(8) == 8
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, "cpu"), (2, "cuda:1"), (4, "cuda:1"), (1, None)])
+def test_each_process_has_a_gpu_of_its_own(gpus: int, expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    launch = Launch(3, 4, 1, 2)
+    assert choose_device("cpu", launch) == torch.device("cpu")
+    if expected is None:
+        with pytest.raises(UserError, match="2 processes on a host with 1 GPU: start one for each GPU"):
+            choose_device("auto", launch)
+    else:
+        assert choose_device("auto", launch) == torch.device(expected)
 
 
 def test_ranks_are_hidden_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

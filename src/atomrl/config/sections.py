@@ -204,6 +204,8 @@ class TrainSection(Options):
     """The rate never falls below this fraction of its peak."""
     ema_decay: Fraction = 0.9
     """Of the averaged weights, per iteration."""
+    rank_timeout: Positive = 1800.0
+    """Of several processes: seconds that the others wait for one before they end the run."""
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:

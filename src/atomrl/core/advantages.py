@@ -11,7 +11,7 @@ from atomrl.core.collective import Alone
 from atomrl.core.protocols import Collective
 from atomrl.core.records import Advantages
 
-__all__ = ["Advantages", "Groups"]
+__all__ = ["Advantages", "Groups", "share"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,10 @@ class Groups:
     def largest(self, values: Tensor) -> Tensor:
         """Largest of (B,) values in each group, (groups,); -inf for a group without values."""
         return -self.smallest(-values)
+
+
+def share(flags: Tensor, collective: Collective | None = None) -> float:
+    """Share of (B, ...) bools that are True, over all ranks."""
+    counts = torch.tensor([int(flags.sum()), flags.numel()], dtype=torch.float64, device=flags.device)
+    some, whole = (collective or Alone()).sum(counts)
+    return float(some / whole)

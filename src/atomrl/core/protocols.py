@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from atomrl.core.records import Prompts, RewardTable, Stats, Step, Structures, Transition
+
+T = TypeVar("T")
 
 Draw = Callable[[int], Tensor]
 """Standard normals for a batch: `draw(features)` -> (B, N, features), keyed by sample (or group) and purpose."""
@@ -135,13 +137,24 @@ class Monitor(Protocol):
 
 
 class Collective(Protocol):
-    """Sums over ranks; `collective.Alone` is the one for a single process."""
+    """Sums over ranks; `collective.Alone` is the one for a single process. All ranks ask the same things in turn."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Sum of a tensor over all ranks."""
 
     def gather(self, tensor: Tensor) -> Tensor:
         """Concatenation of (B, ...) tensors of all ranks along the first axis."""
+
+    def of_first(self, value: T) -> T:
+        """What rank 0 passes, on every rank: numbers, texts, None, lists and mappings of these by text."""
 
 
 class Model(Protocol):

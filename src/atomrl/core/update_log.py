@@ -36,7 +36,8 @@ class UpdateLog:
             self._largest[name] = torch.maximum(self._largest[name], found) if name in self._largest else found
 
     def means(self, collective: Collective) -> Stats:
-        """Means over all ranks, and the largest values of this rank."""
+        """Means and largest values over all ranks."""
         totals = {name: collective.sum(entry) for name, entry in sorted(self._sums.items())}
         means = {name: float(total[0] / total[1].clamp(min=1)) for name, total in totals.items()}
-        return {**means, **{name: float(value) for name, value in self._largest.items()}}
+        largest = {name: collective.gather(value[None]).max() for name, value in sorted(self._largest.items())}
+        return {**means, **{name: float(value) for name, value in largest.items()}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from atomrl.config import Config
+from atomrl.core.collective import Alone, any_rank
+from atomrl.core.protocols import Collective
 from atomrl.core.records import Stats
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
 from atomrl.training.snapshots import Snapshots, to_bytes
-from atomrl.util.errors import UserError
+from atomrl.util.errors import RankError, UserError
 from atomrl.util.files import whole, write_whole
 from atomrl.util.progress import bar
 
@@ -44,12 +47,31 @@ def save_tensors(path: Path, values: Mapping[str, Any]) -> None:
 class Interruption(Callback):
     """Knows whether a signal ended the run: Lightning's own status says so for any exception.
 
+    Several processes get SIGTERM one after the other, and one alone must not leave after an iteration that the others
+    go on from. So they ask each other after each one, and all stop.
+
+    Args:
+        collective: the processes of the run.
+
     Attributes:
         code: exit code of a run that Ctrl-C (130) or SIGTERM (143) ended; None for any other end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, collective: Collective | None = None) -> None:
         self.code: int | None = None
+        self.collective = collective or Alone()
+        self._asked = False
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Take SIGTERM from Lightning, which would end this process alone (Lightning); it is given back at the end."""
+        if self.collective.size > 1:
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Stop all processes if one was asked to (Lightning)."""
+        if self.collective.size > 1 and any_rank(self._asked, self.collective):
+            self.code = 143
+            trainer.should_stop = True
 
     def on_exception(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
@@ -59,6 +81,12 @@ class Interruption(Callback):
             self.code = 130
         elif isinstance(exception, SIGTERMException):
             self.code = 143
+        elif isinstance(exception, RankError) and exception.code in {130, 143}:
+            self.code = exception.code
+
+    def _ask(self, *_: object) -> None:
+        """Remember the signal until the iteration is done."""
+        self._asked = True
 
 
 def logged(line: Stats, key: str, name: str) -> float:
@@ -75,11 +103,15 @@ def logged(line: Stats, key: str, name: str) -> float:
 class Checkpoints(Callback):
     """Saves checkpoint_latest.pth every few iterations; checkpoint_best.pth and the averaged weights on a new best.
 
-    Whatever ends the run, short of a kill, its last whole iteration is saved: until then it is kept in memory.
+    Whatever ends the run, short of a kill, its last whole iteration is saved: until then it is kept in memory. Of
+    several processes all compare the same numbers, and rank 0 writes.
     """
 
-    def __init__(self, folder: Path, config: Config, snapshots: Snapshots) -> None:
+    def __init__(
+        self, folder: Path, config: Config, snapshots: Snapshots, collective: Collective | None = None
+    ) -> None:
         self.folder, self.config, self.snapshots = folder, config, snapshots
+        self.writes = (collective or Alone()).rank == 0
         self.best = math.nan
         self._unsaved: bytes | None = None
 
@@ -90,6 +122,8 @@ class Checkpoints(Callback):
         sign = 1 if self.config.best_checkpoint_mode == "max" else -1
         best = math.isfinite(value) and not sign * value <= sign * self.best
         self.best = value if best else self.best
+        if not self.writes:
+            return
         self._unsaved = self.snapshots.take(trainer)
         if best:
             write_whole(self.folder / BEST, self._unsaved)
@@ -127,30 +161,36 @@ class Checkpoints(Callback):
 
 
 class Limits(Callback):
-    """Ends a run in time, or when a number stops improving."""
+    """Ends a run in time, or when a number stops improving; of several processes rank 0 decides."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, collective: Collective | None = None) -> None:
+        self.config, self.collective = config, collective or Alone()
         self.started = time.monotonic()
         self.improved = self.started
         self.best = -math.inf
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Check the clock and the number (Lightning)."""
-        now, config = time.monotonic(), self.config
-        if config.max_time_hours is not None and now - self.started > config.max_time_hours * 3600:
-            print(f"max_time_hours={config.max_time_hours} reached: stopping")
-            trainer.should_stop = True
-        if config.early_stop_metric is None:
-            return
         assert isinstance(pl_module, RLModule)
-        value = logged(pl_module.line, "early_stop_metric", config.early_stop_metric)
+        reasons = self.collective.of_first(self._reasons(pl_module.line))
+        trainer.should_stop = trainer.should_stop or bool(reasons)
+        for reason in reasons if self.collective.rank == 0 else []:
+            print(f"{reason}: stopping")
+
+    def _reasons(self, line: Stats) -> list[str]:
+        """Why to stop, by this process's clock."""
+        now, config, reasons = time.monotonic(), self.config, []
+        if config.max_time_hours is not None and now - self.started > config.max_time_hours * 3600:
+            reasons.append(f"max_time_hours={config.max_time_hours} reached")
+        if config.early_stop_metric is None:
+            return reasons
+        value = logged(line, "early_stop_metric", config.early_stop_metric)
         value = value if config.early_stop_mode == "max" else -value
         if value > self.best + config.early_stop_delta:
             self.best, self.improved = value, now
         elif now - self.improved > config.early_stop_minutes * 60:
-            print(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes: stopping")
-            trainer.should_stop = True
+            reasons.append(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes")
+        return reasons
 
     def state_dict(self) -> dict[str, float]:
         """The best value so far (Lightning)."""

@@ -12,7 +12,7 @@ from atomrl.core.iteration import IterationConfig
 from atomrl.core.objectives.base import Objective, ObjectiveSpec
 from atomrl.core.objectives.forward import ForwardObjective
 from atomrl.core.prompts import PromptPlan, SizeDistribution
-from atomrl.core.protocols import Model
+from atomrl.core.protocols import Collective, Model
 from atomrl.core.records import Transition
 from atomrl.core.rollout import RolloutConfig
 from atomrl.core.stages import FailedScores
@@ -30,12 +30,15 @@ from atomrl.workers.local import as_workers
 OBJECTIVES, KEY = "atomrl.core.objectives", "train.objective"
 
 
-def build_parts(config: Config, workers: Workers | None = None) -> tuple[Parts, Model]:
+def build_parts(
+    config: Config, workers: Workers | None = None, collective: Collective | None = None
+) -> tuple[Parts, Model]:
     """The parts of a run, and the backbone it starts from.
 
     Args:
         config: of the run.
         workers: of the run; if None local ones, as many as the configuration says. They start at the first scoring.
+        collective: see `Parts`.
 
     Raises:
         UserError: the backbone cannot be loaded, or what the reward needs is not there.
@@ -64,6 +67,7 @@ def build_parts(config: Config, workers: Workers | None = None) -> tuple[Parts, 
         card={**model.card, SAMPLING: config.model.model_dump()},
         places_at_once=config.reward.shaping.mlff_batch_size,
         forces_at=on_the_way.aligned,
+        collective=collective,
     )
     return parts, model
 

@@ -10,7 +10,7 @@ from atomrl.config import TrainSection
 from atomrl.core.iteration import IterationConfig
 from atomrl.core.objectives.base import Objective
 from atomrl.core.prompts import PromptPlan
-from atomrl.core.protocols import DiffusionPolicy, Monitor, Reward
+from atomrl.core.protocols import Collective, DiffusionPolicy, Monitor, Reward
 from atomrl.core.stages import Stage
 
 
@@ -30,6 +30,7 @@ class Parts:
         monitor: measures samples for the log, or None.
         card: what a checkpoint says about the backbone, so that it can be loaded alone.
         places_at_once, forces_at: see `Scorer`.
+        collective: the processes of the run; None: those of torch's default group, if there is one.
     """
 
     policy: DiffusionPolicy
@@ -44,3 +45,4 @@ class Parts:
     card: Mapping[str, Any] = field(default_factory=dict)
     places_at_once: int = 32
     forces_at: tuple[int, ...] = ()
+    collective: Collective | None = None

@@ -7,7 +7,7 @@ The algorithm is in `iteration`, which imports no Lightning.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -27,11 +27,11 @@ from atomrl.config import Config
 from atomrl.core.advantages import Advantages
 from atomrl.core.averaging import move_average
 from atomrl.core.collective import current
-from atomrl.core.iteration import compare, iterate, sample_and_score
-from atomrl.core.protocols import Model
+from atomrl.core.iteration import Iteration, compare, iterate, sample_and_score
+from atomrl.core.protocols import Collective, Model
 from atomrl.core.records import Prompts, RewardTable, Stats, Structures, Trajectory
 from atomrl.core.schedules import adopt, lr_factor
-from atomrl.core.scoring import Scorer
+from atomrl.core.scoring import Scorer, gathered
 from atomrl.core.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
 from atomrl.core.update_log import UpdateLog
 from atomrl.data.batches import Listed
@@ -40,7 +40,7 @@ from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.parts import Parts
 from atomrl.training.requirements import check_needs
 from atomrl.training.run_directory import described_run, find_run
-from atomrl.training.score_log import summarise
+from atomrl.training.score_log import count_potentials, summarise
 from atomrl.util.closeable import Closing
 from atomrl.util.errors import ExplodedError, UserError
 from atomrl.workers.executor import Workers
@@ -107,7 +107,7 @@ class RLModule(lightning.LightningModule):
         self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
-        self._warned = False
+        self._collective, self._warned = parts.collective, False
         self.line: Stats = {}
         if self.objective.needs_reference:
             policy.keep_reference()
@@ -150,18 +150,23 @@ class RLModule(lightning.LightningModule):
             raise UserError(f"{checkpoint} does not belong to the run that {described} describes") from error
         return module
 
+    @property
+    def collective(self) -> Collective:
+        """The processes that train together."""
+        return self._collective or current()
+
     def rollout(self, batch: Prompts) -> tuple[Generated, Trajectory]:
         """Sample every prompt; a `per_sample` reward scores the first samples while the next are drawn."""
         trajectory = sample_and_score(self.policy, batch, self.scorer, self.objective, self.iteration.rollout)
         streamed = self.scorer.reward.scope == "per_sample"
-        return Generated(trajectory, self.scorer.finish(trajectory, current()) if streamed else None), trajectory
+        return Generated(trajectory, self.scorer.finish(trajectory, self.collective) if streamed else None), trajectory
 
     def compute_rewards(self, batch_gen: Generated) -> tuple[RewardTable, Advantages]:
         """Scores of a generated batch after all stages, and the advantages that the objective makes of them."""
         trajectory, scores = batch_gen.trajectory, batch_gen.scores
         if scores is None:
-            scores = self.scorer.finish(trajectory, current())
-        return compare(trajectory, scores, self.stages, self.objective, self.iteration.update, current())
+            scores = self.scorer.finish(trajectory, self.collective)
+        return compare(trajectory, scores, self.stages, self.objective, self.iteration.update, self.collective)
 
     def calculate_loss(self, trajectory: Trajectory, advantages: Advantages) -> Tensor:
         """The objective -J, mean over samples and terms: a number, (), that can be differentiated once.
@@ -178,16 +183,16 @@ class RLModule(lightning.LightningModule):
         try:
             for parameter in parameters:
                 parameter.grad = None
-            lesson = Lesson.of(trajectory, advantages, self.iteration.update, current())
+            lesson = Lesson.of(trajectory, advantages, self.iteration.update, self.collective)
             accumulate(self.policy, lesson, self.objective.terms(trajectory, 0), self.objective, numbers)
-            reduce_and_clip(parameters, inf, current())
+            reduce_and_clip(parameters, inf, self.collective)
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         finally:
             for parameter, gradient in zip(parameters, earlier, strict=True):
                 parameter.grad = gradient
         pairs = zip(parameters, gradients, strict=True)
         along = torch.stack([(parameter * gradient).sum() for parameter, gradient in pairs]).sum()
-        return numbers.means(current())["loss"] + (along - along.detach())  # the loss's value, and its gradient
+        return numbers.means(self.collective)["loss"] + (along - along.detach())  # the loss's value, and its gradient
 
     def close(self) -> None:
         """Give back workers and threads."""
@@ -201,7 +206,7 @@ class RLModule(lightning.LightningModule):
     def train_dataloader(self) -> DataLoader[Prompts]:
         """The prompts of the current iteration, as the only batch (Lightning)."""
         prompts = self.plan.prompts(self.trainer.current_epoch)
-        share = self.plan.share(prompts, self.global_rank, self.trainer.world_size)
+        share = self.plan.share(prompts, self.collective.rank, self.collective.size)
         return DataLoader(Listed([share]), batch_size=None)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -231,7 +236,12 @@ class RLModule(lightning.LightningModule):
         return LambdaLR(optimizer, factor)
 
     def on_train_start(self) -> None:
-        """Go on with this run's rate, betas, decay and schedule, not those of the checkpoint (Lightning)."""
+        """Go on with this run's rate, betas, decay and schedule, not those of the checkpoint (Lightning).
+
+        Raises:
+            UserError: the processes of the run do not begin with the same weights.
+        """
+        require_same_weights(self, self.collective)
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LambdaLR)
         adopt(scheduler, self._optimization())
@@ -244,7 +254,14 @@ class RLModule(lightning.LightningModule):
         assert isinstance(schedule, LRScheduler)
         try:
             done = iterate(
-                self.policy, batch, self.scorer, self.stages, self.objective, optimizer, self.iteration, current()
+                self.policy,
+                batch,
+                self.scorer,
+                self.stages,
+                self.objective,
+                optimizer,
+                self.iteration,
+                self.collective,
             )
         except ExplodedError as error:
             raise UserError(f"{error}; {AGAINST_EXPLOSIONS}, and start again from earlier weights") from error
@@ -252,15 +269,24 @@ class RLModule(lightning.LightningModule):
         self.averaged.update_parameters(self.policy.trainable())
         rate = float(schedule.optimizer.param_groups[0]["lr"])  # what this iteration stepped with
         schedule.step()
-        measured = {} if self.monitor is None else self.monitor.measure(done.trajectory.structures)
-        times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}
-        self.line = {**summarise(done.table), **done.advantages.stats, **done.stats, **measured, **times, "lr": rate}
+        self.line = self.collective.of_first({**self._measured(done), "lr": rate})
         self.log_dict(self.line, on_step=False, on_epoch=True, batch_size=len(batch))
+
+    def _measured(self, done: Iteration) -> Stats:
+        """An iteration's numbers, over the samples of all ranks; the times are this one's, the monitor rank 0's."""
+        collective = self.collective
+        potentials = {name: float(collective.sum(n)) for name, n in count_potentials(done.table).items()}
+        table = replace(done.table, fields={}, seconds={}, potentials={}, rewards_ts={}).gather(collective)
+        structures, _, _ = gathered(done.trajectory.structures, done.trajectory.prompts, collective)
+        measured = {} if self.monitor is None or collective.rank else self.monitor.measure(structures)
+        times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}
+        scores = summarise(replace(table, seconds=done.table.seconds))
+        return {**scores, **potentials, **done.advantages.stats, **done.stats, **measured, **times}
 
     def _warn_of_explosions(self, masked: float, iteration: int) -> None:
         """Say once that the run learns from a minority of its samples."""
         samples = self.plan.groups * self.plan.samples_per_group
-        if self._warned or masked <= MANY_MASKED * samples or self.global_rank:
+        if self._warned or masked <= MANY_MASKED * samples or self.collective.rank:
             return
         self._warned = True
         log.warning(
@@ -291,11 +317,29 @@ class RLModule(lightning.LightningModule):
                 logger.complete(card["iteration"], card["log"])
 
 
-def build_module(config: Config, workers: Workers | None = None) -> tuple[RLModule, Model]:
+def require_same_weights(module: nn.Module, collective: Collective) -> None:
+    """Compare the weights of all ranks, by the sum of their bytes.
+
+    Raises:
+        UserError: on every rank, if one has others.
+    """
+    if collective.size == 1:
+        return
+    total = sum(int(p.detach().cpu().flatten().view(torch.uint8).long().sum()) for p in module.parameters())
+    if len(set(collective.gather(torch.tensor([total])).tolist())) > 1:
+        raise UserError(
+            "the processes begin with different weights: model.backbone, or the checkpoint that the run goes on from, "
+            "must be the same file on all hosts"
+        )
+
+
+def build_module(
+    config: Config, workers: Workers | None = None, collective: Collective | None = None
+) -> tuple[RLModule, Model]:
     """The module of a run, and the backbone it starts from; see `build_parts`.
 
     Raises:
         UserError: the backbone cannot be loaded, or what the reward needs is not there.
     """
-    parts, model = build_parts(config, workers)
+    parts, model = build_parts(config, workers, collective)
     return RLModule(parts), model

@@ -10,15 +10,17 @@ from pathlib import Path
 import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
-from atomrl.core.protocols import Model
+from atomrl.core.protocols import Collective, Model
 from atomrl.domains import domain_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
+from atomrl.training.crew import Crew
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.requirements import check_needs
 from atomrl.training.rl_module import build_module
@@ -28,16 +30,18 @@ from atomrl.training.run_directory import (
     METRICS,
     REPRODUCER,
     check_resumable,
+    find_run,
     forget_if_empty,
     fresh_path,
     open_run,
 )
 from atomrl.training.snapshots import Snapshots
+from atomrl.util.cpu_count import cores
 from atomrl.util.device import choose_device
-from atomrl.util.errors import NonFiniteLossError, UserError
-from atomrl.util.processes import one_process
+from atomrl.util.errors import NonFiniteLossError, RankError, UserError
+from atomrl.util.processes import Launch, launched
 from atomrl.workers.executor import Workers
-from atomrl.workers.local import as_workers
+from atomrl.workers.local import LocalWorkers, as_workers
 
 log = logging.getLogger(__name__)
 
@@ -45,64 +49,92 @@ COPIES = 12
 """Weights, averaged weights, reference and two optimizer moments, in two checkpoints and one being written."""
 
 
-@one_process()
-def train(config: Config, name: str, workers: Workers | None = None) -> Path:
+def train(config: Config, name: str, workers: Workers | None = None, crew: Crew | None = None) -> Path:
     """Run an experiment to its end; returns the run directory.
 
     Args:
         config: validated.
         name: of the experiment, part of the default save_path.
-        workers: who scores; if None local ones, as many as the configuration says.
+        workers: who scores; if None local ones, as many as the configuration says, shared out among the processes of
+            this host.
+        crew: the processes that train together, entered; if None those that the environment names.
 
     Raises:
-        UserError: see `check_needs`, `build_module`, `check_resumable` and `open_run`.
+        UserError: see `launched`, `check_needs`, `build_module`, `check_resumable` and `open_run`.
         NonFiniteLossError: the loss is not finite; a reproducer was saved in the run directory.
+        RankError: another process ended the run.
     """
+    if crew is None:
+        with Crew(launched()) as own:
+            return train(config, name, workers, own)
+    launch = crew.launch
     check_extras(config)
     check_needs(config)
+    _check_groups(config, launch)
     warn_of_unread(config)
-    place = Path(config.save_path) if config.save_path else fresh_path(name)
-    first = check_resumable(place, config) if config.resume else 0
+    workers = workers or LocalWorkers(launch.share(config.reward.workers or cores()))
+    device = choose_device(config.device, launch)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    device = choose_device(config.device)
     torch.manual_seed(config.seed)  # initial weights come from the backbone; this is for what a user adds
-    module, model = build_module(config, workers)
-    try:
-        assert isinstance(module.policy, torch.nn.Module)
-        weights = sum(p.numel() * p.element_size() for p in module.policy.parameters())
-        folder = open_run(place, to_yaml(config), config.resume, COPIES * weights)
-        checkpoint = folder / LATEST if config.resume else None
-        left = max(0, config.dataloader.epoches - first)
-        print(f"{name}: {model.origin} on {device.type}, {left} iterations -> {folder}")
-        try:
-            _fit(module, config, folder, checkpoint, first, device)
-        finally:
-            forget_if_empty(folder)
-    finally:
-        module.close()
+    with crew.connected(device, config.train.rank_timeout) as collective:
+        folder, stopped = _train(config, name, workers, device, collective)
+    if stopped is not None:
+        raise SystemExit(stopped)
     return folder
 
 
-@one_process()
-def train_and_evaluate(config: Config, name: str, command: str) -> Path:
+def _train(
+    config: Config, name: str, workers: Workers, device: torch.device, collective: Collective
+) -> tuple[Path, int | None]:
+    """Build, open the run directory, fit; returns it, and the exit code of a run that a signal stopped.
+
+    Rank 0 checks and opens the directory. All read a checkpoint from it, so that it must be one that all hosts see.
+    """
+    first_rank = collective.rank == 0
+    place = Path(collective.of_first(config.save_path or str(fresh_path(name))))
+    first = collective.of_first(check_resumable(place, config) if config.resume and first_rank else 0)
+    if config.resume:
+        find_run(place)
+    module, model = build_module(config, workers, collective)
+    try:
+        if first_rank:
+            assert isinstance(module.policy, torch.nn.Module)
+            weights = sum(p.numel() * p.element_size() for p in module.policy.parameters())
+            open_run(place, to_yaml(config), config.resume, COPIES * weights)
+            left = max(0, config.dataloader.epoches - first)
+            several = f", {collective.size} processes" if collective.size > 1 else ""
+            print(f"{name}: {model.origin} on {device.type}{several}, {left} iterations -> {place}")
+        try:
+            return place, _fit(module, config, place, first, device, collective)
+        finally:
+            if first_rank:
+                forget_if_empty(place)
+    finally:
+        module.close()
+
+
+def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | None = None) -> Path:
     """Train, then print and save the before/after table, if evaluation.samples asks for one.
 
     `command` is what a reader would type to get the same table. The judges are called in before the training, so that
-    what they lack does not show at its end.
+    what they lack does not show at its end. Of several processes rank 0 evaluates, alone: the others are done then.
     """
+    if crew is None:
+        with Crew(launched()) as own:
+            return train_and_evaluate(config, name, command, own)
     check_extras(config)
     check_needs(config)
-    if not config.evaluation.samples:
-        return train(config, name)
-    domain, device = domain_of(config), choose_device(config.device)
+    if not config.evaluation.samples or crew.launch.rank:
+        return train(config, name, crew=crew)
+    domain, device = domain_of(config), choose_device(config.device, crew.launch)
     base = domain.load(read_stored(config.model.backbone), config)
     plan = SamplePlan(
         config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
     )
     workers = as_workers(config.reward.workers)
     with domain.panel(config, base, workers) as panel:
-        folder = train(config, name, workers)
+        folder = train(config, name, workers if crew.launch.size == 1 else None, crew)
         models: dict[str, Model] = {"base": base, "trained": domain.load(read_stored(str(folder / LATEST)), config)}
         kept = KeptSamples(folder / "evaluation", repr(config.model))
         with kept.until_written(f"save_path={folder} resume=true"):
@@ -126,28 +158,43 @@ def warn_of_unread(config: Config) -> None:
         log.warning(f"train.objective={config.train.objective} does not read {named}: what they say changes nothing")
 
 
+class _AsLaunched(LightningEnvironment):
+    """One process to Lightning, however many there are: not what it makes of Slurm's variables, see `processes`."""
+
+    def teardown(self) -> None:
+        """Leave the environment as it is: a program may train again."""
+
+
 def _fit(
-    module: torch.nn.Module, config: Config, folder: Path, checkpoint: Path | None, first: int, device: torch.device
-) -> None:
-    """Let Lightning drive the iterations."""
-    assert isinstance(module, lightning.LightningModule)
-    interruption, snapshots, _progress = Interruption(), Snapshots(), Progress(domain_of(config).shown)
+    module: lightning.LightningModule,
+    config: Config,
+    folder: Path,
+    first: int,
+    device: torch.device,
+    collective: Collective,
+) -> int | None:
+    """Let Lightning drive the iterations; returns the exit code if all processes were asked to stop in between.
+
+    To Lightning each process is alone: what they do together goes through the collective.
+    """
+    interruption, snapshots = Interruption(collective), Snapshots()
+    shown: list[Callback] = [] if collective.rank else [Progress(domain_of(config).shown)]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=1,
+            devices=1 if device.index is None else [device.index],
             max_epochs=config.dataloader.epoches,
             default_root_dir=folder,
-            logger=_loggers(config, folder, first),
+            logger=False if collective.rank else _loggers(config, folder, first),
             callbacks=[
                 interruption,
-                Progress(domain_of(config).shown),
-                Limits(config),
-                Checkpoints(folder, config, snapshots),
+                *shown,
+                Limits(config, collective),
+                Checkpoints(folder, config, snapshots, collective),
             ],
-            plugins=[snapshots, LightningEnvironment()],  # not what it makes of Slurm's variables, see `processes`
+            plugins=[snapshots, _AsLaunched()],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -155,18 +202,37 @@ def _fit(
             reload_dataloaders_every_n_epochs=1,  # the prompts of each iteration are their own
         )
         try:
-            trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
-        except (SystemExit, RuntimeError):
+            trainer.fit(module, ckpt_path=folder / LATEST if config.resume else None, weights_only=True)
+        except (SystemExit, RuntimeError, RankError):
             # Lightning turns Ctrl-C into an exit with code 1, or, between two iterations, into an error of its own
             # tear-down; SIGTERM, as of a batch system, ends a run after the iteration in which it comes.
             if interruption.code is None:
                 raise
-            print(f"\n{_how_to_go_on(folder)}", flush=True)
+            _say_how_to_go_on(folder, collective)
             raise (KeyboardInterrupt if interruption.code == 130 else SystemExit(interruption.code)) from None
         except NonFiniteLossError as error:
             path = folder / REPRODUCER
             save_tensors(path, error.reproducer)
             raise NonFiniteLossError(f"{error}; the run stopped, {path} reproduces it", error.reproducer) from error
+    if interruption.code is not None:
+        _say_how_to_go_on(folder, collective)
+    return interruption.code
+
+
+def _check_groups(config: Config, launch: Launch) -> None:
+    """Raise UserError for groups that cannot be dealt out evenly."""
+    groups = config.dataloader.sample_group_size
+    if groups % launch.size:
+        raise UserError(
+            f"dataloader.sample_group_size={groups} cannot be dealt evenly to {launch.size} processes, and a group is "
+            "never split: make it a multiple of them"
+        )
+
+
+def _say_how_to_go_on(folder: Path, collective: Collective) -> None:
+    """Print it, once."""
+    if collective.rank == 0:
+        print(f"\n{_how_to_go_on(folder)}", flush=True)
 
 
 def _how_to_go_on(folder: Path) -> str:

@@ -33,7 +33,7 @@ FREE = frozenset(
             "evaluation",
             "dataloader.epoches",
         ),
-        *("reward.workers", "reward.batch_size"),
+        *("reward.workers", "reward.batch_size", "train.rank_timeout"),
     }
 )
 """Keys that a resumed run may change without a word: how long it trains, where, and what is written and judged."""

@@ -30,12 +30,16 @@ def summarise(table: RewardTable) -> Stats:
     log["failed"] = float(sum(reason is not None for reason in table.reasons))
     for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
         log[f"failed_{reason.partition(':')[0]}"] = float(count)
-    if table.potentials:
-        log["potentials"] = float(sum(len(scores) for scores in table.potentials.values()))
-        log["failed_potentials"] = float(
-            sum(reason is not None for scores in table.potentials.values() for reason in scores.reasons)
-        )
     return log | {f"seconds_reward_{part}": seconds for part, seconds in table.seconds.items()}
+
+
+def count_potentials(table: RewardTable) -> dict[str, Tensor]:
+    """How many scores of z0_pred there are, and how many of these failed, (); nothing where there are none."""
+    if not table.potentials:
+        return {}
+    reasons = [reason for scores in table.potentials.values() for reason in scores.reasons]
+    failed = sum(reason is not None for reason in reasons)
+    return {"potentials": torch.tensor(len(reasons)), "failed_potentials": torch.tensor(failed)}
 
 
 def _moments(values: Tensor) -> dict[str, float]:

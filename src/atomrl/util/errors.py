@@ -32,6 +32,20 @@ class NonFiniteLossError(Exception):
         self.reproducer = reproducer
 
 
+class RankError(Exception):
+    """This process ends because another one of the run did.
+
+    Attributes:
+        code: its exit code, which becomes that of all.
+        repeats: that process says why itself, and should be the first to end.
+        quiet: to say it once more helps nobody.
+    """
+
+    def __init__(self, message: str, code: int = 1, repeats: bool = False, quiet: bool = False) -> None:
+        super().__init__(message)
+        self.code, self.repeats, self.quiet = code, repeats, quiet
+
+
 @contextmanager
 def hinted(hint: str) -> Iterator[None]:
     """Around a call: adds to its `UserError` what the reader can do, e.g. which key of a configuration to change."""

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from tqdm import tqdm
 
 T = TypeVar("T")
 
+_hidden = threading.Event()
+"""Set while no bar is shown."""
+
 
 def shown() -> bool:
-    """Whether bars are shown: standard error is a terminal, or ELIGN_TQDM=1."""
-    return os.environ.get("ELIGN_TQDM") == "1" or sys.stderr.isatty()
+    """Whether bars are shown: standard error is a terminal, or ELIGN_TQDM=1, and this process may show any."""
+    return not _hidden.is_set() and (os.environ.get("ELIGN_TQDM") == "1" or sys.stderr.isatty())
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """No bars in here, for a process beside one that shows them."""
+    _hidden.set()
+    try:
+        yield
+    finally:
+        _hidden.clear()
 
 
 def bar(items: Iterable[T], description: str, total: int | None = None, leave: bool = False) -> tqdm[T]:

@@ -25,8 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomrl.core.advantages import Advantages, Groups
+from atomrl.core.advantages import Advantages, Groups, share
 from atomrl.core.alignment import ForceAlignment, forces_at
+from atomrl.core.collective import Alone
 from atomrl.core.normalize import group_advantages, group_ranks
 from atomrl.core.objectives.base import ObjectiveSpec, Samples, StepLoss
 from atomrl.core.objectives.likelihood import LikelihoodObjective, StepTerms, clipped_loss, log_ratio, scored_channels
@@ -71,7 +72,7 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
             table: channels (B,), NaN where a sample does not teach.
             group_ids: (B,).
             active: (B,) bool.
-            collective: not asked, since nothing is compared beyond a group.
+            collective: for the counts of the log alone, since nothing is compared beyond a group.
 
         Raises:
             UserError: a weight names a channel that the reward does not give, or no channel has a weight.
@@ -91,8 +92,8 @@ class FedGRPO(LikelihoodObjective[FedGRPOConfig]):
             flat &= groups.sum(weighted.abs().sum(1)) == 0
             total = total + weighted
         stats = {
-            "zero_spread_groups": float(flat.sum()),
-            "advantage_clip_frac": float((total.abs() > limit).double().mean()),
+            "zero_spread_groups": float((collective or Alone()).sum(flat.sum())),
+            "advantage_clip_frac": share(total.abs() > limit, collective),
         }
         clamped = total.clamp(-limit, limit)
         return Advantages(clamped.sum(1).clamp(-limit, limit), channels, stats, clamped if shaped else None)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Advantages, Groups
+from atomrl.core.collective import Alone
 from atomrl.core.normalize import CLIP_RANGE, check_normalization, normalize
 from atomrl.core.objectives.base import ObjectiveSpec, StepLoss
 from atomrl.core.objectives.likelihood import (
@@ -124,7 +125,9 @@ class GRPO(LikelihoodObjective[GRPOConfig]):
         reward = torch.where(known, total, torch.nan)
         normalized = normalize(reward, config.normalize_fn, groups=groups, eps=config.eps, clip_range=config.clip_range)
         advantages = torch.where(known, normalized, 0.0)
-        stats = {"zero_spread_groups": float((groups.sum(advantages.abs()) == 0).sum())}
+        flat = (groups.sum(advantages.abs()) == 0).sum()
+        everywhere = collective if config.group_reward_norm and collective else Alone()  # the batch is one group
+        stats = {"zero_spread_groups": float(everywhere.sum(flat))}
         return Advantages(advantages, shares, stats)
 
     def step_loss(self, terms: StepTerms) -> StepLoss:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from atomrl.core.advantages import Advantages, Groups
+from atomrl.core.advantages import Advantages, Groups, share
 from atomrl.core.objectives.base import StepLoss
 from atomrl.core.objectives.forward import ForwardObjective, Predictions, forward_spec
 from atomrl.core.objectives.forward_options import RejectionOptions
@@ -34,7 +34,7 @@ class Rejection(ForwardObjective[RejectionOptions]):
         places = (groups.sum(torch.ones_like(found.total)) * self.options.kept_fraction)[groups.index]
         kept = active & (found.total > 0) & (better < places)
         total = torch.where(kept, self.options.clip_advantage, 0.0).double()
-        return replace(found, total=total, stats={**found.stats, "kept_fraction": float(kept.double().mean())})
+        return replace(found, total=total, stats={**found.stats, "kept_fraction": share(kept, collective)})
 
     def draw_loss(self, predictions: Predictions) -> StepLoss:
         """L of one draw, (B,)."""
