@@ -67,12 +67,15 @@ def test_values_are_those_of_tblite(gfn2: XTBForceField, name: str) -> None:
     energies, occupied = result.get("orbital-energies") * Hartree, result.get("orbital-occupations") > 1
     found = properties(gfn2, name)[name]
     assert found[HOMO_LUMO_GAP] == pytest.approx(energies[~occupied].min() - energies[occupied].max(), abs=1e-5)
-    assert found[DIPOLE_MOMENT] == pytest.approx(np.linalg.norm(result.get("dipole")) * Bohr / DEBYE, rel=1e-4, abs=1e-6)
+    assert found[DIPOLE_MOMENT] == pytest.approx(
+        np.linalg.norm(result.get("dipole")) * Bohr / DEBYE, rel=1e-4, abs=1e-6
+    )
 
 
 def test_dipole_moments_of_chemistry(gfn2: XTBForceField) -> None:
     """Measured: water 1.85 D, ammonia 1.47, lithium fluoride 6.3; none where symmetry forbids one."""
-    found = {name: one[DIPOLE_MOMENT] for name, one in properties(gfn2, *"H2O NH3 LiF N2 F2 CH4 CO2".split()).items()}
+    names = ["H2O", "NH3", "LiF", "N2", "F2", "CH4", "CO2"]
+    found = {name: one[DIPOLE_MOMENT] for name, one in properties(gfn2, *names).items()}
     assert found["H2O"] == pytest.approx(1.85, abs=0.6)
     assert found["NH3"] == pytest.approx(1.47, abs=0.6)
     assert found["LiF"] == pytest.approx(6.3, abs=0.6)
@@ -84,7 +87,7 @@ def test_gaps_of_chemistry(gfn2: XTBForceField) -> None:
     """Fluorine's empty orbital lies low; a conjugated ring is softer than a saturated hydrocarbon; a radical has a
     half-filled orbital.
     """
-    found = {name: one[HOMO_LUMO_GAP] for name, one in properties(gfn2, *"F2 CH4 C6H6 C2H4 C2H6".split()).items()}
+    found = {name: one[HOMO_LUMO_GAP] for name, one in properties(gfn2, *["F2", "CH4", "C6H6", "C2H4", "C2H6"]).items()}
     assert 0 < found["F2"] < found["C6H6"] < found["C2H4"] < found["C2H6"] < found["CH4"]
 
 
@@ -98,9 +101,7 @@ def test_a_molecule_may_be_turned(gfn2: XTBForceField) -> None:
 
 
 def reward(gfn2, *components: XTBPropertyReward) -> ReinforceReward:
-    return ReinforceReward(
-        components, listing=MOLECULES, weighed=False, providers=[XTBPropertiesProvider(gfn2)]
-    )
+    return ReinforceReward(components, listing=MOLECULES, weighed=False, providers=[XTBPropertiesProvider(gfn2)])
 
 
 def test_goals_targets_and_failures(gfn2: XTBForceField) -> None:
@@ -175,7 +176,9 @@ def test_one_calculation_serves_forces_and_properties(monkeypatch: pytest.Monkey
     """The built-in reward and the component ask one force field, which computes each molecule once."""
     asked: list[int] = []
     evaluate = XTBForceField.evaluate
-    monkeypatch.setattr(XTBForceField, "evaluate", lambda self, batch: asked.append(len(batch)) or evaluate(self, batch))
+    monkeypatch.setattr(
+        XTBForceField, "evaluate", lambda self, batch: asked.append(len(batch)) or evaluate(self, batch)
+    )
     config = load_config("fed_grpo_config", [f"reward.components={COMPONENTS}", "reward.workers=1"])
     from atomrl.checkpoints.backbone import load_backbone
 

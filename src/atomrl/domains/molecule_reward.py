@@ -59,8 +59,8 @@ def own_components(
 ) -> ReinforceReward | None:
     """The user's components as one reward, a channel each, which the objective weighs; None if there are none.
 
-    A component that normalises over the batch needs all samples; the others score each sample as it comes. Properties by
-    GFN2-xTB come from `gfn2`, which the built-in reward asks too, or from workers of their own.
+    A component that normalises over the batch needs all samples; the others score each sample as it comes. Properties
+    by GFN2-xTB come from `gfn2`, which the built-in reward asks too, or from workers of their own.
     """
     if not section.own:
         return None

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ComputedOnce:
     """Remembers the evaluations of the last samples, by their atoms and positions; implements `protocols.ForceField`.
 
-    A reward by forces and one by properties then share one self-consistent field. Asked for some of the last samples, in
-    any order, it computes nothing; otherwise it computes those that it does not know, and remembers all that were asked.
+    A reward by forces and one by properties then share one self-consistent field. Asked for some of the last samples,
+    in any order, it computes nothing; otherwise it computes those that it does not know, and remembers all of them.
 
     Args:
         force_field: that computes; `close` closes it, at each call.

@@ -66,6 +66,6 @@ class XTBPropertyReward(RewardComponent):
         """Larger is better, (B,); in the property's unit, or its square where there is a target."""
         metrics_obj: BatchMetrics = kwargs["metrics_obj"]
         found = metrics_obj[self.property]
-        if self.goal is not None:
-            return Scores(SIGNS[self.goal] * found.values, found.reasons)
-        return Scores(-(found.values - self.target).square(), found.reasons)
+        if self.target is not None:
+            return Scores(-(found.values - self.target).square(), found.reasons)
+        return Scores(SIGNS[str(self.goal)] * found.values, found.reasons)
