@@ -36,7 +36,7 @@ def test_a_relaxation_ends_in_a_minimum():
     item = rattled("CH3CH2OH")
     positions, reason = relax_molecule(item, **OPTIONS)
     assert reason is None
-    energy, forces = singlepoint((item[0], positions), 100)
+    energy, forces, _ = singlepoint((item[0], positions), 100)
     assert np.linalg.norm(forces, axis=1).max() <= 0.05
     assert energy < singlepoint(item, 100)[0] - 0.1
 

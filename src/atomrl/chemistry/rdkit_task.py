@@ -44,18 +44,31 @@ def name(molecule: BondedMolecule) -> Named:
         Failure: it is not valid; the reason is `no_atoms`, `valence` (an atom has more bonds than RDKit allows),
             or `sanitize` (anything else).
     """
-    if not molecule.numbers:
-        raise Failure("no_atoms")
     with BlockLogs():
-        mol = build(molecule)
+        mol = sanitised(molecule)
         try:
-            Chem.SanitizeMol(mol)
             fragments = Chem.GetMolFrags(mol, asMols=True)
-        except Chem.AtomValenceException as error:
-            raise Failure("valence") from error
         except Chem.MolSanitizeException as error:
             raise Failure("sanitize") from error
         return Named(_largest(fragments), len(fragments))
+
+
+def sanitised(molecule: BondedMolecule) -> Chem.Mol:
+    """The molecule in RDKit, all atoms as given.
+
+    Raises:
+        Failure: as of `name`.
+    """
+    if not molecule.numbers:
+        raise Failure("no_atoms")
+    mol = build(molecule)
+    try:
+        Chem.SanitizeMol(mol)
+    except Chem.AtomValenceException as error:
+        raise Failure("valence") from error
+    except Chem.MolSanitizeException as error:
+        raise Failure("sanitize") from error
+    return mol
 
 
 def rename(smiles: str) -> str:

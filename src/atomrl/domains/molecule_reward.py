@@ -13,8 +13,11 @@ from atomrl.config.molecules import MoleculeConfig, MoleculeReward
 from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.stages import Stage, Total
 from atomrl.force_fields.build import build_force_field
+from atomrl.force_fields.computed_once import ComputedOnce
+from atomrl.force_fields.xtb import XTBForceField
 from atomrl.measures.forces import reference_energies
 from atomrl.measures.molecule_names import MoleculeNamesProvider
+from atomrl.measures.xtb_properties import GivesProperties, XTBPropertiesProvider
 from atomrl.policies.molecule import element_numbers
 from atomrl.rewards.build import build_components
 from atomrl.rewards.dummy import DummyReward
@@ -37,22 +40,27 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     """
     section = config.reward
     parts: list[Reward] = []
-    own = own_components(section, workers, config.dataloader.known)
+    gfn2 = ComputedOnce(_gfn2(section, workers)) if section.by_gfn2 and section.own else None
     if section.built_in == "dummy":
         parts.append(DummyReward())
     elif section.built_in is not None:
-        parts.append(_physics(config, model, workers))
+        parts.append(_physics(config, model, gfn2 or _force_field(section, workers)))
+    own = own_components(section, workers, config.dataloader.known, gfn2)
     if own is not None:
         parts.append(own)
     return parts[0] if len(parts) == 1 else Together(parts)
 
 
 def own_components(
-    section: MoleculeReward, workers: Workers | None = None, known: Path | None = None
+    section: MoleculeReward,
+    workers: Workers | None = None,
+    known: Path | None = None,
+    gfn2: GivesProperties | None = None,
 ) -> ReinforceReward | None:
     """The user's components as one reward, a channel each, which the objective weighs; None if there are none.
 
-    A component that normalises over the batch needs all samples; the others score each sample as it comes.
+    A component that normalises over the batch needs all samples; the others score each sample as it comes. Properties
+    by GFN2-xTB come from `gfn2`, which the built-in reward asks too, or from workers of their own.
     """
     if not section.own:
         return None
@@ -60,6 +68,8 @@ def own_components(
     if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
         training = None if known is None else read_known(known, workers or section.workers)
         reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))
+    if set(reward.missing_metrics) & set(XTBPropertiesProvider.names):
+        reward.provide(XTBPropertiesProvider(gfn2 or _gfn2(section, workers)))
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward
@@ -80,11 +90,20 @@ def molecule_stages(config: MoleculeConfig, reward: Reward) -> tuple[Stage, ...]
     return force_energy_stages(config.reward, weights)
 
 
-def _physics(config: MoleculeConfig, model: Backbone, workers: Workers | None) -> ForceEnergyReward:
+def _gfn2(section: MoleculeReward, workers: Workers | None) -> XTBForceField:
+    """GFN2-xTB with the options of the reward."""
+    return XTBForceField(workers or section.workers, section.timeout, section.max_iterations)
+
+
+def _force_field(section: MoleculeReward, workers: Workers | None) -> ForceField:
+    """The force field that the configuration names."""
+    chosen = "xtb" if section.force_field is None else section.force_field
+    return build_force_field(chosen, {**section.model_dump(), "workers": workers or section.workers})
+
+
+def _physics(config: MoleculeConfig, model: Backbone, force_field: ForceField) -> ForceEnergyReward:
     """Forces and energies."""
     section = config.reward
-    chosen = "xtb" if section.force_field is None else section.force_field
-    force_field = build_force_field(chosen, {**section.model_dump(), "workers": workers or section.workers})
     _require_elements(section, force_field, model)
     if section.pays_stability and not config.channel_weights[section.stability_home]:
         log.warning(

@@ -6,14 +6,17 @@ Worker processes import this module, so it must not import torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from atomrl.core.protocols import ForceField
+
+HOMO_LUMO_GAP, DIPOLE_MOMENT = "homo_lumo_gap", "dipole_moment"
+"""Properties, by their names in `Evaluation.properties`: eV; Debye."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,20 @@ class ForceFieldSpec:
     make: Callable[[Mapping[str, Any]], ForceField]
 
 
+class Computed(NamedTuple):
+    """What a task, or a network, computes of one molecule. A plain pair of energy and forces will do.
+
+    Attributes:
+        energy: eV.
+        forces: eV/Å, (N, 3).
+        properties: further numbers by name, as in `Evaluation`.
+    """
+
+    energy: float
+    forces: NDArray[np.float64]
+    properties: Mapping[str, float] = {}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Energy and forces of one structure, or why there are none; implements `protocols.Result`.
@@ -38,12 +55,14 @@ class Evaluation:
         forces: eV/Å, (N, 3) without padding; NaN if failed.
         reason: None if it worked, else a short class of failure.
         flags: what is unusual about a structure that was evaluated, e.g. `odd_electrons`.
+        properties: further numbers of a structure that was evaluated, by name; NaN for one that it does not have.
     """
 
     energy: float
     forces: NDArray[np.float64]
     reason: str | None
     flags: tuple[str, ...] = ()
+    properties: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def failed(cls, atoms: int, reason: str, flags: tuple[str, ...] = ()) -> Evaluation:

@@ -10,11 +10,12 @@ from collections.abc import Mapping
 
 import numpy as np
 from ase.data import chemical_symbols
-from ase.units import Bohr, Hartree
+from ase.units import Bohr, Debye, Hartree
 from numpy.typing import NDArray
 from tblite.exceptions import TBLiteRuntimeError
-from tblite.interface import Calculator
+from tblite.interface import Calculator, Result
 
+from atomrl.force_fields.base import DIPOLE_MOMENT, HOMO_LUMO_GAP, Computed
 from atomrl.structures.molecules import Geometry, odd_electrons
 from atomrl.workers.failure import Failure
 
@@ -27,8 +28,8 @@ UNPAIRED = {
 
 def singlepoint(
     item: tuple[NDArray[np.int64], NDArray[np.float64]], max_iterations: int, unpaired: int | None = None
-) -> tuple[float, NDArray[np.float64]]:
-    """Energy in eV and forces in eV/Å, (N, 3), of a neutral molecule.
+) -> Computed:
+    """Energy, forces and the properties `HOMO_LUMO_GAP` and `DIPOLE_MOMENT` of a neutral molecule.
 
     Args:
         item: atomic numbers (N,) and positions (N, 3) in Å: a `Geometry` that passed `check_geometries`.
@@ -52,7 +53,20 @@ def singlepoint(
     forces = -result.get("gradient") * (Hartree / Bohr)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise Failure("nonfinite_result")
-    return energy, forces
+    dipole = float(np.linalg.norm(result.get("dipole"))) * (Bohr / Debye)
+    return Computed(energy, forces, {HOMO_LUMO_GAP: homo_lumo_gap(result), DIPOLE_MOMENT: dipole})
+
+
+def homo_lumo_gap(result: Result) -> float:
+    """Lowest empty minus highest occupied orbital, eV; NaN if all orbitals of the minimal basis are occupied.
+
+    With an odd number of electrons the half-filled orbital is the occupied one.
+    """
+    energies, electrons = result.get("orbital-energies"), round(float(result.get("orbital-occupations").sum()))
+    lowest_empty = (electrons + 1) // 2
+    if lowest_empty >= len(energies):
+        return float("nan")
+    return float(energies[lowest_empty] - energies[lowest_empty - 1]) * Hartree
 
 
 def compute_atom_energies() -> dict[str, float]:
@@ -60,7 +74,7 @@ def compute_atom_energies() -> dict[str, float]:
     energies = {}
     for number, unpaired in UNPAIRED.items():
         atom = (np.array([number]), np.zeros((1, 3)))
-        energies[chemical_symbols[number]] = singlepoint(atom, max_iterations=250, unpaired=unpaired)[0]
+        energies[chemical_symbols[number]] = singlepoint(atom, max_iterations=250, unpaired=unpaired).energy
     return energies
 
 

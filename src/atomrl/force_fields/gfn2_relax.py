@@ -68,5 +68,5 @@ class GFN2(Calculator):
             Failure: of `gfn2.singlepoint`.
         """
         super().calculate(atoms, properties, system_changes)  # type: ignore[no-untyped-call]
-        energy, forces = singlepoint((atoms.numbers, atoms.positions), self._max_iterations)
-        self.results = {"energy": energy, "forces": forces}
+        computed = singlepoint((atoms.numbers, atoms.positions), self._max_iterations)
+        self.results = {"energy": computed.energy, "forces": computed.forces}

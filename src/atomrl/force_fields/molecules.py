@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.base import Computed, Evaluation
 from atomrl.structures.molecules import ODD_ELECTRONS, Geometry, check_geometries, odd_electrons, split
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Outcome
@@ -18,7 +18,7 @@ class Computes(Protocol):
     """Computes molecules that passed the checks: an `Executor`, or something in this process."""
 
     def map(self, items: Sequence[object]) -> list[Outcome]:
-        """Outcomes of `Geometry`s, in their order: energy (eV) and forces (eV/Å, (N, 3)), or a reason."""
+        """Outcomes of `Geometry`s, in their order: the fields of `base.Computed`, or a reason."""
 
     def close(self) -> None:
         """Give back workers."""
@@ -33,7 +33,8 @@ class MoleculeForceField:
     Args:
         name: for messages.
         elements: atomic numbers that it knows.
-        executor: of a task that takes a `Geometry` and returns energy (eV) and forces (eV/Å, (N, 3)).
+        executor: of a task that takes a `Geometry` and returns energy (eV) and forces (eV/Å, (N, 3)), and perhaps
+            properties: the fields of `base.Computed`.
     """
 
     def __init__(self, name: str, elements: frozenset[int], executor: Computes) -> None:
@@ -69,5 +70,5 @@ def _evaluation(geometry: Geometry, outcome: Outcome) -> Evaluation:
     flags = (ODD_ELECTRONS,) if odd_electrons(geometry) else ()
     if outcome.reason is not None:
         return Evaluation.failed(len(geometry.numbers), outcome.reason, flags)
-    energy, forces = outcome.value
-    return Evaluation(energy, forces, None, flags)
+    computed = Computed(*outcome.value)
+    return Evaluation(computed.energy, computed.forces, None, flags, computed.properties)

@@ -16,7 +16,9 @@ ATOM_TABLE = "assets/xtb_atom_energies.json"
 
 
 class XTBForceField(MoleculeForceField):
-    """GFN2-xTB energies and forces of neutral molecules, in worker processes.
+    """GFN2-xTB energies, forces and properties of neutral molecules, in worker processes.
+
+    Properties: `base.HOMO_LUMO_GAP`, eV; `base.DIPOLE_MOMENT`, Debye.
 
     Reason of failure besides those of `MoleculeForceField`: `scf`. An odd number of electrons is evaluated with one
     unpaired electron.

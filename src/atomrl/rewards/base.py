@@ -11,6 +11,7 @@ from torch import Tensor
 
 from atomrl.core.normalize import CLIP_RANGE, check_normalization, normalize, require_number
 from atomrl.rewards.scores import Scores
+from atomrl.structures.listing import form_of
 from atomrl.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class RewardComponent(ABC):
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that `compute` reads."""
         return self.required_metrics
+
+    @property
+    def form(self) -> str | None:
+        """What it wants for samples, by the annotation of `gen_structures`; see `structures.listing.form_of`."""
+        return form_of(self.compute)
 
     @abstractmethod
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:

@@ -17,7 +17,6 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +25,8 @@ from atomrl.measures.measure import BatchMetrics
 from atomrl.rewards.base import RewardComponent, snake_case
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
 from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
-from atomrl.rewards.scores import Scores
+from atomrl.rewards.scores import Scores, as_scores
+from atomrl.structures.listing import form_of
 from atomrl.user_code.load import FORMS, load_object
 from atomrl.util.errors import UserError
 
@@ -56,7 +56,8 @@ class CustomReward(RewardComponent):
 
     Args:
         source: `path/to/file.py:name`, a dotted path, or the thing itself: a class with `compute`, or a function
-            f(structures) -> array of B numbers. A subclass of this one with its own `compute` needs none.
+            f(structures) -> array of B numbers. A subclass of this one with its own `compute` needs none. What they get
+            is said by the annotation of their first parameter, see `form`.
         weight: as in `RewardComponent`, which replaces what a class of the user's says.
         normalize_fn: as in `RewardComponent`.
         eps: as in `RewardComponent`.
@@ -100,11 +101,17 @@ class CustomReward(RewardComponent):
             self._function = lambda gen_structures, **_: found(gen_structures, **options)
         else:
             raise UserError(f"{source!r} is neither a class with compute nor a function f(structures) -> array")
+        self._form = form_of(found if not isinstance(found, type) else self._function)
 
     @property
     def name(self) -> str:
         """Of the user's class or function."""
         return self._name
+
+    @property
+    def form(self) -> str | None:
+        """That of the user's class or function."""
+        return self._form
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -114,32 +121,6 @@ class CustomReward(RewardComponent):
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
         """What the user's code says."""
         return as_scores(self._function(gen_structures=gen_structures, **kwargs), self.name)
-
-
-def as_scores(answer: Any, name: str) -> Tensor | Scores:
-    """What `compute` of the component `name` returned: a tensor or Scores as it is, an array or a list as a tensor.
-
-    Raises:
-        UserError: it is none of these, or holds complex numbers.
-    """
-    if isinstance(answer, Scores):
-        return Scores(_as_tensor(answer.values, name), answer.reasons)
-    return _as_tensor(answer, name)
-
-
-def _as_tensor(answer: Any, name: str) -> Tensor:
-    """Real numbers as a tensor."""
-    if answer.is_complex() if isinstance(answer, Tensor) else np.iscomplexobj(answer):
-        raise UserError(f"reward component {name}: got complex numbers; return real ones")
-    if isinstance(answer, Tensor):
-        return answer
-    try:
-        return torch.from_numpy(np.array(answer, dtype=np.float64))
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"reward component {name}: got {type(answer).__name__}, which is no array of numbers ({error}); "
-            "return one number per structure"
-        ) from error
 
 
 class PredictorReward(RewardComponent):

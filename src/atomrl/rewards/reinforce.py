@@ -14,10 +14,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from atomrl.chemistry.rdkit_molecules import to_rdkit
 from atomrl.core.advantages import Groups
 from atomrl.core.normalize import check_normalization, normalize
 from atomrl.core.records import Prompts, RewardTable, Structures
@@ -31,8 +34,9 @@ from atomrl.measures.measure import (
     spread,
 )
 from atomrl.rewards.base import RewardComponent, check_scaling, unique_names
-from atomrl.rewards.components import CustomReward, as_scores
-from atomrl.structures.listing import Listing
+from atomrl.rewards.components import CustomReward
+from atomrl.rewards.scores import as_scores
+from atomrl.structures.listing import MOL, STRUCTURES, Listing
 from atomrl.user_code.load import no_exit
 from atomrl.util.errors import UserError
 
@@ -85,6 +89,7 @@ class ReinforceReward:
         self.reference_dataset, self.weighed = reference_dataset, weighed
         self.check = self.listing.check if check is None else check
         self.names = unique_names(self.components)
+        self._require_forms()
         self._providers: dict[str, MetricProvider] = {}
         self.provide(*providers)
 
@@ -134,7 +139,7 @@ class ReinforceReward:
         raw, channels, reasons = {}, {}, [checked]
         for name, component in zip(self.names, self.components, strict=True):
             started = time.perf_counter()
-            answer = spread(self._compute(name, component, metrics, prompts.sample_ids[rows]), rows, samples)
+            answer = spread(self._values(name, component, metrics, prompts.sample_ids[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
             channels[name] = _scaled(name, component, raw[f"raw_{name}"], self.weighed)
@@ -175,6 +180,22 @@ class ReinforceReward:
                 "give its provider to ReinforceReward"
             )
 
+    def _require_forms(self) -> None:
+        """Raise UserError for a component that asks for samples in a form that there is not."""
+        for name, component in zip(self.names, self.components, strict=True):
+            form = component.form
+            if form is not None and form not in self.listing.forms:
+                raise UserError(
+                    f"reward component {name} asks for {form} by the annotation of its first parameter, and "
+                    f"{self.listing.noun} come as {' or '.join(sorted(self.listing.forms))}, or as objects if it names "
+                    "none of these"
+                )
+            if form == MOL and component.metrics:
+                raise UserError(
+                    f"reward component {name} asks for {MOL}, which only valid molecules are, and for metrics, which "
+                    "all samples have: let it ask for one of them"
+                )
+
     def _content(self, batch: SoundSamples) -> list[bytes]:
         """What a component must leave as it is: the samples as tensors, and each as an object."""
         tensors = batch.tensors
@@ -182,21 +203,50 @@ class ReinforceReward:
         arrays = [column.detach().cpu().numpy().tobytes() for column in columns]
         return arrays + [part for sample in batch.crystals for part in self.listing.content(sample)]
 
-    def _compute(self, name: str, component: RewardComponent, metrics: BatchMetrics, sample_ids: Tensor) -> Metric:
-        """A component's raw values of the sound samples, float64 on the CPU, each finite or NaN with a reason."""
+    def _values(self, name: str, component: RewardComponent, metrics: BatchMetrics, sample_ids: Tensor) -> Metric:
+        """A component's raw values of the sound samples; it gets them in the form that it asks for."""
         batch = metrics.batch
+        if component.form == STRUCTURES:
+            return self._compute(name, component, batch, batch.tensors, {"metrics_obj": metrics}, sample_ids)
+        if component.form != MOL:
+            return self._compute(name, component, batch, list(batch.crystals), {"metrics_obj": metrics}, sample_ids)
+        molecules, reasons = to_rdkit(batch.tensors)
+        rows = torch.tensor([row for row, reason in enumerate(reasons) if reason is None], dtype=torch.int64)
+        valid = sound_samples(batch.tensors, rows, self.listing.listed)
+        found = spread(self._compute(name, component, valid, molecules, {}, sample_ids[rows]), rows, len(batch))
+        return replace(found, reasons=first_reasons([reasons, found.reasons]))
+
+    def _compute(
+        self,
+        name: str,
+        component: RewardComponent,
+        batch: SoundSamples,
+        handed: Any,
+        further: Mapping[str, Any],
+        sample_ids: Tensor,
+    ) -> Metric:
+        """A component's raw values of samples, float64 on the CPU, each finite or NaN with a reason.
+
+        Args:
+            name: of the component.
+            component: to ask.
+            batch: the samples.
+            handed: the same, in the form that the component asks for.
+            further: keyword arguments of `compute`.
+            sample_ids: for messages.
+        """
         nothing: tuple[str | None, ...] = (None,) * len(batch)
         if not len(batch):
             return Metric(torch.zeros(0, dtype=torch.float64), ())
         # Not of the package's own, which are known to leave them alone: looking goes through every site.
         foreign = not type(component).__module__.startswith(OWN) or isinstance(component, CustomReward)
-        crystals, before = list(batch.crystals), self._content(batch) if foreign else ()
+        before = self._content(batch) if foreign else ()
         with no_exit(f"reward component {name}"):
             returned = component.compute(
-                gen_structures=crystals,
+                gen_structures=handed,
                 batch_gen=batch.tensors,
-                metrics_obj=metrics,
                 device=batch.tensors.positions.device,
+                **further,
             )
         if foreign and self._content(batch) != before:
             raise UserError(

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -18,3 +23,29 @@ class Scores:
 
     values: Tensor
     reasons: tuple[str | None, ...]
+
+
+def as_scores(answer: Any, name: str) -> Tensor | Scores:
+    """What `compute` of the component `name` returned: a tensor or Scores as it is, an array or a list as a tensor.
+
+    Raises:
+        UserError: it is none of these, or holds complex numbers.
+    """
+    if isinstance(answer, Scores):
+        return Scores(_as_tensor(answer.values, name), answer.reasons)
+    return _as_tensor(answer, name)
+
+
+def _as_tensor(answer: Any, name: str) -> Tensor:
+    """Real numbers as a tensor."""
+    if answer.is_complex() if isinstance(answer, Tensor) else np.iscomplexobj(answer):
+        raise UserError(f"reward component {name}: got complex numbers; return real ones")
+    if isinstance(answer, Tensor):
+        return answer
+    try:
+        return torch.from_numpy(np.array(answer, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"reward component {name}: got {type(answer).__name__}, which is no array of numbers ({error}); "
+            "return one number per structure"
+        ) from error

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from atomrl.core.records import Structures
 from atomrl.structures.cells import Crystal, to_arrays
-from atomrl.structures.listing import Listing
+from atomrl.structures.listing import STRUCTURES, Listing
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
 
@@ -262,5 +262,12 @@ def _content(crystal: Structure) -> tuple[bytes, ...]:
     return crystal.lattice.matrix.tobytes(), crystal.frac_coords.tobytes(), repr(amounts).encode()
 
 
-CRYSTALS = Listing(to_pymatgen, check_cells, _content, lambda crystal: readable_formula(crystal.composition))
+CRYSTALS = Listing(
+    listed=to_pymatgen,
+    check=check_cells,
+    content=_content,
+    formula=lambda crystal: readable_formula(crystal.composition),
+    noun="crystals",
+    forms=frozenset({STRUCTURES}),
+)
 """Crystals as pymatgen structures."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,10 @@ from ase import Atoms
 
 from atomrl.core.records import Structures
 from atomrl.structures.molecules import split
+
+ATOMS, MOL, STRUCTURES = "Atoms", "Mol", "Structures"
+FORMS = frozenset({ATOMS, MOL, STRUCTURES})
+"""How a function of the user's may ask for samples: `list[ase.Atoms]`, `list[rdkit.Chem.Mol]`, `records.Structures`."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +27,31 @@ class Listing:
         check: for each a reason not to look at it, or None.
         content: of one object, all that a component must leave as it is.
         formula: of one object, for messages.
+        noun: of the samples, for messages.
+        forms: the names in `FORMS` that a component may ask for; another one gets the listed objects.
     """
 
     listed: Callable[[Structures], Sequence[Any]]
     check: Callable[[Structures], Sequence[str | None]]
     content: Callable[[Any], tuple[bytes, ...]]
     formula: Callable[[Any], str]
+    noun: str
+    forms: frozenset[str]
+
+
+def form_of(function: Callable[..., Any]) -> str | None:
+    """The name in `FORMS` that the annotation of a function's first parameter ends with; None: it names none.
+
+    The name alone counts, so that it need not be imported where the annotation is never evaluated.
+    """
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:  # a function in C without a signature
+        return None
+    if not parameters or parameters[0].annotation is inspect.Parameter.empty:
+        return None
+    words = re.findall(r"\w+", inspect.formatannotation(parameters[0].annotation))
+    return words[-1] if words and words[-1] in FORMS else None
 
 
 def to_atoms(structures: Structures) -> list[Atoms]:
@@ -48,4 +73,6 @@ MOLECULES = Listing(
     check=check_coordinates,
     content=lambda atoms: (atoms.numbers.tobytes(), atoms.positions.tobytes()),
     formula=lambda atoms: str(atoms.get_chemical_formula()),
+    noun="molecules",
+    forms=FORMS,
 )

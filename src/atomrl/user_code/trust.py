@@ -30,6 +30,7 @@ BUILT_IN = frozenset(
         f"{COMPONENTS}.PredictorReward",
         "atomrl.rewards.metastability.MetastabilityReward",
         "atomrl.rewards.novelty.NoveltyReward",
+        "atomrl.rewards.xtb_property.XTBPropertyReward",
     }
 )
 """Components that run no code but the package's."""
