@@ -160,9 +160,9 @@ ABLATION = replace(
 SEEDS = replace(ABLATION, about="The first third of the demo: does every seed rise, and hold?", arms=(NFT,))
 
 CRYSTALS = Comparison(
-    about="Prompts of `prototypes/rl_dng_nft`; share of an iteration's 320 that are metastable, novel and unique "
-    "among these. All are paid by that experiment's reward, but the policy gradient by that of `rl_dng`.",
-    arms=_objectives("experiment/prototypes/rl_dng_nft", "experiment/prototypes/rl_dng"),
+    about="Prompts of `prototypes/rl_dng`; share of an iteration's 320 that are metastable, novel and unique "
+    "among these. All are paid by that experiment's reward, but the policy gradient by that of `rl_dng_grpo`.",
+    arms=_objectives("experiment/prototypes/rl_dng", "experiment/prototypes/rl_dng_grpo"),
     measure="msun",
     title="mSUN",
     unit=", %",

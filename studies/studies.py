@@ -150,7 +150,7 @@ STUDIES = {
             beside="crystals",
         ),
         Study("crystals_demo", "experiment/prototypes/rl_dng", CRYSTALS),
-        Study("crystals_nft", "experiment/prototypes/rl_dng_nft", CRYSTALS),
+        Study("crystals_demo_grpo", "experiment/prototypes/rl_dng_grpo", CRYSTALS),
     )
 }
 

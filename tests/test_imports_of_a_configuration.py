@@ -8,7 +8,7 @@ CODE = f"""
 import sys
 from atomrl.config import load_config, to_yaml, with_overrides
 to_yaml(with_overrides(load_config("demo"), ["seed=3"]))
-to_yaml(load_config("experiment/prototypes/rl_dng"))
+to_yaml(load_config("experiment/prototypes/rl_dng_grpo"))
 print([name for name in {HEAVY} if name in sys.modules])
 """
 

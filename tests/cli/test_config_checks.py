@@ -90,7 +90,7 @@ def test_an_override_that_the_objective_does_not_read_is_refused(words, message)
 def test_an_override_for_crystals_that_the_objective_does_not_read_is_refused_too():
     words = ["train.objective=fed_grpo", "train.reward_eps=0.1"]
     with pytest.raises(UserError, match=r"does not read train\.reward_eps=0\.1"):
-        load_config("experiment/prototypes/rl_dng", words)
+        load_config("experiment/prototypes/rl_dng_grpo", words)
 
 
 def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warning(caplog):
@@ -185,7 +185,7 @@ def test_a_channel_counts_where_the_reward_gives_it(text, weights):
 def test_a_crystal_component_counts_once_as_its_weight_says(objective, advantages, weight):
     """The reward weighs its channels; normalising each by itself undoes that, and the weight comes again."""
     words = [f"train.objective={objective}", *([f"train.advantages={advantages}"] if advantages else [])]
-    config = load_config("experiment/prototypes/rl_dng", words)
+    config = load_config("experiment/prototypes/rl_dng_grpo", words)
     reward = ReinforceReward([StructureDiversityReward(weight=0.1)])
     assert domain_of(config).channel_weights(config, reward) == {"structure_diversity": weight}
 

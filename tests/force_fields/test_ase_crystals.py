@@ -93,7 +93,7 @@ def test_an_evaluation_stays_with_chgnet(hull: str) -> None:
 )
 def test_what_a_configuration_cannot_mean(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        load_config("experiment/prototypes/rl_dng", words)
+        load_config("experiment/prototypes/rl_dng_grpo", words)
     assert message in str(caught.value)
 
 

@@ -40,7 +40,7 @@ def test_long_configuration_is_the_demo_by_the_policy_gradient_but_for_its_lengt
 
 
 def test_long_crystal_configuration_is_the_demo_but_for_its_length_and_evaluation():
-    demo, long = leaves("experiment/prototypes/rl_dng"), leaves("experiment/prototypes/rl_long")
+    demo, long = leaves("experiment/prototypes/rl_dng_grpo"), leaves("experiment/prototypes/rl_long")
     assert {key: long[key] for key in long if demo.get(key) != long[key]} == {
         "dataloader.epoches": 160,
         "evaluation.samples": 0,

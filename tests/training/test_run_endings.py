@@ -183,7 +183,7 @@ def test_a_resumed_run_is_the_run_that_began(tmp_path: Path) -> None:
     for override in ("seed=7", f"model.backbone={tmp_path / 'other'}"):
         with pytest.raises(UserError, match=rf"resume=true with {override}, but the run .* began with"):
             run(tmp_path, *more, override)
-    crystals = load_config("experiment/prototypes/rl_dng", ["resume=true", f"save_path={folder}"])
+    crystals = load_config("experiment/prototypes/rl_dng_grpo", ["resume=true", f"save_path={folder}"])
     with pytest.raises(UserError, match="resume=true with domain=crystals"):
         train(crystals, "crystals")
     good = (folder / "checkpoint_latest.pth").read_bytes()

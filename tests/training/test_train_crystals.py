@@ -106,7 +106,7 @@ def lines(run: Path) -> list[dict]:
 def test_train_resume_and_evaluate(tmp_path, places, capsys):
     run, cut = tmp_path / "whole", tmp_path / "cut"
     options = [*TINY, *places, f"reward.components=[{','.join(COMPONENTS)}]", "reward.workers=1"]
-    train = ["train", "experiment=prototypes/rl_dng", *options]
+    train = ["train", "experiment=prototypes/rl_dng_grpo", *options]
     main([*train, f"save_path={run}", "evaluation.samples=6"])
     main([*train, f"save_path={cut}", "dataloader.epoches=1"])
     main([*train, f"save_path={cut}", "resume=true"])
@@ -137,7 +137,7 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
 def test_the_best_checkpoint_follows_the_raw_number(tmp_path, places):
     """Not the normalised one, which an older run's config.yaml names; such a run goes on, by either."""
     components = f"reward.components=[{COMPONENTS[0]},{COMPONENTS[1]}]"
-    train = ["train", "experiment=prototypes/rl_dng", *TINY, *places, components, "reward.workers=1"]
+    train = ["train", "experiment=prototypes/rl_dng_grpo", *TINY, *places, components, "reward.workers=1"]
     run, old = tmp_path / "run", tmp_path / "old"
     main([*train, f"save_path={run}", "dataloader.epoches=4"])
     raw = [line["raw_reward"] for line in lines(run)]
@@ -155,7 +155,7 @@ def test_the_best_checkpoint_follows_the_raw_number(tmp_path, places):
 def test_a_run_samples_as_it_was_trained(tmp_path, places, monkeypatch):
     run = tmp_path / "run"
     options = [*TINY, *places, "reward.type=dummy", "dataloader.epoches=1", "model.sampler=ddim", "model.eta=0.5"]
-    main(["train", "experiment=prototypes/rl_dng", *options, f"save_path={run}"])
+    main(["train", "experiment=prototypes/rl_dng_grpo", *options, f"save_path={run}"])
     used: list[Sampling] = []
     monkeypatch.setattr(
         commands,
@@ -188,7 +188,7 @@ def test_every_objective_trains_every_domain(tmp_path, domain, objective):
         ]
     else:
         crystals = [f"model.backbone={backbone(place)}", "reward.type=dummy"]
-        options = ["experiment=prototypes/rl_dng", *TINY, *crystals]
+        options = ["experiment=prototypes/rl_dng_grpo", *TINY, *crystals]
     if objective == "grpo":
         options += ["train.kl_weight=1", "train.entropy_weight=1e-5"]
     else:
@@ -211,7 +211,7 @@ def test_a_shared_prefix_and_shaped_rewards_train_every_domain(tmp_path, domain)
         options = ["--config-name=fed_grpo_config", *small_backbone.TINY]
         options += [f"model.backbone={small_backbone.write(place)}"]
     else:
-        options = ["experiment=prototypes/rl_dng", *TINY, f"model.backbone={backbone(place)}", "reward.type=dummy"]
+        options = ["experiment=prototypes/rl_dng_grpo", *TINY, f"model.backbone={backbone(place)}", "reward.type=dummy"]
         options += ["train.kl_weight=0", "train.entropy_weight=0"]
     run = tmp_path / "run"
     main(["train", *options, *shared, *shaped, "dataloader.epoches=2", f"save_path={run}"])
@@ -243,7 +243,7 @@ def test_a_shared_prefix_and_shaped_rewards_train_every_domain(tmp_path, domain)
 def test_mistakes(tmp_path, places, override, message, capsys):
     options = [*TINY, *places, f"reward.components=[{','.join(COMPONENTS)}]", f"save_path={tmp_path / 'run'}"]
     with pytest.raises(SystemExit) as caught:
-        main(["train", "experiment=prototypes/rl_dng", *options, override])
+        main(["train", "experiment=prototypes/rl_dng_grpo", *options, override])
     assert caught.value.code == 2
     error = capsys.readouterr().err.strip()
     assert message in error
@@ -254,7 +254,7 @@ def test_mistakes(tmp_path, places, override, message, capsys):
 def test_a_column_without_a_sound_sample_stands_beside_others(tmp_path, places):
     """Nothing measured its features or energies, and it still was judged under the same conditions."""
     domain, overrides = CrystalDomain(), [*TINY, *places, "reward.workers=1"]
-    config = load_config("experiment/prototypes/rl_dng", overrides)
+    config = load_config("experiment/prototypes/rl_dng_grpo", overrides)
     model = domain.load(read_stored(config.model.backbone), config)
     drawn = sample(model, SamplePlan(4, 6, 0), torch.device("cpu"))
     crushed = Structures(drawn.numbers, drawn.positions * 0.01, drawn.mask, drawn.cell * 0.01)
@@ -272,7 +272,7 @@ def test_a_column_without_a_sound_sample_stands_beside_others(tmp_path, places):
 def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkeypatch):
     """Also what an evaluation had relaxed before it was stopped; the relaxation itself is tested elsewhere."""
     domain = CrystalDomain()
-    config = load_config("experiment/prototypes/rl_dng", [*TINY, *places, "reward.workers=1", "evaluation.relaxed=3"])
+    config = load_config("experiment/prototypes/rl_dng_grpo", [*TINY, *places, "reward.workers=1", "evaluation.relaxed=3"])
     model = domain.load(read_stored(config.model.backbone), config)
     drawn = sample(model, plan := SamplePlan(4, 6, 0), torch.device("cpu"))
     lots: list[int] = []
