@@ -172,7 +172,7 @@ CRYSTALS = Comparison(
     groups=20,
     each=16,
     best_of=(1, 2, 4, 8, 16),
-    common=("train.total_steps=44",),
+    common=("train.total_steps=56",),
 )
 """10,240 scorings each."""
 

@@ -79,7 +79,17 @@ def crystal_run(tmp_path_factory) -> Path:
     places = [f"model.backbone={base}", f"reward.reference_dataset={known_set(folder / 'known')}"]
     extra = ["train.kl_weight=1", "train.entropy_weight=1e-5", "train.kl_penalty_weight=0.1"]
     components = f"reward.components=[{DENSITY}]"
-    main(["train", "experiment=prototypes/rl_dng_grpo", *TINY, *places, *extra, components, f"save_path={folder / 'run'}"])
+    main(
+        [
+            "train",
+            "experiment=prototypes/rl_dng_grpo",
+            *TINY,
+            *places,
+            *extra,
+            components,
+            f"save_path={folder / 'run'}",
+        ]
+    )
     base.rename(folder / "moved")
     return folder / "run"
 

@@ -272,7 +272,9 @@ def test_a_column_without_a_sound_sample_stands_beside_others(tmp_path, places):
 def test_relaxed_samples_are_kept_for_other_evaluations(tmp_path, places, monkeypatch):
     """Also what an evaluation had relaxed before it was stopped; the relaxation itself is tested elsewhere."""
     domain = CrystalDomain()
-    config = load_config("experiment/prototypes/rl_dng_grpo", [*TINY, *places, "reward.workers=1", "evaluation.relaxed=3"])
+    config = load_config(
+        "experiment/prototypes/rl_dng_grpo", [*TINY, *places, "reward.workers=1", "evaluation.relaxed=3"]
+    )
     model = domain.load(read_stored(config.model.backbone), config)
     drawn = sample(model, plan := SamplePlan(4, 6, 0), torch.device("cpu"))
     lots: list[int] = []
