@@ -1,4 +1,4 @@
-"""A golden network in a folder as EDM's weights are published."""
+"""Networks in folders as EDM's weights are published."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import golden
 import torch
+
+from atomrl.networks.edm import EDMNetwork
 
 SETTINGS: dict[str, Any] = {
     "model": "egnn_dynamics",
@@ -31,10 +33,17 @@ def published(
     folder: Path, case: golden.GoldenEDM, name: str, protocol: int = 4, repeated: bool = False, **other: Any
 ) -> Path:
     """A folder as it is published, of a golden network."""
-    config = case.network.config
+    return publish(folder, case.network, DATASETS[name], protocol, repeated, **other)
+
+
+def publish(
+    folder: Path, network: EDMNetwork, dataset: str, protocol: int = 4, repeated: bool = False, **other: Any
+) -> Path:
+    """A folder as it is published, of any network of that data set's elements."""
+    config = network.config
     settings = {
         **SETTINGS,
-        "dataset": DATASETS[name],
+        "dataset": dataset,
         "nf": config.hidden,
         "n_layers": config.layers,
         "inv_sublayers": config.inv_sublayers,
@@ -50,7 +59,7 @@ def published(
     folder.mkdir()
     kept = {key: value for key, value in settings.items() if value is not ...}
     (folder / "args.pickle").write_bytes(pickle.dumps(argparse.Namespace(**kept), protocol=protocol))
-    state = case.network.state_dict()
+    state = network.state_dict()
     both = {**state, **{f"model.{key}": value for key, value in state.items()}}
     torch.save(both if repeated else state, folder / "generative_model_ema.npy")
     return folder
