@@ -33,7 +33,8 @@ def published(
     folder: Path, case: golden.GoldenEDM, name: str, protocol: int = 4, repeated: bool = False, **other: Any
 ) -> Path:
     """A folder as it is published, of a golden network."""
-    return publish(folder, case.network, DATASETS[name], protocol, repeated, **other)
+    dataset = other.pop("dataset", DATASETS[name])
+    return publish(folder, case.network, dataset, protocol, repeated, **other)
 
 
 def publish(
