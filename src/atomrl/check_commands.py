@@ -78,7 +78,7 @@ def check_backbone_command(options: argparse.Namespace) -> None:
     model = domain.load(stored, as_trained(domain.name, stored.card))
     sizes = sorted(model.sizes)
     spread = dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]), 1)
-    prompts = PromptPlan(SizeDistribution(spread), groups=BATCH, samples_per_group=1).prompts(0)
+    prompts = PromptPlan(SizeDistribution(spread), BATCH, 1, conditioning=model.conditioning).prompts(0)
     print(f"{stored.origin}: {domain.noun} of {sizes[0]} to {sizes[-1]} atoms, {len(prompts)} samples, 20 steps")
     try:
         check_policy(model.policy(), prompts, num_steps=20, tolerance=1e-3)

@@ -179,6 +179,16 @@ def _add_sample(commands: Any) -> None:
         metavar="N",
         help="draw again, up to N times, what is no stable molecule or no sound cell; what never was is left out",
     )
+    sample.add_argument(
+        "--sizes", type=int, nargs="+", default=[], metavar="ATOMS", help="draw these numbers of atoms, equally often"
+    )
+    sample.add_argument(
+        "--context",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="ask a conditional model for these values, e.g. alpha=75.0 (Bohr^3); it draws what is not given",
+    )
     sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
     sample.add_argument(
         "overrides", nargs="*", metavar="key=value", help="of the section reward, e.g. reward.stability_weight=2"
@@ -205,6 +215,11 @@ def _add_makers(commands: Any) -> None:
         "--sizes",
         type=Path,
         help="JSON, {atoms: count} of the training set; if not given, as published for QM9 or GEOM-Drugs",
+    )
+    imported.add_argument(
+        "--properties",
+        action="store_true",
+        help="of a conditional model: add how the values of its properties are distributed in QM9 (extra data)",
     )
     imported.add_argument("--output", type=Path, required=True, help="folder for the backbone")
 
@@ -294,7 +309,13 @@ def _import(options: argparse.Namespace) -> None:
     if (options.output / "model.json").exists():
         raise UserError(f"--output {options.output} holds a model: give another folder, or remove that one")
     require_writable(options.output, f"--output {options.output}")
-    made = import_edm(options.folder, options.output, options.sizes).network.config
+    known = None
+    if options.properties:
+        from atomrl.checkpoints.stored import read_stored  # noqa: PLC0415
+        from atomrl.data.qm9_properties import training_properties  # noqa: PLC0415
+
+        known = training_properties(read_stored(str(options.folder)).card.get("conditioning", []))
+    made = import_edm(options.folder, options.output, options.sizes, known).network.config
     print(f"backbone of {', '.join(made.elements)}, {made.hidden} features, {made.layers} layers -> {options.output}")
 
 

@@ -6,6 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.domains import domain_for
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, sample
+from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan, sample
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, draw_until_accepted
 from atomrl.training.run_directory import described_run, find_run
@@ -50,7 +51,8 @@ def sample_command(options: argparse.Namespace) -> None:
     particles = asked_particles(options)
     model: Model = domain.load(stored, as_trained(domain.name, stored.card))
     require_writable(path.parent, f"the folder of --output {path}")
-    plan, device = _plan(options, domain.time_step), choose_device(options.device)
+    plan, device = replace(_plan(options, domain.time_step), **_asked(options)), choose_device(options.device)
+    prompt_plan(model, plan, 1)  # refuses what the model cannot do, before a reward is built
     if options.reject:
         structures, cost = _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
     elif particles == 1:
@@ -145,3 +147,24 @@ def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:
     if options.time_step is not None and options.time_step < 1:
         raise UserError(f"--time-step {options.time_step}: must be at least 1")
     return SamplePlan(options.num_samples, time_step if options.time_step is None else options.time_step, options.seed)
+
+
+def _asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What `--sizes` and `--context` ask for, as fields of a `SamplePlan`.
+
+    Raises:
+        UserError: a size twice or below 1, a word that is not name=value, a name twice, or a value that is no number.
+    """
+    if min(options.sizes, default=1) < 1 or len(set(options.sizes)) < len(options.sizes):
+        raise UserError(f"--sizes {' '.join(map(str, options.sizes))}: numbers of atoms, 1 or more, each once")
+    asked: dict[str, float] = {}
+    for word in options.context:
+        name, _, text = word.partition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            value = nan
+        if not name or name in asked or not isfinite(value):
+            raise UserError(f"--context {word}: give name=number, each name once, e.g. alpha=75.0")
+        asked[name] = value
+    return {"sizes": tuple(options.sizes), "asked": asked}

@@ -92,7 +92,8 @@ def _draw(
     """The samples of one seed, on the CPU."""
     each = options.each_prompt_sample
     groups = options.num_molecules // each
-    prompts = PromptPlan(SizeDistribution(model.sizes), groups, each, seed).prompts(0).to(device)
+    plan_of_prompts = PromptPlan(SizeDistribution(model.sizes), groups, each, seed, model.conditioning)
+    prompts = plan_of_prompts.prompts(0).to(device)
     with bar(range(len(prompts)), f"seed {seed}", total=len(prompts)) as progress:
 
         def seen(bucket: Bucket) -> None:

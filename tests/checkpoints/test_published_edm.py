@@ -66,7 +66,20 @@ def test_a_conditional_model_says_that_it_needs_a_target(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     published(tmp_path / "edm", golden.load_edm("edm_alpha"), "edm_alpha")
-    refused(["sample", "--backbone", "edm"], "edm is a conditional model (alpha)", capsys)
+    for words in (["sample", "--backbone", "edm"], ["sample", "--backbone", "edm", "--context", "alpha=75"]):
+        refused(words, "edm is conditioned on alpha and does not say how its values are distributed", capsys)
+
+
+def test_an_imported_conditional_model_may_take_qm9s_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    published(tmp_path / "edm", golden.load_edm("edm_alpha"), "edm_alpha")
+    main(["import", "edm", "edm", "--properties", "--output", "out"])
+    known = load_backbone("out").conditioning.known["alpha"]
+    assert known.counts.sum() == 100_000
+    assert known.mean == pytest.approx(75.3, abs=0.1)  # Bohr^3, of QM9
+    words = ["--num-molecules", "2", "--time-step", "2", "--context", "alpha=75", "--output", "two.extxyz"]
+    main(["sample", "--backbone", "out", *words])
+    assert (tmp_path / "two.extxyz").is_file()
 
 
 class Harmful:

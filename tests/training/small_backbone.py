@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from atomrl.checkpoints.backbone import save_backbone
+from atomrl.core.conditioning import Conditioning, Property
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 
 # Small runs of a few seconds: the machinery is the same at any size.
@@ -36,3 +38,17 @@ def write(folder: Path) -> Path:
     network = EDMNetwork(EDMConfig(hidden=16, edge_hidden=8, layers=2))
     save_backbone(folder, network, {4: 2, 6: 1, 7: 1}, {})
     return folder
+
+
+def write_conditional(folder: Path) -> Path:
+    """The same, conditioned on `alpha`, whose values are about ten times the number of atoms."""
+    torch.manual_seed(0)
+    network = EDMNetwork(EDMConfig(hidden=16, edge_hidden=8, layers=2, context_features=1))
+    save_backbone(folder, network, {4: 2, 6: 1, 7: 1}, {}, Conditioning(("alpha",), {"alpha": alpha()}))
+    return folder
+
+
+def alpha() -> Property:
+    """Values for 4, 6 and 7 atoms."""
+    sizes = np.repeat([4, 6, 7], 100)
+    return Property.of(sizes, 10.0 * sizes + np.linspace(-1, 1, 300), "Bohr^3")

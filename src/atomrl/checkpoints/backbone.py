@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from atomrl.checkpoints.conditioning import conditioning_entries, conditioning_of
 from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.published_edm import read_published
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
+from atomrl.core.conditioning import Conditioning, Property
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.util.errors import UserError
@@ -23,16 +25,19 @@ class Backbone:
         network: the noise prediction.
         sizes: histogram of atoms per molecule in its training set.
         origin: where it came from, for logs.
+        conditioning: what it is conditioned on; None: it is unconditional.
     """
 
     network: EDMNetwork
     sizes: Mapping[int, int]
     origin: str
+    conditioning: Conditioning | None = None
 
     @property
     def card(self) -> dict[str, Any]:
         """What a checkpoint says of it, so that it can be loaded alone."""
-        return {"backbone": self.network.config.model_dump(), "sizes": sizes_entry(self.sizes), "origin": self.origin}
+        entries = {"sizes": sizes_entry(self.sizes), "origin": self.origin}
+        return {"backbone": self.network.config.model_dump(), **entries, **conditioning_entries(self.conditioning)}
 
     def policy(self) -> MoleculePolicy:
         """The policy that samples from it; shares its weights."""
@@ -65,27 +70,39 @@ def backbone_of(stored: Stored) -> Backbone:
     weights = stored.part("", AVERAGED)
     network = EDMNetwork(config_from(EDMConfig, stored.card["backbone"], stored.origin))
     fill(network, weights, stored.origin)
-    return Backbone(network, sizes_of(stored.card, stored.origin), stored.origin)
+    conditioning = conditioning_of(stored.card, network.config.context_features, stored.origin)
+    return Backbone(network, sizes_of(stored.card, stored.origin), stored.origin, conditioning)
 
 
-def save_backbone(folder: Path, network: EDMNetwork, sizes: Mapping[int, int], card: Mapping[str, Any]) -> None:
+def save_backbone(
+    folder: Path,
+    network: EDMNetwork,
+    sizes: Mapping[int, int],
+    card: Mapping[str, Any],
+    conditioning: Conditioning | None = None,
+) -> None:
     """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights."""
-    entries = {"backbone": network.config.model_dump(), "sizes": sizes_entry(sizes), **card}
-    write_folder(folder, network.state_dict(), entries)
+    entries = {"backbone": network.config.model_dump(), "sizes": sizes_entry(sizes)}
+    write_folder(folder, network.state_dict(), {**entries, **conditioning_entries(conditioning), **card})
 
 
-def import_edm(folder: Path, output: Path, sizes: Path | None = None) -> Backbone:
+def import_edm(
+    folder: Path, output: Path, sizes: Path | None = None, known: Mapping[str, Property] | None = None
+) -> Backbone:
     """Write a backbone folder out of a published one; arguments and errors as `published_edm.read_published`.
 
     Args:
         folder: with the published files.
         output: for model.safetensors and model.json.
         sizes: JSON, {atoms: count} of the training set.
+        known: how the values of the properties are distributed that a conditional model takes; None: not known.
 
     Raises:
         UserError: as `read_published`, or its tensors do not fit the network that its settings describe.
     """
     card, weights = read_published(folder, sizes)
     made = backbone_of(Stored(card, weights, str(folder), trained=False))
-    save_backbone(output, made.network, made.sizes, {name: card[name] for name in ("origin", "conditioning")})
+    if made.conditioning is not None and known is not None:
+        made = replace(made, conditioning=replace(made.conditioning, known=known))
+    save_backbone(output, made.network, made.sizes, {"origin": card["origin"]}, made.conditioning)
     return made

@@ -42,6 +42,10 @@ class CrystalBackbone:
     sampling: Sampling = field(default_factory=Sampling)
 
     @property
+    def conditioning(self) -> None:
+        """Prompts of crystals have no values yet: the policy of a conditional backbone says what it lacks."""
+
+    @property
     def card(self) -> dict[str, Any]:
         """What a checkpoint says of it, so that it can be loaded alone."""
         conditions = self.conditions

@@ -1,4 +1,4 @@
-"""Prompts of an iteration: which sizes to generate, in which groups. A pure function of (seed, iteration)."""
+"""Prompts of an iteration: what to generate, in which groups. A pure function of (seed, iteration)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.random import generator
 from atomrl.core.records import Prompts, Structures
 from atomrl.util.errors import UserError
@@ -56,18 +57,25 @@ class PromptPlan:
         groups: prompts per iteration (`sample_group_size`).
         samples_per_group: samples per prompt (`each_prompt_sample`).
         seed: the run's seed.
+        conditioning: what a conditional model is asked for; None: the model is unconditional.
+
+    Raises:
+        UserError: the model is conditional, and for one of the sizes nothing says what to ask for.
     """
 
     sizes: SizeDistribution
     groups: int
     samples_per_group: int
     seed: int = 0
+    conditioning: Conditioning | None = None
     _table: tuple[torch.Tensor, torch.Tensor] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         atoms = sorted(self.sizes.counts)
         weights = torch.tensor([float(self.sizes.counts[size]) for size in atoms], dtype=torch.float64)
         object.__setattr__(self, "_table", (torch.tensor(atoms), weights))
+        if self.conditioning is not None:
+            self.conditioning.require([size for size in atoms if self.sizes.counts[size]])
 
     def prompts(self, iteration: int) -> Prompts:
         """Prompts of an iteration, groups in order of their size, so that neighbours pad each other little."""
@@ -76,12 +84,16 @@ class PromptPlan:
         drawn = atoms[torch.multinomial(weights, self.groups, replacement=True, generator=rng)].sort().values
         group_ids = iteration * self.groups + torch.arange(self.groups)
         each = self.samples_per_group
+        context = None
+        if self.conditioning is not None:
+            context = self.conditioning.context(drawn, group_ids, self.seed, iteration).repeat_interleave(each, dim=0)
         return Prompts(
             seed=self.seed,
             iteration=iteration,
             sizes=drawn.repeat_interleave(each),
             group_ids=group_ids.repeat_interleave(each),
             sample_ids=iteration * self.groups * each + torch.arange(self.groups * each),
+            context=context,
         )
 
     def share(self, prompts: Prompts, rank: int, ranks: int) -> Prompts:

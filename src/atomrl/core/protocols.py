@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.records import Prompts, RewardTable, Stats, Step, Structures, Transition
 
 T = TypeVar("T")
@@ -163,6 +164,10 @@ class Model(Protocol):
     @property
     def sizes(self) -> Mapping[int, int]:
         """Histogram of atoms per structure in its training set."""
+
+    @property
+    def conditioning(self) -> Conditioning | None:
+        """What prompts ask of it; None: it is unconditional."""
 
     @property
     def origin(self) -> str:

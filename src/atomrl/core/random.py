@@ -65,7 +65,19 @@ def keyed_normals(ids: Tensor, atoms: int, features: int, seed: int, dtype: torc
     Returns:
         (B, N, D) on the device of `ids`.
     """
-    blocks = -(-features // 4)
+    uniforms = _uniforms(ids, atoms, -(-features // 4), seed)
+    radius, angle = torch.sqrt(-2 * torch.log(uniforms[..., :2])), 2 * math.pi * uniforms[..., 2:]
+    normals = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)
+    return normals.flatten(2)[..., :features].to(dtype)
+
+
+def keyed_uniforms(ids: Tensor, features: int, seed: int) -> Tensor:
+    """Uniform numbers in (0, 1) for each (id, feature), (B, features) float64; arguments as of `keyed_normals`."""
+    return _uniforms(ids, 1, -(-features // 4), seed).flatten(1)[:, :features]
+
+
+def _uniforms(ids: Tensor, atoms: int, blocks: int, seed: int) -> Tensor:
+    """Four uniform numbers in (0, 1) for each (id, atom, block), (B, N, blocks, 4) float64."""
     shape = (len(ids), atoms, blocks)
     device = ids.device
     counter = (
@@ -75,7 +87,4 @@ def keyed_normals(ids: Tensor, atoms: int, features: int, seed: int, dtype: torc
         torch.zeros(shape, dtype=torch.int64, device=device),
     )
     words = torch.stack(philox(counter, seed), dim=-1)
-    uniforms = (words.to(torch.float64) + 0.5) * 2.0**-32
-    radius, angle = torch.sqrt(-2 * torch.log(uniforms[..., :2])), 2 * math.pi * uniforms[..., 2:]
-    normals = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)
-    return normals.flatten(2)[..., :features].to(dtype)
+    return (words.to(torch.float64) + 0.5) * 2.0**-32

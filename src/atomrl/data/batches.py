@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -27,19 +27,22 @@ class MoleculeBatch:
         positions: Å, (B, N, 3) float32, 0 where padded.
         mask: (B, N) float32.
         step: global number of this batch, the key of its randomness.
+        properties: {name: (B,) float64}, those of the set.
     """
 
     numbers: Tensor
     positions: Tensor
     mask: Tensor
     step: int
+    properties: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device, non_blocking: bool = False) -> MoleculeBatch:
         """The same batch on a device."""
         numbers, positions, mask = (
             tensor.to(device, non_blocking=non_blocking) for tensor in (self.numbers, self.positions, self.mask)
         )
-        return MoleculeBatch(numbers, positions, mask, self.step)
+        properties = {name: values.to(device, non_blocking=non_blocking) for name, values in self.properties.items()}
+        return MoleculeBatch(numbers, positions, mask, self.step, properties)
 
 
 def pad(molecules: MoleculeSet, step: int = 0) -> MoleculeBatch:
@@ -49,8 +52,13 @@ def pad(molecules: MoleculeSet, step: int = 0) -> MoleculeBatch:
     numbers = np.zeros(mask.shape, dtype=np.int64)
     positions = np.zeros((*mask.shape, 3), dtype=np.float32)
     numbers[mask], positions[mask] = molecules.numbers, molecules.positions
+    properties = {name: torch.from_numpy(values) for name, values in molecules.properties.items()}
     return MoleculeBatch(
-        torch.from_numpy(numbers), torch.from_numpy(positions), torch.from_numpy(mask.astype(np.float32)), step
+        torch.from_numpy(numbers),
+        torch.from_numpy(positions),
+        torch.from_numpy(mask.astype(np.float32)),
+        step,
+        properties,
     )
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,14 @@ class MoleculeSet:
         positions: Å, (atoms, 3) float32.
         offsets: molecule k holds the atoms offsets[k]:offsets[k + 1], (molecules + 1,) int64.
         ids: identifier of each molecule in its source, (molecules,) int32.
+        properties: {name: (molecules,) float64}, those that were asked for, see `qm9_properties`.
     """
 
     numbers: NDArray[np.uint8]
     positions: NDArray[np.float32]
     offsets: NDArray[np.int64]
     ids: NDArray[np.int32]
+    properties: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -59,7 +61,8 @@ class MoleculeSet:
         sizes = self.sizes[rows]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
-        return MoleculeSet(self.numbers[atoms], self.positions[atoms], offsets, self.ids[rows])
+        properties = {name: values[rows] for name, values in self.properties.items()}
+        return MoleculeSet(self.numbers[atoms], self.positions[atoms], offsets, self.ids[rows], properties)
 
 
 def cache_folder() -> Path:
@@ -85,14 +88,15 @@ def load_qm9(cache: Path | None = None) -> MoleculeSet:
 
 
 def split(molecules: MoleculeSet) -> dict[str, MoleculeSet]:
-    """The fixed split into train (100,000), validation (17,748) and test (13,083), by seeded permutation of rows."""
+    """The fixed split into train (100,000), validation (17,748) and test (13,083), by seeded permutation of rows.
+
+    `first` and `second` are halves of the training molecules: what a model learned from one can be judged by a network
+    that saw only the other.
+    """
     order = np.random.Generator(np.random.PCG64(SPLIT_SEED)).permutation(len(molecules))
-    train, validation, test = np.split(order, [TRAIN, TRAIN + VALIDATION])
-    return {
-        "train": molecules.select(np.sort(train)),
-        "validation": molecules.select(np.sort(validation)),
-        "test": molecules.select(np.sort(test)),
-    }
+    first, second, validation, test = np.split(order, [TRAIN // 2, TRAIN, TRAIN + VALIDATION])
+    rows = {"train": order[:TRAIN], "first": first, "second": second, "validation": validation, "test": test}
+    return {part: molecules.select(np.sort(chosen)) for part, chosen in rows.items()}
 
 
 def size_histogram(molecules: MoleculeSet) -> dict[int, int]:
@@ -122,7 +126,19 @@ def _build(path: Path) -> None:
 
 
 def _rows() -> Iterator[tuple[int, list[str], NDArray[np.float32]]]:
-    """(index, symbols, coordinates in Å) of each molecule, streamed from the CSV files."""
+    """(index, symbols, coordinates in Å) of each molecule."""
+    for index, elements, geometry in columns("Index", "Elements", "XYZ_Ang"):
+        symbols = elements.strip("[]").replace("'", "").split(",")
+        values = geometry.translate(BRACKETS).split(",")
+        yield int(index), symbols, np.array(values, dtype=np.float32).reshape(-1, 3)
+
+
+def columns(*names: str) -> Iterator[list[str]]:
+    """The cells of these columns for each molecule, streamed from the CSV files.
+
+    Raises:
+        UserError: `qm9pack` is not installed.
+    """
     found = importlib.util.find_spec("qm9pack")
     if found is None or found.origin is None:
         raise UserError("QM9 needs the package qm9pack, which is not installed: pip install 'atomrl[data]'")
@@ -131,9 +147,6 @@ def _rows() -> Iterator[tuple[int, list[str], NDArray[np.float32]]]:
         with (Path(found.origin).parent / "data" / part).open(newline="") as file:
             reader = csv.reader(file)
             header = next(reader)
-            index, elements, geometry = (header.index(name) for name in ("Index", "Elements", "XYZ_Ang"))
+            places = [header.index(name) for name in names]
             for row in reader:
-                symbols = row[elements].strip("[]").replace("'", "").split(",")
-                # Some numbers are written as in Mathematica: 1.2*^-6.
-                values = row[geometry].replace("*^", "e").translate(BRACKETS).split(",")
-                yield int(row[index]), symbols, np.array(values, dtype=np.float32).reshape(-1, 3)
+                yield [row[place].replace("*^", "e") for place in places]  # 1.2*^-6, as Mathematica writes it

@@ -59,14 +59,18 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """The backbone.
 
         Raises:
-            UserError: as `backbone_of`, or it is conditional: no prompt of this package carries a target.
+            UserError: as `backbone_of`, or it is conditional and says nothing about the values of a property.
         """
         backbone = backbone_of(stored)
-        if backbone.network.config.context_features:
-            names = ", ".join(map(str, stored.card.get("conditioning", ()))) or "of an unnamed property"
+        conditioning = backbone.conditioning
+        lacking = (
+            [] if conditioning is None else [name for name in conditioning.names if name not in conditioning.known]
+        )
+        if lacking:
             raise UserError(
-                f"{stored.origin} is a conditional model ({names}), and molecules cannot be given a target here: take "
-                "an unconditional one"
+                f"{stored.origin} is conditioned on {', '.join(lacking)} and does not say how its values are "
+                "distributed, which it takes to draw or to scale one: `atomrl import edm FOLDER --properties --output "
+                "NEW` adds that"
             )
         return backbone
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from atomrl.evaluation.definition import Scorecard
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.table import Column, Comparison
+from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar
 
@@ -36,12 +37,16 @@ class SamplePlan:
         time_step: T.
         seed: of sizes and noise; the same for every model that is compared.
         micro_batch_size: samples that the sampler sees at once.
+        sizes: atoms, of which each is drawn equally often; empty: as in the model's histogram.
+        asked: {property: value in its unit} that a conditional model is asked for; it draws the others.
     """
 
     count: int
     time_step: int
     seed: int
     micro_batch_size: int = 64
+    sizes: tuple[int, ...] = ()
+    asked: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,11 +132,38 @@ def draw_prompts(
 
 
 def ready(model: Model, plan: SamplePlan, each: int, device: torch.device) -> tuple[DiffusionPolicy, Prompts]:
-    """The model's policy on a device, and prompts for `each` samples of every size that the plan draws."""
+    """The model's policy on a device, and prompts for `each` samples of every size that the plan draws.
+
+    Raises:
+        UserError: see `prompt_plan`.
+    """
+    prompts = prompt_plan(model, plan, each).prompts(0).to(device)
     policy = model.policy()
     assert isinstance(policy, torch.nn.Module)
     policy.to(device).eval()
-    return policy, PromptPlan(SizeDistribution(model.sizes), plan.count, each, plan.seed).prompts(0).to(device)
+    return policy, prompts
+
+
+def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
+    """Prompts for `each` samples of every size that the plan draws.
+
+    Raises:
+        UserError: the model has no sample of one of the sizes in its histogram; it is not conditioned on what the plan
+            asks for, or on something that nothing says how to ask for.
+    """
+    if strange := [size for size in plan.sizes if not model.sizes.get(size)]:
+        known = sorted(size for size, count in model.sizes.items() if count)
+        raise UserError(
+            f"{model.origin} was trained on no sample of {', '.join(map(str, strange))} atoms: its sizes are "
+            f"{', '.join(map(str, known))}"
+        )
+    if plan.asked and model.conditioning is None:
+        raise UserError(
+            f"{model.origin} takes no value of {', '.join(plan.asked)}: only conditional molecule models do"
+        )
+    conditioning = None if model.conditioning is None else model.conditioning.asking(plan.asked)
+    sizes = dict.fromkeys(plan.sizes, 1) or model.sizes
+    return PromptPlan(SizeDistribution(sizes), plan.count, each, plan.seed, conditioning)
 
 
 def _structures(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:

@@ -8,6 +8,7 @@ from inspect import signature
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.core.alignment import ForceAlignment
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.iteration import IterationConfig
 from atomrl.core.objectives.base import Objective, ObjectiveSpec
 from atomrl.core.objectives.forward import ForwardObjective
@@ -56,7 +57,7 @@ def build_parts(
     scored, rule = domain.stages(config, reward), build_rule_for_failures(config.train)
     parts = Parts(
         policy=policy,
-        plan=build_plan(config, model.sizes),
+        plan=build_plan(config, model.sizes, model.conditioning),
         reward=reward,
         stages=(*scored, *domain.filters(config, workers), rule, *shaping_stages(config, (*scored, rule))),
         objective=objective,
@@ -104,8 +105,12 @@ def build_objective(
     return objective
 
 
-def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:
-    """Prompts from a backbone's size histogram, re-weighted as the configuration says."""
+def build_plan(config: Config, sizes: Mapping[int, int], conditioning: Conditioning | None = None) -> PromptPlan:
+    """Prompts from a backbone's size histogram, re-weighted as the configuration says; with values, if it takes some.
+
+    Raises:
+        UserError: no size is left, or nothing says what to ask a conditional backbone for.
+    """
     loader = config.dataloader
     low, high, factor = (
         loader.nodes_dist_focus_min,
@@ -115,7 +120,7 @@ def build_plan(config: Config, sizes: Mapping[int, int]) -> PromptPlan:
     asked = f"dataloader.nodes_dist_focus_min={low}, nodes_dist_focus_max={high}, nodes_dist_focus_multiplier={factor}"
     with hinted(f" ({asked})"):
         focused = SizeDistribution(sizes).focused(low, high, factor)
-    return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed)
+    return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed, conditioning)
 
 
 def build_sampling(config: Config, on_the_way: OnTheWay) -> RolloutConfig:
