@@ -129,6 +129,14 @@ def check_pip(words: list[str]) -> None:
     assert (ROOT / words[words.index("-c") + 1]).is_file(), words
 
 
+def run_several(words: list[str]) -> None:
+    """Run a training that torchrun starts, in its own processes."""
+    number = next(place for place, word in enumerate(words) if word in {"run_elign.py", "train"})
+    how = [str(ROOT / word) if word == "run_elign.py" else word for word in words[: number + 1]]
+    arguments = smaller(["train", *words[number + 1 :]])[1:]
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", *how, *arguments], check=True)
+
+
 def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one documented command in this process."""
     program, *words = shlex.split(command)
@@ -136,6 +144,10 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         check_make(words)
     elif program == "pip":
         check_pip(words)
+    elif program == "torchrun":
+        run_several(words)
+    elif program == "sbatch":
+        assert Path(words[0]).is_file(), command  # tests/training/test_several_processes.py runs it
     elif program == "python" and words[:2] == ["-m", "results"]:
         results_main(smaller_study(words[2:]))
     elif program == "atomrl":

@@ -25,7 +25,7 @@ QUIET = ["log.tensorboard=false", "train.rank_timeout=60"]
 def torchrun(script: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Two processes, as the documents start them."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
 
 
 def short_run(folder: Path, *more: str) -> list[str]:
@@ -80,9 +80,8 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
 )
 def test_what_ends_one_process_ends_all(fault: str, code: int, said: str, tmp_path: Path) -> None:
     words = short_run(tmp_path, f"save_path={tmp_path / 'run'}", "save_every=10")
-    begun = time.monotonic()
     ended = torchrun(FAULT, f"1:{fault}", *words, f"train.rank_timeout={3 if fault == 'hangs' else 600}")
-    assert time.monotonic() - begun < 40  # of which some 10 are imports
+    assert time.time() - (tmp_path / "run" / "metrics.jsonl").stat().st_mtime < 30  # since the first iteration's end
     assert ended.returncode != 0
     found = errors(ended)
     assert any(line.startswith(said) for line in found), ended.stderr
@@ -110,7 +109,7 @@ def test_processes_that_nobody_looks_after(fault: str, codes: list[int], tmp_pat
         )
         for rank in range(2)
     ]
-    said = [process.communicate(timeout=60)[1] for process in started]
+    said = [process.communicate(timeout=250)[1] for process in started]
     assert [process.returncode for process in started] == codes, said
     told = [line for text in said for line in text.splitlines() if line.startswith("error: ")]
     assert 1 <= len(told) <= 2, said  # rank 0 may repeat what the other one says
@@ -158,7 +157,7 @@ def test_torchrun_may_be_stopped(asked: signal.Signals, tmp_path: Path, ctrl_c: 
             assert started.poll() is None
             time.sleep(0.1)
         os.kill(started.pid, asked)
-        said, complaints = started.communicate(timeout=40)
+        said, complaints = started.communicate(timeout=250)
     assert said.count("stopped; continue with: save_path=") == 1, complaints
     assert (tmp_path / "run" / "checkpoint_latest.pth").is_file()
 

@@ -38,7 +38,7 @@ from atomrl.util.processes import Launch, lightning_rank
 from atomrl.util.progress import hidden
 
 MEETING = 300.0
-"""Seconds in which all processes must have started."""
+"""Seconds in which all processes must have started; torch tries twice where nobody keeps the store."""
 
 LOOK = 0.5
 """Seconds between looks into the store."""
