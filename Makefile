@@ -12,8 +12,16 @@ OPTIONS ?=
 JOBS ?= 2
 PYTEST = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
+# Extras that are tested in an environment each, with the tests of each, and what MACE needs in its own.
+EXTRAS := ani eval sevennet uma
+TESTS_ani := tests/force_fields/test_ani.py
+TESTS_eval := tests/metrics/test_pose_checks.py
+TESTS_sevennet := tests/force_fields/test_sevennet.py
+TESTS_uma := tests/force_fields/test_uma.py
+MACE := mace-torch==0.3.16
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-crystals test test-slow test-all lint types bench results clean
+.PHONY: help venv demo demo-crystals test test-slow test-all test-extras lint types bench results clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -41,6 +49,24 @@ test-slow: venv  ## run the rest: all commands of the documents, kills and resum
 test-all: venv  ## run all tests
 	$(BIN)/python -m pytest $(PYTEST)
 
+test-extras: $(EXTRAS:%=test-extra-%) test-mace  ## test each extra in an environment of its own, .venv-<extra>; gigabytes
+
+test-extra-%: .venv-%/.stamp
+	.venv-$*/bin/python -m pytest -m "" $(TESTS_$*)
+
+test-mace: venv .venv-mace/.stamp
+	MACE_PYTHON=$(CURDIR)/.venv-mace/bin/python $(BIN)/python -m pytest -m "" tests/force_fields/test_mace.py
+
+.venv-mace/.stamp: Makefile
+	$(PYTHON) -m venv .venv-mace
+	.venv-mace/bin/pip install torch==2.13.0 $(MACE)
+	@touch $@
+
+.venv-%/.stamp: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/pip install -c constraints.txt torch==2.13.0 -e '.[$*]' pytest pytest-timeout
+	@touch $@
+
 lint: venv  ## check style and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -55,5 +81,5 @@ results: venv  ## train three seeds, compare, draw curves; resumable, hours
 	$(BIN)/python -m results $(STUDY) $(OPTIONS)
 
 clean:  ## remove what can be built again, but no run
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

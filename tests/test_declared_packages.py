@@ -8,8 +8,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 OWN = {"atomrl", "rl_module"}
-DISTRIBUTIONS = {"hydra": "hydra-core", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"hydra": "hydra-core", "yaml": "pyyaml", "fairchem": "fairchem-core"}
 """Of modules that are called otherwise."""
+ELSEWHERE = {"mace"}
+"""Of an environment of its own, which cannot be an extra of this one."""
 
 
 def imported() -> dict[str, str]:
@@ -19,7 +21,7 @@ def imported() -> dict[str, str]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
-            for module in {name.partition(".")[0] for name in names} - OWN - sys.stdlib_module_names:
+            for module in {name.partition(".")[0] for name in names} - OWN - ELSEWHERE - sys.stdlib_module_names:
                 found[DISTRIBUTIONS.get(module, module.replace("_", "-"))] = str(path.relative_to(ROOT))
     return found
 

@@ -80,7 +80,9 @@ def test_a_run_is_loaded_only_if_its_code_is_trusted(folder: Path) -> None:
     with pytest.raises(UserError, match="names code that is not part of atomrl"):
         RLModule.load_from_checkpoint(run)
     RLModule.load_from_checkpoint(run, trust_code=True).close()
-    assert foreign_code([{"_target_": "ase"}, {"_target_": "xtb"}]) == []
+    assert foreign_code([{"_target_": "ase"}, {"_target_": "xtb"}, {"_target_": "ani", "batch_size": 8}]) == []
+    mace = {"_target_": "mace", "python": "theirs/python", "model_file": "theirs.model"}
+    assert foreign_code([mace]) == ["theirs/python", "theirs.model"]
 
 
 def test_a_component_alone_with_a_built_in_objective(folder: Path) -> None:
@@ -131,8 +133,16 @@ def test_a_calculator_that_raises_costs_one_sample() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["reward.type=gfn3"], "reward.type=gfn3: must be one of ani, mace, sevennet, uma, xtb, ase, dummy"),
+        (["reward.type=ani", "reward.force_field=mace"], "name two force fields"),
+        (["reward.type=ani", "reward.use_energy=true"], "give own (what it says itself), {symbol: eV} or null"),
+        (
+            ["reward.type=ani", "reward.use_energy=true", "reward.energy_atom_refs=omol"],
+            "reward.energy_atom_refs=omol suits UMA alone",
+        ),
+        (["reward.use_energy=true", "reward.energy_atom_refs=omol"], "reward.energy_atom_refs=omol suits UMA alone"),
         (["reward.type=ase"], "reward.type=ase needs reward.force_field"),
-        (["reward.force_field=gfn3"], "reward.force_field=gfn3: must be one of ani, xtb"),
+        (["reward.force_field=gfn3"], "reward.force_field=gfn3: must be one of ani, mace, sevennet, uma, xtb"),
         (["reward.force_field={length: 1}"], "reward.force_field: a mapping needs _target_"),
         (["train.objective=gpro"], "train.objective=gpro: must be one of awm, fed_grpo, grpo, nft, rejection"),
         (["train.objective={clip: 1}"], "train.objective: a mapping needs _target_"),
@@ -178,6 +188,7 @@ def test_what_is_wrong_with_code_of_the_users(words: list[str], message: str, fo
         "check-reward examples/your_own_code.py:oxygen_share --molecules",
         "check-force-field examples/your_own_code.py:Springs",
         "check-force-field ase.calculators.lj.LennardJones",
+        "check-force-field xtb",
         "check-backbone edm_qm9_small",
     ],
 )

@@ -42,11 +42,13 @@ def check_force_field_command(options: argparse.Namespace) -> None:
     Raises:
         UserError: it cannot be made, fails on all of them, or its forces are not those of its energy.
     """
+    from atomrl.config.molecules import MoleculeReward  # noqa: PLC0415
     from atomrl.force_fields.build import build_force_field  # noqa: PLC0415
     from atomrl.structures.examples import example_molecules  # noqa: PLC0415
     from atomrl.testing import check_force_field  # noqa: PLC0415
 
-    force_field = build_force_field({"_target_": options.force_field}, {"workers": 1, "timeout": 60.0})
+    settings = {**dict(MoleculeReward()), "workers": 1, "timeout": 60.0, "device": "auto"}
+    force_field = build_force_field({"_target_": options.force_field}, settings)
     try:
         structures, _ = example_molecules(per_group=1)
         results = force_field.evaluate(structures)
@@ -57,7 +59,7 @@ def check_force_field_command(options: argparse.Namespace) -> None:
             raise UserError(
                 f"{options.force_field} has no result for any of {len(results)} molecules: {results[0].reason}"
             )
-        check_force_field(force_field, structures)
+        check_force_field(force_field, structures, step=1e-3)
     except AssertionError as error:
         raise UserError(f"{options.force_field} does not keep what a force field promises: {error}") from error
     finally:

@@ -8,11 +8,17 @@ Each check raises AssertionError with the property that does not hold.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atomrl.core.log_prob import gaussian_log_prob
-from atomrl.core.protocols import DiffusionPolicy, ForceField, Reward
+from atomrl.core.protocols import DiffusionPolicy, ForceField, Result, Reward
 from atomrl.core.records import Bucket, Prompts, Step, Structures, Trajectory, Transition, pad_atoms
 from atomrl.core.rollout import RolloutConfig, draw, rollout
 
@@ -175,24 +181,94 @@ def check_reward(reward: Reward, structures: Structures, prompts: Prompts) -> No
             )
 
 
-def check_force_field(force_field: ForceField, structures: Structures, step: float = 1e-4) -> None:
-    """Check a force field against finite differences of its own energy (central, `step` in Å), to 1 % or 0.02 eV/Å."""
+def check_force_field(
+    force_field: ForceField, structures: Structures, step: float = 1e-4, tolerance: float = 0.02
+) -> None:
+    """Check that forces are slopes of the energy, and that neither order, orientation nor company of atoms matters.
+
+    Structures without a result are left out.
+
+    Args:
+        force_field: gives energies and forces.
+        structures: of which at least one has a result.
+        step: Å, of the central differences; 2e-3 for a network in float32.
+        tolerance: eV/Å, and eV, beside 1 % of a slope.
+    """
     results = force_field.evaluate(structures)
     assert len(results) == len(structures), f"{len(results)} results for {len(structures)} structures"
-    for row, result in enumerate(results):
-        if result.reason is not None:
-            continue
-        energies = []
-        for sign in (1, -1):
-            moved = structures.positions.clone()
-            moved[row, 0, 0] += sign * step
-            there = Structures(structures.numbers, moved, structures.mask, structures.cell)[row : row + 1]
-            energies.append(force_field.evaluate(there)[0].energy)
-        numerical = -(energies[0] - energies[1]) / (2 * step)
-        error = abs(numerical - float(result.forces[0, 0]))
-        assert error < max(0.02, 0.01 * abs(numerical)), (
-            f"structure {row}: force {float(result.forces[0, 0]):.4f} eV/Å, finite differences say {numerical:.4f}"
-        )
+    known = [row for row, result in enumerate(results) if result.reason is None]
+    assert known, f"no structure has a result: {results[0].reason if results else 'there is none'}"
+    found = [results[row] for row in known]
+    sound = structures[torch.tensor(known, device=structures.numbers.device)]
+    _check_slopes(force_field, sound, found, step, tolerance)
+    for row in range(len(sound)):
+        what = f"structure {known[row]} alone"
+        _same_result(force_field.evaluate(sound[row : row + 1])[0], found[row], what, tolerance)
+    _check_order(force_field, sound, found, tolerance)
+    _check_orientation(force_field, sound, found, tolerance)
+
+
+def _check_slopes(
+    force_field: ForceField, structures: Structures, results: Sequence[Result], step: float, tolerance: float
+) -> None:
+    """Of each structure: the force on its first atom along x, and all forces along one direction of all atoms."""
+    draw = torch.Generator().manual_seed(0)
+    every = torch.randn(structures.positions.shape, generator=draw, dtype=torch.float64)
+    every = every.to(structures.positions) * structures.mask[..., None]
+    every = every / torch.linalg.vector_norm(every, dim=(1, 2), keepdim=True)
+    first = torch.zeros_like(every)
+    first[torch.arange(len(structures)), structures.mask.int().argmax(1), 0] = 1.0
+    for name, direction in (("on the first atom along x", first), ("along a direction of all atoms", every)):
+        moved = [
+            force_field.evaluate(replace(structures, positions=structures.positions + sign * step * direction))
+            for sign in (1, -1)
+        ]
+        for row, (result, up, down) in enumerate(zip(results, *moved, strict=True)):
+            numerical = -(up.energy - down.energy) / (2 * step)
+            said = float((direction[row][structures.mask[row]].cpu().double().numpy() * result.forces).sum())
+            assert abs(numerical - said) < max(tolerance, 0.01 * abs(numerical)), (
+                f"structure {row}: force {name} {said:.4f} eV/Å, finite differences say {numerical:.4f}"
+            )
+
+
+def _check_order(force_field: ForceField, structures: Structures, results: Sequence[Result], tolerance: float) -> None:
+    """The atoms the other way round: forces go with them."""
+    turned = Structures(
+        structures.numbers.flip(1), structures.positions.flip(1), structures.mask.flip(1), structures.cell
+    )
+    for row, (result, other) in enumerate(zip(results, force_field.evaluate(turned), strict=True)):
+        expected = Expected(result.energy, result.forces[::-1])
+        _same_result(other, expected, f"structure {row} with its atoms in another order", tolerance)
+
+
+def _check_orientation(
+    force_field: ForceField, structures: Structures, results: Sequence[Result], tolerance: float
+) -> None:
+    """All turned by one rotation: forces turn with them."""
+    draw = torch.Generator().manual_seed(1)
+    rotation, _ = torch.linalg.qr(torch.randn(3, 3, generator=draw, dtype=torch.float64))
+    rotation = rotation * torch.linalg.det(rotation)
+    matrix = rotation.to(structures.positions)
+    cell = None if structures.cell is None else structures.cell @ matrix.to(structures.cell)
+    turned = replace(structures, positions=structures.positions @ matrix, cell=cell)
+    for row, (result, other) in enumerate(zip(results, force_field.evaluate(turned), strict=True)):
+        expected = Expected(result.energy, result.forces @ rotation.numpy())
+        _same_result(other, expected, f"structure {row} rotated", tolerance)
+
+
+class Expected(NamedTuple):
+    """What a result should be: eV and eV/Å."""
+
+    energy: float
+    forces: NDArray[np.float64]
+
+
+def _same_result(result: Result, expected: Expected | Result, what: str, tolerance: float) -> None:
+    """Raise if a result differs from what is expected, by more than a tolerance in eV and eV/Å."""
+    assert result.reason is None, f"{what}: {result.reason}"
+    energies, forces = abs(result.energy - expected.energy), float(np.abs(result.forces - expected.forces).max())
+    assert energies <= tolerance, f"{what}: the energy differs by {energies:.2e} eV"
+    assert forces <= tolerance, f"{what}: a force differs by {forces:.2e} eV/Å"
 
 
 def _assert_close(value: Tensor, expected: Tensor, tolerance: float, what: str) -> None:

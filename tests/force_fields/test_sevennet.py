@@ -11,6 +11,7 @@ import pytest
 import torch
 from ase import Atoms
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, TRICLINIC, rattled
+from molecules import rattled as rattled_molecules
 from pymatgen.core import Composition, Lattice, Structure
 
 pytest.importorskip("sevenn", reason="the extra sevennet is not installed: pip install 'atomrl[sevennet]'")
@@ -18,12 +19,14 @@ pytest.importorskip("sevenn", reason="the extra sevennet is not installed: pip i
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.core.records import Structures
 from atomrl.force_fields import sevennet
+from atomrl.force_fields.build import build_force_field
 from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.force_fields.mp2020 import mp2020_correction
-from atomrl.force_fields.sevennet import SevenNetForceField
+from atomrl.force_fields.sevennet import SevenNetForceField, SevenNetMolecules
 from atomrl.measures.physics import HullProvider
 from atomrl.structures.cells import to_arrays
 from atomrl.structures.crystals import from_pymatgen
+from atomrl.structures.listing import to_atoms
 from atomrl.testing import check_force_field
 from atomrl.util.errors import UserError
 
@@ -160,3 +163,23 @@ def test_loading_runs_no_code(tmp_path, monkeypatch):
 def test_impossible_settings(options):
     with pytest.raises(UserError):
         SevenNetForceField(**options)
+
+
+def test_molecules_keep_what_a_force_field_promises():
+    check_force_field(SevenNetMolecules(batch_size=3, device="cpu"), rattled_molecules(), step=2e-3)
+
+
+def test_molecules_agree_with_the_package(calculator):
+    structures = rattled_molecules()
+    for atoms, result in zip(to_atoms(structures), SevenNetMolecules().evaluate(structures), strict=True):
+        atoms.calc = calculator
+        assert result.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-4)
+        np.testing.assert_allclose(result.forces, atoms.get_forces(), atol=1e-4)
+
+
+def test_molecules_by_the_name_of_the_force_field():
+    field = build_force_field({"_target_": "sevennet", "batch_size": 2}, {"device": "cpu"})
+    assert isinstance(field, SevenNetMolecules)
+    references = field.atom_energies()
+    assert set(references) >= {"H", "C", "N", "O", "F"}
+    assert all(-12 < energy < 1 for energy in references.values())

@@ -12,6 +12,7 @@ from atomrl.config import MoleculeConfig
 from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.domains.molecules import MoleculeDomain
 from atomrl.force_fields.xtb import XTBForceField
+from atomrl.util.errors import UserError
 from atomrl.workers.executor import WORKER_DIED, Executor, Outcome, Workers
 from atomrl.workers.failure import Failure
 from atomrl.workers.local import LocalWorkers
@@ -33,6 +34,9 @@ class Inline:
 
     def limited(self, most) -> Workers:
         return self
+
+    def in_environment(self, python) -> Workers:
+        raise UserError(f"{python}: all tasks run in this process")
 
 
 class InlineExecutor:

@@ -1,6 +1,7 @@
 """One object hands out the executors of a run, and they share its cores."""
 
 import threading
+import venv
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_two_busy_executors_share_the_processes():
     times = sorted(moment for span in spans for moment in span)[4:-4]
     crowd = [sum(begin < moment < end for begin, end in spans) for moment in times]
     assert sum(count > 2 for count in crowd) <= len(crowd) / 4  # for the moment in which the second one comes
+
+
+def test_another_environment(tmp_path):
+    """Its interpreter runs the task, with this package and nothing that is installed beside it."""
+    venv.create(tmp_path / "bare")
+    workers = LocalWorkers(1).limited(1).in_environment(str(tmp_path / "bare" / "bin" / "python"))
+    with workers.executor("atomrl.workers.worker:load_task", 60) as executor:
+        found, numpy = executor.map(["sys:prefix", "numpy:array"])
+    assert found == Outcome(str(tmp_path / "bare"), None)
+    assert numpy.reason == "error: ModuleNotFoundError: No module named 'numpy'"
+    with pytest.raises(UserError, match="python=nowhere/python: no such program"):
+        LocalWorkers(1).in_environment("nowhere/python")
 
 
 def test_who_needs_few_gets_few():

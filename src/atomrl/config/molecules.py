@@ -18,12 +18,18 @@ from atomrl.config.sections import (
     named_code,
 )
 from atomrl.rewards.filter_options import FilterOptions
-from atomrl.rewards.force_energy_config import ForceEnergyConfig
+from atomrl.rewards.force_energy_config import OMOL, ForceEnergyConfig
 from atomrl.util.options import Count, CountOrNone, Seconds, Weight, contradiction
 from atomrl.util.registry import registered_names
 
-BUILT_IN = ("xtb", "ase", "dummy")
+FORCE_FIELDS = registered_names("atomrl.force_fields")
+"""Force fields of molecules that have a name."""
+
+BUILT_IN = (*FORCE_FIELDS, "ase", "dummy")
 """Rewards of the package, as `reward.type` and a component's `_target_` name them."""
+
+SUITED = {"xtb": ("GFN2-xTB", "xtb"), OMOL: ("UMA", "uma")}
+"""Energies of atoms by name: of which method, and which force field that is."""
 
 FIRST_JUDGE = "xtb"
 """The force field of every evaluation."""
@@ -34,19 +40,26 @@ def _target(entry: Any) -> Any:
     return entry.get(TARGET) if isinstance(entry, dict) else None
 
 
+def _type(value: str) -> str:
+    """Raise UserError for a name that no reward of molecules has."""
+    if value not in BUILT_IN:
+        raise contradiction(f"{{at}}type={value}: must be one of {', '.join(BUILT_IN)}")
+    return value
+
+
 def _force_field(value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
     """Raise UserError for a name that no force field of molecules has."""
     if isinstance(value, dict):
         return named_code("force_field", value)
-    names = registered_names("atomrl.force_fields")
-    if value is not None and value not in names:
-        raise contradiction(f"{{at}}force_field={value}: must be one of {', '.join(names)}, or a mapping with {TARGET}")
+    if value is not None and value not in FORCE_FIELDS:
+        names = ", ".join(FORCE_FIELDS)
+        raise contradiction(f"{{at}}force_field={value}: must be one of {names}, or a mapping with {TARGET}")
     return value
 
 
 def _second_judge(value: str | None) -> str | None:
     """Raise UserError for a name that no other force field of molecules has."""
-    names = [name for name in registered_names("atomrl.force_fields") if name != FIRST_JUDGE]
+    names = [name for name in FORCE_FIELDS if name != FIRST_JUDGE]
     if value is not None and value not in names:
         raise contradiction(f"{{at}}second_judge={value}: must be {' or '.join(names)}, or null")
     return value
@@ -55,16 +68,16 @@ def _second_judge(value: str | None) -> str | None:
 class MoleculeReward(ForceEnergyConfig, RewardSection):
     """What is rewarded: the options of `ForceEnergyConfig`, and where scores come from."""
 
-    type: Literal["xtb", "ase", "dummy"] = "xtb"
-    """Forces and energies by GFN2 (`xtb`) or by the calculator in `force_field` (`ase`); or `dummy` (smoke tests; its
-    numbers mean nothing)."""
+    type: Annotated[str, AfterValidator(_type)] = "xtb"
+    """Forces and energies by GFN2 (`xtb`), by another force field that has a name (`ani`, `mace`, `sevennet`, `uma`),
+    or by the calculator in `force_field` (`ase`); or `dummy` (smoke tests; its numbers mean nothing)."""
     components: list[Any] = Field(default_factory=list)
     """In place of `type`, several rewards at once: each `{_target_: name, key: value, ...}`, where the name is a value
     of `type`, or your own class or function f(structures) -> array: a dotted path, or `path/to/file.py:name`. One of
     your own is a channel with its `weight` in the objective."""
     force_field: Annotated[str | dict[str, Any] | None, AfterValidator(_force_field)] = None
-    """Who computes forces and energies: `xtb`, or `{_target_: name, key: value}` of a calculator of ASE or of your own
-    force field; null: GFN2 for `xtb`."""
+    """Who computes forces and energies: a name as in `type`; or `{_target_: name, key: value}`, such a name with
+    options, a calculator of ASE or your own force field; null: that of `type`."""
     timeout: Seconds = 10.0
     """Seconds that one molecule may take."""
     max_iterations: Count = 100
@@ -88,9 +101,17 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         return [*self.components, *([self.force_field] if isinstance(self.force_field, dict) else [])]
 
     @property
+    def chosen_force_field(self) -> str | dict[str, Any] | None:
+        """Who computes forces and energies; None: nobody."""
+        if self.built_in in (None, "dummy"):
+            return None
+        return self.built_in if self.force_field is None else self.force_field
+
+    @property
     def by_gfn2(self) -> bool:
         """Whether forces and energies are those of GFN2-xTB."""
-        return self.built_in == "xtb" and self.force_field in (None, "xtb")
+        chosen = self.chosen_force_field
+        return (chosen if isinstance(chosen, str) else _target(chosen)) == "xtb"
 
     @model_validator(mode="after")
     def _check_force_field(self) -> Self:
@@ -99,17 +120,29 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
             raise contradiction(
                 "{at}type=ase needs {at}force_field, which names the calculator: {_target_: ase.calculators.emt.EMT}"
             )
-        if self.built_in in ("xtb", "ase") and not self.by_gfn2 and self.use_energy and self.energy_atom_refs == "xtb":
+        chosen = self.chosen_force_field
+        name = chosen if isinstance(chosen, str) else _target(chosen)
+        if self.built_in not in (None, "ase", "dummy", "xtb", name):
             raise contradiction(
-                "{at}energy_atom_refs=xtb suits GFN2-xTB alone, and {at}force_field is another: give {symbol: eV} or "
-                "null"
+                f"{{at}}type={self.built_in} and {{at}}force_field name two force fields: leave out one"
             )
+        self._check_references(name)
         energy_alone = self.shaping.only_energy_reshape or self.shaping.mode == "pbrs_return_to_go"
         if self.shaping.enabled and energy_alone and "energy" not in self.channels:
             raise contradiction(f"{{at}}shaping shapes the energy, and {self.why_absent('energy')}")
         if sum(_target(entry) in BUILT_IN for entry in self.components) > 1:
             raise contradiction(f"{{at}}components: at most one of {', '.join(BUILT_IN)}")
         return self
+
+    def _check_references(self, name: str | None) -> None:
+        """Raise UserError for energies of atoms by another method than the force field of this name."""
+        references = self.energy_atom_refs
+        method, suited = SUITED.get(references, ("", None)) if isinstance(references, str) else ("", None)
+        if name is not None and suited not in (None, name) and self.use_energy:
+            raise contradiction(
+                f"{{at}}energy_atom_refs={references} suits {method} alone, and another force field computes the "
+                "energies: give own (what it says itself), {symbol: eV} or null"
+            )
 
     @property
     def stability_home(self) -> str:

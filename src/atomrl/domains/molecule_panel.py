@@ -30,7 +30,7 @@ from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.measures.forces import stack_results
-from atomrl.rewards.force_energy import score_physics
+from atomrl.rewards.force_energy import score_physics, with_own_references
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.molecules import check_geometries, split
 from atomrl.workers.executor import Executor, Workers
@@ -76,8 +76,9 @@ class MoleculePanel(Panel):
         known: Path | None = None,
     ) -> None:
         workers = as_workers(workers)
-        self.reward = reward or MoleculeReward()
-        self.force_field = XTBForceField(workers, timeout, self.reward.max_iterations)
+        options = reward or MoleculeReward()
+        self.force_field = XTBForceField(workers, timeout, options.max_iterations)
+        self.reward = with_own_references(options, self.force_field)
         self.checker = MoleculeChecker(workers, timeout)
         self.known = read_known(known, workers)
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training

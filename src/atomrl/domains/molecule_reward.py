@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.known_smiles import read_known
@@ -44,7 +45,7 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     if section.built_in == "dummy":
         parts.append(DummyReward())
     elif section.built_in is not None:
-        parts.append(_physics(config, model, gfn2 or _force_field(section, workers)))
+        parts.append(_physics(config, model, gfn2 or _force_field(config, workers)))
     own = own_components(section, workers, config.dataloader.known, gfn2)
     if own is not None:
         parts.append(own)
@@ -95,34 +96,41 @@ def _gfn2(section: MoleculeReward, workers: Workers | None) -> XTBForceField:
     return XTBForceField(workers or section.workers, section.timeout, section.max_iterations)
 
 
-def _force_field(section: MoleculeReward, workers: Workers | None) -> ForceField:
+def _force_field(config: MoleculeConfig, workers: Workers | None) -> ForceField:
     """The force field that the configuration names."""
-    chosen = "xtb" if section.force_field is None else section.force_field
-    return build_force_field(chosen, {**section.model_dump(), "workers": workers or section.workers})
+    chosen = config.reward.chosen_force_field
+    assert chosen is not None
+    return build_force_field(chosen, force_field_settings(config, workers))
+
+
+def force_field_settings(config: MoleculeConfig, workers: Workers | None = None) -> Mapping[str, Any]:
+    """What a force field is made of, see `ForceFieldSpec`."""
+    return {**dict(config.reward), "workers": workers or config.reward.workers, "device": config.device}
 
 
 def _physics(config: MoleculeConfig, model: Backbone, force_field: ForceField) -> ForceEnergyReward:
     """Forces and energies."""
     section = config.reward
-    _require_elements(section, force_field, model)
+    if not section.by_gfn2 and not section.use_energy and isinstance(section.energy_atom_refs, str):
+        section = section.changed(energy_atom_refs=None)  # nobody learns from energies here, and these may be of GFN2
+    reward = ForceEnergyReward(force_field, section)
+    _require_elements(section, reward, model)
     if section.pays_stability and not config.channel_weights[section.stability_home]:
         log.warning(
             "stability and valence are scored, but not learned: they are in the channel %s, and train.%s_adv_weight=0",
             *(section.stability_home,) * 2,
         )
-    if not section.by_gfn2 and section.energy_atom_refs == "xtb":
-        section = section.changed(energy_atom_refs=None)  # nobody learns from energies here, and these are of GFN2
-    return ForceEnergyReward(force_field, section)
+    return reward
 
 
-def _require_elements(section: MoleculeReward, force_field: ForceField, model: Backbone) -> None:
+def _require_elements(section: MoleculeReward, reward: ForceEnergyReward, model: Backbone) -> None:
     """Raise UserError for a force field or references that lack one of the backbone's elements."""
     network = model.network.config
     numbers = element_numbers(network)
     pairs = list(zip(network.elements, numbers.tolist(), strict=True))
-    if unknown := [symbol for symbol, number in pairs if number not in force_field.elements]:
+    if unknown := [symbol for symbol, number in pairs if number not in reward.force_field.elements]:
         raise UserError(f"reward.type={section.built_in} does not know the backbone's elements {', '.join(unknown)}")
-    if not section.use_energy or (references := atom_references(section)) is None:
+    if not section.use_energy or (references := atom_references(reward.config)) is None:
         return
     energies = reference_energies(numbers[:, None], references).tolist()
     if missing := [symbol for symbol, energy in zip(network.elements, energies, strict=True) if isnan(energy)]:

@@ -19,7 +19,13 @@ from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
 from atomrl.domains.base import Domain
 from atomrl.domains.molecule_panel import MoleculePanel
-from atomrl.domains.molecule_reward import molecule_reward, molecule_stages, own_components, own_weights
+from atomrl.domains.molecule_reward import (
+    force_field_settings,
+    molecule_reward,
+    molecule_stages,
+    own_components,
+    own_weights,
+)
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import ForceFieldSpec
@@ -162,7 +168,7 @@ def _second_judge(config: MoleculeConfig) -> tuple[str, ForceField] | None:
     if chosen is None:
         return None
     spec: ForceFieldSpec = registered("atomrl.force_fields", chosen, "evaluation.second_judge")
-    return spec.name, spec.make(config.reward.model_dump())
+    return spec.name, spec.make(force_field_settings(config))
 
 
 SPEC = MoleculeDomain

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,12 @@ class ForceFieldSpec:
 
     Attributes:
         name: for tables.
-        make: out of the settings of the reward, {key: value}.
+        make: out of the settings of the reward, {key: value}, with `device`; and, as keywords, what
+            `reward.force_field={_target_: the file's name, key: value}` says.
     """
 
     name: str
-    make: Callable[[Mapping[str, Any]], ForceField]
+    make: Callable[..., ForceField]
 
 
 class Computed(NamedTuple):

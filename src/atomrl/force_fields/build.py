@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
@@ -12,10 +13,13 @@ from atomrl.force_fields.ase_calculator import ASEForceField
 from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
-from atomrl.util.registry import registered
+from atomrl.util.registry import registered, registered_names
 from atomrl.workers.executor import Workers
 
 KEY = "reward.force_field"
+
+PACKAGE = "atomrl.force_fields"
+"""Folder of the force fields that have a name."""
 
 METHODS = ("elements", "evaluate", "close")
 """What any force field has."""
@@ -25,16 +29,19 @@ def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, An
     """A force field by its name, or the user's own.
 
     Args:
-        chosen: the name of a file of this folder with a `SPEC`; or `{_target_: ..., key: value}`: the class of a
-            calculator of ASE, which then runs in the workers, or one that implements `protocols.ForceField`.
-        settings: of the reward: `workers`, `timeout` and what the force field of this name reads.
+        chosen: the name of a file of this folder with a `SPEC`; or `{_target_: ..., key: value}`: such a name with
+            options, the class of a calculator of ASE, which then runs in the workers, or one that implements
+            `protocols.ForceField`.
+        settings: of the reward: `workers`, `timeout`, `device` and what the force field of this name reads.
 
     Raises:
         UserError: there is none of this name, or the user's cannot be made, or is no force field.
     """
-    if isinstance(chosen, str):
-        spec: ForceFieldSpec = registered("atomrl.force_fields", chosen, KEY)
-        return spec.make(settings)
+    named, given = (chosen, {}) if isinstance(chosen, str) else target_of(chosen, KEY)
+    if isinstance(chosen, str) or named in registered_names(PACKAGE):
+        spec: ForceFieldSpec = registered(PACKAGE, named, KEY)
+        ours: ForceField = made(partial(spec.make, settings), named, given, KEY)
+        return ours
     found, name, options = _of_the_user(chosen)
     if isinstance(found, BaseCalculator):
         return ASEForceField(name, options, settings["workers"], settings["timeout"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +39,10 @@ class ComputedOnce:
             known = {key: last[key] for key in keys if key in last}
             self._last = last = known | {keys[row]: result for row, result in zip(new, found, strict=True)}
         return [last[key] for key in keys]
+
+    def atom_energies(self) -> Mapping[str, float]:
+        """Those of the force field."""
+        return self._force_field.atom_energies()
 
     def close(self) -> None:
         """Close the force field."""

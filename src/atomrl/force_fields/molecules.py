@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from atomrl.force_fields.base import Computed, Evaluation
@@ -59,6 +59,16 @@ class MoleculeForceField:
             _evaluation(geometry, next(outcomes) if reason is None else Outcome(None, reason))
             for geometry, reason in zip(geometries, reasons, strict=True)
         ]
+
+    def atom_energies(self) -> Mapping[str, float]:
+        """Energies of elements to subtract from a molecule's, {symbol: eV}: of isolated atoms, or fitted to its data.
+
+        Raises:
+            UserError: it has none.
+        """
+        raise UserError(
+            f"{self.name} says no energies of isolated atoms: give reward.energy_atom_refs={{symbol: eV, ...}} or null"
+        )
 
     def close(self) -> None:
         """End the workers."""

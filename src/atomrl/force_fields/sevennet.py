@@ -1,4 +1,4 @@
-"""SevenNet-0, the second judge of crystals: an equivariant network that no training of ours ever sees.
+"""SevenNet-0: the second judge of crystals, an equivariant network that no training of crystals here ever sees.
 
 Source: Park et al. 2024, doi 10.1021/acs.jctc.4c00190; the weights of 11 July 2024, trained on all of MPtrj, which ship
 in the package `sevenn`.
@@ -7,13 +7,16 @@ CHGNet learned MPtrj's corrected energies, SevenNet-0 the uncorrected ones: raw 
 `mp2020` are added here, as its authors do where they compare it with formation energies (Matbench Discovery). Then both
 are on one scale: of 270 relaxed compounds the median difference to CHGNet is 0.02 eV/atom; without corrections it is
 0.3, and 0.9 for oxides and fluorides of PBE+U.
+
+Molecules are far from what it learned, crystals of inorganic compounds: its energies of them are rough.
 """
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
+from atomrl.force_fields.base import Computed, ForceFieldSpec
+from atomrl.force_fields.batches import Batches
 from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked
+from atomrl.force_fields.molecules import MoleculeForceField
 from atomrl.force_fields.mp2020 import MP2020, mp2020_correction
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds
+from atomrl.structures.molecules import Geometry
+from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
 from atomrl.workers.executor import Workers
@@ -50,6 +59,8 @@ WEIGHTS = "pretrained_potentials/SevenNet_0__11Jul2024/checkpoint_sevennet_0.pth
 
 UNKNOWN_ELEMENTS = frozenset(range(84, 89))
 """Po, At, Rn, Fr, Ra: not in MPtrj."""
+
+ELEMENTS = frozenset(range(1, 95)) - UNKNOWN_ELEMENTS
 
 FROM_SEVENNET = [0, 1, 2, 4, 5, 3]
 """SevenNet's order of stress is xx, yy, zz, xy, yz, zx; Voigt's is xx, yy, zz, yz, zx, xy."""
@@ -79,7 +90,7 @@ class SevenNetForceField(CrystalForceField):
         UserError: an impossible number, a device beside workers, or an extra that is not installed.
     """
 
-    elements = frozenset(range(1, 95)) - UNKNOWN_ELEMENTS
+    elements = ELEMENTS
     correction = MP2020
 
     def __init__(
@@ -96,6 +107,40 @@ class SevenNetForceField(CrystalForceField):
         super().__init__(evaluate_crystals, settings, batch_size, workers, timeout, device, bounds)
 
 
+class SevenNetMolecules(MoleculeForceField):
+    """Energies and forces of molecules, without corrections, batched in this process.
+
+    Reason of failure besides those of the checks: `nonfinite_result`. Like `SevenNetForceField` it sees no further than
+    5 Å.
+
+    Args:
+        batch_size: molecules evaluated together.
+        device: e.g. `cuda`; `auto` takes a GPU if there is one.
+
+    Raises:
+        UserError: an impossible number, or an extra that is not installed.
+    """
+
+    def __init__(self, batch_size: int = 16, device: str = "auto") -> None:
+        compute = partial(evaluate_molecules, device=str(choose_device(device)))
+        super().__init__(NAME, ELEMENTS, Batches(batch_size, compute))
+
+    def atom_energies(self) -> Mapping[str, float]:
+        """Energies per element that the network adds to what it computes, {symbol: eV}: fitted to crystals."""
+        model = load_model()
+        shifts = dict(model.named_modules())["rescale_atomic_energy"].get_shift()
+        return {chemical_symbols[number]: shifts[place] for number, place in model.type_map.items()}
+
+
+def evaluate_molecules(geometries: Sequence[Geometry], device: str) -> list[Computed]:
+    """Energies and forces of some molecules, as one batch."""
+    model = load_model(device, gradients=True)
+    atoms = [Atoms(geometry.numbers, geometry.positions) for geometry in geometries]
+    output = _evaluate(model, atoms, device, gradients=True)
+    energies = _to_numpy(output[keys.PRED_TOTAL_ENERGY]).tolist()
+    return [Computed(*parts) for parts in zip(energies, _forces(output, atoms), strict=True)]
+
+
 def evaluate_crystals(item: list[Crystal], device: str, gradients: bool) -> list[CrystalEvaluation]:
     """Evaluate crystals as one batch, corrections included. Also the task of the workers.
 
@@ -105,15 +150,15 @@ def evaluate_crystals(item: list[Crystal], device: str, gradients: bool) -> list
         gradients: whether to compute forces and stress.
     """
     model = load_model(device, gradients)
-    batch = Batch.from_data_list([_graph(crystal, model.cutoff) for crystal in item]).to(device)
-    with torch.set_grad_enabled(gradients):
-        output = model(batch)
+    atoms = [
+        Atoms(crystal.numbers, scaled_positions=crystal.frac_coords, cell=crystal.lattice, pbc=True) for crystal in item
+    ]
+    output = _evaluate(model, atoms, device, gradients)
     raw = _to_numpy(output[keys.PRED_TOTAL_ENERGY])
     energies = [energy + mp2020_correction(crystal) for energy, crystal in zip(raw, item, strict=True)]
-    sizes = [len(crystal.numbers) for crystal in item]
     if not gradients:
-        return [checked(energy, np.full((size, 3), np.nan)) for energy, size in zip(energies, sizes, strict=True)]
-    forces = np.split(_to_numpy(output[keys.PRED_FORCE]), np.cumsum(sizes)[:-1])
+        return [checked(energy, np.full((len(one), 3), np.nan)) for energy, one in zip(energies, atoms, strict=True)]
+    forces = _forces(output, atoms)
     pressures = _to_numpy(output[keys.PRED_STRESS])[:, FROM_SEVENNET]  # SevenNet's sign is VASP's
     stresses = [-voigt_6_to_full_3x3_stress(pressure) for pressure in pressures]  # type: ignore[no-untyped-call]
     return [checked(*parts) for parts in zip(energies, forces, stresses, strict=True)]
@@ -160,12 +205,26 @@ def _weights_file() -> Path:
     return path
 
 
-def _graph(crystal: Crystal, cutoff: float) -> AtomGraphData:
-    """SevenNet's input: atoms, and their pairs within the cutoff (Å), images included."""
-    atoms = Atoms(crystal.numbers, scaled_positions=crystal.frac_coords, cell=crystal.lattice, pbc=True)
-    return AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(atoms, cutoff))
+def _evaluate(model: AtomGraphSequential, atoms: Sequence[Atoms], device: str, gradients: bool) -> Any:
+    """What the network says of a batch, by SevenNet's keys. Pairs within the cutoff (Å), images included."""
+    graphs = [AtomGraphData.from_numpy_dict(unlabeled_atoms_to_graph(one, model.cutoff)) for one in atoms]
+    with torch.set_grad_enabled(gradients):
+        return model(Batch.from_data_list(graphs).to(device))
+
+
+def _forces(output: Any, atoms: Sequence[Atoms]) -> list[Any]:
+    """Forces on the atoms of each, eV/Å, (N, 3)."""
+    return list(np.split(_to_numpy(output[keys.PRED_FORCE]), np.cumsum([len(one) for one in atoms])[:-1]))
 
 
 def _to_numpy(tensor: torch.Tensor) -> Any:
     """Float64 on the CPU."""
     return tensor.detach().cpu().double().numpy()
+
+
+def _make(settings: Mapping[str, Any], batch_size: int = 16) -> SevenNetMolecules:
+    """Out of a configuration."""
+    return SevenNetMolecules(batch_size, settings["device"])
+
+
+SPEC = ForceFieldSpec("SevenNet-0", _make)

@@ -34,6 +34,10 @@ class XTBForceField(MoleculeForceField):
         executor = as_workers(workers).executor("atomrl.force_fields.gfn2:singlepoint", timeout, settings)
         super().__init__(NAME, ELEMENTS, executor)
 
+    def atom_energies(self) -> dict[str, float]:
+        """See `atom_energies`."""
+        return atom_energies()
+
 
 def atom_energies() -> dict[str, float]:
     """GFN2-xTB energies of isolated atoms, {symbol: eV}, for the elements of QM9 and GEOM-Drugs."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,14 +22,41 @@ from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.core.stages import Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
 from atomrl.force_fields.xtb import atom_energies
 from atomrl.measures.forces import Physics, reference_energies, stack_results
-from atomrl.rewards.force_energy_config import ForceEnergyConfig
+from atomrl.rewards.force_energy_config import OMOL, ForceEnergyConfig
+from atomrl.util.errors import UserError
 
 NO_REFERENCE = "no_reference"
 
 
 def atom_references(config: ForceEnergyConfig) -> Mapping[str, float] | None:
-    """Energies of isolated atoms that are subtracted, {symbol: eV}, or None."""
-    return atom_energies() if config.energy_atom_refs == "xtb" else config.energy_atom_refs
+    """Energies of isolated atoms that are subtracted, {symbol: eV}, or None.
+
+    Raises:
+        UserError: they are the force field's own, and `with_own_references` has not asked it.
+    """
+    references = config.energy_atom_refs
+    if isinstance(references, str) and references != "xtb":
+        raise UserError(f"energy_atom_refs={references} needs a force field that says them: give xtb or {{symbol: eV}}")
+    return atom_energies() if references == "xtb" else references
+
+
+Options = TypeVar("Options", bound=ForceEnergyConfig)
+
+
+def with_own_references(config: Options, force_field: ForceField) -> Options:
+    """The options with the energies that the force field says itself, if they ask for these.
+
+    Raises:
+        UserError: it says none.
+    """
+    if config.energy_atom_refs not in ("own", OMOL):
+        return config
+    if not hasattr(force_field, "atom_energies"):  # of the user's
+        raise UserError(
+            f"energy_atom_refs={config.energy_atom_refs}: {type(force_field).__name__} has no method atom_energies; "
+            "give {symbol: eV} or null"
+        )
+    return config.changed(energy_atom_refs=dict(force_field.atom_energies()))
 
 
 class ForceEnergyReward:
@@ -39,13 +67,16 @@ class ForceEnergyReward:
     Args:
         force_field: gives energies and forces; `close` closes it too.
         config: options.
+
+    Raises:
+        UserError: the options ask for the force field's own energies of atoms, and it says none.
     """
 
     scope: str = "per_sample"
 
     def __init__(self, force_field: ForceField, config: ForceEnergyConfig | None = None) -> None:
         self.force_field = force_field
-        self.config = config or ForceEnergyConfig()
+        self.config = with_own_references(config or ForceEnergyConfig(), force_field)
 
     def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
         """See `raw_scores`; the table is on the CPU."""

@@ -20,16 +20,22 @@ STABILITY_WEIGHTS = (
 """Options of the stability and valence terms."""
 
 
+OMOL = "omol"
+"""Published name of UMA's energies of atoms, for its task OMol25."""
+
+NAMED = ("xtb", "own", OMOL)
+
+
 def _energies(value: object) -> object:
     """Raise UserError for a value that is not an energy, or not a mapping of symbols to energies."""
-    if value is None or value == "xtb":
+    if value is None or value in NAMED:
         return value
     bad: list[object] = [value]
     if isinstance(value, dict):
         bad = [symbol for symbol, energy in value.items() if not _is_energy(energy)]
     if bad:
         raise contradiction(
-            f"{{at}}energy_atom_refs: {bad[0]} is no energy of a symbol: give xtb, {{symbol: eV}} or null"
+            f"{{at}}energy_atom_refs: {bad[0]} is no energy of a symbol: give xtb, own, {{symbol: eV}} or null"
         )
     return value
 
@@ -52,9 +58,11 @@ class ForceEnergyConfig(Options):
     """eV/Å; longer force vectors are shortened to this first; null: they are not."""
     use_energy: bool = False
     """Whether there is an energy channel."""
-    energy_atom_refs: Annotated[Literal["xtb"] | dict[str, float] | None, BeforeValidator(_energies)] = "xtb"
+    energy_atom_refs: Annotated[Literal["xtb", "own", "omol"] | dict[str, float] | None, BeforeValidator(_energies)] = (
+        "xtb"
+    )
     """Energies of isolated atoms that are subtracted, {symbol: eV}; `xtb`: those of GFN2-xTB, which suit no other force
-    field; null: none."""
+    field; `own`: those that the force field says itself; `omol`: the same, of UMA (published name); null: none."""
     energy_normalize_by_atoms: bool = True
     """Divide by the number of atoms."""
     energy_transform_offset: Finite = 0.0

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atomrl.util.errors import UserError
+from atomrl.util.registry import registered_names
 
 TARGET, SOURCE = "_target_", "source"
 
@@ -35,8 +36,11 @@ BUILT_IN = frozenset(
 )
 """Components that run no code but the package's."""
 
-REWARD_TYPES = frozenset({"xtb", "ase", "dummy"})
-"""Rewards of the package that a component may name; `ase` runs what `reward.force_field` names."""
+REWARD_TYPES = frozenset({*registered_names("atomrl.force_fields"), "ase", "dummy"})
+"""Rewards of the package that a component or `reward.force_field` may name; `ase` runs what the latter names."""
+
+RUNS = (TARGET, SOURCE, "python", "model_file")
+"""Keys of a mapping whose value runs: names of code, an interpreter, a model in a pickle."""
 
 
 def here(name: str) -> str:
@@ -86,8 +90,8 @@ def _built_in(target: Any) -> bool:
 def _named(value: Any) -> list[str]:
     """All code that nested mappings and lists name."""
     if isinstance(value, Mapping):
-        own = [str(value[key]) for key in (TARGET, SOURCE) if key in value]
-        return own + [name for key, inner in value.items() if key not in (TARGET, SOURCE) for name in _named(inner)]
+        own = [str(value[key]) for key in RUNS if key in value]
+        return own + [name for key, inner in value.items() if key not in RUNS for name in _named(inner)]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [name for inner in value for name in _named(inner)]
     return []

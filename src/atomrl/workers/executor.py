@@ -79,3 +79,13 @@ class Workers(Protocol):
 
     def limited(self, most: int) -> Workers:
         """The same workers for someone who needs no more than `most` at a time."""
+
+    def in_environment(self, python: str) -> Workers:
+        """The same workers for tasks that need packages of another environment, with this package and none of ours.
+
+        Args:
+            python: its interpreter.
+
+        Raises:
+            UserError: there is no such program, or the workers run in one environment only.
+        """

@@ -59,6 +59,7 @@ class WorkerPool(Closing):
         settings: picklable keyword arguments of the function.
         start_timeout: seconds that a worker may take to import the task.
         budget: shared with other pools; None if this one has the cores to itself.
+        python: interpreter of another environment; this one's if None.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class WorkerPool(Closing):
         settings: Mapping[str, Any] | None = None,
         start_timeout: float = START_TIMEOUT,
         budget: Budget | None = None,
+        python: str | None = None,
     ) -> None:
         if workers < 1:
             raise UserError(f"a worker pool needs at least one worker, got {workers}: set workers to 1 or more")
@@ -82,6 +84,7 @@ class WorkerPool(Closing):
         self.timeout = timeout
         self.start_timeout = start_timeout
         self.settings = dict(settings or {})
+        self.python = python
         self._budget = budget or Budget(workers)
         self._pace = Pace()
         self._running: list[Worker] = []
@@ -272,7 +275,7 @@ class WorkerPool(Closing):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the worker pool is closed")
-            worker = Worker(self.task, self.settings, self.timeout, self.start_timeout)
+            worker = Worker(self.task, self.settings, self.timeout, self.start_timeout, self.python)
             self._running.append(worker)
             self._selector.register(worker.connection, EVENT_READ)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,9 +13,12 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
+import atomrl
 from atomrl.workers.lots import BUFFER, Lot
 from atomrl.workers.progress import Progress, make_room
 
@@ -31,20 +36,35 @@ class Worker:
         lots: what it was sent and has not answered: the one that it works on, then what waits in its connection.
     """
 
-    def __init__(self, task: str, settings: Mapping[str, Any], timeout: float, start_timeout: float) -> None:
+    def __init__(
+        self,
+        task: str,
+        settings: Mapping[str, Any],
+        timeout: float,
+        start_timeout: float,
+        python: str | None = None,
+    ) -> None:
         self.connection, theirs = connected()
+        search_path = _search_path() if python is None else _package_alone()
         self.output = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the worker
         with theirs, tempfile.TemporaryFile() as shared:
             make_room(shared)
             self.progress = Progress(shared.fileno())
             # output goes to a file, not a pipe, since nobody reads it while the worker lives
             self.process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-P", "-m", "atomrl.workers.worker", str(theirs.fileno()), str(shared.fileno())],
+                [
+                    python or sys.executable,
+                    "-P",
+                    "-m",
+                    "atomrl.workers.worker",
+                    str(theirs.fileno()),
+                    str(shared.fileno()),
+                ],
                 pass_fds=[theirs.fileno(), shared.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self.output,
                 stderr=self.output,
-                env={**os.environ, **ONE_THREAD, "PYTHONPATH": _search_path()},
+                env={**os.environ, **ONE_THREAD, "PYTHONPATH": search_path},
             )
         self.starting = True
         self.lots: deque[Lot] = deque()
@@ -115,6 +135,15 @@ def connected() -> tuple[Connection[Any, Any], Connection[Any, Any]]:
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             end.setsockopt(socket.SOL_SOCKET, option, BUFFER)
     return Connection(ends[0].detach()), Connection(ends[1].detach())
+
+
+@cache
+def _package_alone() -> str:
+    """A folder with this package alone, for a process that must not see what is installed beside it."""
+    folder = Path(tempfile.mkdtemp(prefix="atomrl-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "atomrl").symlink_to(Path(atomrl.__file__).parent, target_is_directory=True)
+    return str(folder)
 
 
 def _search_path() -> str:

@@ -1,0 +1,83 @@
+"""Molecules in batches, by a network in this process or by a task that takes several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from atomrl.force_fields.base import Computed
+from atomrl.structures.molecules import Geometry
+from atomrl.util.errors import UserError
+from atomrl.workers.executor import Executor, Outcome
+
+NONFINITE = "nonfinite_result"
+
+
+@dataclass(frozen=True)
+class Batches:
+    """By a network in this process; implements `molecules.Computes`.
+
+    Attributes:
+        size: molecules evaluated together.
+        compute: energies (eV) and forces (eV/Å) of at most so many, in order.
+
+    Raises:
+        UserError: the size is below 1.
+    """
+
+    size: int
+    compute: Callable[[Sequence[Geometry]], Sequence[Computed]]
+
+    def __post_init__(self) -> None:
+        require_size(self.size)
+
+    def map(self, items: Sequence[Any]) -> list[Outcome]:
+        """Outcomes of geometries, in order; `nonfinite_result` for NaN and infinity."""
+        starts = range(0, len(items), self.size)
+        return [_outcome(one) for start in starts for one in self.compute(items[start : start + self.size])]
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+@dataclass(frozen=True)
+class Lots:
+    """By a task of workers that takes a list of geometries; implements `molecules.Computes`.
+
+    Attributes:
+        size: molecules evaluated together.
+        executor: of the task, which returns a `Computed` for each.
+
+    Raises:
+        UserError: the size is below 1.
+    """
+
+    size: int
+    executor: Executor
+
+    def __post_init__(self) -> None:
+        require_size(self.size)
+
+    def map(self, items: Sequence[Any]) -> list[Outcome]:
+        """As of `Batches`, and with the reasons of the workers."""
+        outcomes = self.executor.map_lots(items, self.size)
+        return [outcome if outcome.reason else _outcome(Computed(*outcome.value)) for outcome in outcomes]
+
+    def close(self) -> None:
+        """End the workers."""
+        self.executor.close()
+
+
+def require_size(size: int) -> None:
+    """Raise UserError for a batch that holds nothing."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise UserError(f"batch_size must be a whole number from 1, got {size!r}")
+
+
+def _outcome(computed: Computed) -> Outcome:
+    """What was computed, or `nonfinite_result`."""
+    finite = np.isfinite(computed.energy) and np.isfinite(computed.forces).all()
+    return Outcome(computed, None) if finite else Outcome(None, NONFINITE)

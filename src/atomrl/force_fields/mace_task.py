@@ -1,0 +1,82 @@
+"""What a worker process does with a MACE model, in an environment with mace-torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from ase import Atoms
+from ase.data import chemical_symbols
+from mace.data import AtomicData, config_from_atoms
+from mace.tools import AtomicNumberTable
+from mace.tools.torch_geometric import Batch
+
+from atomrl.structures.molecules import Geometry
+from atomrl.workers.failure import Failure
+
+
+def describe(item: None, model_file: str, head: str | None, device: str) -> tuple[list[int], dict[str, float]]:
+    """Elements, and their energies E0 in eV, which the model adds to what it computes.
+
+    Raises:
+        Failure: the file holds no MACE model, or the model has no such head.
+    """
+    model = load(model_file, device)
+    numbers = [int(number) for number in model.atomic_numbers]
+    rows = torch.atleast_2d(model.atomic_energies_fn.atomic_energies)
+    energies = rows[head_of(model, head)[1]].tolist()
+    return numbers, {chemical_symbols[number]: energy for number, energy in zip(numbers, energies, strict=True)}
+
+
+def evaluate(items: Sequence[Geometry], model_file: str, head: str | None, device: str) -> list[tuple[float, Any]]:
+    """Energy, eV, and forces, eV/Å, (N, 3), of each molecule, as one batch."""
+    model = load(model_file, device)
+    dtype = next(model.parameters()).dtype
+    torch.set_default_dtype(dtype)  # of the batch's tensors
+    table = AtomicNumberTable([int(number) for number in model.atomic_numbers])
+    name, _ = head_of(model, head)
+    atoms = [Atoms(*geometry) for geometry in items]
+    batch = Batch.from_data_list(
+        [
+            AtomicData.from_config(
+                config_from_atoms(one, head_name=name), z_table=table, cutoff=float(model.r_max), heads=heads(model)
+            )
+            for one in atoms
+        ]
+    ).to(device)
+    output = model(batch.to_dict(), training=False, compute_force=True)
+    forces = output["forces"].detach().cpu().double().split([len(one) for one in atoms])
+    return list(zip(output["energy"].detach().cpu().double().tolist(), [part.numpy() for part in forces], strict=True))
+
+
+@cache
+def load(model_file: str, device: str) -> Any:
+    """The network.
+
+    Raises:
+        Failure: the file holds none.
+    """
+    model = torch.load(model_file, map_location=device, weights_only=False)  # whole modules; see `mace`
+    if not hasattr(model, "atomic_numbers") or not hasattr(model, "atomic_energies_fn"):
+        raise Failure(f"{model_file} holds a {type(model).__name__}, no MACE model")
+    return model.eval().requires_grad_(False)
+
+
+def heads(model: Any) -> list[str]:
+    """Names of the model's heads; an old model has one without a name."""
+    return list(model.heads) if hasattr(model, "heads") else ["Default"]
+
+
+def head_of(model: Any, head: str | None) -> tuple[str, int]:
+    """Name and place of the head that is asked for, or the first.
+
+    Raises:
+        Failure: there is none of this name.
+    """
+    names = heads(model)
+    if head is not None and head not in names:
+        raise Failure(f"head={head}: the model has {', '.join(names)}")
+    chosen = names[0] if head is None else head
+    return chosen, names.index(chosen)

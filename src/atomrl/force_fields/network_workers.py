@@ -1,0 +1,101 @@
+"""Force fields whose network runs in worker processes, and if it must in an environment of its own.
+
+The packages of some networks change what is global in a process (seeds, how `torch.load` reads a file), need releases
+that this one cannot have, or read models out of pickles, which may run code. None of that happens in this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from atomrl.force_fields.batches import Lots, require_size
+from atomrl.force_fields.molecules import MoleculeForceField
+from atomrl.util.device import choose_device
+from atomrl.util.errors import UserError
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
+
+LOADING = 300.0
+"""Seconds that a worker may take for its first batch, besides the molecules': it loads the model."""
+
+
+class Description(NamedTuple):
+    """What a model says of itself.
+
+    Attributes:
+        elements: atomic numbers that it knows.
+        atom_energies: {symbol: eV} to subtract from a molecule's energy; None if it has none.
+    """
+
+    elements: list[int]
+    atom_energies: dict[str, float] | None
+
+
+class NetworkForceField(MoleculeForceField):
+    """Energies and forces by a network in worker processes, batched.
+
+    On a GPU one process evaluates; on the CPU as many as `workers` says, one thread each. Reasons of failure besides
+    those of the checks: `nonfinite_result`, `timeout`, `worker_died`, and `error` with the exception.
+
+    Args:
+        name: for messages.
+        module: with the tasks `describe(item, **settings)`, which returns a `Description`, and
+            `evaluate(items, **settings)`, which returns energy (eV) and forces (eV/Å, (N, 3)) of each `Geometry`.
+        settings: of both, besides `device`, `cpu` or `cuda`.
+        batch_size: molecules evaluated together.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
+        timeout: seconds per molecule.
+        device: `auto` takes a GPU if there is one.
+        python: interpreter of the network's own environment; None: it is installed here.
+
+    Raises:
+        UserError: an impossible number, no such interpreter, or the model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        settings: Mapping[str, Any],
+        batch_size: int,
+        workers: Workers | int | None,
+        timeout: float,
+        device: str,
+        python: str | None,
+    ) -> None:
+        require_size(batch_size)
+        chosen = choose_device(device).type
+        settings = {**settings, "device": chosen}
+        of_run = as_workers(workers)
+        own = of_run if python is None else of_run.in_environment(python)
+        self._description = _described(name, module, settings, own)
+        limited = own.limited(1) if chosen == "cuda" else own
+        executor = limited.executor(f"{module}:evaluate", LOADING + batch_size * timeout, settings)
+        super().__init__(name, frozenset(self._description.elements), Lots(batch_size, executor))
+
+    def atom_energies(self) -> Mapping[str, float]:
+        """Those of the model.
+
+        Raises:
+            UserError: it has none.
+        """
+        if self._description.atom_energies is None:
+            return super().atom_energies()
+        return self._description.atom_energies
+
+
+def _described(name: str, module: str, settings: Mapping[str, Any], workers: Workers) -> Description:
+    """What the model says of itself, by a worker that ends then.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    executor = workers.limited(1).executor(f"{module}:describe", LOADING, settings)
+    try:
+        (outcome,) = executor.map([None])
+    finally:
+        executor.close()
+    if outcome.reason is not None:
+        raise UserError(f"{name} cannot be loaded: {outcome.reason}")
+    return Description(*outcome.value)

@@ -1,0 +1,77 @@
+"""UMA: Meta's networks for all of chemistry, here by its task OMol25, wB97M-V/def2-TZVPD.
+
+Source: Wood et al. 2025, doi 10.48550/arXiv.2506.23971; through the package fairchem-core. The weights are gated: one
+accepts their licence on Hugging Face and gives a token, HF_TOKEN. fairchem sets seeds and unpickles models, so it runs
+in worker processes, of this environment (extra `uma`) or of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from atomrl.force_fields.base import ForceFieldSpec
+from atomrl.force_fields.network_workers import NetworkForceField
+from atomrl.util.errors import UserError
+from atomrl.workers.executor import Workers
+
+NAME = "UMA"
+
+
+class UMAForceField(NetworkForceField):
+    """Energies and forces of neutral molecules with the fewest unpaired electrons; see `NetworkForceField`.
+
+    Args:
+        model: name of published weights, which are fetched once, into fairchem's cache.
+        model_file: in its place, a file with weights in fairchem's form; it may run code when it is loaded.
+        python: interpreter of another environment with fairchem-core; this one's if None.
+        batch_size: molecules evaluated together.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
+        timeout: seconds per molecule.
+        device: `auto` takes a GPU if there is one.
+
+    Raises:
+        UserError: as `NetworkForceField`; fairchem is not installed; weights that cannot be had.
+    """
+
+    def __init__(
+        self,
+        model: str = "uma-s-1p1",
+        model_file: str | None = None,
+        python: str | None = None,
+        batch_size: int = 16,
+        workers: Workers | int | None = None,
+        timeout: float = 10.0,
+        device: str = "auto",
+    ) -> None:
+        if python is None and find_spec("fairchem") is None:
+            raise UserError("this needs the package fairchem-core, which is not installed: pip install 'atomrl[uma]'")
+        if model_file is not None and not Path(model_file).expanduser().is_file():
+            raise UserError(f"no file {model_file} (from {Path.cwd()}) for UMA")
+        path = None if model_file is None else str(Path(model_file).expanduser().resolve())
+        settings = {"model": model, "model_file": path}
+        module = "atomrl.force_fields.uma_task"
+        super().__init__(NAME, module, settings, batch_size, workers, timeout, device, python)
+
+    def atom_energies(self) -> Mapping[str, float]:
+        """Energies of isolated neutral atoms by the same method, {symbol: eV}, which come with published weights.
+
+        Raises:
+            UserError: there are none, e.g. with a `model_file`.
+        """
+        if self._description.atom_energies is None:
+            raise UserError(
+                "the energies of atoms of UMA's task omol come with its published weights, and these were not loaded: "
+                "give reward.energy_atom_refs={H: ..., C: ...} in eV, or null"
+            )
+        return self._description.atom_energies
+
+
+def _make(settings: Mapping[str, Any], **options: Any) -> UMAForceField:
+    """Out of a configuration."""
+    return UMAForceField(**options, **{name: settings[name] for name in ("workers", "timeout", "device")})
+
+
+SPEC = ForceFieldSpec(NAME, _make)

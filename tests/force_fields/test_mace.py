@@ -1,0 +1,100 @@
+"""MACE, on a small random model; MACE_PYTHON names the interpreter of its environment (`make test-extras`)."""
+
+import os
+import pickle
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from molecules import rattled
+
+from atomrl.config import load_config
+from atomrl.domains.molecule_reward import molecule_reward
+from atomrl.force_fields.build import build_force_field
+from atomrl.force_fields.mace import MACEForceField
+from atomrl.testing import check_force_field
+from atomrl.util.errors import UserError
+
+PYTHON = os.environ.get("MACE_PYTHON", "")
+needs_mace = pytest.mark.skipif(not PYTHON, reason="no environment with mace-torch: make test-extras")
+SETTINGS = {"workers": 1, "timeout": 30.0, "device": "cpu"}
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mace") / "random.model"
+    script = Path(__file__).with_name("mace_model.py")
+    subprocess.run([PYTHON, "-W", "ignore", str(script), str(path)], check=True)
+    return path
+
+
+@needs_mace
+@pytest.mark.timeout(900)
+def test_what_a_force_field_promises(model_file: Path) -> None:
+    field = MACEForceField(PYTHON, str(model_file), batch_size=3, workers=1, device="cpu")
+    try:
+        assert field.elements == {1, 6, 7, 8}
+        assert field.atom_energies() == {"H": -13.6, "C": -1029.8, "N": -1484.9, "O": -2042.0}
+        check_force_field(field, rattled())
+    finally:
+        field.close()
+    assert_torch_load_is_safe(model_file.with_name("evil.pt"))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def assert_torch_load_is_safe(place: Path) -> None:
+    """mace-torch makes it unpickle anything; not in this process."""
+    assert "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD" not in os.environ
+    torch.save(Evil(), place)
+    with pytest.raises(pickle.UnpicklingError):
+        torch.load(place)
+    assert not Path("ran").exists()
+
+
+@needs_mace
+@pytest.mark.timeout(900)
+def test_a_file_that_is_no_model_or_lacks_a_head(tmp_path: Path, model_file: Path) -> None:
+    torch.save({"weights": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(UserError, match=r"MACE cannot be loaded: .* holds a dict, no MACE model"):
+        MACEForceField(PYTHON, str(tmp_path / "other.pt"), workers=1, device="cpu")
+    with pytest.raises(UserError, match="head=omol: the model has "):
+        MACEForceField(PYTHON, str(model_file), head="omol", workers=1, device="cpu")
+
+
+def test_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "my.model").touch()
+    with pytest.raises(UserError, match="mace needs the interpreter of an environment with mace-torch"):
+        build_force_field("mace", SETTINGS)
+    for python, file, words in (
+        ("python", "nowhere.model", "no file nowhere.model"),
+        ("nowhere/python", str(tmp_path / "my.model"), "no such program"),
+    ):
+        with pytest.raises(UserError, match=words) as caught:
+            build_force_field({"_target_": "mace", "python": python, "model_file": file}, SETTINGS)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_environment_without_mace(tmp_path: Path) -> None:
+    """This one: the message is the worker's last line."""
+    import sys
+
+    (tmp_path / "my.model").touch()
+    with pytest.raises(UserError, match="No module named 'mace'"):
+        MACEForceField(sys.executable, str(tmp_path / "my.model"), workers=1, device="cpu")
+
+
+@needs_mace
+@pytest.mark.timeout(900)
+def test_a_reward(model_file: Path) -> None:
+    """Its elements are compared with the backbone's before anything is sampled."""
+    from atomrl.checkpoints.backbone import load_backbone
+
+    mapping = f"{{_target_: mace, python: {PYTHON}, model_file: {model_file}}}"
+    config = load_config("fed_grpo_config", ["reward.type=mace", f"reward.force_field={mapping}", "reward.workers=1"])
+    with pytest.raises(UserError, match=r"reward\.type=mace does not know the backbone's elements F"):
+        molecule_reward(config, load_backbone("edm_qm9_small"))
