@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from atomrl.config import load_config
-from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE
+from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE, UMA
 from atomrl.util.errors import UserError
 
 PUBLISHED = """
@@ -104,6 +104,20 @@ def test_published_files_are_a_backbone(tmp_path: Path) -> None:
     assert load_config("mine", [], tmp_path).model.backbone == "here/b.pth"
 
 
+def test_a_published_force_field_is_uma(tmp_path: Path) -> None:
+    """The reward of the published configurations as it stands there."""
+    reward = "{type: uma, mlff_model: uma-s-1p1, use_energy: true, energy_atom_refs: omol}"
+    (tmp_path / "mine.yaml").write_text(f"reward: {reward}")
+    found = load_config("mine", [], tmp_path).reward
+    assert (found.type, found.energy_atom_refs) == ("uma", "omol")
+    assert found.force_field == {"_target_": "uma", "model": "uma-s-1p1"}
+    other = load_config("mine", ["reward.mlff_model=uma-m-1p1"], tmp_path).reward
+    assert other.force_field == {"_target_": "uma", "model": "uma-m-1p1"}
+    assert load_config("mine", ["reward.type=dummy"], tmp_path).reward.chosen_force_field is None
+    words = ["reward.type=xtb", "reward.force_field=null", "reward.energy_atom_refs=xtb"]
+    assert load_config("mine", words, tmp_path).reward.by_gfn2
+
+
 def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
     train = load_config("child", [], folder).train
     assert (train.clip_advantage_value, train.scheduler, train.warmup_steps) == (2, "cosine", 10)
@@ -137,6 +151,7 @@ def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
             ["model.config=a/args.pickle", "model.model_path=b/generative_model_ema.npy"],
             "model.config and model.model_path lie in one folder, and are given in a and b",
         ),
+        ("reward: {type: uma, mlff_model: 3}", [], "reward.mlff_model=3: must be the name of UMA's weights"),
         ("checkpoint_path: 3", [], "checkpoint_path=3: must be the path of a checkpoint"),
     ],
 )
@@ -162,5 +177,5 @@ def test_the_page_lists_every_name() -> None:
     table = page.partition("### Published names\n")[2].partition("\n## ")[0]
     for published, ours in ALIASES.items():
         assert f"| `{published}` | `{ours}` |" in table, published
-    for key in (*ONLY, *FILES, CHECKPOINT, STABLE):
+    for key in (*ONLY, *FILES, CHECKPOINT, UMA, STABLE):
         assert f"`{key}`" in table

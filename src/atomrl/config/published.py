@@ -46,13 +46,16 @@ ONLY: Mapping[str, Any] = {
 }
 """Published keys that only their published value suits; another one is refused."""
 
-BACKBONE = "model.backbone"
+BACKBONE, FORCE_FIELD = "model.backbone", "reward.force_field"
 
 FILES: Mapping[str, str] = {"model.config": "args.pickle", "model.model_path": "generative_model_ema.npy"}
 """Published keys of published weights, and what their files are called: both lie in the backbone's folder."""
 
 CHECKPOINT = "checkpoint_path"
 """Published key of the weights that a training starts from, in place of those."""
+
+UMA = "reward.mlff_model"
+"""Published key of the weights of UMA: `reward.force_field` by that name, with the option `model`."""
 
 IGNORED = ("name", "hydra")
 """Published keys that say nothing about a run."""
@@ -81,6 +84,8 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
             if value is None or (key in FILES and _given(tree, CHECKPOINT)):
                 continue
             name, value = BACKBONE, _backbone(key, value)  # noqa: PLW2901 - the value under its new name
+        elif key == UMA:
+            name, value = FORCE_FIELD, _uma(value)  # noqa: PLW2901 - the value under its new name
         elif key == STABLE:
             name, value = "train.decay_fraction", _decay(value)  # noqa: PLW2901 - the value under its new name
         else:
@@ -115,6 +120,8 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
                 backbones[bare] = _backbone(bare, value)
         elif bare == STABLE:
             found.append(f"{prefix}train.decay_fraction={_decay(_number(override, value))}")
+        elif bare == UMA:
+            found.append(f"{prefix}{FORCE_FIELD}={{_target_: uma, model: {_uma(value)['model']}}}")
         elif not (bare in UNSET_IF_NULL and value == "null"):
             found.append(f"{prefix}{ALIASES.get(bare, bare)}{equals}{value}")
     if CHECKPOINT in backbones:
@@ -126,7 +133,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
 
 def _is_published(key: str) -> bool:
     """Whether a key is none of this package's."""
-    return key in (*ALIASES, *ONLY, *FILES, CHECKPOINT, STABLE) or key.partition(".")[0] in IGNORED
+    return key in (*ALIASES, *ONLY, *FILES, CHECKPOINT, UMA, STABLE) or key.partition(".")[0] in IGNORED
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -141,7 +148,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _holds_published(key: str) -> bool:
     """Whether published keys lie below a key."""
-    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, *FILES, STABLE))
+    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, *FILES, UMA, STABLE))
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +174,13 @@ def _backbone(key: str, value: Any) -> str:
         wanted = f"the path of {FILES[key]}" if key in FILES else "the path of a checkpoint"
         raise UserError(f"{key}={value}: must be {wanted}; or give model.backbone, a folder or a checkpoint")
     return str(Path(value).parent if key in FILES else Path(value))
+
+
+def _uma(model: Any) -> dict[str, str]:
+    """`reward.force_field` of the name of UMA's weights."""
+    if not isinstance(model, str) or not model:
+        raise UserError(f"{UMA}={model}: must be the name of UMA's weights, e.g. uma-s-1p1; or give {FORCE_FIELD}")
+    return {"_target_": "uma", "model": model}
 
 
 def _decay(stable: Any) -> float:
