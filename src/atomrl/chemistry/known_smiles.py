@@ -7,14 +7,14 @@ from pathlib import Path
 
 from rdkit import rdBase
 
-from atomrl.chemistry.rdkit import PROTOCOL
+from atomrl.chemistry.rdkit import PROTOCOL, SINGLE_BONDS
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.plain_pickle import read_plain
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
 
-TASK = "atomrl.chemistry.rdkit_task:rename"
+TASK, SINGLE_TASK = "atomrl.chemistry.rdkit_task:rename", "atomrl.chemistry.rdkit_task:rename_single"
 PICKLES = (".pickle", ".pkl")
 KNOWN_FILE = "train_smiles.safetensors"
 """Beside a backbone of the user's own molecules: what these are called."""
@@ -22,7 +22,9 @@ SHOWN = 3
 """Unreadable lines that a message names."""
 
 
-def read_known(path: Path | None, workers: Workers | int | None = None, timeout: float = 10.0) -> TrainingSmiles:
+def read_known(
+    path: Path | None, workers: Workers | int | None = None, timeout: float = 10.0, profile: str = PROTOCOL
+) -> TrainingSmiles:
     """The known molecules of a file of SMILES, each by its largest fragment with all hydrogens written out.
 
     Args:
@@ -31,17 +33,23 @@ def read_known(path: Path | None, workers: Workers | int | None = None, timeout:
             that ships, of QM9's training molecules.
         workers: for RDKit.
         timeout: seconds per SMILES.
+        profile: by which samples are named.
 
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or holds something else, or names of another profile.
     """
     if path is None:
         return TrainingSmiles.load()
     if path.is_dir() or path.suffix == ".safetensors":
         file = path / KNOWN_FILE if path.is_dir() else path
-        return replace(TrainingSmiles.load(file), source=str(path))
+        known = replace(TrainingSmiles.load(file), source=str(path))
+        if known.protocol != profile:
+            raise UserError(
+                f"{file} holds names of profile {known.protocol}, not of {profile}: give a text file of SMILES"
+            )
+        return known
     given = _from_pickle(path) if path.suffix in PICKLES else _from_text(path)
-    executor = as_workers(workers).executor(TASK, timeout)
+    executor = as_workers(workers).executor(SINGLE_TASK if profile == SINGLE_BONDS else TASK, timeout)
     try:
         outcomes = executor.map(given)
     finally:
@@ -51,7 +59,7 @@ def read_known(path: Path | None, workers: Workers | int | None = None, timeout:
         shown = ", ".join(bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
         raise UserError(f"{path}: RDKit reads {len(bad)} of {len(given)} SMILES not at all ({shown}): remove them")
     names = [str(outcome.value) for outcome in outcomes]
-    return TrainingSmiles.of(names, len(names), PROTOCOL, rdBase.rdkitVersion, path.name)
+    return TrainingSmiles.of(names, len(names), profile, rdBase.rdkitVersion, path.name)
 
 
 def _from_text(path: Path) -> list[str]:

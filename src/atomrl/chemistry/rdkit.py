@@ -1,24 +1,32 @@
 """RDKit validity and names of a batch of molecules, in worker processes that can be killed.
 
-Bond orders come from the published distance table, for the whole batch at once; RDKit perceives none (its
-`rdDetermineBonds` can hang, and its success is not validity). A molecule that takes too long counts as invalid.
+| profile | bonds |
+|---|---|
+| `edm-2022` | of the published distance table, for the whole batch at once |
+| `edm-2022-single-bonds` | the same pairs, each taken for a single bond: the published metric of GEOM-Drugs |
+| `rdkit-xyz2mol` | perceived by RDKit, see `perceived_task`; its success alone is not validity |
+
+A molecule that takes too long counts as invalid.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from atomrl.chemistry.bonds import bond_orders
-from atomrl.chemistry.rdkit_task import BondedMolecule, Named
+from atomrl.chemistry.rdkit_task import BondedMolecule
 from atomrl.core.records import Structures
+from atomrl.structures.molecules import split
 from atomrl.util.closeable import Closing
 from atomrl.workers.executor import Outcome, Workers
 from atomrl.workers.local import as_workers
 
-PROTOCOL = "edm-2022"
+PROTOCOL, SINGLE_BONDS, PERCEIVED = "edm-2022", "edm-2022-single-bonds", "rdkit-xyz2mol"
 TASK = "atomrl.chemistry.rdkit_task:name"
+PERCEIVING = "atomrl.chemistry.perceived_task:perceive"
 NONFINITE = "nonfinite"
 
 
@@ -30,13 +38,16 @@ class RdkitRecord:
         valid: it could be sanitised as a whole.
         smiles: canonical SMILES of its largest fragment; None if invalid.
         fragments: number of connected parts; 0 if invalid.
-        reason: None if valid; else `nonfinite`, a reason of `rdkit_task.name`, or one of the workers, e.g. `timeout`.
+        reason: None if valid; else `nonfinite`, a reason of `rdkit_task.name` or `perceived_task.perceive`, or one of
+            the workers, e.g. `timeout`.
+        stable_atoms: atoms with an allowed valence by perceived bonds; None where the table says it.
     """
 
     valid: bool
     smiles: str | None
     fragments: int
     reason: str | None
+    stable_atoms: int | None = None
 
     @property
     def connected(self) -> bool:
@@ -55,15 +66,21 @@ class MoleculeChecker(Closing):
     Args:
         workers: of the run, or a number of processes; one per core that this process may use if None.
         timeout: seconds per molecule.
+        profile: where bonds come from, see above.
     """
 
-    def __init__(self, workers: Workers | int | None = 1, timeout: float = 10.0) -> None:
-        self._executor = as_workers(workers).executor(TASK, timeout)
+    def __init__(self, workers: Workers | int | None = 1, timeout: float = 10.0, profile: str = PROTOCOL) -> None:
+        self._profile = profile
+        self._executor = as_workers(workers).executor(PERCEIVING if profile == PERCEIVED else TASK, timeout)
 
     def check(self, structures: Structures) -> list[RdkitRecord]:
         """One record per molecule, in order; never raises for a bad geometry."""
         finite = (structures.positions.isfinite().all(2) | ~structures.mask).all(1).tolist()
-        molecules = bonded_molecules(structures)
+        molecules: Sequence[object] = (
+            split(structures)
+            if self._profile == PERCEIVED
+            else bonded_molecules(structures, single=self._profile == SINGLE_BONDS)
+        )
         outcomes = iter(
             self._executor.map([molecule for molecule, good in zip(molecules, finite, strict=True) if good])
         )
@@ -75,16 +92,23 @@ class MoleculeChecker(Closing):
 
 
 def as_record(outcome: Outcome) -> RdkitRecord:
-    """The record of one outcome of `rdkit_task.name`."""
+    """The record of one outcome of `rdkit_task.name` or `perceived_task.perceive`."""
     if outcome.reason is not None:
         return RdkitRecord.invalid(outcome.reason)
-    named = Named(*outcome.value)
-    return RdkitRecord(True, named.smiles, named.fragments, None)
+    smiles, fragments, *stable_atoms = outcome.value
+    return RdkitRecord(True, smiles, fragments, None, *stable_atoms)
 
 
-def bonded_molecules(structures: Structures) -> list[BondedMolecule]:
-    """Atoms and bonds of each molecule by the distance table; atoms are numbered without padding."""
+def bonded_molecules(structures: Structures, single: bool = False) -> list[BondedMolecule]:
+    """Atoms and bonds of each molecule by the distance table; atoms are numbered without padding.
+
+    Args:
+        structures: B molecules.
+        single: take each bond for a single one.
+    """
     orders = bond_orders(structures.numbers * structures.mask, structures.positions)
+    if single:
+        orders = orders.clamp(max=1)
     place = (structures.mask.cumsum(1) - 1).cpu()
     molecule, first, second = (axis.cpu() for axis in orders.triu(1).nonzero(as_tuple=True))
     found = torch.stack([place[molecule, first], place[molecule, second], orders.cpu()[molecule, first, second]], dim=1)

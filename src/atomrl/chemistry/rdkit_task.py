@@ -50,7 +50,7 @@ def name(molecule: BondedMolecule) -> Named:
             fragments = Chem.GetMolFrags(mol, asMols=True)
         except Chem.MolSanitizeException as error:
             raise Failure("sanitize") from error
-        return Named(_largest(fragments), len(fragments))
+        return Named(largest(fragments), len(fragments))
 
 
 def sanitised(molecule: BondedMolecule) -> Chem.Mol:
@@ -78,13 +78,31 @@ def rename(smiles: str) -> str:
         Failure: RDKit cannot read it.
     """
     with BlockLogs():
-        mol = Chem.MolFromSmiles(smiles)
-        if mol is None or not mol.GetNumAtoms():
-            raise Failure("smiles")
-        return _largest(Chem.GetMolFrags(Chem.AddHs(mol), asMols=True))
+        return largest(Chem.GetMolFrags(_with_hydrogens(smiles), asMols=True))
 
 
-def _largest(fragments: Sequence[Chem.Mol]) -> str:
+def rename_single(smiles: str) -> str:
+    """The name that `name` gives the molecule of a SMILES if all its bonds are taken for single ones.
+
+    Raises:
+        Failure: RDKit cannot read it.
+    """
+    with BlockLogs():
+        mol = _with_hydrogens(smiles)
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    return name(BondedMolecule(numbers, [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), 1) for b in mol.GetBonds()])).smiles
+
+
+def _with_hydrogens(smiles: str) -> Chem.Mol:
+    """The molecule of a SMILES with all its hydrogens; without stereochemistry, which no name here has."""
+    mol = Chem.MolFromSmiles(smiles)
+    if mol is None or not mol.GetNumAtoms():
+        raise Failure("smiles")
+    Chem.RemoveStereochemistry(mol)
+    return Chem.AddHs(mol)
+
+
+def largest(fragments: Sequence[Chem.Mol]) -> str:
     """Canonical SMILES of the largest fragment."""
     return str(Chem.MolToSmiles(max(fragments, key=lambda fragment: int(fragment.GetNumAtoms()))))
 

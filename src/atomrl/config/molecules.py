@@ -229,6 +229,9 @@ class MoleculeLog(LogSection):
 class MoleculeEvaluationSection(EvaluationSection):
     """The before/after table that a run ends with."""
 
+    profile: Literal["edm-2022", "edm-2022-single-bonds", "rdkit-xyz2mol"] = "edm-2022"
+    """Where bonds come from: the published table; the same with each bond as a single one, the published metric of
+    GEOM-Drugs; or RDKit's perception, with corrected valences."""
     relaxed: CountOrNone = 0
     """Samples per side that are judged once more after a relaxation by GFN2-xTB; 0: none."""
     posebusters: CountOrNone = 0

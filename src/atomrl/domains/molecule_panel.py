@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from atomrl.chemistry.known_smiles import read_known
-from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
+from atomrl.chemistry.rdkit import PROTOCOL, MoleculeChecker, RdkitRecord
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import ForceField, Reward
@@ -45,7 +45,7 @@ RELAX_TIMEOUT = 600.0
 
 
 class MoleculePanel(Panel):
-    """Profile `edm-2022`.
+    """Profile `edm-2022`, or another one.
 
     Args:
         reward: by which `judge_best` chooses; the documented defaults if None.
@@ -57,7 +57,9 @@ class MoleculePanel(Panel):
         second: another force field, whose forces stand in a table of their own, and its name.
         training: makes the training's reward and its stages, by which `judge_best` chooses where they are not what this
             panel computes anyway.
-        known: file of SMILES that novel molecules are not in; None: QM9's.
+        known: file of SMILES that novel molecules are not in; None: QM9's, or none under another profile than
+            `edm-2022`, by which QM9's are named.
+        profile: of `chemistry.rdkit`.
 
     Raises:
         UserError: that file cannot be read.
@@ -74,13 +76,14 @@ class MoleculePanel(Panel):
         second: tuple[str, ForceField] | None = None,
         training: Callable[[], tuple[Reward, Sequence[Stage]]] | None = None,
         known: Path | None = None,
+        profile: str = PROTOCOL,
     ) -> None:
         workers = as_workers(workers)
         options = reward or MoleculeReward()
         self.force_field = XTBForceField(workers, timeout, options.max_iterations)
         self.reward = with_own_references(options, self.force_field)
-        self.checker = MoleculeChecker(workers, timeout)
-        self.known = read_known(known, workers)
+        self.checker, self.profile = MoleculeChecker(workers, timeout, profile), profile
+        self.known = None if known is None and profile != PROTOCOL else read_known(known, workers, profile=profile)
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
         self.poses, self._poses = poses, pose_checker(workers) if poses else None
@@ -129,7 +132,13 @@ class MoleculePanel(Panel):
         """The summary."""
         known, references = self.known, atom_energies()
         return evaluate_molecules(
-            structures, records, results, references=references, training=known, evaluator=EVALUATOR
+            structures,
+            records,
+            results,
+            references=references,
+            training=known,
+            evaluator=EVALUATOR,
+            profile=self.profile,
         )
 
     def _relaxed(

@@ -120,6 +120,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             poses=config.evaluation.posebusters,
             second=_second_judge(config),
             known=config.dataloader.known,
+            profile=config.evaluation.profile,
             training=None if by_panel else (lambda: self._with_stages(config, model, workers)),
         )
 

@@ -1,8 +1,8 @@
-"""What generated molecules are judged by: profile `edm-2022`.
+"""What generated molecules are judged by: profile `edm-2022`, and two others with other bonds (`chemistry.rdkit`).
 
-Definitions follow Hoogeboom et al. 2022 (arXiv 2203.17003): stability and bonds by the distance table, validity and
-SMILES (largest fragment, hydrogens written out) by RDKit from these bonds. Every number has its denominator and a 95 %
-interval (`metrics.bootstrap`). Evaluation only: nothing here is part of a reward.
+Definitions of `edm-2022` follow Hoogeboom et al. 2022 (arXiv 2203.17003): stability and bonds by the distance table,
+validity and SMILES (largest fragment, hydrogens written out) by RDKit from these bonds. Every number has its
+denominator and a 95 % interval (`metrics.bootstrap`). Evaluation only: nothing here is part of a reward.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from rdkit import rdBase
 from torch import Tensor
 
+from atomrl.chemistry.bond_entries import missing_pairs, no_bond_entry
 from atomrl.chemistry.bonds import table_hash, valence
-from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord
+from atomrl.chemistry.rdkit import PERCEIVED, PROTOCOL, SINGLE_BONDS, RdkitRecord
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
@@ -30,11 +31,17 @@ from atomrl.measures.measure import component_metric
 from atomrl.structures.molecules import UNKNOWN_ELEMENT
 from atomrl.util.errors import UserError
 
-PROFILE = PROTOCOL
+BONDS: Mapping[str, Mapping[str, str]] = {
+    PROTOCOL: {"bond_table_sha256": table_hash()},
+    SINGLE_BONDS: {"bond_table_sha256": table_hash(), "validity": "each bond of the table counts as a single one"},
+    PERCEIVED: {"bonds": "perceived by RDKit's rdDetermineBonds (xyz2mol), total charge 0"},
+}
+"""{profile: where its bonds come from}."""
 
 METRICS: Mapping[str, Definition] = {
     "atom_stability": Definition("atom stability", "%", "atoms", "higher"),
     "molecule_stability": Definition("molecule stability", "%", "samples", "higher"),
+    "no_bond_entry": Definition("near atoms without an entry in the bond table", "%", "samples", "neither"),
     "validity": Definition("validity (RDKit)", "%", "samples", "higher"),
     "connected_validity": Definition("valid and connected", "%", "samples", "higher"),
     "uniqueness": Definition("uniqueness (of valid)", "%", "valid", "higher"),
@@ -66,6 +73,8 @@ class Samples:
         sizes: atoms, (B,) int64.
         stable_atoms: atoms with an allowed valence, (B,) int64.
         stable: all atoms are, (B,) bool.
+        no_bond_entry: atoms that are near each other have no entry in the bond table, (B,) bool; None where no pair of
+            the samples' elements lacks one, or no table is asked.
         valid: by RDKit, (B,) bool.
         connected: valid and in one piece, (B,) bool.
         novel: valid and not among the training molecules, (B,) bool.
@@ -81,6 +90,7 @@ class Samples:
     sizes: NDArray[np.int64]
     stable_atoms: NDArray[np.int64]
     stable: NDArray[np.bool_]
+    no_bond_entry: NDArray[np.bool_] | None
     valid: NDArray[np.bool_]
     connected: NDArray[np.bool_]
     novel: NDArray[np.bool_]
@@ -105,10 +115,11 @@ def evaluate_molecules(
     results: Sequence[Result] | None,
     *,
     references: Mapping[str, float],
-    training: TrainingSmiles,
+    training: TrainingSmiles | None,
     evaluator: str,
     seed: int = 0,
     resamples: int = RESAMPLES,
+    profile: str = PROTOCOL,
 ) -> MoleculeScorecard:
     """Judge B independent samples.
 
@@ -118,30 +129,31 @@ def evaluate_molecules(
         results: what a force field says about each, eV and eV/Å; None to leave physical metrics out.
         references: energy of an isolated atom by symbol, eV; a molecule with an element that has none counts, for the
             energy per atom, as one whose evaluation failed.
-        training: the set that novelty is measured against.
+        training: the set that novelty is measured against; None: no novelty.
         evaluator: name of the force field, for the record.
         seed: of the bootstrap.
         resamples: of the bootstrap.
+        profile: by which the records were made.
 
     Raises:
         UserError: there is no sample, the lists differ in length, or the training set follows another protocol.
     """
-    _check(structures, records, results, training)
-    samples = _per_sample(structures, records, results, references, training)
+    _check(structures, records, results, training, profile)
+    samples = _per_sample(structures, records, results, references, training, profile)
     elements = torch.bincount(structures.numbers[structures.mask], minlength=1)
     failures = {"force_field": samples.force_reasons, "rdkit": samples.rdkit_reasons}
     return MoleculeScorecard(
         definitions=METRICS,
-        profile=PROFILE,
+        profile=profile,
         conditions={
-            "bond_table_sha256": table_hash(),
+            **BONDS[profile],
             "rdkit_version": rdBase.rdkitVersion,
-            "novelty_set": training.described,
+            "novelty_set": "none" if training is None else training.described,
             "atom_references_ev": ", ".join(f"{symbol} {energy:.6f}" for symbol, energy in references.items()),
             "intervals": f"95 %, {resamples} bootstrap resamples, seed {seed}; jackknife for uniqueness and novelty",
         },
         evaluator=SKIPPED if results is None else evaluator,
-        summary=_summary(samples, results is not None, seed, resamples),
+        summary=_summary(samples, results is not None, training is not None, seed, resamples),
         samples=samples,
         sizes=dict(sorted(Counter(samples.sizes.tolist()).items())),
         elements={chemical_symbols[int(z)]: int(elements[z]) for z in elements.nonzero().flatten()},
@@ -153,15 +165,19 @@ def evaluate_molecules(
 
 
 def _check(
-    structures: Structures, records: Sequence[RdkitRecord], results: Sequence[Result] | None, training: TrainingSmiles
+    structures: Structures,
+    records: Sequence[RdkitRecord],
+    results: Sequence[Result] | None,
+    training: TrainingSmiles | None,
+    profile: str,
 ) -> None:
     """Raise UserError for samples that cannot be judged."""
     counts = [len(structures), len(records), *([] if results is None else [len(results)])]
     if not len(structures) or len(set(counts)) > 1:
         raise UserError(f"cannot evaluate {counts[0]} samples with {counts[1:]} results: give one result per sample")
-    if training.protocol != PROTOCOL:
+    if training is not None and training.protocol != profile:
         raise UserError(
-            f"the training SMILES follow protocol {training.protocol!r}, the evaluation {PROTOCOL!r}: rebuild them "
+            f"the training SMILES follow protocol {training.protocol!r}, the evaluation {profile!r}: rebuild them "
             "with python -m atomrl.data.qm9_assets"
         )
 
@@ -171,14 +187,16 @@ def _per_sample(
     records: Sequence[RdkitRecord],
     results: Sequence[Result] | None,
     references: Mapping[str, float],
-    training: TrainingSmiles,
+    training: TrainingSmiles | None,
+    profile: str,
 ) -> Samples:
     """The per-sample arrays."""
-    found = valence(structures.numbers, structures.positions, structures.mask)
     sizes = structures.sizes.cpu().numpy()
+    stable_atoms = _stable_atoms(structures, records, profile)
     valid = np.array([record.valid for record in records])
     novel = np.zeros(len(records), dtype=np.bool_)
-    novel[valid] = ~training.contains([record.smiles for record in records if record.smiles is not None])
+    if training is not None:
+        novel[valid] = ~training.contains([record.smiles for record in records if record.smiles is not None])
     energies, rms_forces = np.full(len(sizes), np.nan), np.full(len(sizes), np.inf)
     reasons: tuple[str | None, ...] = (SKIPPED,) * len(sizes)
     if results is not None:
@@ -188,8 +206,9 @@ def _per_sample(
     per_atom = (energies - atoms) / np.maximum(sizes, 1)
     return Samples(
         sizes=sizes,
-        stable_atoms=found.stable_atoms.sum(1).cpu().numpy(),
-        stable=found.molecule_stable.cpu().numpy(),
+        stable_atoms=stable_atoms,
+        stable=(stable_atoms == sizes) & (sizes > 0),
+        no_bond_entry=None if profile == PERCEIVED else _without_entry(structures),
         valid=valid,
         connected=np.array([record.connected for record in records]),
         novel=novel,
@@ -202,6 +221,25 @@ def _per_sample(
     )
 
 
+def _stable_atoms(structures: Structures, records: Sequence[RdkitRecord], profile: str) -> NDArray[np.int64]:
+    """Atoms with an allowed valence, (B,): by the table, or by the bonds that RDKit found, none where it found none."""
+    if profile == PERCEIVED:
+        return np.array([record.stable_atoms or 0 for record in records])
+    found = valence(structures.numbers, structures.positions, structures.mask).stable_atoms.sum(1)
+    counts: NDArray[np.int64] = found.cpu().numpy()
+    return counts
+
+
+def _without_entry(structures: Structures) -> NDArray[np.bool_] | None:
+    """See `Samples.no_bond_entry`."""
+    present = structures.numbers[structures.mask].unique().tolist()
+    if not missing_pairs([chemical_symbols[number] for number in present]):
+        return None
+    found = no_bond_entry(structures.numbers, structures.positions, structures.mask) > 0
+    lacking: NDArray[np.bool_] = found.cpu().numpy()
+    return lacking
+
+
 def _rms_forces(physics: Physics, sizes: NDArray[np.int64]) -> NDArray[np.float64]:
     """Root of the mean over atoms of |F|^2, eV/Å, (B,); +inf if the evaluation failed."""
     squares = physics.forces.square().sum((1, 2)).numpy()
@@ -210,7 +248,7 @@ def _rms_forces(physics: Physics, sizes: NDArray[np.int64]) -> NDArray[np.float6
     return np.where(np.isfinite(rms_forces) & evaluated, rms_forces, np.inf)
 
 
-def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict[str, Estimate]:
+def _summary(samples: Samples, physics: bool, novelty: bool, seed: int, resamples: int) -> dict[str, Estimate]:
     """All estimates, in the order of `METRICS`."""
     names = {smiles: label for label, smiles in enumerate(dict.fromkeys(samples.smiles)) if smiles is not None}
     labels = np.array([-1 if smiles is None else names[smiles] for smiles in samples.smiles])
@@ -218,13 +256,20 @@ def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict
     summary = {
         "atom_stability": ratio(stable_atoms, atoms, seed, resamples),
         "molecule_stability": proportion(samples.stable, seed, resamples),
+    }
+    if samples.no_bond_entry is not None:
+        summary["no_bond_entry"] = proportion(samples.no_bond_entry, seed, resamples)
+    summary |= {
         "validity": proportion(samples.valid, seed, resamples),
         "connected_validity": proportion(samples.connected, seed, resamples),
         "uniqueness": distinct_ratio(labels, samples.valid, "labelled"),
         "validity_x_uniqueness": distinct_ratio(labels, samples.valid, "samples"),
-        "novelty": distinct_ratio(labels, samples.novel, "distinct"),
-        "valid_unique_novel": distinct_ratio(labels, samples.novel, "samples"),
     }
+    if novelty:
+        summary |= {
+            "novelty": distinct_ratio(labels, samples.novel, "distinct"),
+            "valid_unique_novel": distinct_ratio(labels, samples.novel, "samples"),
+        }
     if not physics:
         return summary
     return summary | {

@@ -7,6 +7,7 @@ import math
 import torch
 from ase.data import chemical_symbols
 
+from atomrl.chemistry.bond_entries import missing_pairs, no_bond_entry
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.core.records import Stats, Structures
@@ -27,6 +28,9 @@ class MoleculeMonitor:
     def measure(self, structures: Structures) -> Stats:
         """Stability, mean size and shares of the elements, shares of 1.
 
+        Where the bond table has no entry for a pair of the elements, also the share of molecules in which such atoms
+        are near each other.
+
         With RDKit also validity, uniqueness of the valid and their product, and how many of the valid are stable; NaN
         if none is valid.
         """
@@ -38,6 +42,9 @@ class MoleculeMonitor:
             "atom_stability": float(verdict.stable_atoms.sum() / structures.mask.sum()),
             "mean_atoms": float(structures.sizes.double().mean()),
         }
+        if missing_pairs([chemical_symbols[int(z)] for z in atoms.unique()]):
+            lacking = no_bond_entry(structures.numbers, structures.positions, structures.mask) > 0
+            stats["no_bond_entry"] = float(lacking.double().mean())
         stats |= {f"share_{chemical_symbols[int(z)]}": float((atoms == z).double().mean()) for z in atoms.unique()}
         if self._checker is not None:
             records = self._checker.check(structures)

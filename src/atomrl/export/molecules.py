@@ -14,6 +14,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from rdkit import Chem
 from rdkit.Geometry import Point3D
 
+from atomrl.chemistry.bond_entries import have_valences
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, build
@@ -99,12 +100,18 @@ def write_extxyz(path: Path, samples: Annotated) -> None:
 
 
 def _properties(samples: Annotated) -> list[dict[str, str | float | bool]]:
-    """What is written beside each sample's atoms."""
+    """What is written beside each sample's atoms; no `stable` where the bond table has no valence for an element."""
     structures = samples.structures
-    stable = valence(structures.numbers, structures.positions, structures.mask).molecule_stable.tolist()
+    judged = have_valences(structures.numbers, structures.mask)
+    known = structures[judged.nonzero().flatten()]
+    verdicts = iter(valence(known.numbers, known.positions, known.mask).molecule_stable.tolist())
+    stable = [next(verdicts) if one else None for one in judged.tolist()]
     rows: list[dict[str, str | float | bool]] = []
     for name, is_stable, record, result in zip(samples.ids, stable, samples.records, samples.answers(), strict=True):
-        row: dict[str, str | float | bool] = {"sample_id": name, "stable": is_stable, "valid": record.valid}
+        row: dict[str, str | float | bool] = {"sample_id": name}
+        if is_stable is not None:
+            row["stable"] = is_stable
+        row["valid"] = record.valid
         if record.smiles is not None:
             row["smiles"] = record.smiles
         if record.reason is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rdkit import rdBase
 
 from atomrl.checkpoints.backbone import Backbone
+from atomrl.chemistry.bond_entries import missing_pairs
 from atomrl.chemistry.bonds import known_elements
 from atomrl.chemistry.known_smiles import KNOWN_FILE
 from atomrl.chemistry.rdkit import PROTOCOL, MoleculeChecker
@@ -21,6 +22,9 @@ from atomrl.util.files import write_whole
 
 LEFT_OUT_FILE = "left_out.txt"
 """In the run's folder: each entry that is not learned from, and why."""
+
+SHOWN = 12
+"""Pairs of elements that a message names."""
 
 BATCH = 512
 """Molecules that RDKit names at a time."""
@@ -60,6 +64,9 @@ def own_data(path: Path, held_out: float, seed: int) -> TrainingMolecules:
     own = read_own(path)
     parts = split_own(own.molecules, held_out, seed)
     print(f"{path}: {own.report()}; {len(parts['validation']):,} held out")
+    if pairs := ["-".join(pair) for pair in missing_pairs(own.elements)]:
+        shown = ", ".join(pairs[:SHOWN]) + (f" and {len(pairs) - SHOWN} more" if len(pairs) > SHOWN else "")
+        print(f"the bond table has no length for {shown}: such atoms, near each other, count as no_bond_entry")
     return TrainingMolecules(parts, own.elements, str(path), own)
 
 
