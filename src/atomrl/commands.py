@@ -34,6 +34,9 @@ SAID_BY_OPTIONS = {
 }
 """Keys of a run that `atomrl evaluate` has an option for."""
 
+KNOWN = "dataloader.smiles_path"
+"""What novelty of molecules is counted against."""
+
 
 def sample_command(options: argparse.Namespace) -> None:
     """Draw samples and write them to a file."""
@@ -130,8 +133,9 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
     """
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~")
-        if not key.startswith(("reward.", "evaluation.", "model.")) or key in SAID_BY_OPTIONS:
-            told = SAID_BY_OPTIONS.get(key, "it reads reward.*, evaluation.* and model.*")
+        read = key.startswith(("reward.", "evaluation.", "model.")) or key == KNOWN
+        if not read or key in SAID_BY_OPTIONS:
+            told = SAID_BY_OPTIONS.get(key, f"it reads reward.*, evaluation.*, model.* and {KNOWN}")
             raise UserError(f"{override}: an evaluation takes no {key}; {told}")
     return with_overrides(config, overrides)
 

@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import mp_20_files
+import own_molecules
 import pytest
 
 from atomrl.cli import _COMMANDS, main
@@ -204,6 +205,8 @@ def test_commands_of_a_page(
     if "data/mp_20" in page.read_text():
         mp_20_files.write_csv(tmp_path, monkeypatch)
         mp_20_files.write_hull(tmp_path)
+    if "data=my.sdf" in page.read_text():
+        own_molecules.write_sdf(tmp_path / "my.sdf", own_molecules.QM9_LIKE)
     for command in commands(page):
         run_or_name_what_is_missing(command, monkeypatch, capsys)
     if page.stem == "README":

@@ -1,7 +1,8 @@
-"""A set of known molecules out of the user's file of SMILES."""
+"""A set of known molecules out of the user's file of SMILES, or of what a pre-training wrote beside its weights."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from rdkit import rdBase
@@ -15,6 +16,8 @@ from atomrl.workers.local import as_workers
 
 TASK = "atomrl.chemistry.rdkit_task:rename"
 PICKLES = (".pickle", ".pkl")
+KNOWN_FILE = "train_smiles.safetensors"
+"""Beside a backbone of the user's own molecules: what these are called."""
 SHOWN = 3
 """Unreadable lines that a message names."""
 
@@ -23,8 +26,9 @@ def read_known(path: Path | None, workers: Workers | int | None = None, timeout:
     """The known molecules of a file of SMILES, each by its largest fragment with all hydrogens written out.
 
     Args:
-        path: text, a SMILES at the beginning of each line, or a pickle of a list or set of them; None: the set that
-            ships, of QM9's training molecules.
+        path: text, a SMILES at the beginning of each line, or a pickle of a list or set of them; the folder of a
+            backbone that was trained on molecules of the user's own, or the file `KNOWN_FILE` in it; None: the set
+            that ships, of QM9's training molecules.
         workers: for RDKit.
         timeout: seconds per SMILES.
 
@@ -33,6 +37,9 @@ def read_known(path: Path | None, workers: Workers | int | None = None, timeout:
     """
     if path is None:
         return TrainingSmiles.load()
+    if path.is_dir() or path.suffix == ".safetensors":
+        file = path / KNOWN_FILE if path.is_dir() else path
+        return replace(TrainingSmiles.load(file), source=str(path))
     given = _from_pickle(path) if path.suffix in PICKLES else _from_text(path)
     executor = as_workers(workers).executor(TASK, timeout)
     try:

@@ -141,8 +141,8 @@ class MoleculeDataloader(DataloaderSection):
     """Prompts, and what is known."""
 
     smiles_path: str | None = None
-    """Known molecules: a text file with a SMILES at the beginning of each line, or a pickle of a list of them; null:
-    QM9's training molecules."""
+    """Known molecules: a text file with a SMILES at the beginning of each line, a pickle of a list of them, or the
+    folder of a backbone that was trained on your own molecules; null: QM9's training molecules."""
 
     @property
     def known(self) -> Path | None:

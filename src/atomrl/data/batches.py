@@ -62,6 +62,14 @@ def pad(molecules: MoleculeSet, step: int = 0) -> MoleculeBatch:
     )
 
 
+def padded_batches(molecules: MoleculeSet, size: int) -> Iterator[Structures]:
+    """The whole set in padded batches of at most `size` molecules of nearly equal size, smaller molecules first."""
+    order = np.argsort(molecules.sizes, kind="stable")
+    for start in range(0, len(order), size):
+        batch = pad(molecules.select(order[start : start + size]))
+        yield Structures(batch.numbers, batch.positions, batch.mask.bool())
+
+
 def training_molecules(count: int, seed: int) -> Structures:
     """So many of QM9's training molecules, drawn by a seed, in their own geometry.
 

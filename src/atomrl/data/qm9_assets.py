@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,7 @@ from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import PROTOCOL, RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import name
 from atomrl.chemistry.training_smiles import TrainingSmiles
-from atomrl.core.records import Structures
-from atomrl.data.batches import pad
+from atomrl.data.batches import padded_batches
 from atomrl.data.qm9 import SPLIT_SEED, MoleculeSet, load_qm9, split
 from atomrl.util.files import write_whole
 from atomrl.workers.failure import Failure
@@ -62,7 +60,7 @@ def check(molecules: MoleculeSet) -> Checked:
     records: list[RdkitRecord] = []
     stable = stable_atoms = atoms = 0
     with tqdm(total=len(molecules), unit="mol", disable=None) as bar:
-        for structures in _batches(molecules):
+        for structures in padded_batches(molecules, BATCH):
             found = valence(structures.numbers, structures.positions, structures.mask)
             stable += int(found.molecule_stable.sum())
             stable_atoms += int(found.stable_atoms.sum())
@@ -113,14 +111,6 @@ def main() -> None:
     if options.held_out:
         lines += [describe(part, check(parts[part])) for part in ("validation", "test")]
     print("\n".join(lines))
-
-
-def _batches(molecules: MoleculeSet) -> Iterator[Structures]:
-    """Padded batches of nearly equal size."""
-    order = np.argsort(molecules.sizes, kind="stable")
-    for start in range(0, len(order), BATCH):
-        batch = pad(molecules.select(order[start : start + BATCH]))
-        yield Structures(batch.numbers, batch.positions, batch.mask.bool())
 
 
 if __name__ == "__main__":

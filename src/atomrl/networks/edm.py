@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 import torch
 from ase.data import atomic_numbers
@@ -29,6 +29,8 @@ class EDMConfig(EGNNShape):
     """Steps of the noise schedule."""
     noise_precision: Annotated[Number, Field(gt=0.0, lt=0.5)] = 1e-5
     """`s` of the polynomial schedule."""
+    unnamed_elements: ClassVar[bool] = False
+    """Whether the elements may be left to the data."""
 
     @model_validator(mode="after")
     def _check_elements(self) -> Self:
@@ -36,7 +38,7 @@ class EDMConfig(EGNNShape):
         elements = list(self.elements)
         if unknown := [symbol for symbol in elements if not atomic_numbers.get(symbol)]:
             raise contradiction(f"{{at}}elements={elements}: the backbone's elements {unknown} are not element symbols")
-        if not elements or len(set(elements)) < len(elements):
+        if (not elements and not self.unnamed_elements) or len(set(elements)) < len(elements):
             raise contradiction(f"{{at}}elements={elements}: name one or more, each once")
         return self
 

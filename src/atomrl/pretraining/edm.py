@@ -38,6 +38,11 @@ class PretrainEDM(Pretraining[EDMNetwork, MoleculeBatch]):
         self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump()})
         self.model_config = model
 
+    def start_from(self, network: EDMNetwork) -> None:
+        """Take the weights of a network of the same shape, for the averaged ones too."""
+        for own in (self.network, self.average):
+            own.load_state_dict(network.state_dict())
+
     def losses(self, network: EDMNetwork, batch: MoleculeBatch, purpose: str) -> dict[str, Tensor]:
         """Mean of `denoising_loss`."""
         rng = generator(self.device, self.config.seed, batch.step, purpose)

@@ -1,4 +1,4 @@
-"""`atomrl pretrain edm`: train a backbone on QM9, resumable, and write weights with their card."""
+"""`atomrl pretrain edm`: train a backbone on QM9 or on the user's own molecules; writes weights with their card."""
 
 from __future__ import annotations
 
@@ -6,35 +6,62 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Annotated, ClassVar
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+from pydantic import Field
 
-from atomrl.checkpoints.backbone import Backbone, save_backbone
-from atomrl.data.batches import SizedBatches
-from atomrl.data.qm9 import ATOMIC_NUMBERS, load_qm9, size_histogram, split
+from atomrl.checkpoints.backbone import Backbone, load_backbone, save_backbone
+from atomrl.data.batches import MoleculeBatch, SizedBatches
+from atomrl.data.qm9 import ATOMIC_NUMBERS, MoleculeSet, load_qm9, size_histogram, split
 from atomrl.data.sized import full_batches
 from atomrl.evaluation.evaluate import SamplePlan, sample
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.networks.edm import EDMConfig
 from atomrl.pretraining.base import StreamData
 from atomrl.pretraining.edm import PretrainEDM
+from atomrl.pretraining.own_data import TrainingMolecules, fitting_model, own_data, require_judged, write_known
 from atomrl.pretraining.session import Session, begin, fit, options_from
-from atomrl.util.errors import UserError
-from atomrl.util.options import Count, CountOrNone
+from atomrl.util.options import BelowOne, Count, CountOrNone, Whole
+
+QM9 = "qm9"
+
+
+class Shape(EDMConfig):
+    """Shape of a network that is trained from random numbers."""
+
+    elements: tuple[str, ...] = ()
+    """Symbols in the order of the one-hot columns; []: those of the data, by atomic number."""
+    unnamed_elements: ClassVar[bool] = True
 
 
 class PretrainRun(Session):
     """Options of `atomrl pretrain edm`, given as key=value; see `Session` for those of every pre-training."""
 
     save_path: str = "runs/pretrain_edm"
+    data: str = QM9
+    """`qm9`, or molecules of your own: a file .sdf, .mol, .extxyz, .xyz, .npz or .npy (GEOM-Drugs), or a folder."""
+    held_out: BelowOne = 0.1
+    """Share of your own molecules that validation takes; QM9 has a split of its own."""
+    split_seed: Annotated[Whole, Field(ge=0)] = 0
+    """Of the split of your own molecules."""
+    backbone: str | None = None
+    """Backbone that is trained further: a shipped name, a folder or a checkpoint; its shape and elements stay. null:
+    from random numbers."""
     quality_every: CountOrNone = 5000
     """Steps between looks at samples; 0: never."""
     quality_samples: Count = 64
     """Molecules of a look, at T = 100, with the averaged weights."""
-    model: EDMConfig = EDMConfig(hidden=192, edge_hidden=64, layers=6)
+    model: Shape = Shape(hidden=192, edge_hidden=64, layers=6)
     """Shape of the network."""
+
+    @property
+    def learned_from(self) -> dict[str, object]:
+        """See `Session.learned_from`."""
+        own = {} if self.data == QM9 else {"held_out": self.held_out, "split_seed": self.split_seed}
+        return {**super().learned_from, "data": self.data, "backbone": self.backbone, **own}
 
 
 class SampleQuality(Callback):
@@ -61,28 +88,40 @@ def pretrain_edm(overrides: Sequence[str]) -> Path:
     """Train to the end, or continue; the folder then holds model.safetensors and model.json.
 
     Raises:
-        UserError: an unknown option or one that cannot be, or QM9 is not installed.
+        UserError: an unknown option or one that cannot be; no QM9, no molecules or no backbone; or molecules that the
+            network does not fit.
     """
     options = options_from(PretrainRun, overrides, "pretrain edm")
-    _check_model(options.model)
     train, folder = options.train, Path(options.save_path)
-    parts = split(load_qm9())
+    start = None if options.backbone is None else load_backbone(options.backbone)
+    data = _qm9() if options.data == QM9 else own_data(Path(options.data), options.held_out, options.split_seed)
+    model = fitting_model(options.model, data, start, PretrainRun().model)
+    if options.quality_every:
+        require_judged(model.elements)
+    parts = data.parts
     full_batches(len(parts["train"]), train.batch_size)
     sizes = size_histogram(parts["train"])
     begin(options)
-    module = PretrainEDM(options.model, train)
-    validation = islice(SizedBatches(parts["validation"], train.batch_size, train.seed), options.val_batches)
-    data = StreamData(partial(SizedBatches, parts["train"], train.batch_size, train.seed), list(validation))
-    card = fit(module, data, options, [SampleQuality(sizes, options.quality_every, options.quality_samples)])
+    module = PretrainEDM(model, train)
+    if start is not None:
+        module.start_from(start.network)
+    held_out = _validation(parts["validation"], options)
+    stream = StreamData(partial(SizedBatches, parts["train"], train.batch_size, train.seed), held_out)
+    card = fit(module, stream, options, [SampleQuality(sizes, options.quality_every, options.quality_samples)])
+    card |= data.card | ({} if start is None else {"started_from": start.origin})
     save_backbone(folder, module.average, sizes, card)
+    write_known(folder, data)
     return folder
 
 
-def _check_model(config: EDMConfig) -> None:
-    """Raise UserError for a network that QM9 does not fit."""
-    if missing := [symbol for symbol in ATOMIC_NUMBERS if symbol not in config.elements]:
-        raise UserError(f"model.elements={list(config.elements)}: QM9 also holds {', '.join(missing)}; add them")
-    if config.context_features:
-        raise UserError(
-            f"model.context_features={config.context_features}: QM9's molecules come without a condition; leave it at 0"
-        )
+def _qm9() -> TrainingMolecules:
+    """QM9, with its own split."""
+    return TrainingMolecules(split(load_qm9()), tuple(ATOMIC_NUMBERS), "QM9")
+
+
+def _validation(molecules: MoleculeSet, options: PretrainRun) -> list[MoleculeBatch]:
+    """The batches of a validation; a set that is smaller than a batch is one."""
+    if not len(molecules):
+        return []
+    size = min(options.train.batch_size, len(molecules))
+    return list(islice(SizedBatches(molecules, size, options.train.seed), options.val_batches))
