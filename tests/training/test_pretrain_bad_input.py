@@ -88,8 +88,11 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (
             pretrain_edm,
             "model.context_features=2",
-            "model.context_features=2: QM9's molecules come without a",
+            "model.context_features=2: context=[...] names the columns",
         ),
+        (pretrain_edm, "context=polarity", "context=polarity: QM9's properties are alpha, mu"),
+        (pretrain_edm, "context=[alpha,alpha]", "context=alpha, alpha: each property once"),
+        (pretrain_edm, "half=third", "half=third: must be one of first, second"),
         (pretrain_edm, "quality_every=-1", "quality_every=-1: must be at least 0"),
         (pretrain_edm, "quality_samples=0", "quality_samples=0: must be at least 1"),
         (pretrain_edm, "device=nowhere", "device=nowhere: must be one of"),

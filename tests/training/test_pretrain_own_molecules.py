@@ -107,7 +107,7 @@ def test_another_start_is_another_run(small_backbone: Path, tmp_path: Path) -> N
         (["backbone=SMALL", "model.layers=2"], "backbone=SMALL fixes the network: leave model.* out"),
         (["backbone=nowhere"], "no backbone at nowhere"),
         (["model.elements=[H,C,N,O,F,Cl]"], "model.elements=['H', 'C', 'N', 'O', 'F', 'Cl']: DATA also holds S"),
-        (["model.context_features=1"], "DATA's molecules come without a condition"),
+        (["model.context_features=1"], "model.context_features=1: context=[...] names the columns"),
         (["held_out=1"], "held_out=1.0: must"),
         (["train.batch_size=100"], "batches of 100 out of 11 structures"),
         (["data=nowhere.sdf"], "data=nowhere.sdf cannot be read: No such file"),

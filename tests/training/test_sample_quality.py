@@ -57,8 +57,8 @@ def test_the_numbers_are_those_of_what_the_averaged_weights_draw(
     asked, averaged = [], []
 
     class Remembered(PretrainEDM):
-        def __init__(self, model, train) -> None:
-            super().__init__(model, train)
+        def __init__(self, *given) -> None:
+            super().__init__(*given)
             averaged.append(self.averaged.module)
 
     def sample(backbone, plan, device, description) -> Structures:

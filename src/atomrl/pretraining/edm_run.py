@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal, Self
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from atomrl.checkpoints.backbone import Backbone, load_backbone, save_backbone
+from atomrl.core.conditioning import Conditioning
 from atomrl.data.batches import MoleculeBatch, SizedBatches
 from atomrl.data.qm9 import ATOMIC_NUMBERS, MoleculeSet, load_qm9, size_histogram, split
+from atomrl.data.qm9_properties import check_names, distributions, with_properties
 from atomrl.data.sized import full_batches
 from atomrl.evaluation.evaluate import SamplePlan, sample
 from atomrl.evaluation.monitor import MoleculeMonitor
@@ -24,7 +27,7 @@ from atomrl.pretraining.base import StreamData
 from atomrl.pretraining.edm import PretrainEDM
 from atomrl.pretraining.own_data import TrainingMolecules, fitting_model, own_data, require_judged, write_known
 from atomrl.pretraining.session import Session, begin, fit, options_from
-from atomrl.util.options import BelowOne, Count, CountOrNone, Whole
+from atomrl.util.options import BelowOne, Count, CountOrNone, Whole, contradiction
 
 QM9 = "qm9"
 
@@ -35,6 +38,11 @@ class Shape(EDMConfig):
     elements: tuple[str, ...] = ()
     """Symbols in the order of the one-hot columns; []: those of the data, by atomic number."""
     unnamed_elements: ClassVar[bool] = True
+
+
+def _listed(value: object) -> object:
+    """One name stands for a list of it."""
+    return [value] if isinstance(value, str) else value
 
 
 class PretrainRun(Session):
@@ -50,6 +58,12 @@ class PretrainRun(Session):
     backbone: str | None = None
     """Backbone that is trained further: a shipped name, a folder or a checkpoint; its shape and elements stay. null:
     from random numbers."""
+    context: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
+    """Properties of QM9 that the network is conditioned on, e.g. `alpha`; with a backbone that is not, their columns
+    start at 0, so that they change nothing at first."""
+    half: Literal["first", "second"] | None = None
+    """Of QM9's training molecules: learn from these 50,000 alone, so that a network that learns from the others can
+    judge; null: from all."""
     quality_every: CountOrNone = 5000
     """Steps between looks at samples; 0: never."""
     quality_samples: Count = 64
@@ -61,14 +75,26 @@ class PretrainRun(Session):
     def learned_from(self) -> dict[str, object]:
         """See `Session.learned_from`."""
         own = {} if self.data == QM9 else {"held_out": self.held_out, "split_seed": self.split_seed}
-        return {**super().learned_from, "data": self.data, "backbone": self.backbone, **own}
+        asked = {"context": self.context, "half": self.half}
+        return {**super().learned_from, "data": self.data, "backbone": self.backbone, **asked, **own}
+
+    @model_validator(mode="after")
+    def _check_data(self) -> Self:
+        """Raise UserError for properties and halves of another set than QM9."""
+        if self.data != QM9 and (self.context or self.half):
+            raise contradiction(
+                f"{{at}}data={self.data}: {{at}}context and {{at}}half are of QM9's molecules; leave them out"
+            )
+        return self
 
 
 class SampleQuality(Callback):
     """Logs the stability of a few molecules that the averaged weights draw."""
 
-    def __init__(self, sizes: dict[int, int], every: int, samples: int) -> None:
-        self.sizes, self.every, self.samples = sizes, every, samples
+    def __init__(
+        self, sizes: dict[int, int], every: int, samples: int, conditioning: Conditioning | None = None
+    ) -> None:
+        self.sizes, self.every, self.samples, self.conditioning = sizes, every, samples, conditioning
 
     def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: object) -> None:
         """Every so many steps (Lightning)."""
@@ -77,7 +103,8 @@ class SampleQuality(Callback):
         assert isinstance(pl_module, PretrainEDM)
         with torch.autocast(pl_module.device.type, enabled=False):
             plan = SamplePlan(self.samples, 100, seed=1)
-            drawn = sample(Backbone(pl_module.average, self.sizes, "training"), plan, pl_module.device, "quality")
+            backbone = Backbone(pl_module.average, self.sizes, "training", self.conditioning)
+            drawn = sample(backbone, plan, pl_module.device, "quality")
         measured = MoleculeMonitor(rdkit=False).measure(drawn)
         shown = {name: measured[name] for name in ("atom_stability", "molecule_stability")}
         for logger in trainer.loggers:  # not pl_module.log, which is heard only every log_every_n_steps
@@ -94,29 +121,44 @@ def pretrain_edm(overrides: Sequence[str]) -> Path:
     options = options_from(PretrainRun, overrides, "pretrain edm")
     train, folder = options.train, Path(options.save_path)
     start = None if options.backbone is None else load_backbone(options.backbone)
-    data = _qm9() if options.data == QM9 else own_data(Path(options.data), options.held_out, options.split_seed)
-    model = fitting_model(options.model, data, start, PretrainRun().model)
+    data = _qm9(options) if options.data == QM9 else own_data(Path(options.data), options.held_out, options.split_seed)
+    model = fitting_model(options.model, data, start, PretrainRun().model, options.context)
     if options.quality_every:
         require_judged(model.elements)
     parts = data.parts
     full_batches(len(parts["train"]), train.batch_size)
     sizes = size_histogram(parts["train"])
+    conditioning = _conditioning(options, parts["train"], start)
     begin(options)
-    module = PretrainEDM(model, train)
+    module = PretrainEDM(model, train, conditioning)
     if start is not None:
         module.start_from(start.network)
     held_out = _validation(parts["validation"], options)
     stream = StreamData(partial(SizedBatches, parts["train"], train.batch_size, train.seed), held_out)
-    card = fit(module, stream, options, [SampleQuality(sizes, options.quality_every, options.quality_samples)])
-    card |= data.card | ({} if start is None else {"started_from": start.origin})
-    save_backbone(folder, module.average, sizes, card)
+    quality = SampleQuality(sizes, options.quality_every, options.quality_samples, conditioning)
+    card = fit(module, stream, options, [quality])
+    half = {} if options.half is None else {"data": {"from": "QM9", "half": options.half}}
+    card |= data.card | half | ({} if start is None else {"started_from": start.origin})
+    save_backbone(folder, module.average, sizes, card, conditioning)
     write_known(folder, data)
     return folder
 
 
-def _qm9() -> TrainingMolecules:
-    """QM9, with its own split."""
-    return TrainingMolecules(split(load_qm9()), tuple(ATOMIC_NUMBERS), "QM9")
+def _qm9(options: PretrainRun) -> TrainingMolecules:
+    """QM9, or a half of it, with its own split and the properties that the network is conditioned on."""
+    check_names(options.context, "context")
+    parts = split(with_properties(load_qm9(), options.context))
+    return TrainingMolecules({**parts, "train": parts[options.half or "train"]}, tuple(ATOMIC_NUMBERS), "QM9")
+
+
+def _conditioning(options: PretrainRun, molecules: MoleculeSet, start: Backbone | None) -> Conditioning | None:
+    """How the properties of the training molecules are distributed; scaled as for the backbone, if that knows them."""
+    if not options.context:
+        return None
+    known = distributions(molecules)
+    before = {} if start is None or start.conditioning is None else start.conditioning.known
+    scaled = {name: replace(known[name], mean=found.mean, mad=found.mad) for name, found in before.items()}
+    return Conditioning(tuple(options.context), {**known, **scaled})
 
 
 def _validation(molecules: MoleculeSet, options: PretrainRun) -> list[MoleculeBatch]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,18 +71,21 @@ def own_data(path: Path, held_out: float, seed: int) -> TrainingMolecules:
     return TrainingMolecules(parts, own.elements, str(path), own)
 
 
-def fitting_model(model: EDMConfig, data: TrainingMolecules, start: Backbone | None, default: EDMConfig) -> EDMConfig:
-    """The shape of the network: as asked for, or that of the backbone that it starts from.
+def fitting_model(
+    model: EDMConfig, data: TrainingMolecules, start: Backbone | None, default: EDMConfig, context: Sequence[str] = ()
+) -> EDMConfig:
+    """The shape of the network: as asked for, or that of the backbone that it starts from, with its context columns.
 
     Args:
         model: asked for; without elements it takes those of the data.
         data: what is learned from.
         start: the backbone; its shape and elements stay.
         default: the shape of a run that asks for none.
+        context: properties that the network is conditioned on.
 
     Raises:
-        UserError: the data holds other elements, the network wants a condition, or a shape is asked for that the
-            backbone has not.
+        UserError: the data holds other elements, the backbone is conditioned on something else, or a shape is asked for
+            that the backbone has not.
     """
     elements = model.elements or data.elements
     named = f"model.elements={list(elements)}"
@@ -97,12 +101,16 @@ def fitting_model(model: EDMConfig, data: TrainingMolecules, start: Backbone | N
     if missing := [symbol for symbol in data.elements if symbol not in elements]:
         remedy = "add them" if start is None else "leave such molecules out, or train without a backbone"
         raise UserError(f"{named}: {data.name} also holds {', '.join(missing)}; {remedy}")
-    if shape.context_features:
-        key = "model.context_features" if start is None else f"backbone={start.origin}: context_features"
+    if start is not None and start.conditioning is not None and start.conditioning.names != tuple(context):
+        names = start.conditioning.names
         raise UserError(
-            f"{key}={shape.context_features}: {data.name}'s molecules come without a condition; leave it at 0"
+            f"backbone={start.origin} is conditioned on {', '.join(names)}: set context=[{','.join(names)}]"
         )
-    return shape
+    if start is None and shape.context_features:
+        raise UserError(
+            f"model.context_features={shape.context_features}: context=[...] names the columns; leave this out"
+        )
+    return EDMConfig(**{**dict(shape), "context_features": len(context)})
 
 
 def require_judged(elements: tuple[str, ...]) -> None:
