@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import ase.io
 import numpy as np
@@ -33,7 +33,7 @@ from rdkit.rdBase import BlockLogs
 from atomrl.util.errors import UserError, first_line
 
 END_OF_ENTRY = "$$$$"
-ELEMENTS = range(1, len(chemical_symbols))
+HEAVIEST = len(chemical_symbols) - 1
 ROW = ("conformer", "atomic number", "x", "y", "z")
 KEYS = ("numbers", "positions")
 NO_FRAME = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
@@ -244,10 +244,15 @@ def _geom(path: Path) -> Iterator[Entry]:
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         part = np.array(rows[start:end], dtype=np.float64)
         where = f"{path.name} conformer {part[0, 0]:g} (row {start})"
-        if np.isin(part[:, 1], ELEMENTS).all():
+        if are_elements(part[:, 1]):
             yield _from_arrays(where, part[:, 1].astype(np.int64), part[:, 2:])
         else:
             yield Entry.broken(where, "an atomic number is none of an element")
+
+
+def are_elements(numbers: NDArray[Any]) -> bool:
+    """Whether all of one or more numbers are atomic numbers."""
+    return bool(numbers.min() >= 1 and numbers.max() <= HEAVIEST and (numbers == np.rint(numbers)).all())
 
 
 def _from_arrays(where: str, numbers: NDArray[np.integer], positions: NDArray[np.floating]) -> Entry:

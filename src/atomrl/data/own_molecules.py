@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from atomrl.core.records import Structures
 from atomrl.data.batches import pad
-from atomrl.data.molecule_files import ELEMENTS, Entry, read_entries
+from atomrl.data.molecule_files import HEAVIEST, Entry, are_elements, read_entries
 from atomrl.data.qm9 import MoleculeSet
 from atomrl.structures.molecules import check_geometries
 from atomrl.util.errors import UserError
@@ -125,12 +125,12 @@ def _checked(block: Sequence[Entry]) -> list[str | None]:
     reasons = [entry.reason or (None if len(entry.numbers) else REASONS["no_atoms"]) for entry in block]
     sound = [row for row, reason in enumerate(reasons) if reason is None]
     for row in sound:  # before they are packed, as bytes
-        if not np.isin(block[row].numbers, ELEMENTS).all():
+        if not are_elements(block[row].numbers):
             reasons[row] = REASONS["element"]
     sound = sorted((row for row in sound if reasons[row] is None), key=lambda row: len(block[row].numbers))
     for rows in _lots(sound, [len(entry.numbers) for entry in block]):
         batch = pad(_packed([block[row] for row in rows], np.array(rows)))
-        found = check_geometries(Structures(batch.numbers, batch.positions, batch.mask.bool()), ELEMENTS)
+        found = check_geometries(Structures(batch.numbers, batch.positions, batch.mask.bool()), range(1, HEAVIEST + 1))
         for row, reason in zip(rows, found, strict=True):
             reasons[row] = None if reason is None else REASONS[reason]
     return reasons
