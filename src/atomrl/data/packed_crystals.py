@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
+from atomrl.data.crystal_csv import load_crystal_csv
+from atomrl.data.crystal_set import CrystalSet
 from atomrl.data.prototype_set import ASSETS, SET_FILE, PrototypeSet, load_prototypes
 from atomrl.structures.cells import Crystal
 from atomrl.structures.tensors import CrystalTensors
