@@ -155,7 +155,7 @@ def test_what_a_reader_should_know(tmp_path, caplog):
     rows = [row(number, PEROVSKITE.to(fmt="cif")) for number in range(1, 8)]
     rows[2][2] = crowded.to(fmt="cif")
     rows[4][1] = "id-1"
-    rows[4][3] = rows[5][3] = "n/a"
+    rows[4][3] = rows[5][3] = "0.4 eV"
     path = write(tmp_path / "train.csv", rows)
     path.write_text("\ufeff" + path.read_text())
     for _ in range(2):  # parsed, and from the cache
@@ -165,9 +165,11 @@ def test_what_a_reader_should_know(tmp_path, caplog):
         assert "6 of 7 rows read, 1 not (1 unsound)" in caplog.text
         assert "1 rows have the material_id of an earlier one: row 5 ('id-1')" in caplog.text
         assert "the column 'band_gap' is no property" in caplog.text
-        assert "2 of its values are no numbers: row 5 ('n/a'), row 6 ('n/a')" in caplog.text
+        assert "2 of its 5 values are no finite numbers: row 5 ('0.4 eV'), row 6 ('0.4 eV')" in caplog.text
         assert "formula" not in caplog.text
         assert set(crystals.properties) == set()
+        assert set(crystals.refused) == {"band_gap", "formula", "empty"}
+        assert crystals.refused["empty"] == "it is empty"
 
 
 def test_rows_whose_atoms_are_not_the_declared_ones_are_named(tmp_path, caplog):
@@ -183,6 +185,18 @@ def test_rows_whose_atoms_are_not_the_declared_ones_are_named(tmp_path, caplog):
         assert row in caplog.text
     assert "1 rows say nothing of symmetry" in caplog.text
     assert "(P 1): row 1 ('control_CsCl')" in caplog.text
+
+
+def test_properties_of_every_size_and_missing_ones(tmp_path, caplog):
+    """Numbers beyond float32 stay what they are; missing is what pandas reads as missing."""
+    values = {}
+    for name in ("property_overflow", "property_missing_words"):
+        path = tmp_path / f"{name}.csv"
+        path.write_bytes((CASES / path.name).read_bytes())
+        values[name] = load_crystal_csv(path, tmp_path, workers=1).properties["gap"].tolist()
+    assert "no property" not in caplog.text
+    assert values["property_overflow"] == [1.0, 1e39, 2.0, 3.0, 0.5, 1.5]
+    np.testing.assert_array_equal(values["property_missing_words"], [1.0, np.nan, 2.0, np.nan, np.nan, 1.5])
 
 
 def test_a_report_names_rows_of_every_kind(crystals):

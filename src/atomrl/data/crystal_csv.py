@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from atomrl.data.crystal_set import SHOWN, CrystalSet, FailedRow
+from atomrl.data.crystal_set import CrystalSet, FailedRow
+from atomrl.data.number_columns import NumberColumn, number_column, shown
 from atomrl.data.qm9 import cache_folder
 from atomrl.structures.cells import Crystal
 from atomrl.structures.cif import ParsedCif
@@ -29,7 +30,7 @@ from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 ID, CIF = "material_id", "cif"
 
 BLOCK = 1024
@@ -172,53 +173,35 @@ class _Packer:
         if not self._ids:
             why = f"; the first: row {failures[0].row}: {failures[0].reason}" if failures else ": it has no rows"
             raise UserError(f"{path} has no row that holds a crystal, of {len(failures)}{why}")
-        numbers = {name: _numbers(texts) for name, texts in self._columns.items()}
+        columns = {name: number_column(texts) for name, texts in self._columns.items()}
+        texts = {name: self._columns[name] for name, column in columns.items() if not column.numeric}
         return CrystalSet(
             np.concatenate(self._numbers),
             np.concatenate(self._frac_coords),
             np.stack(self._lattices),
             np.cumsum([0, *map(len, self._numbers)]),
-            {name: values for name, values in numbers.items() if values is not None},
+            {name: column.values for name, column in columns.items() if column.numeric},
             tuple(self._ids),
-            {name: tuple(self._columns[name]) for name, values in numbers.items() if values is None},
+            {name: tuple(values) for name, values in texts.items()},
             failures,
-            tuple(self._remarks(name for name, values in numbers.items() if values is None)),
+            tuple(self._remarks({name: columns[name] for name in texts})),
+            {name: columns[name].why_not(self._rows, values) for name, values in texts.items()},
         )
 
-    def _remarks(self, texts: Iterable[str]) -> Iterator[str]:
+    def _remarks(self, texts: Mapping[str, NumberColumn]) -> Iterator[str]:
         """Symmetry that was assumed, identifiers that come again, and columns of texts of which most are numbers."""
         if self._assumed_p1:
             names = dict(zip(self._rows, self._ids, strict=True))
             yield (
                 f"{len(self._assumed_p1)} rows say nothing of symmetry, so that their sites count as all atoms (P 1): "
-                f"{_shown([(row, names[row]) for row in self._assumed_p1])}"
+                f"{shown([(row, names[row]) for row in self._assumed_p1])}"
             )
         places = zip(self._rows, self._ids, strict=True)
         first = dict(reversed(list(zip(self._ids, self._rows, strict=True))))
         again = [(row, name) for row, name in places if first[name] != row]
         if again:
-            yield f"{len(again)} rows have the {ID} of an earlier one: {_shown(again)}"
-        for name in texts:
-            filled = [(row, text) for row, text in zip(self._rows, self._columns[name], strict=True) if text.strip()]
-            words = [(row, text) for row, text in filled if _numbers([text]) is None]
-            if 2 * len(words) < len(filled):
-                yield (
-                    f"the column {name!r} is no property, since {len(words)} of its values are no numbers: "
-                    f"{_shown(words)}; leave them empty if they are missing"
-                )
-
-
-def _shown(rows: Sequence[tuple[int, str]]) -> str:
-    """The first few rows and what stands there."""
-    more = len(rows) - SHOWN
-    named = ", ".join(f"row {row} ({text!r})" for row, text in rows[:SHOWN])
-    return named + (f" and {more} more" if more > 0 else "")
-
-
-def _numbers(texts: list[str]) -> NDArray[np.float64] | None:
-    """A column as numbers, NaN where empty; None if it holds other texts, or nothing."""
-    try:
-        values = np.array([float(text) if text.strip() else np.nan for text in texts])
-    except ValueError:
-        return None
-    return values if any(text.strip() for text in texts) else None
+            yield f"{len(again)} rows have the {ID} of an earlier one: {shown(again)}"
+        for name, column in texts.items():
+            if column.filled and column.mostly:
+                why = column.why_not(self._rows, self._columns[name])
+                yield f"the column {name!r} is no property, since {why}; leave them empty if they are missing"

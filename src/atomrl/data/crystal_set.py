@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,11 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save
 
+from atomrl.data.number_columns import SHOWN
 from atomrl.structures.cells import Crystal
 from atomrl.util.files import write_json, write_whole
-
-SHOWN = 5
-"""Rows of a kind that a report names."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +42,12 @@ class CrystalSet:
         frac_coords: fractional coordinates, (atoms, 3) float32.
         lattices: lattice vectors in rows, Å, (C, 3, 3) float32.
         offsets: crystal k holds the atoms offsets[k]:offsets[k + 1], (C + 1,) int64.
-        properties: columns of numbers, {name: (C,) float64}, NaN where empty.
+        properties: columns of finite numbers, {name: (C,) float64}, NaN where missing (`number_columns.MISSING`).
         ids: `material_id` of each crystal.
         labels: other columns, {name: C texts}; columns of further CIFs (`cif.conv`) are left out.
         failures: rows of the file that are not here.
         remarks: what else a reader should know, e.g. identifiers that come several times.
+        refused: why a column is among the labels, not the properties, {name: reason}.
     """
 
     numbers: NDArray[np.uint8]
@@ -60,6 +59,7 @@ class CrystalSet:
     labels: Mapping[str, tuple[str, ...]]
     failures: tuple[FailedRow, ...]
     remarks: tuple[str, ...] = ()
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -107,6 +107,7 @@ class CrystalSet:
             labels={name: tuple(texts) for name, texts in record["labels"].items()},
             failures=tuple(FailedRow(*failure) for failure in record["failures"]),
             remarks=tuple(record["remarks"]),
+            refused=record["refused"],
         )
 
     def save(self, path: Path) -> None:
@@ -132,6 +133,7 @@ class CrystalSet:
             "labels": self.labels,
             "failures": [(failure.row, failure.material_id, failure.reason) for failure in self.failures],
             "remarks": self.remarks,
+            "refused": self.refused,
         }
         write_json(path.with_suffix(".json"), record)
 
