@@ -1,8 +1,10 @@
 """The field's CSV format: what is read, what is reported, what is cached."""
 
 import csv
+import dataclasses
 import gzip
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,13 +12,15 @@ from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON
 from pymatgen.core import Lattice, Structure
 
 from atomrl.data import crystal_csv
-from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
+from atomrl.data.crystal_csv import load_crystal_csv
+from atomrl.data.crystal_set import CrystalSet, FailedRow
 from atomrl.structures.cells import canonical
 from atomrl.structures.crystals import check_cells, from_crystals
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Outcome
 from atomrl.workers.pool import WorkerPool
 
+CASES = Path(__file__).parent / "cif_cases"
 GOOD = [PEROVSKITE, ROCK_SALT, SILICON, CAESIUM_CHLORIDE]
 BROKEN = {5: "", 9: "this is no CIF", 13: PEROVSKITE.to(fmt="cif")[:250]}
 DISORDERED = Structure(Lattice.cubic(3.5), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]])
@@ -80,7 +84,7 @@ def test_rows_that_do_not_parse_are_named(crystals):
     assert reasons[0] == "no_cif"
     assert reasons[1].startswith("cif: ")
     assert reasons[2].startswith("cif: ")
-    assert reasons[3] == "disordered"
+    assert reasons[3].startswith("disordered: ")
     report = crystals.report()
     assert "16 of 20 rows read, 4 not" in report
     assert "row 9 (id-9)" in report
@@ -151,7 +155,7 @@ def test_what_a_reader_should_know(tmp_path, caplog):
     rows = [row(number, PEROVSKITE.to(fmt="cif")) for number in range(1, 8)]
     rows[2][2] = crowded.to(fmt="cif")
     rows[4][1] = "id-1"
-    rows[4][3] = rows[5][3] = "n/a"
+    rows[4][3] = rows[5][3] = "0.4 eV"
     path = write(tmp_path / "train.csv", rows)
     path.write_text("\ufeff" + path.read_text())
     for _ in range(2):  # parsed, and from the cache
@@ -161,9 +165,45 @@ def test_what_a_reader_should_know(tmp_path, caplog):
         assert "6 of 7 rows read, 1 not (1 unsound)" in caplog.text
         assert "1 rows have the material_id of an earlier one: row 5 ('id-1')" in caplog.text
         assert "the column 'band_gap' is no property" in caplog.text
-        assert "2 of its values are no numbers: row 5 ('n/a'), row 6 ('n/a')" in caplog.text
+        assert "2 of its 5 values are no finite numbers: row 5 ('0.4 eV'), row 6 ('0.4 eV')" in caplog.text
         assert "formula" not in caplog.text
         assert set(crystals.properties) == set()
+        assert set(crystals.refused) == {"band_gap", "formula", "empty"}
+        assert crystals.refused["empty"] == "it is empty"
+
+
+def test_rows_whose_atoms_are_not_the_declared_ones_are_named(tmp_path, caplog):
+    """And so are those whose sites were taken for all atoms, since nothing was said of symmetry."""
+    path = tmp_path / "train.csv"
+    path.write_bytes((CASES / "silent_wrong_crystal.csv").read_bytes())
+    crystals = load_crystal_csv(path, tmp_path, workers=1)
+    assert crystals.ids == ("control_CsCl", "Hall_only", "Fd-3m_:2", "Fd-3m_origin_2", "P21/a")
+    assert crystals.labels["expected_formula"] == ("Cs Cl", "Na4 Cl4", "Si8", "Si8", "Na4 Cl4")
+    assert crystals.sizes.tolist() == [2, 8, 8, 8, 8]
+    assert "5 of 10 rows read, 5 not (4 formula, 1 element)" in caplog.text
+    for row in ("row 3 (type_NH4): formula: Cl1 H4 N1 is declared, Cl1 Nh1", "row 2 (type_OH): element: 'O1'"):
+        assert row in caplog.text
+    assert "1 rows say nothing of symmetry" in caplog.text
+    assert "(P 1): row 1 ('control_CsCl')" in caplog.text
+
+
+def test_properties_of_every_size_and_missing_ones(tmp_path, caplog):
+    """Numbers beyond float32 stay what they are; missing is what pandas reads as missing."""
+    values = {}
+    for name in ("property_overflow", "property_missing_words"):
+        path = tmp_path / f"{name}.csv"
+        path.write_bytes((CASES / path.name).read_bytes())
+        values[name] = load_crystal_csv(path, tmp_path, workers=1).properties["gap"].tolist()
+    assert "no property" not in caplog.text
+    assert values["property_overflow"] == [1.0, 1e39, 2.0, 3.0, 0.5, 1.5]
+    np.testing.assert_array_equal(values["property_missing_words"], [1.0, np.nan, 2.0, np.nan, np.nan, 1.5])
+
+
+def test_a_report_names_rows_of_every_kind(crystals):
+    failures = (*(FailedRow(row, f"id-{row}", "formula: a") for row in range(7)), FailedRow(8, "id-8", "cif: b"))
+    report = dataclasses.replace(crystals, failures=failures).report()
+    assert "16 of 24 rows read, 8 not (7 formula, 1 cif)" in report
+    assert "row 4 (id-4): formula: a; and 2 more; row 8 (id-8): cif: b" in report
 
 
 def test_a_missing_file(tmp_path):

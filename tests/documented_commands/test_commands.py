@@ -176,8 +176,8 @@ def run_or_name_what_is_missing(
     missing = None
     if re.match("(atomrl|python) .*sevennet", command) and find_spec("sevenn") is None:
         missing = "atomrl[sevennet]"
-    elif re.match("(atomrl|python) .*alex_mp_20_bandgap", command):
-        missing = "data/alex_mp_20_bandgap"
+    elif found := re.match("(atomrl|python) .*(alex_mp_20(_bandgap)?)", command):
+        missing = f"/{found[2]}"
     if missing is None:
         run(command, monkeypatch)
         return

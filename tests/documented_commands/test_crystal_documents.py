@@ -32,6 +32,10 @@ from test_train_crystals import TINY, backbone, known_set
 
 ROOT = Path(__file__).parents[2]
 PAPER = ROOT / "configs" / "rl_module" / "rl_module.yaml"
+PUBLISHED = [
+    *("mp_20/rl_dng", "mp_20/rl_dng_po", "mp_20/rl_bandgap"),
+    *("alex_mp_20/rl_dng", "alex_mp_20_bandgap/rl_bandgap", "rl_custom_reward"),
+]
 DENSITY_CODE = f"{ROOT}/examples/custom_reward.py:AtomicDensity"
 DENSITY = f"{{_target_: {DENSITY_CODE}}}"
 
@@ -303,9 +307,27 @@ def test_the_documented_yaml():
     assert hydra.utils.get_class(document["_target_"]).__name__ == "RLModule"
 
 
-@pytest.mark.parametrize(("name", "groups", "each"), [("rl_dng", 5, 64), ("rl_dng_po", 320, 1)])
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_experiments_sample_alike(name):
+    config = load_config(f"experiment/{name}")
+    assert (config.model.sampler, config.model.time_step, config.model.eta) == ("ddim", 50, 1.0)
+    assert (config.train.kl_weight, config.train.entropy_weight, config.train.weight_decay) == (1.0, 1e-5, 0.0)
+    assert config.train.clip_range == (1e-4 if name == "alex_mp_20_bandgap/rl_bandgap" else 1e-3)
+
+
+def test_all_published_names_are_there():
+    shipped = ROOT / "src" / "atomrl" / "conf" / "experiment"
+    found = {str(path.relative_to(shipped).with_suffix("")) for path in shipped.rglob("*.yaml")}
+    assert {name for name in found if not name.startswith("prototypes/")} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize(
+    ("name", "groups", "each"), [("mp_20/rl_dng", 5, 64), ("mp_20/rl_dng_po", 320, 1), ("alex_mp_20/rl_dng", 5, 64)]
+)
 def test_published_experiments(name, groups, each):
-    config = load_config(f"experiment/mp_20/{name}")
+    config = load_config(f"experiment/{name}")
+    assert config.model.backbone == f"checkpoints/{name.partition('/')[0]}"
+    assert config.reward.reference_dataset == "data/mp_20"
     assert (config.dataloader.sample_group_size, config.dataloader.each_prompt_sample) == (groups, each)
     train = config.train
     assert train.group_reward_norm is (each > 1)
@@ -338,7 +360,7 @@ def test_the_command_trains_once_all_is_in_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mp_20_files.write_csv(tmp_path, monkeypatch)
     backbone(tmp_path / "checkpoints" / "mp_20")
-    small = ["model.time_step=6", "dataloader.epoches=1", "dataloader.sample_group_size=2"]
+    small = ["model.time_step=5", "dataloader.epoches=1", "dataloader.sample_group_size=2"]
     small += ["dataloader.each_prompt_sample=4", "evaluation.samples=0", "reward.workers=1", "threads=1"]
     small += ["train.exploded_above=1e5", "log.tensorboard=false", "save_path=run"]
     words = ["train_rl.py", "experiment=mp_20/rl_dng", *small]
@@ -369,6 +391,7 @@ def test_needs_count_only_while_they_are_named(tmp_path, monkeypatch):
     assert missing("mp_20/rl_dng", own[1:]) == ["checkpoints/mp_20"]
     assert missing("mp_20/rl_dng", own[:1]) == ["data/mp_20/train.csv", "data/mp_20/val.csv", "data/mp_20/hull.json"]
     assert missing("mp_20/rl_dng_po", own) == []
+    assert missing("alex_mp_20/rl_dng", own[1:]) == ["checkpoints/alex_mp_20"]
     assert missing("rl_custom_reward", []) == ["examples/custom_reward.py"]
     assert missing("rl_custom_reward", ["reward.components=[{_target_: mine.py:Mine}]"]) == []
     monkeypatch.chdir(ROOT)

@@ -176,6 +176,21 @@ def test_all_samples_are_judged(samples):
     assert "SMACT 4" in metrics.conditions["composition_validity"]
 
 
+def test_mixed_valence_has_a_row_and_a_column_of_its_own():
+    magnetite = Structure(Lattice.cubic(6.0), ["Fe"] * 3 + ["O"] * 4, np.linspace(0, 1, 7, False)[:, None] * [1, 1, 1])
+    structures = from_pymatgen([magnetite, ROCK_SALT])
+    plain, asked = (judge_crystals(structures, providers(), mixed_valence=option) for option in (False, True))
+    assert plain.composition_valid.tolist() == asked.composition_valid.tolist() == [False, True]
+    assert asked.composition_valid_mixed_valence.tolist() == [True, True]
+    assert [row["composition_valid_mixed_valence"] for row in asked.rows()] == [True, True]
+    assert "composition_valid_mixed_valence" not in plain.rows()[0]
+    cards = [evaluate_crystals(each, evaluator="fake", novelty_set="none", resamples=100) for each in (plain, asked)]
+    assert cards[1].summary["composition_validity"].value == 0.5
+    assert cards[1].summary["composition_validity_mixed_valence"].value == 1.0
+    assert "a state of its own" in cards[1].conditions["composition_validity_mixed_valence"]
+    assert "composition_validity_mixed_valence" not in {**cards[0].summary, **cards[0].conditions}
+
+
 def test_components_of_ones_own_have_rows(samples):
     """A mean of those that have a value, below the profile's rows, and in the files of the samples."""
     gaps = np.array([1.0, 2.0, np.nan, 6.0, np.nan, np.nan, np.nan])

@@ -36,6 +36,46 @@ def test_not_valid(text, why):
     assert not composition_valid(formula_of(text)), why
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Fe3O4", "Pb3O4", "Mn3O4", "Co3O4", "Eu3S4", "Ti4O7", "Fe7S8", "In5S4", "Sb2O4"),
+        *("KO2", "CsO2", "KO3", "NaN3", "Ba(N3)2", "CsI3"),
+    ],
+)
+def test_mixed_valence_is_an_option(text):
+    assert composition_valid(formula_of(text), mixed_valence=True)
+    if text not in {"Sb2O4", "NaN3", "Ba(N3)2"}:  # which one state for each element explains, if an odd one
+        assert not composition_valid(formula_of(text))
+
+
+@pytest.mark.parametrize("text", ["NaCl2", "Na2Cl", "KO4", "HeO", "ArXe", "OF6", "LiF2", "K2I3"])
+def test_mixed_valence_does_not_explain_everything(text):
+    assert not composition_valid(formula_of(text), mixed_valence=True)
+
+
+def test_mixed_valence_lets_pass_what_smact_lets_pass_and_more():
+    """SMACT's own option, within the number of atoms that it can do."""
+    rng = np.random.default_rng(1)
+    pool = ["Fe", "Mn", "Cu", "Sn", "Eu", "O", "S", "F", "Na", "Al", "Cl", "N", "Pb", "K"]
+    changed = 0
+    for _ in range(120):
+        chosen = rng.choice(pool, rng.integers(2, 4), replace=False)
+        text = "".join(f"{symbol}{rng.integers(1, 5)}" for symbol in chosen)
+        plain, mixed = (composition_valid(formula_of(text), mixed_valence=option) for option in (False, True))
+        assert mixed or not plain
+        assert mixed or not smact_validity(text, oxidation_states_set="icsd24", mixed_valence=True), text
+        changed += mixed != plain
+    assert changed > 2
+
+
+def test_mixed_valence_of_many_atoms_takes_no_time():
+    composition_valid(formula_of("NaCl"))
+    start = time.perf_counter()
+    composition_valid(formula_of("Fe61Mn53S47O97N7"), mixed_valence=True)
+    assert time.perf_counter() - start < 1
+
+
 def test_an_anion_must_be_more_electronegative():
     assert composition_valid(formula_of("NF3"))
     assert not composition_valid(formula_of("OF6"))
@@ -71,6 +111,7 @@ def test_many_elements_take_no_time():
 def test_the_set_is_named():
     assert "icsd24" in describe()
     assert "smact14" in describe("smact14")
+    assert "every atom has a state of its own" in describe(mixed_valence=True)
     with pytest.raises(UserError, match="smact99"):
         composition_valid(formula_of("NaCl"), "smact99")
 

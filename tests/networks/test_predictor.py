@@ -93,7 +93,7 @@ def test_shapes_that_cannot_be(options, words):
 
 def test_standardized_and_restored_are_inverse():
     head = predictor(SHAPES[0]).head
-    values = torch.tensor([[3.5, -33.0], [2.0, -40.0]])
+    values = torch.tensor([[3.5, -33.0], [2.0, -40.0]], dtype=torch.float64)
     torch.testing.assert_close(head.standardized(values), torch.tensor([[1.0, 1.0], [-2.0, 0.0]]))
     torch.testing.assert_close(head.restored(head.standardized(values)), values)
 

@@ -187,7 +187,8 @@ def test_properties_follow_their_crystals() -> None:
     known = replace(packed(), properties={"volume": np.abs(np.linalg.det(packed().lattices)).astype(float)})
     for batch in (next(iter(CrystalBatches(known, 4, seed=3))), augmented(known.draw(5, seed=1), 0, 0)):
         moved = batch.to(torch.device("cpu"))
-        torch.testing.assert_close(moved.properties["volume"], torch.linalg.det(moved.crystals.cell).abs())
+        volumes = torch.linalg.det(moved.crystals.cell).abs()
+        torch.testing.assert_close(moved.properties["volume"], volumes, check_dtype=False)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +215,35 @@ def test_options_that_cannot_be_are_refused(
         pretrain_predictor([f"vae={vae_folder}", f"save_path={tmp_path / 'out'}", *options])
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("unit", [1e39, 1e-50, 1e300])
+def test_a_unit_may_be_any(unit: float) -> None:
+    """Standardised in float64: numbers that float32 cannot hold teach the same."""
+    vae, config = small_vae(), PredictorConfig(dropout=0.0)
+    losses, predictions = [], []
+    for scale in (1.0, unit):
+        crystals = replace(measured(), properties={"gap": GAPS * scale})
+        torch.manual_seed(0)
+        head = PropertyHead(config.inputs(vae.config), ("gap",), config)
+        standardize(head, crystals)
+        module = PretrainPredictor(head, config, PretrainConfig(), vae)
+        loss = module.losses(module.network, augmented(crystals, seed=0, step=0), "train")["loss"]
+        loss.backward()
+        losses.append(float(loss.detach()))
+        judged = errors(CrystalPredictor(vae, head, config), crystals, seed=0)["gap"]
+        predictions.append([judged[name] / scale for name in ("mae", "mae_of_the_mean", "mean", "std")])
+        assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert predictions[1] == pytest.approx(predictions[0], rel=1e-5)
+
+
+def test_a_column_of_texts_is_shown() -> None:
+    why = "8 of its 8 values are no finite numbers: row 1 ('1.0 eV') and 7 more"
+    crystals = replace(packed(), refused={"gap": why})
+    assert crystals.select(np.arange(2)).refused == {"gap": why}
+    with pytest.raises(UserError, match=r"a column 'gap' that is no property, since 8 of its 8 .* row 1 \('1\.0 eV'\)"):
+        with_properties(crystals, {"gap": "gap"}, "training")
 
 
 def test_nothing_to_learn() -> None:

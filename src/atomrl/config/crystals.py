@@ -71,6 +71,9 @@ class CrystalEvaluationSection(EvaluationSection):
     """Samples per side that are judged once more after a relaxation; 0: none."""
     second_judge: Literal["sevennet"] | None = None
     """Another force field with its own hull, which training never saw; `sevennet` is an extra."""
+    mixed_valence: bool = False
+    """A further row and a column of the samples: composition validity if atoms of one element may have different
+    oxidation states, as in Fe3O4 and KO2."""
 
 
 class CrystalConfig(Config):

@@ -26,7 +26,7 @@ class CrystalBatch:
     Attributes:
         crystals: B of them.
         step: global number of this batch, the key of its randomness.
-        properties: of the crystals, {name: (B,) float32}, NaN where unknown.
+        properties: of the crystals, {name: (B,) float64}, NaN where unknown.
     """
 
     crystals: CrystalTensors
@@ -95,7 +95,7 @@ def _described(crystals: CrystalTensors, shifts: Tensor, cell: Tensor) -> Crysta
 
 def augmented(crystals: PackedCrystals, seed: int, step: int) -> CrystalBatch:
     """All of these crystals as one batch, augmented."""
-    properties = {name: torch.from_numpy(values).float() for name, values in crystals.properties.items()}
+    properties = {name: torch.from_numpy(values) for name, values in crystals.properties.items()}
     return CrystalBatch(augment(crystals.padded(), seed, step), step, properties)
 
 

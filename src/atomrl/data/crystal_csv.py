@@ -8,32 +8,29 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
 
+from atomrl.data.crystal_set import CrystalSet, FailedRow
+from atomrl.data.number_columns import NumberColumn, number_column, shown
 from atomrl.data.qm9 import cache_folder
 from atomrl.structures.cells import Crystal
+from atomrl.structures.cif import ParsedCif
 from atomrl.structures.crystals import check_cells, from_crystals
 from atomrl.util.errors import UserError
-from atomrl.util.files import write_json, write_whole
 from atomrl.workers.executor import TIMEOUT as TIMED_OUT
 from atomrl.workers.executor import WORKER_DIED, Executor, Workers
 from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 2
+CACHE_VERSION = 4
 ID, CIF = "material_id", "cif"
 
 BLOCK = 1024
@@ -42,135 +39,16 @@ BLOCK = 1024
 TIMEOUT = 30.0
 """Seconds for one CIF."""
 
-SHOWN = 5
-"""Rows of a kind that a report names."""
-
 ALIKE = 64
 """Crystals of about the same size that are checked at a time, padded to the largest of them."""
 
 
-@dataclass(frozen=True)
-class FailedRow:
-    """A row that is not in the set.
-
-    Attributes:
-        row: its number in the file, 1 for the first after the header.
-        material_id: its identifier.
-        reason: why, as `niggli.parse_cif` says it, or `no_cif`, `timeout`, `worker_died`, or `unsound: ` and what
-            `check_cells` says.
-    """
-
-    row: int
-    material_id: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class CrystalSet:
-    """C crystals of different sizes, packed atom after atom.
-
-    Attributes:
-        numbers: atomic numbers, (atoms,) uint8.
-        frac_coords: fractional coordinates, (atoms, 3) float32.
-        lattices: lattice vectors in rows, Å, (C, 3, 3) float32.
-        offsets: crystal k holds the atoms offsets[k]:offsets[k + 1], (C + 1,) int64.
-        properties: columns of numbers, {name: (C,) float64}, NaN where empty.
-        ids: `material_id` of each crystal.
-        labels: other columns, {name: C texts}; columns of further CIFs (`cif.conv`) are left out.
-        failures: rows of the file that are not here.
-        remarks: what else a reader should know, e.g. identifiers that come several times.
-    """
-
-    numbers: NDArray[np.uint8]
-    frac_coords: NDArray[np.float32]
-    lattices: NDArray[np.float32]
-    offsets: NDArray[np.int64]
-    properties: Mapping[str, NDArray[np.float64]]
-    ids: tuple[str, ...]
-    labels: Mapping[str, tuple[str, ...]]
-    failures: tuple[FailedRow, ...]
-    remarks: tuple[str, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def sizes(self) -> NDArray[np.int64]:
-        """Atoms per crystal, (C,)."""
-        return np.diff(self.offsets)
-
-    def crystal(self, row: int) -> Crystal:
-        """One crystal; `crystals.from_crystals` makes a padded batch of several."""
-        atoms = slice(self.offsets[row], self.offsets[row + 1])
-        return Crystal(
-            self.numbers[atoms].astype(np.int64),
-            self.frac_coords[atoms].astype(np.float64),
-            self.lattices[row].astype(np.float64),
-        )
-
-    def report(self) -> str:
-        """How many rows were read and which were not, and the remarks, in one line."""
-        return "; ".join((self._rows(), *self.remarks))
-
-    def _rows(self) -> str:
-        """How many rows were read and which were not."""
-        total = len(self) + len(self.failures)
-        if not self.failures:
-            return f"all {total} rows read"
-        kinds = Counter(failure.reason.partition(":")[0] for failure in self.failures)
-        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        named = "; ".join(f"row {f.row} ({f.material_id}): {f.reason}" for f in self.failures[:SHOWN])
-        more = len(self.failures) - SHOWN
-        return f"{len(self)} of {total} rows read, {len(self.failures)} not ({counts}): {named}" + (
-            f"; and {more} more" if more > 0 else ""
-        )
-
-    @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
-        arrays = load_file(path)
-        record = json.loads(path.with_suffix(".json").read_text())
-        return cls(
-            **{name: arrays.pop(name) for name in ("numbers", "frac_coords", "lattices", "offsets")},
-            properties={name: arrays[f"property/{name}"] for name in record["properties"]},
-            ids=tuple(record["ids"]),
-            labels={name: tuple(texts) for name, texts in record["labels"].items()},
-            failures=tuple(FailedRow(*failure) for failure in record["failures"]),
-            remarks=tuple(record["remarks"]),
-        )
-
-    def save(self, path: Path) -> None:
-        """Write `path` (safetensors) and, last, a JSON file of the same name with the texts.
-
-        Raises:
-            UserError: a file cannot be written.
-        """
-        arrays: dict[str, NDArray[Any]] = {
-            name: np.ascontiguousarray(array)
-            for name, array in (
-                ("numbers", self.numbers),
-                ("frac_coords", self.frac_coords),
-                ("lattices", self.lattices),
-                ("offsets", self.offsets),
-                *((f"property/{name}", values) for name, values in self.properties.items()),
-            )
-        }
-        write_whole(path, save(arrays))
-        record = {
-            "properties": list(self.properties),
-            "ids": self.ids,
-            "labels": self.labels,
-            "failures": [(failure.row, failure.material_id, failure.reason) for failure in self.failures],
-            "remarks": self.remarks,
-        }
-        write_json(path.with_suffix(".json"), record)
-
-
 def load_crystal_csv(path: Path, cache: Path | None = None, workers: Workers | int | None = None) -> CrystalSet:
-    """The crystals of a CSV file in their canonical form (`niggli.canonical`); parsed on the first call, then cached.
+    """The crystals of a CSV file in their canonical form (`cells.canonical`); parsed on the first call, then cached.
 
-    Rows that do not parse, or to a cell that is not sound (`check_cells`), are left out, kept as `failures`, and logged
-    with the `remarks`. Nothing is cached while a worker was lost over a row.
+    Rows that do not parse, whose atoms are not those that the CIF declares (`cif.parse_cif`), or whose cell is not
+    sound (`check_cells`), are left out, kept as `failures`, and logged with the `remarks`. Nothing is cached while a
+    worker was lost over a row.
 
     Args:
         path: with the columns `material_id` and `cif`.
@@ -213,7 +91,7 @@ def _parse(path: Path, workers: Workers) -> CrystalSet:
     try:
         with (
             path.open(newline="", encoding="utf-8-sig") as file,
-            closing(workers.executor("atomrl.structures.cells:parse_cif", TIMEOUT)) as executor,
+            closing(workers.executor("atomrl.structures.cif:parse_cif", TIMEOUT)) as executor,
         ):
             for block in _blocks(path, csv.reader(file)):
                 _add_block(packed, block, executor)
@@ -227,8 +105,8 @@ def _parse(path: Path, workers: Workers) -> CrystalSet:
 def _add_block(packed: _Packer, block: Mapping[int, Mapping[str, str]], executor: Executor) -> None:
     """Parse rows, by number, and keep those that hold a sound crystal."""
     outcomes = executor.map([row[CIF] for row in block.values()])
-    parsed = {number: outcome.value for number, outcome in zip(block, outcomes, strict=True) if outcome.reason is None}
-    unsound = _unsound(parsed)
+    parsed = zip(block, outcomes, strict=True)
+    unsound = _unsound({number: outcome.value.crystal for number, outcome in parsed if outcome.reason is None})
     for (number, row), outcome in zip(block.items(), outcomes, strict=True):
         reason = outcome.reason or unsound.get(number)
         if not row[CIF].strip():
@@ -272,10 +150,14 @@ class _Packer:
         self._lattices: list[NDArray[np.float32]] = []
         self._ids: list[str] = []
         self._rows: list[int] = []
+        self._assumed_p1: list[int] = []
         self._columns: dict[str, list[str]] = {}
 
-    def add(self, crystal: Crystal, number: int, row: Mapping[str, str]) -> None:
+    def add(self, parsed: ParsedCif, number: int, row: Mapping[str, str]) -> None:
         """Append one row, of this number in the file."""
+        crystal = parsed.crystal
+        if parsed.assumed_p1:
+            self._assumed_p1.append(number)
         self._numbers.append(crystal.numbers.astype(np.uint8))
         self._frac_coords.append(crystal.frac_coords.astype(np.float32))
         self._lattices.append(crystal.lattice.astype(np.float32))
@@ -291,47 +173,35 @@ class _Packer:
         if not self._ids:
             why = f"; the first: row {failures[0].row}: {failures[0].reason}" if failures else ": it has no rows"
             raise UserError(f"{path} has no row that holds a crystal, of {len(failures)}{why}")
-        numbers = {name: _numbers(texts) for name, texts in self._columns.items()}
+        columns = {name: number_column(texts) for name, texts in self._columns.items()}
+        texts = {name: self._columns[name] for name, column in columns.items() if not column.numeric}
         return CrystalSet(
             np.concatenate(self._numbers),
             np.concatenate(self._frac_coords),
             np.stack(self._lattices),
             np.cumsum([0, *map(len, self._numbers)]),
-            {name: values for name, values in numbers.items() if values is not None},
+            {name: column.values for name, column in columns.items() if column.numeric},
             tuple(self._ids),
-            {name: tuple(self._columns[name]) for name, values in numbers.items() if values is None},
+            {name: tuple(values) for name, values in texts.items()},
             failures,
-            tuple(self._remarks(name for name, values in numbers.items() if values is None)),
+            tuple(self._remarks({name: columns[name] for name in texts})),
+            {name: columns[name].why_not(self._rows, values) for name, values in texts.items()},
         )
 
-    def _remarks(self, texts: Iterable[str]) -> Iterator[str]:
-        """Identifiers that come again, and columns of texts of which most are numbers."""
+    def _remarks(self, texts: Mapping[str, NumberColumn]) -> Iterator[str]:
+        """Symmetry that was assumed, identifiers that come again, and columns of texts of which most are numbers."""
+        if self._assumed_p1:
+            names = dict(zip(self._rows, self._ids, strict=True))
+            yield (
+                f"{len(self._assumed_p1)} rows say nothing of symmetry, so that their sites count as all atoms (P 1): "
+                f"{shown([(row, names[row]) for row in self._assumed_p1])}"
+            )
         places = zip(self._rows, self._ids, strict=True)
         first = dict(reversed(list(zip(self._ids, self._rows, strict=True))))
         again = [(row, name) for row, name in places if first[name] != row]
         if again:
-            yield f"{len(again)} rows have the {ID} of an earlier one: {_shown(again)}"
-        for name in texts:
-            filled = [(row, text) for row, text in zip(self._rows, self._columns[name], strict=True) if text.strip()]
-            words = [(row, text) for row, text in filled if _numbers([text]) is None]
-            if 2 * len(words) < len(filled):
-                yield (
-                    f"the column {name!r} is no property, since {len(words)} of its values are no numbers: "
-                    f"{_shown(words)}; leave them empty if they are missing"
-                )
-
-
-def _shown(rows: Sequence[tuple[int, str]]) -> str:
-    """The first few rows and what stands there."""
-    more = len(rows) - SHOWN
-    named = ", ".join(f"row {row} ({text!r})" for row, text in rows[:SHOWN])
-    return named + (f" and {more} more" if more > 0 else "")
-
-
-def _numbers(texts: list[str]) -> NDArray[np.float64] | None:
-    """A column as numbers, NaN where empty; None if it holds other texts, or nothing."""
-    try:
-        values = np.array([float(text) if text.strip() else np.nan for text in texts])
-    except ValueError:
-        return None
-    return values if any(text.strip() for text in texts) else None
+            yield f"{len(again)} rows have the {ID} of an earlier one: {shown(again)}"
+        for name, column in texts.items():
+            if column.filled and column.mostly:
+                why = column.why_not(self._rows, self._columns[name])
+                yield f"the column {name!r} is no property, since {why}; leave them empty if they are missing"

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atomrl.data.crystal_csv import CrystalSet, load_crystal_csv
+from atomrl.data.crystal_csv import load_crystal_csv
+from atomrl.data.crystal_set import CrystalSet
 from atomrl.data.prototype_set import ASSETS, SET_FILE, PrototypeSet, load_prototypes
 from atomrl.structures.cells import Crystal
 from atomrl.structures.tensors import CrystalTensors
@@ -39,6 +40,7 @@ class PackedCrystals:
         offsets: crystal k holds the atoms offsets[k]:offsets[k + 1], (C + 1,) int64.
         properties: {name: (C,) float64}, NaN where unknown. Of a CSV file its columns of numbers; of the prototype set
             those of `PROTOTYPE_PROPERTIES`.
+        refused: other columns of a CSV file, and why they are no properties, {name: reason}.
     """
 
     numbers: NDArray[np.int64]
@@ -46,6 +48,7 @@ class PackedCrystals:
     lattices: NDArray[np.float32]
     offsets: NDArray[np.int64]
     properties: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: CrystalSet | PrototypeSet) -> PackedCrystals:
@@ -60,6 +63,7 @@ class PackedCrystals:
             np.asarray(source.lattices),
             np.asarray(source.offsets),
             {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()},
+            {} if isinstance(source, PrototypeSet) else source.refused,
         )
 
     def __len__(self) -> int:
@@ -80,7 +84,9 @@ class PackedCrystals:
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
         properties = {name: values[rows] for name, values in self.properties.items()}
-        return PackedCrystals(self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets, properties)
+        return PackedCrystals(
+            self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets, properties, self.refused
+        )
 
     def crystal(self, row: int) -> Crystal:
         """One crystal."""

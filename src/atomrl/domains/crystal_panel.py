@@ -63,6 +63,7 @@ class CrystalPanel(Panel):
         reward: makes the training's reward, by which `judge_best` chooses.
         batch: samples that the training scores at once.
         own: the training's components that pay for no metric of the profile; each gets a row.
+        mixed_valence: whether composition validity with mixed valence gets a row too.
 
     Raises:
         UserError: an unknown second judge; no reference set or hull; a package is not installed.
@@ -76,9 +77,10 @@ class CrystalPanel(Panel):
         reward: Callable[[], Reward] | None = None,
         batch: int = 320,
         own: ReinforceReward | None = None,
+        mixed_valence: bool = False,
     ) -> None:
         self.judges, self.relaxed, self._reward = judges, relaxed, reward
-        self.batch, self.own = batch, own
+        self.batch, self.own, self.mixed_valence = batch, own, mixed_valence
         composition_valid(SALT)  # what SMACT lacks shows now, not after a training
         self.physics = judges.physics()
         self.second = None if second_judge is None else judges.second(second_judge)
@@ -89,11 +91,11 @@ class CrystalPanel(Panel):
     def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
         """Judge crystals, as sampled, and as asked relaxed and by the second judge."""
         structures = structures.to(torch.device("cpu"))
-        verdicts = judge_crystals(structures, [self.matching, self.physics, self.features])
+        verdicts = self._verdicts(structures, [self.matching, self.physics, self.features])
         verdicts = self._with_components(verdicts, structures)
         further = {}
         if self.second is not None:
-            again = judge_crystals(structures, [KnownMatching(verdicts), self.second])
+            again = self._verdicts(structures, [KnownMatching(verdicts), self.second])
             further["second judge"] = self._metrics(again, self.second, "as sampled")
         if self.relaxed:
             further["relaxed"] = self._relaxed(structures, kept)
@@ -142,6 +144,10 @@ class CrystalPanel(Panel):
             self.own.close()
         self._relaxing.close()
 
+    def _verdicts(self, structures: Structures, providers: list[MetricProvider]) -> CrystalVerdicts:
+        """Of these providers."""
+        return judge_crystals(structures, providers, mixed_valence=self.mixed_valence)
+
     def _with_components(self, verdicts: CrystalVerdicts, structures: Structures) -> CrystalVerdicts:
         """The verdicts with what each component of one's own computes."""
         if self.own is None:
@@ -177,7 +183,7 @@ class CrystalPanel(Panel):
         how = f"positions and cell relaxed by CHGNet, FIRE to {limits}"
         before = None if kept is None else kept.made_from(structures[rows], f"{how}; {self.physics.description}")
         after, notes = relax_in_lots(structures[rows], self._relax, before)
-        verdicts = judge_crystals(after, [self.matching, self.physics])
+        verdicts = self._verdicts(after, [self.matching, self.physics])
         pairs = zip(notes, verdicts.reasons["geometry"], strict=True)
         relaxation = tuple(note if unsound is None else None for note, unsound in pairs)
         verdicts = replace(verdicts, reasons={**verdicts.reasons, "relaxation": relaxation})

@@ -133,6 +133,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             judges,
             relaxed=config.evaluation.relaxed,
             second_judge=config.evaluation.second_judge,
+            mixed_valence=config.evaluation.mixed_valence,
             reward=lambda: self.reward(config, model, judges.workers),
             batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
             own=_summed(config, own, judges) if own else None,

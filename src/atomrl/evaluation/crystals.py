@@ -40,6 +40,9 @@ METRICS: Mapping[str, Definition] = {
     "unique": Definition("unique", "%", "samples", "higher"),
     "novel": Definition("novel", "%", "samples", "higher"),
     "composition_validity": Definition("composition validity (SMACT)", "%", "samples", "higher"),
+    "composition_validity_mixed_valence": Definition(
+        "composition validity, mixed valence allowed", "%", "samples", "higher"
+    ),
     "structure_validity": Definition("structural validity", "%", "samples", "higher"),
     "e_above_hull_median": Definition("energy above hull, median (failure = inf)", "eV/atom", "samples", "lower"),
     "e_above_hull_mean": Definition("energy above hull, mean of evaluated", "eV/atom", "evaluated", "lower"),
@@ -59,6 +62,7 @@ SHARES = {
     "unique": "unique",
     "novel": "novel",
     "composition_validity": "composition_valid",
+    "composition_validity_mixed_valence": "composition_valid_mixed_valence",
     "structure_validity": "structure_valid",
 }
 """Metrics that are the share of a flag of `CrystalVerdicts`."""
@@ -98,6 +102,7 @@ def evaluate_crystals(
     if not len(samples):
         raise UserError("cannot evaluate 0 crystals: give at least one sample")
     match = tolerances or Tolerances()
+    mixed_valence = samples.composition_valid_mixed_valence is not None
     return CrystalScorecard(
         definitions={**METRICS, **component_definitions(samples.components)},
         profile=PROFILE,
@@ -107,6 +112,11 @@ def evaluate_crystals(
             "a sample that could not be evaluated is neither",
             "hull": "SUN and mSUN count systems whose hull holds a compound, the rows beside them all others",
             "composition_validity": describe(samples.oxidation_states),
+            **(
+                {"composition_validity_mixed_valence": describe(samples.oxidation_states, mixed_valence=True)}
+                if mixed_valence
+                else {}
+            ),
             "structure_validity": f"all distances >= 0.5 Å (own images too), volume >= {MIN_VOLUME} Å³",
             "matcher": f"StructureMatcher, ltol {match.ltol}, stol {match.stol}, angle_tol {match.angle_tol}",
             "novelty_set": novelty_set,

@@ -69,6 +69,8 @@ class CrystalVerdicts:
         elements: {atomic number: atoms} of all samples; a number that is no element stays as it is.
         structure_valid: no distance below 0.5 Å and a volume of 0.1 Å³ or more, (B,) bool.
         composition_valid: by SMACT, (B,) bool.
+        composition_valid_mixed_valence: the same if atoms of one element may differ in their states, (B,) bool. None if
+            not requested.
         unique: the first of its group of matching samples, (B,) bool.
         novel: matches no reference, (B,) bool.
         e_above_hull: eV/atom, (B,); +inf if unknown. None if not requested.
@@ -97,6 +99,7 @@ class CrystalVerdicts:
     reasons: Mapping[str, tuple[str | None, ...]]
     oxidation_states: str = OXIDATION_STATES
     components: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    composition_valid_mixed_valence: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -114,6 +117,8 @@ class CrystalVerdicts:
             "composition_valid": self.composition_valid,
             "structure_valid": self.structure_valid,
         }
+        if self.composition_valid_mixed_valence is not None:
+            flags["composition_valid_mixed_valence"] = self.composition_valid_mixed_valence
         if self.e_above_hull is None or self.hull_holds_compound is None:
             return flags
         fresh, compound = self.unique & self.novel, self.hull_holds_compound
@@ -146,6 +151,7 @@ def judge_crystals(
     providers: Iterable[MetricProvider],
     *,
     oxidation_states: str = OXIDATION_STATES,
+    mixed_valence: bool = False,
     check: Callable[[Structures], Sequence[str | None]] = check_cells,
 ) -> CrystalVerdicts:
     """Ask everybody about B crystals.
@@ -154,6 +160,7 @@ def judge_crystals(
         structures: the samples as they came, without repair.
         providers: of `unique` and `novel`; of all of `PHYSICS` or none; of any of `FEATURES`.
         oxidation_states: see `composition_valid`.
+        mixed_valence: whether to ask for the composition with mixed valence as well.
         check: structures -> for each a reason not to look at it, or None.
 
     Raises:
@@ -192,6 +199,9 @@ def judge_crystals(
         elements=dict(zip(found.tolist(), amounts.tolist(), strict=True)),
         structure_valid=structure_valid(structures),
         composition_valid=compositions_valid(structures, oxidation_states),
+        composition_valid_mixed_valence=(
+            compositions_valid(structures, oxidation_states, mixed_valence=True) if mixed_valence else None
+        ),
         unique=numbers("unique") > 0,
         novel=numbers("novel") > 0,
         e_above_hull=np.where(np.isfinite(above), above, np.inf) if physics else None,
@@ -219,8 +229,13 @@ def structure_valid(structures: Structures) -> NDArray[np.bool_]:
     return valid
 
 
-def compositions_valid(structures: Structures, oxidation_states: str = OXIDATION_STATES) -> NDArray[np.bool_]:
+def compositions_valid(
+    structures: Structures, oxidation_states: str = OXIDATION_STATES, mixed_valence: bool = False
+) -> NDArray[np.bool_]:
     """`composition_valid` of each crystal, whatever its geometry, (B,)."""
     # Of a crystal without geometry: the formula reads nothing but the numbers, and a cell may be singular here.
     bare = [Crystal(numbers, positions, np.eye(3)) for numbers, positions in split(structures)]
-    return np.array([composition_valid(reduced_formula(crystal), oxidation_states) for crystal in bare], dtype=np.bool_)
+    return np.array(
+        [composition_valid(reduced_formula(crystal), oxidation_states, mixed_valence) for crystal in bare],
+        dtype=np.bool_,
+    )

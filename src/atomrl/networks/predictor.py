@@ -60,8 +60,8 @@ class PropertyHead(nn.Module):
         config: widths and dropout.
 
     Attributes:
-        mean: of the properties in the training set, (T,).
-        std: their standard deviations, (T,); the layers work on (value - mean) / std.
+        mean: of the properties in the training set, (T,) float64, since a unit may put them beyond float32.
+        std: their standard deviations, (T,) float64; the layers work on (value - mean) / std.
     """
 
     mean: Tensor
@@ -82,8 +82,8 @@ class PropertyHead(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(second, len(self.targets)),
         )
-        self.register_buffer("mean", torch.zeros(len(self.targets)))
-        self.register_buffer("std", torch.ones(len(self.targets)))
+        self.register_buffer("mean", torch.zeros(len(self.targets), dtype=torch.float64))
+        self.register_buffer("std", torch.ones(len(self.targets), dtype=torch.float64))
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Standardised properties (B, T) from the pooled input (B, D)."""
@@ -91,11 +91,11 @@ class PropertyHead(nn.Module):
         return out
 
     def standardized(self, values: Tensor) -> Tensor:
-        """Properties (B, T) as the layers know them."""
-        return (values - self.mean) / self.std
+        """Properties (B, T) float64 as the layers know them, float32."""
+        return ((values - self.mean) / self.std).float()
 
     def restored(self, standardized: Tensor) -> Tensor:
-        """The layers' answer (B, T) in the properties' own units."""
+        """The layers' answer (B, T) in the properties' own units, float64."""
         return standardized * self.std + self.mean
 
 
@@ -130,12 +130,12 @@ class CrystalPredictor(nn.Module):
         return self.head.targets
 
     def forward(self, batch: CrystalTensors) -> Tensor:
-        """Properties (B, T) in their own units."""
+        """Properties (B, T) float64 in their own units."""
         return self.head.restored(self.head(pool(self.vae, batch, self.config)))
 
     @torch.no_grad()
     def predict(self, structures: Structures) -> dict[str, Tensor]:
-        """Properties of B crystals by name, (B,) each, on the predictor's device.
+        """Properties of B crystals by name, (B,) float64 each, on the predictor's device.
 
         NaN for a crystal that has no fractional coordinates, or an element that the VAE does not know.
 

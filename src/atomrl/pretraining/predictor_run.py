@@ -90,6 +90,11 @@ def with_properties(crystals: PackedCrystals, columns: Mapping[str, str], split:
     """
     properties = {}
     for name, column in columns.items():
+        if column in crystals.refused:
+            raise UserError(
+                f"the {split} crystals have a column {column!r} that is no property, since {crystals.refused[column]}: "
+                "write numbers without a unit, and leave missing ones empty"
+            )
         if column not in crystals.properties:
             raise UserError(
                 f"the {split} crystals have no property {column!r}, they have {_list(crystals.properties)}: "
@@ -113,10 +118,11 @@ def standardize(head: PropertyHead, crystals: PackedCrystals) -> None:
     """
     for place, name in enumerate(head.targets):
         values = crystals.properties[name]
-        spread = float(np.nanstd(values))
-        if not spread > 0:
-            raise UserError(f"all training crystals have the same {name}, {np.nanmean(values):g}: nothing to learn")
-        head.mean[place], head.std[place] = float(np.nanmean(values)), spread
+        unit = float(np.nanmax(np.abs(values))) or 1.0  # neither squares nor sums may leave float64
+        mean, spread = unit * float(np.nanmean(values / unit)), unit * float(np.nanstd(values / unit))
+        if np.nanmin(values) == np.nanmax(values) or not spread > 0:
+            raise UserError(f"all training crystals have the same {name}, {mean:g}: nothing to learn")
+        head.mean[place], head.std[place] = mean, spread
 
 
 def errors(predictor: CrystalPredictor, crystals: PackedCrystals, seed: int) -> dict[str, dict[str, float]]:

@@ -1,11 +1,10 @@
-"""The canonical form of a crystal, and CIF text to it. Runs in worker processes: no torch in here.
+"""The canonical form of a crystal. Runs in worker processes: no torch in here.
 
 Source of the form: Xie et al. 2022, arXiv:2110.06197 (the field's data sets are read this way).
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from atomrl.util.optional_imports import extra
 from atomrl.workers.failure import Failure
 
 with extra("crystals"):
-    from pymatgen.core import DummySpecies, Lattice, Structure
+    from pymatgen.core import Lattice, Structure
 
 
 class Crystal(NamedTuple):
@@ -47,30 +46,6 @@ def canonical(structure: Structure) -> Structure:
     frac_coords = reduced.frac_coords % 1.0
     frac_coords[frac_coords == 1.0] = 0.0  # -1e-17 % 1.0 is 1.0
     return Structure(Lattice.from_parameters(*reduced.lattice.parameters), reduced.species, frac_coords)
-
-
-def parse_cif(text: str, niggli: bool = True) -> Crystal:
-    """A crystal out of CIF text, in its canonical form unless `niggli` is False.
-
-    Raises:
-        Failure: `cif: ` and pymatgen's words; `disordered` (a site holds several elements, or none for certain);
-            `element` (a symbol that is no element's); `niggli`.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # on rounded coordinates; what cannot be read raises
-        try:
-            structure = Structure.from_str(text, fmt="cif")
-        except (ValueError, KeyError, IndexError, AttributeError, TypeError, AssertionError) as error:
-            # What pymatgen raises on broken text depends on where it is broken.
-            raise Failure("cif: " + " ".join(str(error).split())[:120]) from error
-        if not structure.is_ordered:
-            raise Failure("disordered")
-        if any(isinstance(species, DummySpecies) for species in structure.species):
-            raise Failure("element")
-        structure.remove_oxidation_states()
-        if niggli:
-            structure = canonical(structure)
-    return to_arrays(structure)
 
 
 def to_arrays(structure: Structure) -> Crystal:

@@ -1,0 +1,248 @@
+"""CIF text to the crystal that it declares, or to the reason why there is none. Runs in worker processes: no torch.
+
+gemmi reads the text. What was read is then compared with what the file says about itself, its formula (times Z) and its
+symmetry: a crystal that differs is not the one that was meant, whichever of the two is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
+
+from atomrl.structures.cells import Crystal, canonical, to_arrays
+from atomrl.structures.cif_symmetry import Operations, ambiguous, read_symmetry, texts_of
+from atomrl.util.optional_imports import extra
+from atomrl.workers.failure import Failure
+
+with extra("crystals"):
+    import gemmi
+    from pymatgen.core import Lattice, Structure
+
+CELL = tuple(
+    f"_cell_{kind}" for kind in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
+)
+COORDINATES = ("fract_x", "fract_y", "fract_z")
+COLUMNS = (*COORDINATES, *("?label", "?type_symbol", "?occupancy", "?attached_hydrogens", "?calc_flag"))
+
+NUMBERS = {symbol: number for symbol, number in atomic_numbers.items() if number} | {"D": 1, "T": 1}
+"""Atomic numbers by symbol; deuterium and tritium are hydrogen."""
+
+SYMBOL = re.compile(r"([A-Za-z]{1,2})(\d*\.?\d*[+-]?|[+-]\d*\.?\d*)")
+"""Of an `_atom_site_type_symbol`: an element, perhaps with its charge or a number."""
+
+FULL = 1e-6
+"""How near to 1 an occupancy must be."""
+
+
+class ParsedCif(NamedTuple):
+    """What a CIF declares.
+
+    Attributes:
+        crystal: all atoms of the cell.
+        assumed_p1: whether the file says nothing about symmetry, so that its sites were taken for all atoms.
+    """
+
+    crystal: Crystal
+    assumed_p1: bool
+
+
+class Sites(NamedTuple):
+    """S sites, each held by one atom.
+
+    Attributes:
+        numbers: atomic numbers, (S,).
+        frac_coords: as written, (S, 3).
+        doubtful: a symbol that is an element's only by its case, and the element; None if there is none.
+    """
+
+    numbers: NDArray[np.int64]
+    frac_coords: NDArray[np.float64]
+    doubtful: tuple[str, str] | None
+
+
+def parse_cif(text: str, niggli: bool = True) -> ParsedCif:
+    """The crystal of a CIF's only structure, in its canonical form unless `niggli` is False.
+
+    Raises:
+        Failure: a kind, a colon and what is wrong: `cif` (the text), `cell`, `coordinate`, `element` (a symbol that is
+            no element's), `hydrogens` (without places), `disordered` (a site that is not held by one atom),
+            `symmetry` (unknown, open, or not that of the atoms), `formula` (not that of the atoms). Or `niggli` alone.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noble gases have no electronegativity to sort by; spglib announces exceptions
+        block = _block(text)
+        cell = _cell(block)
+        sites = _sites(block)
+        symmetry = read_symmetry(block)
+        formula, units = declared_formula(block), gemmi.cif.as_number(block.find_value("_cell_formula_units_Z") or "?")
+        if sites.doubtful is not None and formula is None:
+            raise Failure("element: {!r} may be {} or not, and no formula says".format(*sites.doubtful))
+        options = {option: _structure(sites, cell, option) for option in symmetry.possible(cell)}
+        count = None if math.isnan(units) else round(units)
+        structure = _declared(options, formula, count, "; it names no symmetry" if symmetry.absent else "")
+        symmetry.check(structure)
+        return ParsedCif(to_arrays(canonical(structure) if niggli else structure), symmetry.absent)
+
+
+def _block(text: str) -> gemmi.cif.Block:
+    """The block that holds atoms."""
+    if "\n" not in text.strip() and "\\n" in text:
+        raise Failure("cif: its line breaks are written as \\n: write line breaks")
+    try:
+        blocks = [block for block in gemmi.cif.read_string(text) if len(block.find_values("_atom_site_fract_x"))]
+    except (ValueError, RuntimeError) as error:  # of its grammar, and of tags that come twice
+        words = re.sub(r"^string(:(\d+)(:\d+\(\d+\))?)?", r"line \2", str(error))
+        raise Failure("cif: " + " ".join(words.split())[:120]) from error
+    if len(blocks) != 1:
+        raise Failure(f"cif: {len(blocks)} of its blocks list fractional coordinates of atoms, not one")
+    return blocks[0]
+
+
+def _cell(block: gemmi.cif.Block) -> gemmi.UnitCell:
+    """The unit cell."""
+    texts = [block.find_value(tag) for tag in CELL]
+    for tag, text in zip(CELL, texts, strict=True):
+        if text is None or not 0 < gemmi.cif.as_number(text) < math.inf:
+            raise Failure(f"cell: {tag} is {'missing' if text is None else text}")
+    cell = gemmi.UnitCell(*map(gemmi.cif.as_number, texts))
+    if not cell.volume > 0:
+        raise Failure(f"cell: its angles {', '.join(texts[3:])} enclose no volume")
+    return cell
+
+
+def _sites(block: gemmi.cif.Block) -> Sites:
+    """The atoms that are listed."""
+    table = block.find("_atom_site_", list(COLUMNS))
+    if not len(table):
+        raise Failure("coordinate: _atom_site_fract_x, _y and _z do not stand in one loop")
+    numbers, places, doubtful = [], [], None
+    for row in table:
+        values = {
+            name.lstrip("?"): row.str(column)
+            for column, name in enumerate(COLUMNS)
+            if row.has(column) and not gemmi.cif.is_null(row[column])
+        }
+        label = values.get("label") or values.get("type_symbol", "a site")
+        if values.get("calc_flag") == "dum" or not _occupied(label, values.get("occupancy", "1")):
+            continue
+        if gemmi.cif.as_number(values.get("attached_hydrogens", "0")) != 0:
+            raise Failure(f"hydrogens: {label} has {values['attached_hydrogens']} without places")
+        symbol, whole = _element(values)
+        if not whole and doubtful is None:
+            doubtful = (values.get("type_symbol", label), symbol)
+        place = [gemmi.cif.as_number(values.get(name, "?")) for name in COORDINATES]
+        for name, value, column in zip(COORDINATES, place, range(3), strict=True):
+            if not math.isfinite(value):
+                raise Failure(f"coordinate: _atom_site_{name} of {label} is {row[column]}")
+        numbers.append(NUMBERS[symbol])
+        places.append(place)
+    if not numbers:
+        raise Failure("cif: it lists no atoms")
+    return Sites(np.array(numbers, dtype=np.int64), np.array(places), doubtful)
+
+
+def _occupied(label: str, text: str) -> bool:
+    """Whether there is an atom; a part of one is a failure."""
+    occupancy = gemmi.cif.as_number(text)
+    if abs(occupancy) < FULL:
+        return False
+    if not abs(occupancy - 1) < FULL:
+        raise Failure(f"disordered: the occupancy of {label} is {text}")
+    return True
+
+
+def _element(values: Mapping[str, str]) -> tuple[str, bool]:
+    """The element of a site, and whether its symbol is written as it should be.
+
+    A type symbol is an element's as a whole. A label only begins with one: `OA1` is oxygen, `CA1` calcium or carbon.
+    """
+    typed, label = values.get("type_symbol"), values.get("label", "")
+    match = SYMBOL.fullmatch(typed) if typed is not None else re.match(r"([A-Za-z]+)", label)
+    letters = match[1] if match else ""
+    if letters in NUMBERS:
+        return letters, True
+    for found in (letters[:2].capitalize(), *([letters[:1].upper()] if typed is None else [])):
+        if found in NUMBERS:
+            return found, False
+    raise Failure(
+        f"element: {label or typed!r} has no element's symbol" + (f", but {typed!r}" if typed and label else "")
+    )
+
+
+def declared_formula(block: gemmi.cif.Block) -> dict[int, float] | None:
+    """Atoms by atomic number, as `_chemical_formula_sum` says; None if it does not.
+
+    Raises:
+        Failure: `formula: ` and a text that is none.
+    """
+    text = next(iter(texts_of(block, "_chemical_formula_sum")), None)
+    if text is None:
+        return None
+    text = " ".join(text.split())
+    if not re.fullmatch(r"([A-Z][a-z]?(\d+\.?\d*|\.\d+)?\s*)+", text):
+        raise Failure(f"formula: {text!r} is none")
+    amounts: dict[int, float] = {}
+    for symbol, amount in re.findall(r"([A-Z][a-z]?)([\d.]*)", text):
+        if symbol not in NUMBERS:
+            raise Failure(f"formula: {text!r} has the element {symbol!r}")
+        amounts[NUMBERS[symbol]] = amounts.get(NUMBERS[symbol], 0) + float(amount or 1)
+    return {number: amount for number, amount in amounts.items() if amount}
+
+
+def _structure(sites: Sites, cell: gemmi.UnitCell, operations: Operations) -> Structure:
+    """All atoms of the cell, sorted by electronegativity."""
+    lattice = Lattice.from_parameters(*cell.parameters)
+    rows, frac_coords = operations.orbits(sites.frac_coords, lattice.matrix)
+    return Structure(lattice, sites.numbers[rows].tolist(), frac_coords).get_sorted_structure()
+
+
+def _declared(
+    options: Mapping[Operations, Structure], formula: Mapping[int, float] | None, units: int | None, remark: str
+) -> Structure:
+    """The structure that has the declared formula: of several, the one whose cell holds it exactly once."""
+    multiples = {
+        option: 1 if formula is None else multiple(Counter(structure.atomic_numbers), formula, units)
+        for option, structure in options.items()
+    }
+    fitting = [option for option, count in multiples.items() if count]
+    if not fitting and formula is not None:
+        read = Counter(next(iter(options.values())).atomic_numbers)
+        times = "" if units is None else f" (Z {units})"
+        raise Failure(f"formula: {readable(formula)}{times} is declared, {readable(read)} was read{remark}")
+    once = [option for option in fitting if multiples[option] == 1]
+    if len(once or fitting) > 1:
+        raise ambiguous(once or fitting)
+    return options[(once or fitting)[0]]
+
+
+def multiple(read: Mapping[int, int], formula: Mapping[int, float], units: int | None) -> int:
+    """How many times a cell's atoms are a formula, 0 if they are not.
+
+    `_chemical_formula_sum` is of one of the cell's Z formula units. pymatgen and others write the cell's there, beside
+    the Z that belongs to the reduced formula; this counts as well.
+
+    Args:
+        read: atoms in the cell by atomic number.
+        formula: the same in the formula.
+        units: Z; None if unknown.
+    """
+    ratio = sum(read.values()) / sum(formula.values())
+    times = round(ratio)
+    same = all(abs(read.get(z, 0) - ratio * formula.get(z, 0)) < 0.05 for z in {*read, *formula})
+    if not same or times < 1 or abs(ratio - times) > 0.01:
+        return 0
+    whole_cell = times == 1 and units and not math.gcd(*map(round, formula.values())) % units
+    return times if units is None or times == units or whole_cell else 0
+
+
+def readable(amounts: Mapping[int, float]) -> str:
+    """A formula for people, in alphabetical order."""
+    return " ".join(sorted(f"{chemical_symbols[number]}{amount:g}" for number, amount in amounts.items()))

@@ -1,0 +1,371 @@
+"""CIF text: the crystal that it declares, or the reason why there is none."""
+
+import csv
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.data import chemical_symbols
+from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, TRICLINIC
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Composition, Lattice, Structure
+from pymatgen.io.cif import CifWriter
+
+from atomrl.structures.cells import to_arrays
+from atomrl.structures.cif import multiple, parse_cif
+from atomrl.workers.failure import Failure
+
+CASES = Path(__file__).parents[1] / "data" / "cif_cases"
+SKEW = np.array([[1, 3, 0], [0, 1, 0], [-2, 4, 1]])
+
+SPGLIB = pytest.mark.filterwarnings("ignore:Set OLD_ERROR_HANDLING")
+
+CELL = {"length_a": 5.64, "length_b": 5.64, "length_c": 5.64, "angle_alpha": 90, "angle_beta": 90, "angle_gamma": 90}
+NA_CL = (("Na1", "Na", 0, 0, 0), ("Cl1", "Cl", 0.5, 0.5, 0.5))
+
+
+def cif(sites=NA_CL, columns="label type_symbol fract_x fract_y fract_z", operations=(), cell=(), **items):
+    """A short CIF; `items` by the tag without its underscore, with - as __."""
+    lines = ["data_x", *(f"_cell_{name} {value}" for name, value in {**CELL, **dict(cell)}.items())]
+    lines += [f"_{name.replace('__', '-')} '{value}'" for name, value in items.items()]
+    lines += ["loop_", " _symmetry_equiv_pos_as_xyz", *(f" '{text}'" for text in operations)] if operations else []
+    lines += ["loop_", *(f" _atom_site_{name}" for name in columns.split())]
+    return "\n".join([*lines, *(" ".join(map(str, site)) for site in sites)]) + "\n"
+
+
+def formula(crystal):
+    return dict(Counter(chemical_symbols[number] for number in crystal.numbers))
+
+
+def reason(text):
+    with pytest.raises(Failure) as caught:
+        parse_cif(text)
+    return caught.value.reason
+
+
+def rows(name):
+    with (CASES / name).open(newline="") as file:
+        return [pytest.param(row, id=row["material_id"]) for row in csv.DictReader(file)]
+
+
+# Atoms
+
+
+@pytest.mark.parametrize("row", rows("silent_wrong_crystal.csv"))
+def test_the_declared_crystal_or_none(row):
+    if row["material_id"] in {"type_OH", "type_NH4", "label_Wat", "H_not_located", "no_symmetry"}:
+        assert reason(row["cif"]).startswith(("formula: ", "element: "))
+    else:
+        expected = Composition(row["expected_formula"].replace(" ", "")).as_dict()
+        assert formula(parse_cif(row["cif"]).crystal) == expected
+
+
+def test_both_formulas_are_named():
+    text = cif([("O1", "O", 0, 0, 0)], chemical_formula_sum="H2 O1")
+    assert reason(text) == "formula: H2 O1 is declared, O1 was read; it names no symmetry"
+
+
+@pytest.mark.parametrize(
+    ("symbol", "declared", "why"),
+    [
+        ("OH", "Na1 O1 H1", "element: 'X1' has no element's symbol, but 'OH'"),
+        ("H2O", "Na1 O1 H2", "element: 'X1' has no element's symbol, but 'H2O'"),
+        ("NH4", None, "element: 'NH4' may be Nh or not, and no formula says"),
+        ("CN", "Na1 C1 N1", "formula: C1 N1 Na1 is declared, Cn1 Na1 was read; it names no symmetry"),
+        ("CN", None, "element: 'CN' may be Cn or not, and no formula says"),
+        ("CO", "Na1 C1 O1", "formula: C1 Na1 O1 is declared, Co1 Na1 was read; it names no symmetry"),
+        ("Qq", None, "element: 'X1' has no element's symbol, but 'Qq'"),
+    ],
+)
+def test_groups_of_atoms_are_no_element(symbol, declared, why):
+    items = {} if declared is None else {"chemical_formula_sum": declared}
+    assert reason(cif([("Na1", "Na", 0, 0, 0), ("X1", symbol, 0.5, 0.5, 0.5)], **items)) == why
+
+
+@pytest.mark.parametrize("symbol", ["Cl", "Cl-", "Cl1-", "Cl-1", "Cl0+", "Cl0.5-", "Cl1"])
+def test_elements_with_charges(symbol):
+    sites = [NA_CL[0], ("X1", symbol, 0.5, 0.5, 0.5)]
+    assert formula(parse_cif(cif(sites)).crystal) == {"Na": 1, "Cl": 1}
+
+
+def test_capitals_are_read_where_the_formula_confirms_them():
+    sites = [("NA1", "NA", 0, 0, 0), ("CL1", "CL", 0.5, 0.5, 0.5)]
+    assert formula(parse_cif(cif(sites, chemical_formula_sum="Na Cl")).crystal) == {"Na": 1, "Cl": 1}
+    assert reason(cif(sites)).startswith("element: 'NA' may be Na")
+
+
+def test_labels_stand_for_symbols_that_are_absent():
+    columns = "label fract_x fract_y fract_z"
+    assert formula(parse_cif(cif([("Na1", 0, 0, 0), ("Cl_a", 0.5, 0.5, 0.5)], columns)).crystal) == {"Na": 1, "Cl": 1}
+    alpha = [("CA1", 0, 0, 0), ("O1", 0.5, 0.5, 0.5)]
+    assert formula(parse_cif(cif(alpha, columns, chemical_formula_sum="Ca O")).crystal) == {"Ca": 1, "O": 1}
+    assert reason(cif(alpha, columns, chemical_formula_sum="C O")).startswith("formula: C1 O1 is declared, Ca1 O1")
+    assert reason(cif(alpha, columns)).startswith("element: 'CA1' may be Ca")
+
+
+def test_deuterium_is_hydrogen():
+    sites = [("Li1", "Li", 0, 0, 0), ("D1", "D", 0.5, 0.5, 0.5)]
+    assert formula(parse_cif(cif(sites, chemical_formula_sum="Li D")).crystal) == {"Li": 1, "H": 1}
+
+
+def test_hydrogens_without_places():
+    columns = "label type_symbol fract_x fract_y fract_z attached_hydrogens"
+    sites = [(*NA_CL[0], 0), (*NA_CL[1][:1], "O", *NA_CL[1][2:], 2)]
+    assert reason(cif(sites, columns)) == "hydrogens: Cl1 has 2 without places"
+    assert formula(parse_cif(cif([(*site, 0) for site in NA_CL], columns)).crystal) == {"Na": 1, "Cl": 1}
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("occupancy", [".", "?", "1", "1.00", "1.0(2)"])
+def test_a_whole_atom(occupancy):
+    columns = "label type_symbol fract_x fract_y fract_z occupancy"
+    assert formula(parse_cif(cif([(*site, occupancy) for site in NA_CL], columns)).crystal) == {"Na": 1, "Cl": 1}
+
+
+@pytest.mark.parametrize("occupancy", ["0.5", "0.99", "1.2", "-1", "half"])
+def test_no_whole_atom(occupancy):
+    columns = "label type_symbol fract_x fract_y fract_z occupancy"
+    text = cif([(*NA_CL[0], 1), (*NA_CL[1], occupancy)], columns)
+    assert reason(text) == f"disordered: the occupancy of Cl1 is {occupancy}"
+
+
+def test_what_is_no_atom_is_left_out():
+    columns = "label type_symbol fract_x fract_y fract_z occupancy calc_flag"
+    sites = [(*site, 1, "d") for site in NA_CL]
+    sites += [("H1", "H", 0.3, 0, 0, 1, "dum"), ("H2", "H", 0.7, 0, 0, 0, "d")]
+    assert formula(parse_cif(cif(sites, columns, chemical_formula_sum="Na Cl")).crystal) == {"Na": 1, "Cl": 1}
+
+
+@pytest.mark.parametrize("value", [".", "?", "nan", "inf", "1,5", "−0.5", "1/3"])
+def test_a_coordinate_that_is_no_number(value):
+    why = reason(cif([NA_CL[0], ("Cl1", "Cl", 0.5, f"'{value}'", 0.5)]))
+    assert why.startswith("coordinate: _atom_site_fract_y of Cl1 is")
+    assert value in why
+
+
+@pytest.mark.parametrize("value", ["?", "0", "-4", "nan"])
+def test_a_cell_that_is_none(value):
+    assert reason(cif(cell={"length_b": value})) == f"cell: _cell_length_b is {value}"
+    assert reason(cif().replace("_cell_length_b", "_cell_length_x")) == "cell: _cell_length_b is missing"
+
+
+def test_a_flat_cell():
+    assert reason(cif(cell={"angle_alpha": 20, "angle_beta": 20, "angle_gamma": 150})).startswith(
+        "cell: its angles 20,"
+    )
+
+
+# Formula
+
+
+@pytest.mark.parametrize(
+    ("declared", "units", "expected"),
+    [
+        ({11: 1, 17: 1}, 4, 4),
+        ({11: 1, 17: 1}, None, 4),
+        ({11: 4, 17: 4}, 4, 1),  # as pymatgen writes
+        ({11: 4, 17: 4}, 1, 1),
+        ({11: 4, 17: 4}, None, 1),
+        ({11: 2, 17: 2}, 2, 2),
+        ({11: 1, 17: 1}, 2, 0),
+        ({11: 4, 17: 4}, 3, 0),
+        ({11: 8, 17: 8}, None, 0),
+        ({11: 1, 17: 2}, None, 0),
+        ({11: 1}, None, 0),
+        ({11: 1, 17: 1, 1: 1}, None, 0),
+    ],
+)
+def test_formula_units(declared, units, expected):
+    assert multiple({11: 4, 17: 4}, declared, units) == expected
+
+
+def test_a_formula_that_is_none():
+    assert reason(cif(chemical_formula_sum="C2 H5 O, 2H2O")) == "formula: 'C2 H5 O, 2H2O' is none"
+    assert reason(cif(chemical_formula_sum="Na Qq")) == "formula: 'Na Qq' has the element 'Qq'"
+    assert formula(parse_cif(cif(chemical_formula_sum="?")).crystal) == {"Na": 1, "Cl": 1}
+
+
+# Symmetry
+
+
+FACE_CENTRED = ("x,y,z", "x+1/2,y+1/2,z", "x+1/2,y,z+1/2", "x,y+1/2,z+1/2")
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        {"symmetry_space_group_name_H__M": "F m -3 m"},
+        {"space_group_name_H__M_alt": "Fm-3m"},
+        {"space_group_name_Hall": "-F 4 2 3"},
+        {"symmetry_Int_Tables_number": 225},
+        {"space_group_IT_number": 225, "symmetry_space_group_name_H__M": "F m 3 m"},
+        {"operations": FACE_CENTRED},
+        {"operations": FACE_CENTRED, "symmetry_space_group_name_H__M": "F 1"},
+    ],
+)
+def test_symmetry_is_applied(items):
+    parsed = parse_cif(cif(**items), niggli=False)
+    assert not parsed.assumed_p1
+    assert formula(parsed.crystal) == {"Na": 4, "Cl": 4}
+    lattice, numbers, frac_coords = parsed.crystal.lattice, parsed.crystal.numbers, parsed.crystal.frac_coords
+    assert StructureMatcher(stol=0.01).fit(Structure(lattice, numbers, frac_coords), ROCK_SALT)
+
+
+@pytest.mark.parametrize("name", ["F d -3 m:2", "F d -3 m :2", "Fd-3m:2", "F d -3 m Z", "F d -3 m O2", "-F 4vw 2vw 3"])
+def test_origins(name):
+    tag = "space_group_name_Hall" if name.startswith("-") else "space_group_name_H__M_alt"
+    silicon = parse_cif(cif([("Si1", "Si", 0.125, 0.125, 0.125)], **{tag: name}), niggli=False).crystal
+    assert len(silicon.numbers) == 8
+    distances = Structure(silicon.lattice, silicon.numbers, silicon.frac_coords).distance_matrix
+    assert distances[distances > 0].min() == pytest.approx(5.64 * 3**0.5 / 4)
+
+
+def test_an_origin_that_only_the_formula_says():
+    site = [("Si1", "Si", 0.125, 0.125, 0.125)]
+    name = {"space_group_name_H__M_alt": "F d -3 m"}
+    assert len(parse_cif(cif(site, chemical_formula_sum="Si8", **name), niggli=False).crystal.numbers) == 8
+    assert len(parse_cif(cif(site, chemical_formula_sum="Si16", **name), niggli=False).crystal.numbers) == 16
+    assert reason(cif(site, **name)).endswith("may be any of F d -3 m:1, F d -3 m:2")
+    general = cif([("Si1", "Si", 0.03, 0.12, 0.29)], chemical_formula_sum="Si192", **name)
+    assert reason(general).endswith("may be any of F d -3 m:1, F d -3 m:2")
+
+
+def test_axes_that_the_cell_says():
+    """Rhombohedral or hexagonal axes."""
+    hexagonal = {"length_a": 3.0, "length_b": 3.0, "length_c": 12.0, "angle_gamma": 120}
+    rhombohedral = {"angle_alpha": 60, "angle_beta": 60, "angle_gamma": 60}
+    atom = [("Bi1", "Bi", 0, 0, 0)]
+    for name in ({"symmetry_space_group_name_H__M": "R -3 m"}, {"space_group_IT_number": "166"}):
+        assert len(parse_cif(cif(atom, cell=hexagonal, **name), niggli=False).crystal.numbers) == 3
+        assert len(parse_cif(cif(atom, cell=rhombohedral, **name), niggli=False).crystal.numbers) == 1
+    wrong = {"symmetry_space_group_name_H__M": "R -3 m H"}
+    assert reason(cif(atom, cell=rhombohedral, **wrong)) == "symmetry: its cell is none of R -3 m H"
+
+
+def test_a_setting_that_nothing_says():
+    monoclinic = {"length_b": 4.0, "angle_beta": 100}
+    text = cif([("Na1", "Na", 0.1, 0.2, 0.3)], cell=monoclinic, space_group_IT_number=14)
+    assert reason(text).endswith("may be any of P 1 21/c 1, P 1 21/n 1, P 1 21/a 1")
+    for symbol, place in (("P 21/c", [0.9, 0.7, 0.2]), ("P 21/n", [0.4, 0.7, 0.2]), ("P 1 21/a 1", [0.4, 0.7, 0.7])):
+        named = cif([("Na1", "Na", 0.1, 0.2, 0.3)], cell=monoclinic, symmetry_space_group_name_H__M=symbol)
+        coordinates = parse_cif(named, niggli=False).crystal.frac_coords
+        assert len(coordinates) == 4
+        assert np.abs(coordinates - place).max(1).min() < 1e-6, symbol
+
+
+@pytest.mark.parametrize(
+    ("items", "why"),
+    [
+        ({"symmetry_space_group_name_H__M": "Q 7"}, "'Q 7' is no space group that is known"),
+        ({"space_group_name_Hall": "nonsense"}, "'nonsense' is no space group that is known"),
+        ({"space_group_IT_number": 300}, "'300' is no space group that is known"),
+        ({"symmetry_space_group_name_H__M": "F m -3 m", "space_group_IT_number": 227}, "names both F m -3 m and 227"),
+        ({"operations": ["x,y,z"], "symmetry_space_group_name_H__M": "F m -3 m"}, "it names F m -3 m, and lists only"),
+        ({"operations": ["x,y,z"], "space_group_IT_number": 225}, "it names 225, and lists only operations of P1"),
+        ({"operations": ["x,y,z", "x+1/4,y,z"]}, "its 2 listed operations are no group"),
+        ({"operations": ["x,y,z", "x,y,q"]}, "'x,y,q' is no operation"),
+        ({"operations": ["x,y"]}, "'x,y' is no operation"),
+        ({"operations": ["x,y,z", "x,y,x"]}, "one of its operations changes volumes"),
+        ({"space_group_magn.name_BNS": "P_a-1"}, "is magnetic, which is not read"),
+        ({"cell_modulation_dimension": "1"}, "is modulated, which is not read"),
+    ],
+)
+def test_a_symmetry_that_is_not_that_of_the_atoms(items, why):
+    text = reason(cif(**items))
+    assert text.startswith("symmetry: ")
+    assert why in text
+
+
+def test_nothing_said_of_symmetry_is_said():
+    assert parse_cif(cif()).assumed_p1
+    assert not parse_cif(cif(operations=["x,y,z"])).assumed_p1
+    assert not parse_cif(cif(symmetry_space_group_name_H__M="P 1")).assumed_p1
+
+
+@SPGLIB
+@pytest.mark.parametrize("crystal", [ROCK_SALT, ROCK_SALT.get_primitive_structure(), PEROVSKITE])
+def test_all_atoms_may_be_listed_beside_the_name_of_their_group(crystal):
+    """Of the conventional or a primitive cell, with the identity alone."""
+    name, number = crystal.get_space_group_info()
+    text = crystal.to(fmt="cif").replace("'P 1'", f"'{name}'").replace("_number   1", f"_number   {number}")
+    assert len(parse_cif(text, niggli=False).crystal.numbers) == len(crystal)
+
+
+def test_all_atoms_may_be_more_symmetric_than_the_group_that_is_named():
+    text = CAESIUM_CHLORIDE.to(fmt="cif").replace("'P 1'", "'P 4/m m m'").replace("_number   1", "_number   123")
+    assert formula(parse_cif(text).crystal) == {"Cs": 1, "Cl": 1}
+
+
+def test_rounded_coordinates_at_a_special_position():
+    cell = {"length_a": 3.2, "length_b": 3.2, "length_c": 5.2, "angle_gamma": 120}
+    for rounded in (("0.3333", "0.6667"), ("0.333", "0.667"), ("0.33", "0.67")):
+        text = cif([("Mg1", "Mg", *rounded, 0.25)], cell=cell, symmetry_space_group_name_H__M="P 63/m m c")
+        assert len(parse_cif(text, niggli=False).crystal.numbers) == 2
+
+
+def test_operations_about_any_origin():
+    text = cif([("Na1", "Na", 0.3, 0.2, 0.1)], operations=["x,y,z", "-x+0.123,-y,-z"])
+    np.testing.assert_allclose(parse_cif(text, niggli=False).crystal.frac_coords[1], [0.823, 0.8, 0.9], atol=1e-9)
+
+
+# Text
+
+
+@pytest.mark.parametrize("row", rows("reason_hidden.csv"))
+def test_each_row_has_its_own_cause(row):
+    expected = {
+        "good": None,
+        "escaped_nl": "cif: its line breaks are written as",
+        "HD_mix": "disordered: the occupancy of D1 is 0.9",
+        "qcoords": "coordinate: _atom_site_fract_x of Cl1 is ?",
+        "nancoord": "coordinate: _atom_site_fract_x of Cs1 is nan",
+    }[row["material_id"]]
+    if expected is None:
+        assert formula(parse_cif(row["cif"]).crystal) == {"Cs": 1, "Cl": 1}
+    else:
+        assert reason(row["cif"]).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "cif: 0 of its blocks list"),
+        ("not a crystal", "cif: line 1: expected block header (data_)"),
+        (PEROVSKITE.to(fmt="cif")[:300], "cif: line "),
+        (cif(sites=()), "cif: "),
+        (cif() + cif().replace("data_x", "data_y"), "cif: 2 of its blocks list"),
+        (cif() + "_cell_length_a 5\n", "cif: line 16 in data_x: duplicate tag _cell_length_a"),
+        (PEROVSKITE.to(fmt="cif").replace("3.95", "?"), "cell: _cell_length_a is ?"),
+        (Structure(Lattice.cubic(3), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]]).to(fmt="cif"), "disordered: "),
+        (ROCK_SALT.to(fmt="cif").replace("Na", "Qq"), "element: 'Qq0' has no element's symbol, but 'Qq'"),
+    ],
+)
+def test_broken_text_has_a_reason(text, why):
+    assert reason(text).startswith(why)
+
+
+def test_blocks_without_atoms_are_passed_over():
+    assert formula(parse_cif("data_global\n_journal_year 2020\n" + cif()).crystal) == {"Na": 1, "Cl": 1}
+
+
+# What pymatgen writes
+
+
+@SPGLIB
+@pytest.mark.parametrize("symprec", [None, 0.01])
+@pytest.mark.parametrize("crystal", [ROCK_SALT, CAESIUM_CHLORIDE, PEROVSKITE, TRICLINIC])
+def test_round_trip(crystal, symprec):
+    read = parse_cif(str(CifWriter(crystal, symprec=symprec)), niggli=False).crystal
+    np.testing.assert_array_equal(np.sort(read.numbers), np.sort(to_arrays(crystal).numbers))
+    assert read.numbers.dtype == np.int64
+    assert StructureMatcher(stol=0.01).fit(Structure(read.lattice, read.numbers, read.frac_coords), crystal)
+
+
+def test_cell_as_written():
+    skewed = Structure(Lattice(SKEW @ np.eye(3) * 4), ["Po"], [[0, 0, 0]])
+    written, reduced = (parse_cif(skewed.to(fmt="cif"), niggli=niggli).crystal for niggli in (False, True))
+    assert np.linalg.norm(written.lattice, axis=1).max() > 12
+    assert np.linalg.norm(reduced.lattice, axis=1).max() == pytest.approx(4, abs=1e-5)
