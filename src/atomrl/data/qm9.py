@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,14 +77,23 @@ def load_qm9(cache: Path | None = None) -> MoleculeSet:
     Raises:
         UserError: `qm9pack` is not installed and nothing is cached, or what is cached is damaged.
     """
-    path = (cache or cache_folder()) / f"qm9-v{CACHE_VERSION}.safetensors"
+    arrays = cached((cache or cache_folder()) / f"qm9-v{CACHE_VERSION}.safetensors", _build)
+    return MoleculeSet(arrays["numbers"], arrays["positions"], arrays["offsets"], arrays["ids"])
+
+
+def cached(path: Path, build: Callable[[Path], None]) -> dict[str, NDArray[Any]]:
+    """The arrays of a file, which is built if it is not there.
+
+    Raises:
+        UserError: it is damaged, or as `build`.
+    """
     if not path.exists():
-        _build(path)
+        build(path)
     try:
-        arrays = load_file(path)
+        arrays: dict[str, NDArray[Any]] = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} cannot be read ({error}): delete it, and it is made again") from error
-    return MoleculeSet(arrays["numbers"], arrays["positions"], arrays["offsets"], arrays["ids"])
+    return arrays
 
 
 def split(molecules: MoleculeSet) -> dict[str, MoleculeSet]:

@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors.numpy import save
 
 from atomrl.core.conditioning import Property
-from atomrl.data.qm9 import MoleculeSet, cache_folder, columns, load_qm9, split
+from atomrl.data.qm9 import MoleculeSet, cache_folder, cached, columns, load_qm9, split
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 
@@ -56,13 +55,7 @@ def with_properties(molecules: MoleculeSet, names: Sequence[str], cache: Path | 
     check_names(names, "property")
     if not names:
         return molecules
-    path = (cache or cache_folder()) / f"qm9-properties-v{CACHE_VERSION}.safetensors"
-    if not path.exists():
-        _build(path)
-    try:
-        arrays = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it, and it is made again") from error
+    arrays = cached((cache or cache_folder()) / f"qm9-properties-v{CACHE_VERSION}.safetensors", _build)
     rows = np.searchsorted(arrays["ids"], molecules.ids)
     return replace(molecules, properties={name: arrays[name][rows] for name in names})
 

@@ -167,10 +167,7 @@ def judge_crystals(
         UserError: there is no sample, a metric that is needed has no provider, or the set is unknown.
     """
     known = {name: provider for provider in providers for name in provider.names}
-    needed = {*MATCHING, *(PHYSICS if known.keys() & set(PHYSICS) else ())}
-    if not len(structures) or needed - known.keys():
-        missing = ", ".join(sorted(needed - known.keys())) or "nothing"
-        raise UserError(f"cannot judge {len(structures)} crystals with {missing} missing: give samples and providers")
+    _require_judges(structures, known)
     structures = structures.to(torch.device("cpu"))
     checked = tuple(check(structures))
     rows = torch.tensor([row for row, reason in enumerate(checked) if reason is None], dtype=torch.int64)
@@ -211,6 +208,14 @@ def judge_crystals(
         reasons=reasons,
         oxidation_states=oxidation_states,
     )
+
+
+def _require_judges(structures: Structures, known: Mapping[str, MetricProvider]) -> None:
+    """Raise UserError for no sample, or a metric without its provider."""
+    needed = {*MATCHING, *(PHYSICS if known.keys() & set(PHYSICS) else ())}
+    if not len(structures) or needed - known.keys():
+        missing = ", ".join(sorted(needed - known.keys())) or "nothing"
+        raise UserError(f"cannot judge {len(structures)} crystals with {missing} missing: give samples and providers")
 
 
 def structure_valid(structures: Structures) -> NDArray[np.bool_]:
