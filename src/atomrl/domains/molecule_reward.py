@@ -10,6 +10,7 @@ from pathlib import Path
 from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.known_smiles import read_known
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.stages import Stage, Total
 from atomrl.force_fields.build import build_force_field
@@ -17,6 +18,7 @@ from atomrl.measures.forces import reference_energies
 from atomrl.measures.molecule_names import MoleculeNamesProvider
 from atomrl.policies.molecule import element_numbers
 from atomrl.rewards.build import build_components
+from atomrl.rewards.components import ASKED, PredictorReward
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward, atom_references, force_energy_stages
 from atomrl.rewards.reinforce import ReinforceReward
@@ -37,7 +39,8 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     """
     section = config.reward
     parts: list[Reward] = []
-    own = own_components(section, workers, config.dataloader.known)
+    own = own_components(section, workers, config.dataloader.known, model.conditioning)
+    require_asked(own, model)
     if section.built_in == "dummy":
         parts.append(DummyReward())
     elif section.built_in is not None:
@@ -48,7 +51,10 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
 
 
 def own_components(
-    section: MoleculeReward, workers: Workers | None = None, known: Path | None = None
+    section: MoleculeReward,
+    workers: Workers | None = None,
+    known: Path | None = None,
+    conditioning: Conditioning | None = None,
 ) -> ReinforceReward | None:
     """The user's components as one reward, a channel each, which the objective weighs; None if there are none.
 
@@ -56,13 +62,32 @@ def own_components(
     """
     if not section.own:
         return None
-    reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False)
+    reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False, conditioning=conditioning)
     if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
         training = None if known is None else read_known(known, workers or section.workers)
         reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward
+
+
+def require_asked(own: ReinforceReward | None, model: Backbone) -> None:
+    """Raise UserError for a reward toward what prompts ask for, of a model whose prompts do not.
+
+    Raises:
+        UserError: as said.
+    """
+    names = () if model.conditioning is None else model.conditioning.names
+    for component in () if own is None else own.components:
+        if not isinstance(component, PredictorReward) or component.target_value != ASKED:
+            continue
+        if component.target_name not in names:
+            conditioned = f"conditioned on {', '.join(names)}" if names else "unconditional"
+            raise UserError(
+                f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
+                f"{model.origin} is {conditioned}: take a backbone that is conditioned on it, or give target_value a "
+                "number"
+            )
 
 
 def own_weights(reward: Reward) -> Mapping[str, float]:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Groups
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.normalize import check_normalization, normalize
 from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.measures.measure import (
@@ -60,6 +61,7 @@ class ReinforceReward:
         listing: how samples are handed to components; None: as pymatgen structures, crystals that is.
         weighed: whether a channel is weighed, and the diagnostics `reward` and `raw_reward` sum them up. Else the
             weights are the objective's and the total's, see `weights`.
+        conditioning: of the model that is rewarded: components get what prompts ask for, {property: (B,)}, as `asked`.
     """
 
     scope: str = "per_batch"
@@ -74,6 +76,7 @@ class ReinforceReward:
         check: Callable[[Structures], Sequence[str | None]] | None = None,
         listing: Listing | None = None,
         weighed: bool = True,
+        conditioning: Conditioning | None = None,
     ) -> None:
         check_normalization(normalize_fn, eps, (-1.0, 1.0))
         if not components:
@@ -82,7 +85,7 @@ class ReinforceReward:
             check_scaling(component)
         self.components, self.normalize_fn, self.eps = tuple(components), normalize_fn, eps
         self.listing = _crystals() if listing is None else listing
-        self.reference_dataset, self.weighed = reference_dataset, weighed
+        self.reference_dataset, self.weighed, self.conditioning = reference_dataset, weighed, conditioning
         self.check = self.listing.check if check is None else check
         self.names = unique_names(self.components)
         self._providers: dict[str, MetricProvider] = {}
@@ -134,7 +137,7 @@ class ReinforceReward:
         raw, channels, reasons = {}, {}, [checked]
         for name, component in zip(self.names, self.components, strict=True):
             started = time.perf_counter()
-            answer = spread(self._compute(name, component, metrics, prompts.sample_ids[rows]), rows, samples)
+            answer = spread(self._compute(name, component, metrics, prompts[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
             channels[name] = _scaled(name, component, raw[f"raw_{name}"], self.weighed)
@@ -165,6 +168,12 @@ class ReinforceReward:
         for provider in {id(provider): provider for provider in self._providers.values()}.values():
             provider.close()
 
+    def _asked(self, prompts: Prompts) -> dict[str, Mapping[str, Tensor]]:
+        """The argument `asked` of a component, of prompts (B,) of a conditional model; of others there is none."""
+        if self.conditioning is None or prompts.context is None:
+            return {}
+        return {"asked": self.conditioning.values(prompts.context)}
+
     def _require_metrics(self) -> None:
         """Raise UserError for a metric without a provider."""
         if missing := self.missing_metrics:
@@ -182,7 +191,7 @@ class ReinforceReward:
         arrays = [column.detach().cpu().numpy().tobytes() for column in columns]
         return arrays + [part for sample in batch.crystals for part in self.listing.content(sample)]
 
-    def _compute(self, name: str, component: RewardComponent, metrics: BatchMetrics, sample_ids: Tensor) -> Metric:
+    def _compute(self, name: str, component: RewardComponent, metrics: BatchMetrics, prompts: Prompts) -> Metric:
         """A component's raw values of the sound samples, float64 on the CPU, each finite or NaN with a reason."""
         batch = metrics.batch
         nothing: tuple[str | None, ...] = (None,) * len(batch)
@@ -197,6 +206,7 @@ class ReinforceReward:
                 batch_gen=batch.tensors,
                 metrics_obj=metrics,
                 device=batch.tensors.positions.device,
+                **self._asked(prompts),
             )
         if foreign and self._content(batch) != before:
             raise UserError(
@@ -215,7 +225,7 @@ class ReinforceReward:
             if reason is None and not math.isfinite(number):
                 formula = self.listing.formula(batch.crystals[row])
                 raise UserError(
-                    f"reward component {name}: {number} for sample {int(sample_ids[row])} ({formula}); "
+                    f"reward component {name}: {number} for sample {int(prompts.sample_ids[row])} ({formula}); "
                     "return a finite number, or Scores with a reason for NaN"
                 )
         return Metric(torch.where(values.isfinite(), values, torch.nan), reasons)
