@@ -203,8 +203,8 @@ def _add_makers(commands: Any) -> None:
     pretrain = commands.add_parser("pretrain", help="pre-train a backbone or a property predictor")
     pretrain.add_argument(
         "what",
-        choices=["edm", "vae", "ldm", "predictor"],
-        help="molecules: edm; crystals: vae, then ldm; a property of crystals: predictor",
+        choices=["edm", "regressor", "vae", "ldm", "predictor"],
+        help="molecules: edm; a property of them: regressor; crystals: vae, then ldm; a property of them: predictor",
     )
     pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
 
@@ -291,6 +291,11 @@ def _pretrain(options: argparse.Namespace) -> None:
         from atomrl.pretraining.edm_run import pretrain_edm  # noqa: PLC0415
 
         pretrain_edm(options.overrides)
+        return
+    if options.what == "regressor":
+        from atomrl.pretraining.regressor_run import pretrain_regressor  # noqa: PLC0415
+
+        pretrain_regressor(options.overrides)
         return
     if options.what == "predictor":
         from atomrl.pretraining.predictor_run import pretrain_predictor  # noqa: PLC0415

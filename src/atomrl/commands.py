@@ -112,7 +112,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
         judged["base"] = judge(base, plan, panel, device, "base", kept)
         if options.reject:
             found = draw_until_accepted(base, plan, options.reject, domain.accepts, device, kept)
-            judged["base after rejection"] = replace(panel.judge(found.structures, kept), drawn=found.drawn)
+            rejected = panel.judge(found.structures, kept, found.prompts)
+            judged["base after rejection"] = replace(rejected, drawn=found.drawn)
         if options.best_of:
             judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device, kept)
         if trained is not None:

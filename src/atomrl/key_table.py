@@ -10,6 +10,7 @@ from atomrl.config.molecules import MoleculeConfig
 from atomrl.pretraining.crystal_run import LDMRun, VAERun
 from atomrl.pretraining.edm_run import PretrainRun
 from atomrl.pretraining.predictor_run import PredictorRun
+from atomrl.pretraining.regressor_run import RegressorRun
 from atomrl.util.option_words import allowed, type_name
 from atomrl.util.options import Options
 
@@ -19,6 +20,7 @@ PARTS: dict[str, type[Options]] = {
     "`atomrl train`, molecules": MoleculeConfig,
     "`atomrl train`, crystals": CrystalConfig,
     "`atomrl pretrain edm`": PretrainRun,
+    "`atomrl pretrain regressor`": RegressorRun,
     "`atomrl pretrain vae`": VAERun,
     "`atomrl pretrain ldm`": LDMRun,
     "`atomrl pretrain predictor`": PredictorRun,

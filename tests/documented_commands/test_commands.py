@@ -23,6 +23,7 @@ from atomrl.cli import _COMMANDS, main
 from atomrl.config import load_config
 from atomrl.data.qm9 import MoleculeSet
 from atomrl.pretraining import edm_run as pretrain_run
+from atomrl.pretraining import regressor_run
 from atomrl.rewards.build import build_components
 from studies.__main__ import main as results_main
 from tools.prototypes import candidates
@@ -86,7 +87,9 @@ def smaller(words: list[str]) -> list[str]:
         # A walk of five steps ends in nothing that is stable, and then there is nothing to write.
         return [*words, *SAMPLE, *(["--time-step", "25"] if "--reject" in rest else [])]
     if command == "pretrain":
-        crystals = [*PRETRAIN_CRYSTALS[rest[0]], "card_structures=2", "threads=1"] if rest[0] != "edm" else []
+        crystals = (
+            [*PRETRAIN_CRYSTALS[rest[0]], "card_structures=2", "threads=1"] if rest[0] in PRETRAIN_CRYSTALS else []
+        )
         return [*words, *PRETRAIN, *crystals]
     if command == "data":
         return [*words, "--workers", "1"] if "--workers" in words else words
@@ -190,8 +193,10 @@ def run_or_name_what_is_missing(
 @pytest.fixture
 def few_molecules(qm9_set: MoleculeSet, monkeypatch: pytest.MonkeyPatch) -> None:
     """QM9 is 300 molecules."""
-    monkeypatch.setattr(pretrain_run, "load_qm9", lambda: qm9_set)
-    monkeypatch.setattr(pretrain_run, "split", lambda molecules: dict.fromkeys(("train", "validation"), molecules))
+    parts = ("train", "first", "second", "validation", "test")
+    for module in (pretrain_run, regressor_run):
+        monkeypatch.setattr(module, "load_qm9", lambda: qm9_set)
+        monkeypatch.setattr(module, "split", lambda molecules: dict.fromkeys(parts, molecules))
 
 
 @pytest.fixture

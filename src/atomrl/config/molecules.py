@@ -236,6 +236,9 @@ class MoleculeEvaluationSection(EvaluationSection):
     """Samples per side that are judged once more after a relaxation by GFN2-xTB; 0: none."""
     posebusters: CountOrNone = 0
     """Samples per side that PoseBusters checks, an extra; 0: none."""
+    regressor: str | None = None
+    """Folder of `atomrl pretrain regressor`: predicts the property that a conditional model was asked for, for rows of
+    their mean distance; null: there are none."""
     second_judge: Annotated[str | None, AfterValidator(_second_judge)] = None
     """Another force field, whose forces stand in a table of their own; `ani`, ANI-1x, is an extra and knows H, C, N and
     O."""

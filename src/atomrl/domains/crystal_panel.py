@@ -88,7 +88,7 @@ class CrystalPanel(Panel):
         settings = {"fmax": FMAX, "max_steps": MAX_STEPS, "max_seconds": MAX_SECONDS}
         self._relaxing = judges.workers.executor(RELAX, RELAX_TIMEOUT, settings)  # starts when it is asked
 
-    def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
+    def judge(self, structures: Structures, kept: KeptSamples | None = None, prompts: Prompts | None = None) -> Judged:
         """Judge crystals, as sampled, and as asked relaxed and by the second judge."""
         structures = structures.to(torch.device("cpu"))
         verdicts = self._verdicts(structures, [self.matching, self.physics, self.features])

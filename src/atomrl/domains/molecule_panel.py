@@ -19,6 +19,7 @@ from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.stages import Stage, total_reward
 from atomrl.data.batches import training_molecules
+from atomrl.evaluation.asked_values import AskedJudge
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.molecules import MoleculeScorecard, by_second_judge, evaluate_molecules, with_components
@@ -57,6 +58,7 @@ class MoleculePanel(Panel):
         second: another force field, whose forces stand in a table of their own, and its name.
         training: makes the training's reward and its stages, by which `judge_best` chooses where they are not what this
             panel computes anyway.
+        asked: predicts what prompts of a conditional model asked for, for two more rows.
         known: file of SMILES that novel molecules are not in; None: QM9's, or none under another profile than
             `edm-2022`, by which QM9's are named.
         profile: of `chemistry.rdkit`.
@@ -75,6 +77,7 @@ class MoleculePanel(Panel):
         poses: int = 0,
         second: tuple[str, ForceField] | None = None,
         training: Callable[[], tuple[Reward, Sequence[Stage]]] | None = None,
+        asked: AskedJudge | None = None,
         known: Path | None = None,
         profile: str = PROTOCOL,
     ) -> None:
@@ -85,6 +88,7 @@ class MoleculePanel(Panel):
         self.checker, self.profile = MoleculeChecker(workers, timeout, profile), profile
         self.known = None if known is None and profile != PROTOCOL else read_known(known, workers, profile=profile)
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
+        self.asked = asked
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
         self.poses, self._poses = poses, pose_checker(workers) if poses else None
         self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings) if relaxed else None
@@ -93,6 +97,7 @@ class MoleculePanel(Panel):
         self,
         structures: Structures,
         kept: KeptSamples | None = None,
+        prompts: Prompts | None = None,
         results: Sequence[Evaluation] | None = None,
     ) -> Judged:
         """Judge molecules; results of the force field that are known already are not computed again."""
@@ -101,8 +106,10 @@ class MoleculePanel(Panel):
         results = self.force_field.evaluate(structures) if results is None else results
         metrics = self._metrics(structures, records, results)
         if self.own is not None:
-            table = self.own.score(structures, ungrouped(structures))
+            table = self.own.score(structures, ungrouped(structures) if prompts is None else prompts)
             metrics = with_components(metrics, {name: table.diagnostics[f"raw_{name}"] for name in self.own.names})
+        if self.asked is not None:
+            metrics = self.asked.add_to(metrics, structures, prompts)
         ids = [f"{row:05d}" for row in range(len(structures))]
         further = self._again(metrics, structures)
         if self._relaxing is not None:
@@ -120,7 +127,7 @@ class MoleculePanel(Panel):
         )
         rows = best_of_n(totals.numpy(), n)
         chosen = None if results is None else [results[row] for row in rows]
-        return self.judge(structures[torch.from_numpy(rows)], kept, chosen)
+        return self.judge(structures[torch.from_numpy(rows)], kept, prompts[torch.from_numpy(rows)], chosen)
 
     def known_samples(self, count: int, seed: int) -> Structures:
         """Training molecules of QM9."""

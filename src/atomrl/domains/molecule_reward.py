@@ -11,6 +11,7 @@ from typing import Any
 from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.known_smiles import read_known
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.stages import Stage, Total
 from atomrl.force_fields.build import build_force_field
@@ -21,6 +22,7 @@ from atomrl.measures.molecule_names import MoleculeNamesProvider
 from atomrl.measures.xtb_properties import GivesProperties, XTBPropertiesProvider
 from atomrl.policies.molecule import element_numbers
 from atomrl.rewards.build import build_components
+from atomrl.rewards.components import ASKED, PredictorReward
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward, atom_references, force_energy_stages
 from atomrl.rewards.reinforce import ReinforceReward
@@ -46,8 +48,9 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
         parts.append(DummyReward())
     elif section.built_in is not None:
         parts.append(_physics(config, model, gfn2 or _force_field(config, workers)))
-    own = own_components(section, workers, config.dataloader.known, gfn2)
+    own = own_components(section, workers, config.dataloader.known, gfn2, model.conditioning)
     if own is not None:
+        require_asked(own, model)
         parts.append(own)
     return parts[0] if len(parts) == 1 else Together(parts)
 
@@ -57,6 +60,7 @@ def own_components(
     workers: Workers | None = None,
     known: Path | None = None,
     gfn2: GivesProperties | None = None,
+    conditioning: Conditioning | None = None,
 ) -> ReinforceReward | None:
     """The user's components as one reward, a channel each, which the objective weighs; None if there are none.
 
@@ -65,7 +69,7 @@ def own_components(
     """
     if not section.own:
         return None
-    reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False)
+    reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False, conditioning=conditioning)
     if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
         training = None if known is None else read_known(known, workers or section.workers)
         reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))
@@ -74,6 +78,25 @@ def own_components(
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward
+
+
+def require_asked(own: ReinforceReward, model: Backbone) -> None:
+    """Raise UserError for a reward toward what prompts ask for, of a model whose prompts do not.
+
+    Raises:
+        UserError: as said.
+    """
+    names = () if model.conditioning is None else model.conditioning.names
+    for component in own.components:
+        if not isinstance(component, PredictorReward) or component.target_value != ASKED:
+            continue
+        if component.target_name not in names:
+            conditioned = f"conditioned on {', '.join(names)}" if names else "unconditional"
+            raise UserError(
+                f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
+                f"{model.origin} is {conditioned}: take a backbone that is conditioned on it, or give target_value a "
+                "number"
+            )
 
 
 def own_weights(reward: Reward) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from atomrl.checkpoints.backbone import Backbone, backbone_of
+from atomrl.checkpoints.regressor import load_regressor
 from atomrl.checkpoints.stored import Stored
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.known_smiles import read_known
@@ -26,10 +27,12 @@ from atomrl.domains.molecule_reward import (
     own_components,
     own_weights,
 )
+from atomrl.evaluation.asked_values import AskedJudge, asked_metric
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.measures.measure import component_metric
+from atomrl.rewards.components import PredictorReward
 from atomrl.rewards.filter import Filter
 from atomrl.rewards.novelty import NoveltyReward
 from atomrl.util.errors import UserError
@@ -115,7 +118,8 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             section,
             workers or section.workers,
             section.timeout,
-            own=own_components(section, known=config.dataloader.known),
+            own=own_components(section, known=config.dataloader.known, conditioning=model.conditioning),
+            asked=_asked_judge(config, model),
             relaxed=config.evaluation.relaxed,
             poses=config.evaluation.posebusters,
             second=_second_judge(config),
@@ -141,6 +145,10 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         paid = set() if own is None else {component_metric(name) for name, weight in own.weights.items() if weight > 0}
         if own is not None and any(isinstance(part, NoveltyReward) and part.weight > 0 for part in own.components):
             paid |= {"novelty", "valid_unique_novel"}
+        if own is not None and config.evaluation.regressor is not None:
+            judged = load_regressor(config.evaluation.regressor).network.target
+            predicted = [part for part in own.components if isinstance(part, PredictorReward) and part.weight > 0]
+            paid |= {asked_metric(judged) for part in predicted if part.target_name == judged}
         if reward.built_in in (None, "dummy"):
             return paid
         if reward.by_gfn2:
@@ -161,6 +169,14 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             write_sdf(path, annotated)
         else:
             write_extxyz(path, annotated)
+
+
+def _asked_judge(config: MoleculeConfig, model: Backbone) -> AskedJudge | None:
+    """What compares samples with what they were asked for, if a regressor is named."""
+    chosen = config.evaluation.regressor
+    if chosen is None:
+        return None
+    return AskedJudge(load_regressor(chosen), f"evaluation.regressor={chosen}", model.conditioning)
 
 
 def _second_judge(config: MoleculeConfig) -> tuple[str, ForceField] | None:

@@ -87,7 +87,8 @@ def judge(
     model: Model, plan: SamplePlan, panel: Panel, device: torch.device, description: str, kept: KeptSamples
 ) -> Judged:
     """Draw samples as `sample` does, and judge them."""
-    return panel.judge(sample(model, plan, device, description, kept), kept)
+    prompts, structures = draw(model, plan, 1, device, description, kept)
+    return panel.judge(structures, kept, prompts)
 
 
 def best_of(

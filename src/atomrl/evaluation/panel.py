@@ -35,8 +35,14 @@ class Panel(Closing, ABC):
     """The judges of an evaluation, with their workers; use it in a `with`."""
 
     @abstractmethod
-    def judge(self, structures: Structures, kept: KeptSamples | None = None) -> Judged:
-        """Judge samples. What takes long and is made of them, e.g. relaxed samples, is taken from `kept`, and added."""
+    def judge(self, structures: Structures, kept: KeptSamples | None = None, prompts: Prompts | None = None) -> Judged:
+        """Judge samples. What takes long and is made of them, e.g. relaxed samples, is taken from `kept`, and added.
+
+        Args:
+            structures: B samples.
+            kept: of an evaluation that was stopped.
+            prompts: what asked for them, row by row; None: no prompt did.
+        """
 
     @abstractmethod
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from atomrl.core.protocols import Model
-from atomrl.core.records import Structures
-from atomrl.evaluation.evaluate import SamplePlan, draw_prompts, ready
+from atomrl.core.records import Prompts, Structures
+from atomrl.evaluation.evaluate import CPU, SamplePlan, draw_prompts, ready
 from atomrl.evaluation.kept_samples import KeptSamples
 
 Accepts = Callable[[Structures], Tensor]
@@ -29,11 +29,13 @@ class Passed:
         structures: of each size of the plan the first that passed, or else the last that was drawn, on the CPU.
         passed: which passed, (B,) bool.
         drawn: walks.
+        prompts: what asked for each of these structures, on the CPU.
     """
 
     structures: Structures
     passed: Tensor
     drawn: int
+    prompts: Prompts
 
     @property
     def accepted(self) -> Structures:
@@ -66,4 +68,4 @@ def draw_until_accepted(
         passed[samples] = accepts(structures)
         parts.append(structures)
         drawn += len(asked)
-    return Passed(Structures.concatenate(parts)[latest], passed, drawn)
+    return Passed(Structures.concatenate(parts)[latest], passed, drawn, prompts.to(CPU)[places[:, 0]])

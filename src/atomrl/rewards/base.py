@@ -77,7 +77,8 @@ class RewardComponent(ABC):
         Args:
             gen_structures: the samples, all of sound geometry.
             kwargs: `batch_gen`, the same samples as tensors (`Structures`); `metrics_obj`, `BatchMetrics` with what
-                `required_metrics` names; `device`.
+                `required_metrics` names; `device`; `asked`, what the prompts of a conditional model ask for,
+                {property: (B,)} in its unit.
         """
 
     def scale(self, values: Tensor, weighed: bool = True) -> Tensor:

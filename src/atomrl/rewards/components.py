@@ -12,7 +12,7 @@ A part of your own is a class with one method:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 TOO_FEW = "too_few_samples"
+
+ASKED, NOT_ASKED = "asked", "not_asked"
+"""Target of a `PredictorReward` that each prompt has its own of, and the reason of a sample whose prompt has none."""
 
 KINDS = ("unique", "novel")
 """What `EnergyReward` may ask of a sample: metrics that are 1 or 0."""
@@ -127,9 +130,12 @@ class PredictorReward(RewardComponent):
     """A predicted property, or how near it is to a target.
 
     Args:
-        predictor: predicts it: a folder that `atomrl pretrain predictor` wrote, or an object with `predict`.
+        predictor: predicts it: a folder that `atomrl pretrain predictor` (crystals) or `atomrl pretrain regressor`
+            (molecules) wrote, or an object with `predict`.
         target_name: which of the predictor's properties.
-        target_value: wanted: the reward is -(prediction - target)^2. None: the prediction itself, larger is better.
+        target_value: wanted: the reward is -(prediction - target)^2. `asked`: what each prompt of a conditional model
+            asks for; a sample without such a prompt has the reason `not_asked`. None: the prediction itself, larger is
+            better.
         clip_min: a prediction is raised to this first.
         clip_max: and lowered to this.
         scaling: `weight` and the other options of `RewardComponent`.
@@ -142,14 +148,14 @@ class PredictorReward(RewardComponent):
         self,
         predictor: Predictor | str | Path,
         target_name: str,
-        target_value: float | None = None,
+        target_value: float | str | None = None,
         clip_min: float | None = None,
         clip_max: float | None = None,
         **scaling: Any,
     ) -> None:
         super().__init__(**scaling)
         for name, number in (("target_value", target_value), ("clip_min", clip_min), ("clip_max", clip_max)):
-            if number is not None:
+            if number is not None and not (name == "target_value" and number == ASKED):
                 require_number(f"{name} of PredictorReward", number)
         if clip_min is not None and clip_max is not None and not clip_min < clip_max:
             raise UserError(f"clip_min must be below clip_max, got {clip_min} and {clip_max}")
@@ -176,9 +182,19 @@ class PredictorReward(RewardComponent):
         values = (answer.values if isinstance(answer, Scores) else answer).double()
         if self.clip_min is not None or self.clip_max is not None:
             values = values.clamp(self.clip_min, self.clip_max)
+        if self.target_value == ASKED:
+            return self._toward_asked(values, answer, kwargs.get("asked", {}))
         if self.target_value is not None:
-            values = -(values - self.target_value).square()
+            values = -(values - float(self.target_value)).square()
         return Scores(values, answer.reasons) if isinstance(answer, Scores) else values
+
+    def _toward_asked(self, values: Tensor, answer: Tensor | Scores, asked: Mapping[str, Tensor]) -> Scores:
+        """-(prediction - what the sample's prompt asks for)^2, (B,)."""
+        reasons = answer.reasons if isinstance(answer, Scores) else (None,) * len(values)
+        if self.target_name not in asked:
+            missing = tuple(NOT_ASKED if reason is None else reason for reason in reasons)
+            return Scores(torch.full_like(values, torch.nan), missing)
+        return Scores(-(values - asked[self.target_name].to(values.device)).square(), reasons)
 
 
 class CreativityReward(RewardComponent):

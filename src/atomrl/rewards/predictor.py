@@ -1,4 +1,4 @@
-"""Predictors of properties, for `PredictorReward`: what one is, and the trained network as one."""
+"""Predictors of properties, for `PredictorReward`: what one is, and the trained networks as such."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Protocol
 from torch import Tensor
 
 from atomrl.checkpoints.predictor import load_predictor
+from atomrl.checkpoints.regressor import is_regressor, load_regressor
 from atomrl.core.records import Structures
+from atomrl.networks.molecule_regressor import MoleculeRegressor
 from atomrl.networks.predictor import CrystalPredictor
 from atomrl.rewards.scores import Scores
 from atomrl.util.errors import UserError
@@ -25,18 +27,18 @@ class Predictor(Protocol):
 
 
 class NetworkPredictor:
-    """A `CrystalPredictor` as a `Predictor`; a crystal that its VAE cannot read has the reason `no_prediction`.
+    """A network as a `Predictor`; a sample that it cannot read has the reason `no_prediction`.
 
     Args:
         network: trained; it follows the samples to their device.
     """
 
-    def __init__(self, network: CrystalPredictor) -> None:
+    def __init__(self, network: CrystalPredictor | MoleculeRegressor) -> None:
         self.network = network
 
     @classmethod
     def load(cls, folder: str | Path, target: str) -> NetworkPredictor:
-        """The predictor in a folder that `atomrl pretrain predictor` wrote.
+        """The network in a folder that `atomrl pretrain predictor` (crystals) or `regressor` (molecules) wrote.
 
         Args:
             folder: its place.
@@ -45,7 +47,8 @@ class NetworkPredictor:
         Raises:
             UserError: nothing there, damaged, no predictor, or one of other properties.
         """
-        network = load_predictor(folder)
+        network: CrystalPredictor | MoleculeRegressor
+        network = load_regressor(folder).network if is_regressor(Path(folder)) else load_predictor(folder)
         if target not in network.targets:
             raise unknown_target(target, network.targets, f"the predictor in {folder}")
         return cls(network)

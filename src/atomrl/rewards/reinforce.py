@@ -22,6 +22,7 @@ from torch import Tensor
 
 from atomrl.chemistry.rdkit_molecules import to_rdkit
 from atomrl.core.advantages import Groups
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.normalize import check_normalization, normalize
 from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.measures.measure import (
@@ -64,6 +65,7 @@ class ReinforceReward:
         listing: how samples are handed to components; None: as pymatgen structures, crystals that is.
         weighed: whether a channel is weighed, and the diagnostics `reward` and `raw_reward` sum them up. Else the
             weights are the objective's and the total's, see `weights`.
+        conditioning: of the model that is rewarded: components get what prompts ask for, {property: (B,)}, as `asked`.
     """
 
     scope: str = "per_batch"
@@ -78,6 +80,7 @@ class ReinforceReward:
         check: Callable[[Structures], Sequence[str | None]] | None = None,
         listing: Listing | None = None,
         weighed: bool = True,
+        conditioning: Conditioning | None = None,
     ) -> None:
         check_normalization(normalize_fn, eps, (-1.0, 1.0))
         if not components:
@@ -86,7 +89,7 @@ class ReinforceReward:
             check_scaling(component)
         self.components, self.normalize_fn, self.eps = tuple(components), normalize_fn, eps
         self.listing = _crystals() if listing is None else listing
-        self.reference_dataset, self.weighed = reference_dataset, weighed
+        self.reference_dataset, self.weighed, self.conditioning = reference_dataset, weighed, conditioning
         self.check = self.listing.check if check is None else check
         self.names = unique_names(self.components)
         self._require_forms()
@@ -139,7 +142,7 @@ class ReinforceReward:
         raw, channels, reasons = {}, {}, [checked]
         for name, component in zip(self.names, self.components, strict=True):
             started = time.perf_counter()
-            answer = spread(self._values(name, component, metrics, prompts.sample_ids[rows]), rows, samples)
+            answer = spread(self._values(name, component, metrics, prompts[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
             channels[name] = _scaled(name, component, raw[f"raw_{name}"], self.weighed)
@@ -169,6 +172,12 @@ class ReinforceReward:
         """Close the providers."""
         for provider in {id(provider): provider for provider in self._providers.values()}.values():
             provider.close()
+
+    def _asked(self, prompts: Prompts) -> dict[str, Mapping[str, Tensor]]:
+        """The argument `asked` of a component, of prompts (B,) of a conditional model; of others there is none."""
+        if self.conditioning is None or prompts.context is None:
+            return {}
+        return {"asked": self.conditioning.values(prompts.context)}
 
     def _require_metrics(self) -> None:
         """Raise UserError for a metric without a provider."""
@@ -203,17 +212,17 @@ class ReinforceReward:
         arrays = [column.detach().cpu().numpy().tobytes() for column in columns]
         return arrays + [part for sample in batch.crystals for part in self.listing.content(sample)]
 
-    def _values(self, name: str, component: RewardComponent, metrics: BatchMetrics, sample_ids: Tensor) -> Metric:
+    def _values(self, name: str, component: RewardComponent, metrics: BatchMetrics, prompts: Prompts) -> Metric:
         """A component's raw values of the sound samples; it gets them in the form that it asks for."""
         batch = metrics.batch
         if component.form == STRUCTURES:
-            return self._compute(name, component, batch, batch.tensors, {"metrics_obj": metrics}, sample_ids)
+            return self._compute(name, component, batch, batch.tensors, {"metrics_obj": metrics}, prompts)
         if component.form != MOL:
-            return self._compute(name, component, batch, list(batch.crystals), {"metrics_obj": metrics}, sample_ids)
+            return self._compute(name, component, batch, list(batch.crystals), {"metrics_obj": metrics}, prompts)
         molecules, reasons = to_rdkit(batch.tensors)
         rows = torch.tensor([row for row, reason in enumerate(reasons) if reason is None], dtype=torch.int64)
         valid = sound_samples(batch.tensors, rows, self.listing.listed)
-        found = spread(self._compute(name, component, valid, molecules, {}, sample_ids[rows]), rows, len(batch))
+        found = spread(self._compute(name, component, valid, molecules, {}, prompts[rows]), rows, len(batch))
         return replace(found, reasons=first_reasons([reasons, found.reasons]))
 
     def _compute(
@@ -223,7 +232,7 @@ class ReinforceReward:
         batch: SoundSamples,
         handed: Any,
         further: Mapping[str, Any],
-        sample_ids: Tensor,
+        prompts: Prompts,
     ) -> Metric:
         """A component's raw values of samples, float64 on the CPU, each finite or NaN with a reason.
 
@@ -233,7 +242,7 @@ class ReinforceReward:
             batch: the samples.
             handed: the same, in the form that the component asks for.
             further: keyword arguments of `compute`.
-            sample_ids: for messages.
+            prompts: of the same, with what they ask for.
         """
         nothing: tuple[str | None, ...] = (None,) * len(batch)
         if not len(batch):
@@ -247,6 +256,7 @@ class ReinforceReward:
                 batch_gen=batch.tensors,
                 device=batch.tensors.positions.device,
                 **further,
+                **self._asked(prompts),
             )
         if foreign and self._content(batch) != before:
             raise UserError(
@@ -265,7 +275,7 @@ class ReinforceReward:
             if reason is None and not math.isfinite(number):
                 formula = self.listing.formula(batch.crystals[row])
                 raise UserError(
-                    f"reward component {name}: {number} for sample {int(sample_ids[row])} ({formula}); "
+                    f"reward component {name}: {number} for sample {int(prompts.sample_ids[row])} ({formula}); "
                     "return a finite number, or Scores with a reason for NaN"
                 )
         return Metric(torch.where(values.isfinite(), values, torch.nan), reasons)

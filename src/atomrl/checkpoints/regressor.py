@@ -1,0 +1,72 @@
+"""Regressors of a molecular property on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atomrl.checkpoints.folder import CARD, config_from, fill, read_folder, write_folder
+from atomrl.networks.molecule_regressor import MoleculeRegressor, RegressorConfig
+from atomrl.util.errors import UserError
+
+HOW = "train one with `atomrl pretrain regressor`"
+
+
+@dataclass(frozen=True)
+class LoadedRegressor:
+    """What a folder holds.
+
+    Attributes:
+        network: in evaluation mode.
+        unit: of the property.
+        held_out: numbers about molecules that it was not trained on: `mae` and others.
+    """
+
+    network: MoleculeRegressor
+    unit: str
+    held_out: Mapping[str, float]
+
+
+def save_regressor(
+    folder: Path, network: MoleculeRegressor, unit: str, held_out: Mapping[str, float], card: Mapping[str, Any]
+) -> None:
+    """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    own = {"regressor": network.config.model_dump(), "property": network.target, "unit": unit}
+    write_folder(folder, network.state_dict(), {**own, "held_out": dict(held_out), **card})
+
+
+def is_regressor(folder: Path) -> bool:
+    """Whether a folder's card says that it holds a regressor of molecules.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    return (folder / CARD).is_file() and "regressor" in read_folder(folder, "predictor")[0]
+
+
+def load_regressor(where: str | Path) -> LoadedRegressor:
+    """The regressor of a folder that `save_regressor` wrote.
+
+    Raises:
+        UserError: nothing there, truncated, no regressor in it, entries missing, or tensors that do not fit.
+    """
+    folder = Path(where)
+    if not folder.is_dir():
+        raise UserError(f"no regressor at {folder}: give a folder with model.safetensors and model.json, or {HOW}")
+    card, weights = read_folder(folder, "regressor")
+    for entry in ("regressor", "property", "unit", "held_out"):
+        if entry not in card:
+            raise UserError(f"{folder} holds no regressor: its card lacks the entry '{entry}'; {HOW}")
+    held_out = card["held_out"]
+    if not isinstance(held_out, dict) or not isinstance(held_out.get("mae"), float):
+        raise UserError(f"{folder}: its card's held_out={held_out!r} must hold the error on other molecules, mae")
+    config = config_from(RegressorConfig, card["regressor"], str(folder))
+    network = MoleculeRegressor(config, str(card["property"]))
+    fill(network, weights, str(folder))
+    return LoadedRegressor(network.eval(), str(card["unit"]), held_out)
