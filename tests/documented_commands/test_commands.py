@@ -250,8 +250,9 @@ def check_log(text: str, logs: list[Path]) -> None:
     found = {name for log in logs for line in log.read_text().splitlines() for name in json.loads(line)}
     assert not [name for name in found if not any(pattern.fullmatch(name) for pattern in patterns.values())]
     absent = {name for name, pattern in patterns.items() if not any(pattern.fullmatch(other) for other in found)}
-    # Only if some did; of `grpo`; of shaped rewards; of other elements than QM9's; of the filter.
+    # Only if some did; of `grpo`; of shaped rewards; of other elements than QM9's; of a property by xTB; of the filter.
     optional = {"failed_<reason>", "no_bond_entry", "k3", "entropy", "potentials", "failed_potentials"}
+    optional |= {"homo_lumo_gap", "dipole_moment"}
     assert absent <= {*optional, "filter_ratio", "novelty_penalty_ratio"}
 
 
