@@ -143,7 +143,7 @@ class Crew:
             yield Alone()
             return
         self._timeout = timeout
-        self._meet()
+        self._meet("ready")
         backend = "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -157,14 +157,15 @@ class Crew:
         )
         collective = Ranks(self._finish)
         yield collective
-        collective.sum(torch.zeros(1))
+        with _store_may_be_gone():  # of rank 0, which has seen all others arrive
+            self._meet("done")  # a rank that closes its connections while another one reads from them breaks that one
         self._left.set()
         self._thread.join()
         dist.destroy_process_group()
 
-    def _meet(self) -> None:
-        """Wait until all processes are ready to form a group."""
-        names = [f"ready/{rank}" for rank in range(self.launch.size)]
+    def _meet(self, what: str) -> None:
+        """Wait in the store until all processes have come to the same point."""
+        names = [f"{what}/{rank}" for rank in range(self.launch.size)]
         self._store.set(names[self.launch.rank], "")
         started = time.monotonic()
         while not self._store.check(names):
