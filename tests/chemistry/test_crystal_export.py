@@ -1,11 +1,13 @@
 """Crystals as CIF and extended XYZ, read back."""
 
 import ase.io
+import gemmi
 import numpy as np
 import pytest
 import torch
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, TRICLINIC
 from pymatgen.analysis.structure_matcher import StructureMatcher
+from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifFile, CifParser
 
 from atomrl.core.records import Structures
@@ -69,11 +71,65 @@ def test_extxyz(samples, tmp_path):
     assert read[6].get_chemical_symbols() == ["X", "Cl"]
 
 
+TEXTS = [
+    *("NaN", "InF", "00012", "1", "1e5", "1 2 3", "T", "True", "F", "None", "", "?", ".", "#1", "_x", "data_y"),
+    *("[1, 2]", "a'b", 'a"b', "a b", "c:\\x", "loop_", "$a", "a=b", "{a}"),
+]
+
+
+@pytest.fixture
+def texts():
+    """As many crystals as there are texts that a reader could take for something else; ids that look like numbers."""
+    verdicts = [{"formula": text, "e_above_hull": 0.5, "unknown": float("nan"), "msun": True} for text in TEXTS]
+    ids = [f"{row:05d}" for row in range(len(TEXTS))]
+    return AnnotatedCrystals(from_pymatgen([CAESIUM_CHLORIDE] * len(TEXTS)), ids, verdicts)
+
+
+def test_extxyz_gives_back_what_was_written(texts, tmp_path):
+    write_extxyz(tmp_path / "a.extxyz", texts)
+    read = [atoms.info for atoms in ase.io.read(tmp_path / "a.extxyz", index=":")]
+    assert [info["formula"] for info in read] == TEXTS
+    assert [info["sample_id"] for info in read] == texts.ids
+    assert all(info["e_above_hull"] == 0.5 and np.isnan(info["unknown"]) and info["msun"] for info in read)
+
+
+def test_cif_gives_back_what_was_written(texts, tmp_path):
+    write_cif(tmp_path / "a.cif", texts)
+    blocks = list(gemmi.cif.read(str(tmp_path / "a.cif")))
+    assert [block.name for block in blocks] == texts.ids
+    values = [block.find_value("_atomrl_formula") for block in blocks]
+    assert [gemmi.cif.as_string(value) for value in values] == TEXTS
+    assert not [value for value in values if np.isfinite(gemmi.cif.as_number(value)) or gemmi.cif.is_null(value)]
+    assert all(gemmi.cif.as_number(block.find_value("_atomrl_e_above_hull")) == 0.5 for block in blocks)
+    assert list(CifFile.from_file(tmp_path / "a.cif").data) == texts.ids
+    assert len(ase.io.read(tmp_path / "a.cif", index=":")) == len(TEXTS)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e-5, 1e-4, 9e-4])
+def test_coincident_atoms_do_not_shift_the_rest(tmp_path, shift):
+    """pymatgen reads no structure of such a block, ASE one atom less; it is left out, and the extended XYZ has it."""
+    places = [[0.1, 0.1, 0.1], [1.1 + shift, 0.1, 0.1 - shift], [0.6, 0.6, 0.6]]
+    coincident = Structure(Lattice.cubic(6.0), ["Na", "Na", "O"], places)
+    crystals = [ROCK_SALT, coincident, CAESIUM_CHLORIDE, PEROVSKITE]
+    samples = AnnotatedCrystals(from_pymatgen(crystals), ["a", "b", "c", "d"], [{}] * 4)
+    assert write_cif(tmp_path / "a.cif", samples) == 3
+    assert list(CifFile.from_file(tmp_path / "a.cif").data) == ["a", "c", "d"]
+    with pytest.warns(UserWarning, match="Missing elements"):
+        read = CifParser(tmp_path / "a.cif").parse_structures(primitive=False)
+    by_ase = ase.io.read(tmp_path / "a.cif", index=":")
+    assert [len(crystal) for crystal in read] == [len(atoms) for atoms in by_ase] == [8, 2, 5]
+    write_extxyz(tmp_path / "a.extxyz", samples)
+    assert [len(atoms) for atoms in ase.io.read(tmp_path / "a.extxyz", index=":")] == [8, 3, 2, 5]
+
+
 def test_what_does_not_belong_together_is_refused(samples):
     with pytest.raises(UserError, match="lengths"):
         AnnotatedCrystals(samples.structures, samples.ids[:3], samples.verdicts)
     with pytest.raises(UserError, match="without spaces"):
         AnnotatedCrystals(samples.structures, ["a b", *samples.ids[1:]], samples.verdicts)
+    for name, message in (("é", "without spaces"), ("x" * 75, "at most 74"), (samples.ids[1].upper(), "the same id")):
+        with pytest.raises(UserError, match=message):
+            AnnotatedCrystals(samples.structures, [name, *samples.ids[1:]], samples.verdicts)
     no_cell = Structures(samples.structures.numbers, samples.structures.positions, samples.structures.mask)
     with pytest.raises(UserError, match="cells"):
         AnnotatedCrystals(no_cell, samples.ids, samples.verdicts)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import ase.io
 import numpy as np
 import pytest
@@ -53,6 +55,17 @@ def test_extxyz(samples, tmp_path):
     assert read[19].info["rdkit_reason"] == "nonfinite"
     assert np.isnan(read[19].positions[0, 0])
     assert (read[1].numbers == samples.structures.numbers[1][samples.structures.mask[1]].numpy()).all()
+
+
+def test_extxyz_gives_back_what_was_written(samples, tmp_path):
+    """Ids that look like numbers, and SMILES with backslashes."""
+    smiles = r"C/C=C\C"
+    records = [dataclasses.replace(record, smiles=smiles) for record in samples.records]
+    ids = [f"{row:05d}" for row in range(20)]
+    write_extxyz(tmp_path / "a.extxyz", Annotated(samples.structures, ids, records))
+    read = [atoms.info for atoms in ase.io.read(tmp_path / "a.extxyz", index=":")]
+    assert [info["sample_id"] for info in read] == ids
+    assert {info["smiles"] for info in read} == {smiles}
 
 
 def test_without_a_force_field(samples, tmp_path):

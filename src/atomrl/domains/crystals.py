@@ -161,7 +161,8 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         if path.suffix == ".cif":
             written = write_cif(path, annotated)
             if written < len(structures):
-                print(f"{len(structures) - written} samples have no CIF (no volume or not finite): see an .extxyz file")
+                left_out = f"{len(structures) - written} samples have no CIF"
+                print(f"{left_out} (not finite, no volume, two atoms at one place): see an .extxyz file")
         else:
             write_extxyz(path, annotated)
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase.io
 import numpy as np
 import torch
 from ase import Atoms
 
 from atomrl.core.records import Structures
+from atomrl.export.extxyz import readable_info, write_images
 from atomrl.structures.crystals import MAX_NUMBER, check_cells, to_pymatgen
 from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
@@ -21,12 +20,21 @@ from atomrl.util.files import write_whole
 from atomrl.util.optional_imports import extra
 
 with extra("crystals"):
+    import gemmi
+    from pymatgen.core import Structure
     from pymatgen.io.cif import CifWriter
 
 UNWRITABLE = {"nan", "empty", "element"}
 """Reasons of `check_cells` for which there is no CIF."""
 MIN_VOLUME = 1e-3
 """Å³. A flatter cell has no fractional coordinates to speak of."""
+MIN_THICKNESS = 0.01
+"""Å. pymatgen reads no thinner cell."""
+SAME_PLACE = 1.001e-3
+"""Of a cell's edges. Of atoms that are nearer ASE reads only one, and pymatgen, nearer than 1e-4, no structure at all,
+so that its list lacks one."""
+LONGEST_ID = 74
+"""Characters of a block's name that pymatgen reads."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +43,11 @@ class AnnotatedCrystals:
 
     Attributes:
         structures: B crystals.
-        ids: name of each, without spaces.
+        ids: name of each, no two alike, without spaces, in at most `LONGEST_ID` characters of ASCII.
         verdicts: of each, {name: value}, e.g. `CrystalVerdicts.rows()`.
 
     Raises:
-        UserError: lists of different lengths, structures without a cell, or an id with a space.
+        UserError: lists of different lengths, structures without a cell, or ids that cannot name the blocks of a CIF.
     """
 
     structures: Structures
@@ -50,17 +58,22 @@ class AnnotatedCrystals:
         counts = [len(self.structures), len(self.ids), len(self.verdicts)]
         if len(set(counts)) > 1 or self.structures.cell is None:
             raise UserError(f"cannot export crystals, ids, verdicts of lengths {counts}: give one of each, with cells")
-        spaced = [name for name in self.ids if not name or name.split() != [name]]
-        if spaced:
-            raise UserError(f"{spaced[0]!r} cannot name a crystal in a CIF: give ids without spaces")
+        odd = [name for name in self.ids if name.split() != [name] or not name.isascii() or len(name) > LONGEST_ID]
+        if odd:
+            raise UserError(
+                f"{odd[0]!r} cannot name a crystal in a CIF: give ids without spaces, at most {LONGEST_ID} characters"
+            )
+        if len({name.lower() for name in self.ids}) < len(self.ids):
+            raise UserError("two crystals have the same id, which cannot stand in one CIF: give ids that differ")
 
 
 def write_cif(path: Path, samples: AnnotatedCrystals) -> int:
     """Write crystals as one CIF with a block for each, `data_<id>`, whole or not at all.
 
-    Verdicts are items `_atomrl_<name>`. Cells are written as they are, in P1. A crystal that has no CIF (not finite, no
-    atoms, no volume, a number that is no element) is left out; `write_extxyz` has it. pymatgen reads all blocks, but
-    warns of formulas, since it compares each with that of the first block.
+    Verdicts are items `_atomrl_<name>`, texts that look like something else in quotes. Cells are written as they are,
+    in P1. A crystal that has no CIF (not finite, no atoms, no volume, a number that is no element), or none that is
+    read back whole (two atoms at one place), is left out; `write_extxyz` has it. pymatgen reads all blocks, but warns
+    of formulas, since it compares each with that of the first block.
 
     Returns:
         Number of crystals written.
@@ -75,16 +88,45 @@ def write_cif(path: Path, samples: AnnotatedCrystals) -> int:
     ]
     blocks = []
     for row, crystal in zip(rows, to_pymatgen(samples.structures[torch.tensor(rows, dtype=torch.int64)]), strict=True):
+        if not _read_back_whole(crystal):
+            continue
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "No Pauling electronegativity"
             )  # of noble gases: formulas are sorted by it
             (block,) = CifWriter(crystal).cif_file.data.values()
         block.header = samples.ids[row]
-        block.data |= {f"_atomrl_{name}": str(value) for name, value in samples.verdicts[row].items()}
-        blocks.append(str(block))
+        verdicts = [f"_atomrl_{name} {_cif_value(value)}" for name, value in samples.verdicts[row].items()]
+        blocks.append("\n".join([str(block), *verdicts]))
     write_whole(path, "\n\n".join(blocks) + "\n")
-    return len(rows)
+    return len(blocks)
+
+
+def _read_back_whole(crystal: Structure) -> bool:
+    """Whether other programs read all atoms of a crystal's CIF."""
+    apart = crystal.frac_coords[:, None] - crystal.frac_coords
+    apart = np.abs(apart - apart.round()).max(-1)
+    np.fill_diagonal(apart, 1.0)
+    areas = np.linalg.norm(np.cross(crystal.lattice.matrix, np.roll(crystal.lattice.matrix, 1, axis=0)), axis=1)
+    return bool(apart.min() > SAME_PLACE and crystal.volume > MIN_THICKNESS * areas.max())
+
+
+def _cif_value(value: str | float | bool) -> str:
+    """A value as CIF writes it; a text that looks like a number or a truth value is quoted."""
+    if not isinstance(value, str):
+        return str(value)
+    quoted = str(gemmi.cif.quote(value))
+    bare = quoted == value
+    return f"'{value}'" if bare and (_looks_otherwise(value) or not value.isascii()) else quoted
+
+
+def _looks_otherwise(text: str) -> bool:
+    """Whether a text reads as a number or a truth value."""
+    try:
+        float(text)
+    except ValueError:
+        return text in {"True", "False"}
+    return True
 
 
 def write_extxyz(path: Path, samples: AnnotatedCrystals) -> None:
@@ -99,7 +141,6 @@ def write_extxyz(path: Path, samples: AnnotatedCrystals) -> None:
         split(samples.structures), cells, samples.ids, samples.verdicts, strict=True
     ):
         numbers = np.where((geometry.numbers > 0) & (geometry.numbers <= MAX_NUMBER), geometry.numbers, 0)
-        images.append(Atoms(numbers, geometry.positions, cell=cell, pbc=True, info={"sample_id": name, **verdict}))
-    buffer = io.StringIO()
-    ase.io.write(buffer, images, format="extxyz")
-    write_whole(path, buffer.getvalue())
+        info = readable_info({"sample_id": name, **verdict})
+        images.append(Atoms(numbers, geometry.positions, cell=cell, pbc=True, info=info))
+    write_images(path, images)

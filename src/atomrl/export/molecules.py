@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ase.io
 import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
@@ -20,6 +19,7 @@ from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, build
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
+from atomrl.export.extxyz import readable_info, write_images
 from atomrl.structures.molecules import Geometry, split
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
@@ -90,13 +90,11 @@ def write_extxyz(path: Path, samples: Annotated) -> None:
     images = []
     parts = zip(split(samples.structures), _properties(samples), samples.answers(), strict=True)
     for geometry, properties, result in parts:
-        atoms = Atoms(geometry.numbers, geometry.positions, info=dict(properties))
+        atoms = Atoms(geometry.numbers, geometry.positions, info=readable_info(properties))
         if result is not None and result.reason is None:
             atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=result.forces)  # type: ignore[no-untyped-call]
         images.append(atoms)
-    buffer = io.StringIO()
-    ase.io.write(buffer, images, format="extxyz")
-    write_whole(path, buffer.getvalue())
+    write_images(path, images)
 
 
 def _properties(samples: Annotated) -> list[dict[str, str | float | bool]]:
