@@ -12,6 +12,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.data import atomic_numbers, chemical_symbols
+from molecule_batches import from_atoms
 
 from atomrl.checkpoints.published_edm import GEOM
 from atomrl.chemistry.bond_entries import have_valences, missing_pairs, no_bond_entry
@@ -35,13 +36,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "your-own-molecules.md"
 
 def batch(*all_atoms: Atoms) -> Structures:
     """Molecules, padded."""
-    largest = max(map(len, all_atoms))
-    numbers = torch.zeros(len(all_atoms), largest, dtype=torch.int64)
-    positions = torch.zeros(len(all_atoms), largest, 3, dtype=torch.float64)
-    for row, atoms in enumerate(all_atoms):
-        numbers[row, : len(atoms)] = torch.from_numpy(atoms.numbers)
-        positions[row, : len(atoms)] = torch.from_numpy(atoms.positions)
-    return Structures(numbers, positions, numbers > 0)
+    return from_atoms(all_atoms)
 
 
 def geometry(atoms: Atoms) -> Geometry:

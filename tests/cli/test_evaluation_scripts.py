@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,8 @@ from atomrl.core.records import Structures
 from atomrl.evaluation.repair import LONGEST_STEP, RepairPlan, repair, with_hydrogens
 from atomrl.export.rollout_file import RolloutFile
 from atomrl.force_fields.xtb import XTBForceField
+from atomrl.structures.molecules import Geometry
+from atomrl.structures.padding import join
 
 ROOT = Path(__file__).parents[2]
 
@@ -134,12 +137,7 @@ def _one_line(stopped: pytest.ExceptionInfo[SystemExit], message: str, capsys: p
 
 
 def _molecules(*atoms: tuple[list[int], list[list[float]]]) -> Structures:
-    size = max(len(numbers) for numbers, _ in atoms)
-    numbers, positions = torch.zeros(len(atoms), size, dtype=torch.int64), torch.zeros(len(atoms), size, 3)
-    for row, (kinds, places) in enumerate(atoms):
-        numbers[row, : len(kinds)] = torch.tensor(kinds)
-        positions[row, : len(kinds)] = torch.tensor(places)
-    return Structures(numbers, positions, numbers > 0)
+    return join([Geometry(np.array(kinds), np.array(places)) for kinds, places in atoms], torch.float32)
 
 
 STRETCHED = ([8, 1, 1], [[0.0, 0.0, 0.0], [1.03, 0.0, 0.0], [-0.2, 1.0, 0.0]])

@@ -3,26 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from ase import Atoms
 from ase.build import molecule
+from molecule_batches import from_atoms
 
 from atomrl.core.records import Structures
 
 NAMES = ["H2O", "CH4", "CH3CH2OH", "NH3", "C6H6"]
-
-
-def from_atoms(molecules: Sequence[Atoms]) -> Structures:
-    """As one batch."""
-    parts = [
-        Structures(
-            torch.tensor(atoms.numbers)[None],
-            torch.tensor(atoms.positions)[None],
-            torch.ones(1, len(atoms), dtype=torch.bool),
-        )
-        for atoms in molecules
-    ]
-    return Structures.concatenate(parts)
 
 
 def rattled(names: Sequence[str] = NAMES, size: float = 0.08) -> Structures:

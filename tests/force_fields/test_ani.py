@@ -9,7 +9,8 @@ import torch
 pytest.importorskip("torchani", reason="the extra ani is not installed: pip install 'atomrl[ani]'")
 
 from ase.build import molecule
-from molecules import from_atoms, rattled
+from molecule_batches import from_atoms
+from molecules import rattled
 
 from atomrl.cli import main
 from atomrl.config import load_config

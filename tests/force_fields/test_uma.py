@@ -6,7 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import pytest
-from molecules import from_atoms, rattled
+from molecule_batches import from_atoms
+from molecules import rattled
 
 pytest.importorskip("fairchem.core", reason="the extra uma is not installed: pip install 'atomrl[uma]'")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from molecule_batches import from_atoms
 from rdkit import Chem
 from rdkit.Chem import Crippen
 from rdkit.Chem import Mol as Molecule
@@ -32,13 +33,7 @@ def batch() -> Structures:
     ethanol, broken, ring, unknown = (molecule(name) for name in ("CH3CH2OH", "CH4", "C3H6_D3h", "CH4"))
     broken.positions[:] = 0.05 * np.arange(5)[:, None]
     unknown.positions[2, 0] = np.nan
-    found = [ethanol, broken, ring, unknown]
-    width = max(map(len, found))
-    numbers, positions = torch.zeros(len(found), width, dtype=torch.int64), torch.zeros(len(found), width, 3)
-    for row, atoms in enumerate(found):
-        numbers[row, : len(atoms)] = torch.from_numpy(atoms.numbers)
-        positions[row, : len(atoms)] = torch.from_numpy(np.float32(atoms.positions))
-    return Structures(numbers, positions, numbers > 0)
+    return from_atoms([ethanol, broken, ring, unknown], torch.float32)
 
 
 def scored(function: Any, **options: Any) -> Any:

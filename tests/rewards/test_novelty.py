@@ -4,10 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from ase.build import molecule
+from molecule_batches import from_atoms
 
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config import load_config
@@ -27,13 +27,7 @@ NAMES = ["CH4", "H2O", "CH4", "CH3OH"]
 
 def structures() -> Structures:
     """Methane twice."""
-    found = [molecule(name) for name in NAMES]
-    width = max(map(len, found))
-    numbers, positions = torch.zeros(len(found), width, dtype=torch.int64), torch.zeros(len(found), width, 3)
-    for row, atoms in enumerate(found):
-        numbers[row, : len(atoms)] = torch.from_numpy(atoms.numbers)
-        positions[row, : len(atoms)] = torch.from_numpy(np.float32(atoms.positions))
-    return Structures(numbers, positions, numbers > 0)
+    return from_atoms([molecule(name) for name in NAMES], torch.float32)
 
 
 def known(*smiles: str) -> TrainingSmiles:

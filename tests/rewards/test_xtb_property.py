@@ -10,6 +10,7 @@ import torch
 from ase import Atoms
 from ase.build import molecule
 from ase.units import Bohr, Hartree
+from molecule_batches import from_atoms
 from tblite.interface import Calculator
 
 from atomrl.config import load_config
@@ -34,15 +35,7 @@ DEBYE = 3.33564e-30 / 1.602176634e-19 * 1e10
 
 
 def structures(*molecules: Atoms) -> Structures:
-    parts = [
-        Structures(
-            torch.from_numpy(atoms.numbers)[None],
-            torch.from_numpy(atoms.positions)[None],
-            torch.ones(1, len(atoms), dtype=torch.bool),
-        )
-        for atoms in molecules
-    ]
-    return Structures.concatenate(parts)
+    return from_atoms(molecules)
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from rdkit import Chem
 from rdkit.Chem import rdDetermineBonds
-from rdkit.Geometry import Point3D
 from rdkit.rdBase import BlockLogs
 
-from atomrl.chemistry.rdkit_task import largest
+from atomrl.chemistry.rdkit_task import BondedMolecule, build, largest, place
 from atomrl.structures.molecules import Geometry
 from atomrl.workers.failure import Failure
 
@@ -68,7 +67,8 @@ def perceive(geometry: Geometry) -> Perceived:
     if not len(geometry.numbers):
         raise Failure("no_atoms")
     with BlockLogs():
-        mol = _placed(geometry)
+        mol = build(BondedMolecule(geometry.numbers.tolist(), []))
+        place(mol, geometry.positions)
         try:
             rdDetermineBonds.DetermineBonds(mol, charge=0, embedChiral=False)
             Chem.SanitizeMol(mol)
@@ -91,16 +91,3 @@ def perceive(geometry: Geometry) -> Perceived:
             if valence in VALENCES.get((symbol, charge), ())
         )
         return Perceived(largest(fragments), len(fragments), stable)
-
-
-def _placed(geometry: Geometry) -> Chem.RWMol:
-    """Atoms without bonds."""
-    mol = Chem.RWMol()
-    conformer = Chem.Conformer(len(geometry.numbers))
-    for place, (number, position) in enumerate(
-        zip(geometry.numbers.tolist(), geometry.positions.tolist(), strict=True)
-    ):
-        mol.AddAtom(Chem.Atom(number))
-        conformer.SetAtomPosition(place, Point3D(*position))
-    mol.AddConformer(conformer)
-    return mol

@@ -11,11 +11,9 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from rdkit import Chem
-from rdkit.Geometry import Point3D
 from rdkit.rdBase import BlockLogs
 
-from atomrl.chemistry.rdkit_task import BondedMolecule, build
+from atomrl.chemistry.rdkit_task import BondedMolecule, build, place
 from atomrl.util.optional_imports import extra
 
 with extra("eval"):
@@ -34,10 +32,7 @@ def bust(item: tuple[BondedMolecule, NDArray[np.float64]]) -> dict[str, bool]:
     """
     molecule, positions = item
     mol = build(molecule).GetMol()
-    conformer = Chem.Conformer(len(molecule.numbers))
-    for atom, place in enumerate(positions.tolist()):
-        conformer.SetAtomPosition(atom, Point3D(*place))
-    mol.AddConformer(conformer)
+    place(mol, positions)
     with BlockLogs(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pandas
         row = _busters().bust(mol, None, None).iloc[0]

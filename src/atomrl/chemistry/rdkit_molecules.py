@@ -6,9 +6,9 @@ from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
 from atomrl.chemistry.rdkit import NONFINITE, bonded_molecules
-from atomrl.chemistry.rdkit_task import BondedMolecule, sanitised
+from atomrl.chemistry.rdkit_task import place, sanitised
 from atomrl.core.records import Structures
-from atomrl.structures.molecules import Geometry, split
+from atomrl.structures.molecules import split
 from atomrl.workers.failure import Failure
 
 
@@ -28,21 +28,10 @@ def to_rdkit(structures: Structures) -> tuple[list[Chem.Mol], list[str | None]]:
             try:
                 if not good:
                     raise Failure(NONFINITE)
-                molecules.append(_placed(bonded, geometry))
+                mol = sanitised(bonded)
+                place(mol, geometry.positions)
+                molecules.append(mol)
                 reasons.append(None)
             except Failure as failure:
                 reasons.append(failure.reason)
     return molecules, reasons
-
-
-def _placed(bonded: BondedMolecule, geometry: Geometry) -> Chem.Mol:
-    """One molecule with its positions.
-
-    Raises:
-        Failure: as of `rdkit_task.sanitised`.
-    """
-    mol = sanitised(bonded)
-    conformer = Chem.Conformer(mol.GetNumAtoms())
-    conformer.SetPositions(geometry.positions)
-    mol.AddConformer(conformer, assignId=True)
-    return mol

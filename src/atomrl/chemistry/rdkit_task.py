@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
@@ -105,6 +107,13 @@ def _with_hydrogens(smiles: str) -> Chem.Mol:
 def largest(fragments: Sequence[Chem.Mol]) -> str:
     """Canonical SMILES of the largest fragment."""
     return str(Chem.MolToSmiles(max(fragments, key=lambda fragment: int(fragment.GetNumAtoms()))))
+
+
+def place(mol: Chem.Mol, positions: NDArray[np.float64]) -> None:
+    """Give a molecule its only conformer: positions in Å, (N, 3)."""
+    conformer = Chem.Conformer(mol.GetNumAtoms())
+    conformer.SetPositions(np.ascontiguousarray(positions, dtype=np.float64))
+    mol.AddConformer(conformer, assignId=True)
 
 
 def build(molecule: BondedMolecule) -> Chem.RWMol:

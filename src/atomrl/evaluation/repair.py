@@ -11,16 +11,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from rdkit import Chem
-from rdkit.Geometry import Point3D
 from rdkit.rdBase import BlockLogs
 from torch import Tensor
 
 from atomrl.chemistry.rdkit import bonded_molecules
-from atomrl.chemistry.rdkit_task import BondedMolecule, build
+from atomrl.chemistry.rdkit_task import BondedMolecule, place, sanitised
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
 from atomrl.measures.forces import stack_results
 from atomrl.structures.molecules import Geometry, split
+from atomrl.structures.padding import join
+from atomrl.workers.failure import Failure
 
 LONGEST_STEP = 0.1
 """Å that an atom may move in one step, so that an overlap does not throw its atoms away."""
@@ -91,30 +92,19 @@ def with_hydrogens(structures: Structures) -> Structures:
         _with_hydrogens(bonded, geometry)
         for bonded, geometry in zip(bonded_molecules(structures), split(structures), strict=True)
     ]
-    atoms = max(len(geometry.numbers) for geometry in made)
-    numbers = torch.zeros(len(made), atoms, dtype=structures.numbers.dtype)
-    positions = torch.zeros(len(made), atoms, 3, dtype=structures.positions.dtype)
-    for row, geometry in enumerate(made):
-        count = len(geometry.numbers)
-        numbers[row, :count] = torch.from_numpy(geometry.numbers)
-        positions[row, :count] = torch.from_numpy(geometry.positions)
-    return Structures(numbers, positions, numbers > 0)
+    return join(made, structures.positions.dtype)
 
 
 def _with_hydrogens(bonded: BondedMolecule, geometry: Geometry) -> Geometry:
     """One molecule, completed."""
     if not np.isfinite(geometry.positions).all():
         return geometry
-    mol = build(bonded)
-    conformer = Chem.Conformer(len(bonded.numbers))
-    for atom, (x, y, z) in enumerate(geometry.positions.tolist()):
-        conformer.SetAtomPosition(atom, Point3D(x, y, z))
-    mol.AddConformer(conformer)
     try:
         with BlockLogs():
-            Chem.SanitizeMol(mol)
+            mol = sanitised(bonded)
+            place(mol, geometry.positions)
             complete = Chem.AddHs(mol, addCoords=True)
-    except Chem.MolSanitizeException:
+    except Failure:
         return geometry
     numbers = np.array([atom.GetAtomicNum() for atom in complete.GetAtoms()])
     return Geometry(numbers, complete.GetConformer().GetPositions())

@@ -11,12 +11,11 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 from rdkit import Chem
-from rdkit.Geometry import Point3D
 
 from atomrl.chemistry.bond_entries import have_valences
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
-from atomrl.chemistry.rdkit_task import BondedMolecule, build
+from atomrl.chemistry.rdkit_task import BondedMolecule, build, place
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
 from atomrl.export.extxyz import readable_info, write_images
@@ -127,10 +126,7 @@ def _placed(bonded: BondedMolecule, geometry: Geometry, properties: Mapping[str,
     """An RDKit molecule with coordinates and properties; not sanitised, so that it stays as it was sampled."""
     mol = build(bonded)
     mol.UpdatePropertyCache(strict=False)
-    conformer = Chem.Conformer(len(bonded.numbers))
-    for atom, (x, y, z) in enumerate(geometry.positions.tolist()):
-        conformer.SetAtomPosition(atom, Point3D(x, y, z))
-    mol.AddConformer(conformer)
+    place(mol, geometry.positions)
     mol.SetProp("_Name", str(properties["sample_id"]))
     for name, value in properties.items():
         mol.SetProp(name, str(value))

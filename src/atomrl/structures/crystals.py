@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -19,6 +19,8 @@ from torch import Tensor
 from atomrl.core.records import Structures
 from atomrl.structures.cells import Crystal, to_arrays
 from atomrl.structures.listing import STRUCTURES, Listing
+from atomrl.structures.molecules import Geometry
+from atomrl.structures.padding import join
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
 
@@ -178,15 +180,11 @@ def from_pymatgen(crystals: Sequence[Structure], dtype: torch.dtype = torch.floa
 
 def from_crystals(crystals: Sequence[Crystal], dtype: torch.dtype = torch.float64) -> Structures:
     """Unpadded arrays as one padded batch."""
-    widest = max((len(crystal.numbers) for crystal in crystals), default=0)
-    numbers = torch.zeros(len(crystals), widest, dtype=torch.int64)
-    positions = torch.zeros(len(crystals), widest, 3, dtype=dtype)
+    atoms = join([Geometry(numbers, frac_coords @ lattice) for numbers, frac_coords, lattice in crystals], dtype)
     cell = torch.zeros(len(crystals), 3, 3, dtype=dtype)
-    for row, (elements, frac_coords, lattice) in enumerate(crystals):
-        numbers[row, : len(elements)] = torch.as_tensor(elements)
-        positions[row, : len(elements)] = torch.as_tensor(frac_coords @ lattice, dtype=dtype)
-        cell[row] = torch.as_tensor(lattice, dtype=dtype)
-    return Structures(numbers, positions, numbers > 0, cell)
+    for row, crystal in enumerate(crystals):
+        cell[row] = torch.as_tensor(crystal.lattice, dtype=dtype)
+    return replace(atoms, cell=cell)
 
 
 def compositions(structures: Structures) -> list[Composition]:

@@ -8,6 +8,8 @@ import torch
 from ase.build import molecule
 
 from atomrl.core.records import Prompts, Structures
+from atomrl.structures.molecules import Geometry
+from atomrl.structures.padding import join
 
 GROUPS = (
     ("H2O", "HCN", "CO2", "N2O"),
@@ -30,8 +32,7 @@ def example_molecules(per_group: int = 4, seed: int = 0) -> tuple[Structures, Pr
         atoms: Any = molecule(name)  # type: ignore[no-untyped-call]
         places = torch.from_numpy(atoms.positions).double()
         moved = places + 0.05 * torch.randn(len(atoms), 3, generator=draw, dtype=torch.float64)
-        numbers = torch.from_numpy(atoms.numbers).long()
-        parts.append(Structures(numbers[None], moved[None], torch.ones(1, len(atoms), dtype=torch.bool)))
-    structures = Structures.concatenate(parts)
+        parts.append(Geometry(atoms.numbers, moved.numpy()))
+    structures = join(parts)
     groups = torch.arange(len(GROUPS)).repeat_interleave(per_group)
     return structures, Prompts(seed, 0, structures.sizes, groups, torch.arange(len(groups)))
