@@ -22,6 +22,7 @@ from atomrl.command_parser import CommandParser
 from atomrl.core.records import Structures
 from atomrl.evaluation.molecules import MoleculeScorecard, evaluate_molecules
 from atomrl.evaluation.repair import RepairPlan, repair
+from atomrl.evaluation.table import json_number
 from atomrl.export.rollout_file import RolloutFile
 from atomrl.force_fields.xtb import NAME, XTBForceField, atom_energies
 from atomrl.rollout_command import molecule_run
@@ -155,11 +156,8 @@ def _spread(column: np.ndarray[Any, np.dtype[np.float64]]) -> float:
 
 
 def _numbers(values: Mapping[str, float]) -> dict[str, float | str | None]:
-    """As JSON has them: NaN is null, infinity the text `inf`."""
-    return {
-        name: None if math.isnan(value) else str(value) if math.isinf(value) else value
-        for name, value in values.items()
-    }
+    """As JSON has them."""
+    return {name: json_number(value) for name, value in values.items()}
 
 
 def _rows(columns: Mapping[str, Mapping[int, MoleculeScorecard]]) -> list[str]:

@@ -39,6 +39,10 @@ class SamplePlan:
         micro_batch_size: samples that the sampler sees at once.
         sizes: atoms, of which each is drawn equally often; empty: as in the model's histogram.
         asked: {property: value in its unit} that a conditional model is asked for; it draws the others.
+        share_initial_noise, skip_prefix: what the samples of a size share, as in `RolloutConfig`.
+
+    Raises:
+        UserError: a prefix that leaves nothing to walk, or that nobody shares.
     """
 
     count: int
@@ -47,6 +51,21 @@ class SamplePlan:
     micro_batch_size: int = 64
     sizes: tuple[int, ...] = ()
     asked: Mapping[str, float] = field(default_factory=dict)
+    share_initial_noise: bool = False
+    skip_prefix: int = 0
+
+    def __post_init__(self) -> None:
+        self.rollout(self.micro_batch_size)
+
+    def rollout(self, at_once: int) -> RolloutConfig:
+        """How to walk, with at most so many samples in the sampler; nothing is kept for a training."""
+        return RolloutConfig(
+            time_step=self.time_step,
+            micro_batch_size=at_once,
+            share_initial_noise=self.share_initial_noise,
+            skip_prefix=self.skip_prefix,
+            train_steps=0,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +138,7 @@ def draw_prompts(
     kept: KeptSamples | None = None,
 ) -> tuple[Prompts, Structures]:
     """What `draw` does, for prompts that are given; at most `at_once` samples are in the sampler."""
-    config = RolloutConfig(plan.time_step, at_once, train_steps=0)
+    config = plan.rollout(at_once)
     batches = cut_into_buckets(prompts, config.micro_batch_size)
     assert isinstance(policy, torch.nn.Module)
     before = None if kept is None else kept.batches(policy, prompts, config)

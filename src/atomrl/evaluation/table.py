@@ -186,10 +186,11 @@ def _json_column(column: Column) -> Json:
 
 
 def _json_estimate(estimate: Estimate) -> Json:
-    return {name: _json_number(number) for name, number in asdict(estimate).items()}
+    return {name: json_number(number) for name, number in asdict(estimate).items()}
 
 
-def _json_number(number: float) -> float | str | None:
+def json_number(number: float) -> float | str | None:
+    """As JSON has it: NaN is null, infinity a text."""
     if math.isnan(number):
         return None
     return str(number) if math.isinf(number) else number
