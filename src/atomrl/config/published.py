@@ -6,7 +6,7 @@ config.yaml say the names of this package.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,6 @@ ALIASES: Mapping[str, str] = {
 }
 """{published key: ours}."""
 
-UNSET_IF_NULL = frozenset({"train.early_stop_patience_minutes"})
-"""Published keys whose null means what leaving them out means here."""
-
 ONLY: Mapping[str, Any] = {
     f"{SCHEDULER}.num_cycles": 0.5,
     "filters.condition": False,
@@ -56,6 +53,9 @@ CHECKPOINT = "checkpoint_path"
 
 UMA = "reward.mlff_model"
 """Published key of the weights of UMA: `reward.force_field` by that name, with the option `model`."""
+
+UNSET_IF_NULL = frozenset({"train.early_stop_patience_minutes", *FILES, CHECKPOINT})
+"""Published keys whose null means what leaving them out means here."""
 
 IGNORED = ("name", "hydra")
 """Published keys that say nothing about a run."""
@@ -75,26 +75,13 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     said: dict[str, str] = {}
     for key, value in _leaves(tree):
-        if key.partition(".")[0] in IGNORED:
-            continue
         if key in ONLY:
             _require_published(key, value)
-            continue
-        if key in FILES or key == CHECKPOINT:
-            if value is None or (key in FILES and _given(tree, CHECKPOINT)):
-                continue
-            name, value = BACKBONE, _backbone(key, value)  # noqa: PLW2901 - the value under its new name
-        elif key == UMA:
-            name, value = FORCE_FIELD, _uma(value)  # noqa: PLW2901 - the value under its new name
-        elif key == STABLE:
-            name, value = "train.decay_fraction", _decay(value)  # noqa: PLW2901 - the value under its new name
-        else:
-            name = ALIASES.get(key, key)
-        if value is None and key in UNSET_IF_NULL:
-            continue
-        if name in found and found[name] != value:
-            raise UserError(f"{said[name]} and {key} are one option, and have different values: give one")
-        found[name], said[name] = value, key
+        elif not (_says_nothing(key, value) or (key in FILES and _given(tree, CHECKPOINT))):
+            name, ours = _translated(key, value)
+            if name in found and found[name] != ours:
+                raise UserError(f"{said[name]} and {key} are one option, and have different values: give one")
+            found[name], said[name] = ours, key
     return _nested(found)
 
 
@@ -107,23 +94,19 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     found: list[str] = []
     backbones: dict[str, str] = {}
     for override in overrides:
-        key, equals, value = override.partition("=")
+        key, equals, text = override.partition("=")
         bare = key.lstrip("+~")
         prefix = key[: len(key) - len(bare)]
-        if bare.partition(".")[0] in IGNORED and equals:
-            continue
         if bare in ONLY:
-            if value.lower() != _written(ONLY[bare]):
+            if text.lower() != _written(ONLY[bare]):
                 raise UserError(f"{override}: {_only(bare)}")
+        elif _says_nothing(bare, None if text == "null" else text) and equals:
+            continue
         elif bare in FILES or bare == CHECKPOINT:
-            if value != "null":
-                backbones[bare] = _backbone(bare, value)
-        elif bare == STABLE:
-            found.append(f"{prefix}train.decay_fraction={_decay(_number(override, value))}")
-        elif bare == UMA:
-            found.append(f"{prefix}{FORCE_FIELD}={{_target_: uma, model: {_uma(value)['model']}}}")
-        elif not (bare in UNSET_IF_NULL and value == "null"):
-            found.append(f"{prefix}{ALIASES.get(bare, bare)}{equals}{value}")
+            backbones[bare] = _translated(bare, text)[1]
+        else:
+            name, ours = _translated(bare, _number(override, text) if bare == STABLE else text)
+            found.append(f"{prefix}{name}{equals}{_flow(ours) if isinstance(ours, Mapping) else ours}")
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:
@@ -131,9 +114,22 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     return [*found, *(f"{BACKBONE}={folder}" for folder in set(backbones.values()))]
 
 
+def _says_nothing(key: str, value: Any) -> bool:
+    """Whether a published key with this value says nothing about a run; None is its null."""
+    return key.partition(".")[0] in IGNORED or (value is None and key in UNSET_IF_NULL)
+
+
+def _translated(key: str, value: Any) -> tuple[str, Any]:
+    """Name and value of this package."""
+    if key in CONVERTED:
+        name, convert = CONVERTED[key]
+        return name, convert(key, value)
+    return ALIASES.get(key, key), value
+
+
 def _is_published(key: str) -> bool:
     """Whether a key is none of this package's."""
-    return key in (*ALIASES, *ONLY, *FILES, CHECKPOINT, UMA, STABLE) or key.partition(".")[0] in IGNORED
+    return key in (*ALIASES, *ONLY, *CONVERTED) or key.partition(".")[0] in IGNORED
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -148,7 +144,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _holds_published(key: str) -> bool:
     """Whether published keys lie below a key."""
-    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, *FILES, UMA, STABLE))
+    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, *CONVERTED))
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,17 +172,17 @@ def _backbone(key: str, value: Any) -> str:
     return str(Path(value).parent if key in FILES else Path(value))
 
 
-def _uma(model: Any) -> dict[str, str]:
+def _uma(key: str, model: Any) -> dict[str, str]:
     """`reward.force_field` of the name of UMA's weights."""
     if not isinstance(model, str) or not model:
-        raise UserError(f"{UMA}={model}: must be the name of UMA's weights, e.g. uma-s-1p1; or give {FORCE_FIELD}")
+        raise UserError(f"{key}={model}: must be the name of UMA's weights, e.g. uma-s-1p1; or give {FORCE_FIELD}")
     return {"_target_": "uma", "model": model}
 
 
-def _decay(stable: Any) -> float:
+def _decay(key: str, stable: Any) -> float:
     """`train.decay_fraction` of a published `stable_ratio`."""
     if isinstance(stable, bool) or not isinstance(stable, int | float):
-        raise UserError(f"{STABLE}={stable}: must be a number between 0 and 1")
+        raise UserError(f"{key}={stable}: must be a number between 0 and 1")
     return round(1 - stable, 12)
 
 
@@ -210,3 +206,16 @@ def _only(key: str) -> str:
 def _written(value: Any) -> str:
     """A value as a YAML and an override have it."""
     return "null" if value is None else str(value).lower()
+
+
+def _flow(values: Mapping[str, Any]) -> str:
+    """A mapping as an override has it."""
+    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
+
+
+CONVERTED: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = {
+    **dict.fromkeys((*FILES, CHECKPOINT), (BACKBONE, _backbone)),
+    UMA: (FORCE_FIELD, _uma),
+    STABLE: ("train.decay_fraction", _decay),
+}
+"""{published key: ours, and what makes our value of its}."""
