@@ -42,18 +42,40 @@ def read_folder(folder: Path, what: str = "backbone") -> tuple[dict[str, Any], d
     Raises:
         UserError: a file is missing, truncated or a Git LFS pointer, or the card is no mapping.
     """
-    for name in (WEIGHTS, CARD):
-        if not (folder / name).is_file():
-            raise UserError(f"no {what} in {folder}: it lacks {name}")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"no {what} in {folder}: it lacks {WEIGHTS}")
+    card = read_card(folder, what)
     try:
         refuse_pointer(folder / WEIGHTS)
+        return card, safetensors.torch.load_file(folder / WEIGHTS)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise _unreadable(folder, error) from error
+
+
+def read_card(folder: Path, what: str = "backbone") -> dict[str, Any]:
+    """The card alone; arguments and errors as of `read_folder`.
+
+    Args:
+        folder: with the card.
+        what: should be in it, for errors.
+
+    Raises:
+        UserError: it is missing, damaged or no mapping.
+    """
+    if not (folder / CARD).is_file():
+        raise UserError(f"no {what} in {folder}: it lacks {CARD}")
+    try:
         card = json.loads((folder / CARD).read_text())
-        weights = safetensors.torch.load_file(folder / WEIGHTS)
-    except (safetensors.SafetensorError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UserError(f"{folder} cannot be read ({first_line(error)}): is a file truncated? copy it again") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise _unreadable(folder, error) from error
     if not isinstance(card, dict):
         raise UserError(f"{folder / CARD} holds {type(card).__name__}, not the mapping that describes a {what}")
-    return card, weights
+    return card
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    """Of a folder with a damaged file."""
+    return UserError(f"{folder} cannot be read ({first_line(error)}): is a file truncated? copy it again")
 
 
 def config_from(kind: type[T], entries: Any, origin: str) -> T:

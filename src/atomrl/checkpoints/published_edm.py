@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from atomrl.checkpoints.folder import CARD, config_from, read_folder, require_tensors, sizes_entry, sizes_of
+from atomrl.checkpoints.folder import CARD, config_from, read_card, require_tensors, sizes_entry, sizes_of
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.networks.edm import EDMConfig
 from atomrl.util.errors import UserError, first_line
@@ -144,7 +144,7 @@ def _published_sizes(dataset: str) -> dict[int, int]:
 def _sizes_of_qm9(assets: Path) -> dict[int, int]:
     """Those of the backbone that ships."""
     shipped = assets / "edm_qm9_small"
-    return sizes_of(read_folder(shipped)[0], str(shipped))
+    return sizes_of(read_card(shipped), str(shipped))
 
 
 def _sizes_in(path: Path) -> dict[int, int]:

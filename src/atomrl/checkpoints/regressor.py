@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atomrl.checkpoints.folder import CARD, config_from, fill, read_folder, write_folder
+from atomrl.checkpoints.folder import CARD, config_from, fill, read_card, read_folder, write_folder
 from atomrl.networks.molecule_regressor import MoleculeRegressor, RegressorConfig
 from atomrl.util.errors import UserError
 
@@ -47,7 +47,19 @@ def is_regressor(folder: Path) -> bool:
     Raises:
         UserError: the folder cannot be read.
     """
-    return (folder / CARD).is_file() and "regressor" in read_folder(folder, "predictor")[0]
+    return (folder / CARD).is_file() and "regressor" in read_card(folder, "predictor")
+
+
+def property_of(folder: Path) -> str:
+    """Name of the property that the regressor in a folder predicts, by its card alone.
+
+    Raises:
+        UserError: there is no such card.
+    """
+    card = read_card(folder, "regressor")
+    if "property" not in card:
+        raise UserError(f"{folder} holds no regressor: its card lacks the entry 'property'; {HOW}")
+    return str(card["property"])
 
 
 def load_regressor(where: str | Path) -> LoadedRegressor:

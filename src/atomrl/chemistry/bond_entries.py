@@ -6,6 +6,7 @@ A pair without an entry never has a bond, however near its atoms are: BF3 is a b
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from itertools import combinations_with_replacement
 
 import torch
@@ -54,6 +55,7 @@ def have_valences(numbers: Tensor, mask: Tensor) -> Tensor:
     return torch.isin(numbers * mask, known).all(1)
 
 
+@lru_cache(maxsize=8)
 def _reaches(device: torch.device) -> Tensor:
     """Å below which two elements without an entry are near each other, (119, 119); 0 for pairs with one."""
     radii = torch.from_numpy(covalent_radii.copy()).double()

@@ -91,6 +91,11 @@ class Property:
         return torch.searchsorted(self.sizes, sizes)
 
 
+def described(conditioning: Conditioning | None) -> str:
+    """What a model is, for messages: `conditioned on alpha, mu`, or `unconditional`."""
+    return "unconditional" if conditioning is None else f"conditioned on {', '.join(conditioning.names)}"
+
+
 @dataclass(frozen=True)
 class Conditioning:
     """What the prompts of a conditional model ask for.

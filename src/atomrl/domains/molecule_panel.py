@@ -29,6 +29,7 @@ from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
 from atomrl.evaluation.relaxed_molecules import evaluate_relaxed
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.computed_once import ComputedOnce
 from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.measures.forces import stack_results
 from atomrl.rewards.force_energy import score_physics, with_own_references
@@ -51,7 +52,6 @@ class MoleculePanel(Panel):
     Args:
         reward: by which `judge_best` chooses; the documented defaults if None.
         workers: of the run, or a number of processes; one per core that this process may use if None.
-        timeout: seconds that one molecule may take.
         own: the user's components; each gets a row of the table.
         relaxed: so many samples are judged once more after a relaxation by GFN2-xTB.
         poses: so many samples are checked by PoseBusters.
@@ -62,6 +62,7 @@ class MoleculePanel(Panel):
         known: file of SMILES that novel molecules are not in; None: QM9's, or none under another profile than
             `edm-2022`, by which QM9's are named.
         profile: of `chemistry.rdkit`.
+        force_field: GFN2-xTB, where components ask it too; one of its own if None.
 
     Raises:
         UserError: that file cannot be read.
@@ -71,7 +72,6 @@ class MoleculePanel(Panel):
         self,
         reward: MoleculeReward | None = None,
         workers: Workers | int | None = None,
-        timeout: float = 10.0,
         own: ReinforceReward | None = None,
         relaxed: int = 0,
         poses: int = 0,
@@ -80,12 +80,13 @@ class MoleculePanel(Panel):
         asked: AskedJudge | None = None,
         known: Path | None = None,
         profile: str = PROTOCOL,
+        force_field: ComputedOnce | None = None,
     ) -> None:
         workers = as_workers(workers)
         options = reward or MoleculeReward()
-        self.force_field = XTBForceField(workers, timeout, options.max_iterations)
+        self.force_field = force_field or XTBForceField(workers, options.timeout, options.max_iterations)
         self.reward = with_own_references(options, self.force_field)
-        self.checker, self.profile = MoleculeChecker(workers, timeout, profile), profile
+        self.checker, self.profile = MoleculeChecker(workers, options.timeout, profile), profile
         self.known = None if known is None and profile != PROTOCOL else read_known(known, workers, profile=profile)
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
         self.asked = asked

@@ -11,7 +11,7 @@ from typing import Any
 from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.known_smiles import read_known
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
-from atomrl.core.conditioning import Conditioning
+from atomrl.core.conditioning import Conditioning, described
 from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.stages import Stage, Total
 from atomrl.force_fields.build import build_force_field
@@ -43,7 +43,7 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     """
     section = config.reward
     parts: list[Reward] = []
-    gfn2 = ComputedOnce(_gfn2(section, workers)) if section.by_gfn2 and section.own else None
+    gfn2 = ComputedOnce(gfn2_force_field(section, workers)) if section.by_gfn2 and section.own else None
     if section.built_in == "dummy":
         parts.append(DummyReward())
     elif section.built_in is not None:
@@ -74,7 +74,7 @@ def own_components(
         training = None if known is None else read_known(known, workers or section.workers)
         reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))
     if set(reward.missing_metrics) & set(XTBPropertiesProvider.names):
-        reward.provide(XTBPropertiesProvider(gfn2 or _gfn2(section, workers)))
+        reward.provide(XTBPropertiesProvider(gfn2 or gfn2_force_field(section, workers)))
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward
@@ -91,11 +91,10 @@ def require_asked(own: ReinforceReward, model: Backbone) -> None:
         if not isinstance(component, PredictorReward) or component.target_value != ASKED:
             continue
         if component.target_name not in names:
-            conditioned = f"conditioned on {', '.join(names)}" if names else "unconditional"
             raise UserError(
                 f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
-                f"{model.origin} is {conditioned}: take a backbone that is conditioned on it, or give target_value a "
-                "number"
+                f"{model.origin} is {described(model.conditioning)}: take a backbone that is conditioned on it, or "
+                "give target_value a number"
             )
 
 
@@ -114,7 +113,7 @@ def molecule_stages(config: MoleculeConfig, reward: Reward) -> tuple[Stage, ...]
     return force_energy_stages(config.reward, weights)
 
 
-def _gfn2(section: MoleculeReward, workers: Workers | None) -> XTBForceField:
+def gfn2_force_field(section: MoleculeReward, workers: Workers | None) -> XTBForceField:
     """GFN2-xTB with the options of the reward."""
     return XTBForceField(workers or section.workers, section.timeout, section.max_iterations)
 

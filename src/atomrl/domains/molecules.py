@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from atomrl.checkpoints.backbone import Backbone, backbone_of
-from atomrl.checkpoints.regressor import load_regressor
+from atomrl.checkpoints.regressor import load_regressor, property_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.known_smiles import read_known
@@ -22,6 +22,7 @@ from atomrl.domains.base import Domain
 from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.domains.molecule_reward import (
     force_field_settings,
+    gfn2_force_field,
     molecule_reward,
     molecule_stages,
     own_components,
@@ -31,7 +32,10 @@ from atomrl.evaluation.asked_values import AskedJudge, asked_metric
 from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import ForceFieldSpec
+from atomrl.force_fields.computed_once import ComputedOnce
 from atomrl.measures.measure import component_metric
+from atomrl.rewards.base import unique_names
+from atomrl.rewards.build import build_components
 from atomrl.rewards.components import PredictorReward
 from atomrl.rewards.filter import Filter
 from atomrl.rewards.novelty import NoveltyReward
@@ -114,11 +118,13 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """GFN2-xTB and RDKit, and the user's components, which get rows of their own."""
         section = config.reward
         by_panel = (section.by_gfn2 and not section.own) or (section.built_in == "dummy" and not section.own)
+        workers = as_workers(workers or section.workers)
+        gfn2 = ComputedOnce(gfn2_force_field(section, workers)) if section.own else None
         return MoleculePanel(
             section,
-            workers or section.workers,
-            section.timeout,
-            own=own_components(section, known=config.dataloader.known, conditioning=model.conditioning),
+            workers,
+            own=own_components(section, known=config.dataloader.known, gfn2=gfn2, conditioning=model.conditioning),
+            force_field=gfn2,
             asked=_asked_judge(config, model),
             relaxed=config.evaluation.relaxed,
             poses=config.evaluation.posebusters,
@@ -141,14 +147,14 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         Forces and energies in the table are by GFN2-xTB: another force field pays for them only as far as both agree.
         """
         reward, weights = config.reward, config.channel_weights
-        own = own_components(reward)
-        paid = set() if own is None else {component_metric(name) for name, weight in own.weights.items() if weight > 0}
-        if own is not None and any(isinstance(part, NoveltyReward) and part.weight > 0 for part in own.components):
+        parts = build_components(reward.own) if reward.own else []
+        paying = {name: part for name, part in zip(unique_names(parts), parts, strict=True) if part.weight > 0}
+        paid = {component_metric(name) for name in paying}
+        if any(isinstance(part, NoveltyReward) for part in paying.values()):
             paid |= {"novelty", "valid_unique_novel"}
-        if own is not None and config.evaluation.regressor is not None:
-            judged = load_regressor(config.evaluation.regressor).network.target
-            predicted = [part for part in own.components if isinstance(part, PredictorReward) and part.weight > 0]
-            paid |= {asked_metric(judged) for part in predicted if part.target_name == judged}
+        predicted = {part.target_name for part in paying.values() if isinstance(part, PredictorReward)}
+        if predicted and config.evaluation.regressor is not None:
+            paid |= {asked_metric(name) for name in predicted & {property_of(Path(config.evaluation.regressor))}}
         if reward.built_in in (None, "dummy"):
             return paid
         if reward.by_gfn2:

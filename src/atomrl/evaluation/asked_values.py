@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from atomrl.checkpoints.regressor import LoadedRegressor
-from atomrl.core.conditioning import Conditioning
+from atomrl.core.conditioning import Conditioning, described
 from atomrl.core.records import Prompts, Structures
 from atomrl.evaluation.definition import Definition
 from atomrl.evaluation.molecules import MoleculeScorecard
@@ -33,10 +33,9 @@ class AskedJudge:
     def __post_init__(self) -> None:
         names = () if self.conditioning is None else self.conditioning.names
         if self.name not in names:
-            conditioned = f"conditioned on {', '.join(names)}" if names else "unconditional"
             raise UserError(
-                f"{self.origin} predicts {self.name}, and the model is {conditioned}: leave it out, or give one of the "
-                "model's properties"
+                f"{self.origin} predicts {self.name}, and the model is {described(self.conditioning)}: leave it out, "
+                "or give one of the model's properties"
             )
 
     @property

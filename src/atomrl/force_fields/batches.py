@@ -71,6 +71,13 @@ class Lots:
         self.executor.close()
 
 
+def by_molecule(energies: Any, forces: Any, sizes: Sequence[int]) -> list[tuple[float, Any]]:
+    """Energy and forces of each molecule, out of a batch's tensors (B,) and (atoms of all, 3)."""
+    parts = forces.detach().cpu().double().split(list(sizes))
+    numbers = energies.detach().cpu().double().tolist()
+    return list(zip(numbers, [part.numpy() for part in parts], strict=True))
+
+
 def require_size(size: int) -> None:
     """Raise UserError for a batch that holds nothing."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:

@@ -13,6 +13,7 @@ from mace.data import AtomicData, config_from_atoms
 from mace.tools import AtomicNumberTable
 from mace.tools.torch_geometric import Batch
 
+from atomrl.force_fields.batches import by_molecule
 from atomrl.structures.molecules import Geometry
 from atomrl.workers.failure import Failure
 
@@ -47,8 +48,7 @@ def evaluate(items: Sequence[Geometry], model_file: str, head: str | None, devic
         ]
     ).to(device)
     output = model(batch.to_dict(), training=False, compute_force=True)
-    forces = output["forces"].detach().cpu().double().split([len(one) for one in atoms])
-    return list(zip(output["energy"].detach().cpu().double().tolist(), [part.numpy() for part in forces], strict=True))
+    return by_molecule(output["energy"], output["forces"], [len(one) for one in atoms])
 
 
 @cache

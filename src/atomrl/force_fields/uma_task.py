@@ -13,6 +13,7 @@ from fairchem.core.datasets.atomic_data import AtomicData, atomicdata_list_to_ba
 from fairchem.core.units.mlip_unit import load_predict_unit
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
+from atomrl.force_fields.batches import by_molecule
 from atomrl.structures.molecules import Geometry, odd_electrons
 from atomrl.workers.failure import Failure
 
@@ -45,8 +46,7 @@ def evaluate(items: Sequence[Geometry], model: str, model_file: str | None, devi
     atoms = [Atoms(*geometry, info={"charge": 0, "spin": 1 + odd_electrons(geometry)}) for geometry in items]
     data = [AtomicData.from_ase(one, task_name=TASK, r_data_keys=["spin", "charge"]) for one in atoms]
     output = load(model, model_file, device).predict(atomicdata_list_to_batch(data))
-    forces = output["forces"].detach().cpu().double().split([len(one) for one in atoms])
-    return list(zip(output["energy"].detach().cpu().double().tolist(), [part.numpy() for part in forces], strict=True))
+    return by_molecule(output["energy"], output["forces"], [len(one) for one in atoms])
 
 
 @cache

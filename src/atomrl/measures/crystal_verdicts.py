@@ -176,16 +176,12 @@ def judge_crystals(
     measured = {name: spread(metrics[name], rows, len(structures)) for name in asked if len(rows)}
     features = {name: measured[name] for name in FEATURES if name in measured}
 
-    def reasons_of(names: Sequence[str]) -> tuple[str | None, ...]:
-        nothing: tuple[str | None, ...] = (None,) * len(structures)
-        return first_reasons([nothing, *(measured[name].reasons for name in names if name in measured)])
-
     def numbers(name: str) -> NDArray[np.float64]:
         return measured[name].values.numpy() if name in measured else np.full(len(structures), np.nan)
 
-    reasons = {"geometry": checked, "matching": reasons_of(MATCHING)}
+    reasons = {"geometry": checked, "matching": _reasons_of(MATCHING, measured, len(structures))}
     if "e_above_hull" in known:
-        reasons["e_above_hull"] = reasons_of(PHYSICS[:1])
+        reasons["e_above_hull"] = _reasons_of(PHYSICS[:1], measured, len(structures))
     reasons |= {name: metric.reasons for name, metric in features.items()}
 
     physics, above = "e_above_hull" in known, numbers("e_above_hull")
@@ -208,6 +204,12 @@ def judge_crystals(
         reasons=reasons,
         oxidation_states=oxidation_states,
     )
+
+
+def _reasons_of(names: Sequence[str], measured: Mapping[str, Metric], samples: int) -> tuple[str | None, ...]:
+    """The first reason of each sample, among those of these metrics."""
+    nothing: tuple[str | None, ...] = (None,) * samples
+    return first_reasons([nothing, *(measured[name].reasons for name in names if name in measured)])
 
 
 def _require_judges(structures: Structures, known: Mapping[str, MetricProvider]) -> None:
