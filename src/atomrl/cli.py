@@ -224,8 +224,12 @@ def _add_makers(commands: Any) -> None:
     imported.add_argument("--output", type=Path, required=True, help="folder for the backbone")
 
     data = commands.add_parser("data", help="make a data set")
-    data.add_argument("what", choices=["prototypes"], help="the crystal set")
-    data.add_argument("rest", nargs=argparse.REMAINDER, help="build, finish, check or hull, with their options")
+    data.add_argument(
+        "what", choices=["prototypes", "split"], help="the crystal set that ships; CSV files split by formula"
+    )
+    data.add_argument(
+        "rest", nargs=argparse.REMAINDER, help="of prototypes: build, finish, check or hull; their options"
+    )
 
 
 def _add_checks(commands: Any) -> None:
@@ -325,6 +329,11 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _data(options: argparse.Namespace) -> None:
+    if options.what == "split":
+        from atomrl.data.formula_split import split_command  # noqa: PLC0415
+
+        split_command(options.rest)
+        return
     try:
         builder = import_module(BUILDER)
     except ModuleNotFoundError as error:

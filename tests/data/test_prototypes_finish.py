@@ -6,11 +6,12 @@ import torch
 from pymatgen.core import Lattice, Structure
 
 from atomrl.chemistry.hull import Hull
+from atomrl.data.formula_split import split_of
 from atomrl.data.prototype_set import CARD_FILE, HULL_FILE, SET_FILE, SPLITS, load_prototypes
 from atomrl.util.errors import UserError
 from tools.prototypes.check import compare
 from tools.prototypes.command import data_command
-from tools.prototypes.finish import finish, split_of
+from tools.prototypes.finish import SHARES, finish
 
 ROCK_SALT = [[0, 0, 0], [0.5, 0.5, 0.5]]
 NACL_KEY = "AB_cF8_225_a_b:NaCl|Cl>Cl,Na>Na"
@@ -122,10 +123,10 @@ def test_a_changed_file_is_refused(build_folder):
 
 def test_split_is_by_formula_and_seed():
     formulas = [f"Na{n}Cl{m}" for n in range(1, 60) for m in range(1, 60)]
-    splits = [split_of(formula, 0) for formula in formulas]
+    splits = [split_of(formula, 0, SHARES) for formula in formulas]
     shares = [splits.count(index) / len(splits) for index in range(3)]
     assert shares == pytest.approx([0.9, 0.05, 0.05], abs=0.02)
-    assert splits != [split_of(formula, 1) for formula in formulas]
+    assert splits != [split_of(formula, 1, SHARES) for formula in formulas]
 
 
 def test_comparison_with_experiment():

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from atomrl.chemistry.hull import HullKey
+from atomrl.data.formula_split import split_of
 from atomrl.data.prototype_notes import read_notes
 from atomrl.data.prototype_set import CARD_FILE, HULL_FILE, SET_FILE, SPLITS
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
@@ -65,7 +66,7 @@ def finish(save_folder: Path, output: Path, split_seed: int = 0) -> dict[str, An
     if not selection.crystals:
         raise UserError(f"no plausible structure in {save_folder / 'relaxed.jsonl'}; run the build for longer")
     prototypes = sorted({crystal.prototype for crystal in selection.crystals})
-    splits = [split_of(crystal.formula, split_seed) for crystal in selection.crystals]
+    splits = [split_of(crystal.formula, split_seed, SHARES) for crystal in selection.crystals]
     content = lzma.compress(save(_tensors(selection.crystals, prototypes, splits)), preset=9 | lzma.PRESET_EXTREME)
     if len(content) > LARGEST:
         raise UserError(f"the set takes {len(content)} bytes, more than {LARGEST}; build with a smaller --limit")
@@ -87,13 +88,6 @@ def finish(save_folder: Path, output: Path, split_seed: int = 0) -> dict[str, An
         f"dropped: {', '.join(f'{reason} {count}' for reason, count in selection.dropped.items()) or 'none'}"
     )
     return card
-
-
-def split_of(formula: str, seed: int) -> int:
-    """Place in `SPLITS` of all structures of a reduced formula; does not depend on what else is in the set."""
-    digest = hashlib.sha256(f"{seed}:{formula}".encode()).digest()
-    share = int.from_bytes(digest[:8], "big") / 2**64
-    return sum(share >= bound for bound in list(accumulate(SHARES))[:-1])
 
 
 def _tensors(crystals: list[SelectedCrystal], prototypes: list[str], splits: list[int]) -> dict[str, Tensor]:
