@@ -21,7 +21,8 @@ from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, Propert
 from atomrl.pretraining import predictor_run as pretrain_predictor_run
 from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.predictor import PretrainPredictor
-from atomrl.pretraining.predictor_run import errors, pretrain_predictor, standardize, with_properties
+from atomrl.pretraining.predictor_errors import Common, Predictions, area_under_roc, draw_parity, predictions
+from atomrl.pretraining.predictor_run import pretrain_predictor, standardize, with_properties
 from atomrl.util.errors import UserError
 
 GAPS = np.array([8.5, 3.2, np.nan, 1.1, 8.0, 3.0, 7.8, 14.2])
@@ -47,6 +48,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> None:
     """`data=` means the eight crystals, six to train and two to validate on."""
     splits = pretrain_predictor_run.CrystalSplits(measured(slice(0, 6)), measured(slice(6, 8)))
     monkeypatch.setattr(pretrain_predictor_run, "load_splits", lambda source: splits)
+    monkeypatch.setattr(pretrain_predictor_run, "load_test", lambda source: None)
 
 
 def test_it_learns_a_property_of_real_crystals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +59,14 @@ def test_it_learns_a_property_of_real_crystals(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "formation_energy_per_atom: 3,958 of 3,958 training crystals have it" in said
     card = json.loads((tmp_path / "model.json").read_text())
+    held_out = card["properties_of_test"]["formation_energy_per_atom"]
+    assert held_out["structures"] == len(load_prototypes().rows("test"))
+    assert held_out["mae"] < 0.6 * held_out["mae_of_the_mean"]
+    assert held_out["spearman"] > 0.7
+    assert f"mean absolute error {held_out['mae']:.4g} on {held_out['structures']} test crystals" in said
+    assert (
+        f"formation_energy_per_atom of {held_out['structures']} test crystals" in (tmp_path / "parity.svg").read_text()
+    )
     found = card["properties"]["formation_energy_per_atom"]
     assert f"mean absolute error {found['mae']:.4g} on 202 validation crystals" in said
     assert found["mae"] < 0.6 * found["mae_of_the_mean"]
@@ -164,7 +174,7 @@ def test_errors_by_hand() -> None:
     torch.nn.init.zeros_(head.layers[-1].bias)
     head.mean.copy_(torch.tensor([6.0, -2.0]))
     head.std.copy_(torch.tensor([2.0, 1.0]))
-    found = errors(CrystalPredictor(vae, head, config), crystals, seed=0)
+    found = {one.name: one.summary() for one in predictions(CrystalPredictor(vae, head, config), crystals, seed=0)}
     assert found["gap"]["mae"] == pytest.approx(np.nanmean(np.abs(GAPS - 6)), rel=1e-5)
     assert found["energy"] == pytest.approx(
         {
@@ -176,6 +186,41 @@ def test_errors_by_hand() -> None:
         },
         rel=1e-5,
     )
+
+
+def test_a_property_that_most_crystals_lack() -> None:
+    """Band gaps, mostly 0: what is asked is which crystals have one, and how large it is."""
+    training = np.array([0.0] * 7 + [1.0, 2.0, 4.0, np.nan])
+    assert Common.of(training) == Common(0.0, 2.0)
+    assert Common.of(np.array([1.0, 2.0, 3.0])) is None
+    assert Common.of(np.full(3, np.nan)) is None
+    values, predicted = np.array([0.0, 0.0, 0.0, 1.0, 3.0]), np.array([0.1, -0.2, 0.5, 0.5, 2.5])
+    one = Predictions("gap", values, predicted, mean=0.7, std=1.2, common=Common(0.0, 2.0))
+    found = one.summary()
+    assert found["auc"] == pytest.approx((3 + 2.5) / 6)  # of six pairs five in order, one a tie
+    assert (found["common"], found["structures_above"]) == (0.0, 2)
+    assert found["mae_above"] == pytest.approx(0.5)
+    assert found["mae_above_of_constant"] == pytest.approx(1.0)
+    assert one.lines("test")[1] == (
+        "gap: most are exactly 0; on the 2 above it the error is 0.5, that of their training median 1; area under the "
+        "ROC curve 0.917"
+    )
+    assert "auc" not in replace(one, values=values[:3], predicted=predicted[:3]).summary()
+    assert "auc" not in replace(one, common=None).summary()
+
+
+def test_area_under_roc() -> None:
+    rng = np.random.default_rng(0)
+    positive, scores = rng.random(200) < 0.3, rng.integers(0, 20, 200).astype(float)
+    pairs = scores[positive][:, None] - scores[~positive][None, :]
+    assert area_under_roc(positive, scores) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+
+
+def test_a_parity_plot_is_the_same_each_time(tmp_path: Path) -> None:
+    one = Predictions("gap", np.array([0.0, 1.0]), np.array([0.2, 0.8]), mean=0.5, std=0.5)
+    for name in ("a.svg", "b.svg"):
+        draw_parity([one, replace(one, name="energy")], "test", tmp_path / name)
+    assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
 def test_properties_follow_their_crystals() -> None:
@@ -221,7 +266,7 @@ def test_options_that_cannot_be_are_refused(
 def test_a_unit_may_be_any(unit: float) -> None:
     """Standardised in float64: numbers that float32 cannot hold teach the same."""
     vae, config = small_vae(), PredictorConfig(dropout=0.0)
-    losses, predictions = [], []
+    losses, scaled = [], []
     for scale in (1.0, unit):
         crystals = replace(measured(), properties={"gap": GAPS * scale})
         torch.manual_seed(0)
@@ -231,11 +276,11 @@ def test_a_unit_may_be_any(unit: float) -> None:
         loss = module.losses(module.network, augmented(crystals, seed=0, step=0), "train")["loss"]
         loss.backward()
         losses.append(float(loss.detach()))
-        judged = errors(CrystalPredictor(vae, head, config), crystals, seed=0)["gap"]
-        predictions.append([judged[name] / scale for name in ("mae", "mae_of_the_mean", "mean", "std")])
+        judged = predictions(CrystalPredictor(vae, head, config), crystals, seed=0)[0].summary()
+        scaled.append([judged[name] / scale for name in ("mae", "mae_of_the_mean", "mean", "std")])
         assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert predictions[1] == pytest.approx(predictions[0], rel=1e-5)
+    assert scaled[1] == pytest.approx(scaled[0], rel=1e-5)
 
 
 def test_a_column_of_texts_is_shown() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from atomrl.util.errors import UserError
 
 SHIPPED = "prototypes"
 CSV_FILES = {"train": "train.csv", "val": "val.csv"}
+TEST = "test"
 
 PROTOTYPE_PROPERTIES = {
     "energy_per_atom": "energies",
@@ -133,11 +134,9 @@ def load_splits(source: str) -> CrystalSplits:
     Raises:
         UserError: there is no such source, a file of it is damaged, or a split is empty.
     """
-    folder = ASSETS if source == SHIPPED else Path(source)
-    if source == SHIPPED or (folder / SET_FILE).exists():
-        crystals = load_prototypes(folder)
-        packed = PackedCrystals.of(crystals)
-        parts = {split: packed.select(crystals.rows(split).numpy()) for split in CSV_FILES}
+    folder = _folder(source)
+    if _is_prototypes(folder):
+        parts = _of_prototypes(folder, tuple(CSV_FILES))
     elif all((folder / name).exists() for name in CSV_FILES.values()):
         parts = {split: PackedCrystals.of(load_crystal_csv(folder / name)) for split, name in CSV_FILES.items()}
     else:
@@ -147,3 +146,35 @@ def load_splits(source: str) -> CrystalSplits:
         if not len(part):
             raise UserError(f"{source}: its split {split} holds no crystal")
     return CrystalSplits(parts["train"], parts["val"])
+
+
+def load_test(source: str) -> PackedCrystals | None:
+    """The crystals of a source that no training sees: of the split `test`, or of `test.csv`; None if it has none.
+
+    Args:
+        source: as `load_splits` takes it.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    folder = _folder(source)
+    if _is_prototypes(folder):
+        found = _of_prototypes(folder, (TEST,))[TEST]
+        return found if len(found) else None
+    file = folder / f"{TEST}.csv"
+    return PackedCrystals.of(load_crystal_csv(file)) if file.exists() else None
+
+
+def _folder(source: str) -> Path:
+    return ASSETS if source == SHIPPED else Path(source)
+
+
+def _is_prototypes(folder: Path) -> bool:
+    return (folder / SET_FILE).exists() or folder == ASSETS
+
+
+def _of_prototypes(folder: Path, splits: Sequence[str]) -> dict[str, PackedCrystals]:
+    """Splits of a prototype set."""
+    crystals = load_prototypes(folder)
+    packed = PackedCrystals.of(crystals)
+    return {split: packed.select(crystals.rows(split).numpy()) for split in splits}

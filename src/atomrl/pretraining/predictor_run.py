@@ -7,21 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from atomrl.checkpoints.predictor import save_predictor
 from atomrl.checkpoints.vae import load_vae
-from atomrl.data.crystal_batches import augmented
-from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals, load_splits
+from atomrl.data.packed_crystals import TEST, CrystalSplits, PackedCrystals, load_splits, load_test
 from atomrl.data.sized import full_batches
-from atomrl.networks.predictor import CHUNK, CrystalPredictor, PredictorConfig, PropertyHead
+from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
 from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.crystal_session import STORED, CrystalSession, check_elements, crystal_stream, rounded
 from atomrl.pretraining.predictor import PretrainPredictor
+from atomrl.pretraining.predictor_errors import Common, draw_parity, predictions
 from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.util.errors import UserError
 from atomrl.util.options import Count
+
+PARITY = "parity.svg"
+"""Beside the predictor: what it says against what is true."""
 
 
 class PredictorRun(CrystalSession):
@@ -37,6 +39,7 @@ class PredictorRun(CrystalSession):
     """Properties to predict, columns of numbers of the data; `name:column` gives the property another name than its
     column has. A crystal that lacks some of them counts with the others, one that lacks all is left out."""
     card_structures: Count = 10_000
+    """Crystals of validation, and of test, that the errors are measured on."""
     model: PredictorConfig = PredictorConfig()
     """Shape of the predictor."""
     train: PretrainConfig = PretrainConfig(steps=20_000, decay_steps=5_000)
@@ -51,11 +54,12 @@ def pretrain_predictor(overrides: Sequence[str]) -> Path:
     """
     options = options_from(PredictorRun, overrides, "pretrain predictor")
     dtype = STORED[options.store]
-    splits = load_splits(options.data)
+    splits, test = load_splits(options.data), load_test(options.data)
     columns = _columns(options.targets, splits)
     splits = CrystalSplits(
         with_properties(splits.train, columns, "training"), with_properties(splits.validation, columns, "validation")
     )
+    test = None if test is None else with_properties(test, columns, TEST)
     vae = load_vae(options.vae)
     check_elements(splits, vae.config)
     full_batches(len(splits.train), options.train.batch_size)
@@ -65,16 +69,36 @@ def pretrain_predictor(overrides: Sequence[str]) -> Path:
     module = PretrainPredictor(head, options.model, options.train, vae)
     card = fit(module, crystal_stream(splits, options), options)
     kept = CrystalPredictor(rounded(module.vae, dtype), module.average, options.model)
-    judged = errors(kept, splits.validation.draw(options.card_structures, options.train.seed), options.train.seed)
-    for name, found in judged.items():
-        print(
-            f"{name}: mean absolute error {found['mae']:.4g} on {found['structures']:,} validation crystals, "
-            f"that of predicting the training mean {found['mae_of_the_mean']:.4g}"
-        )
-    kept.vae.to(dtype)
     folder = Path(options.save_path)
-    save_predictor(folder, kept, card | {"data": options.data, "vae_from": options.vae, "properties": judged})
+    judged = _judge(kept, splits, test, options, folder)
+    kept.vae.to(dtype)
+    save_predictor(folder, kept, card | {"data": options.data, "vae_from": options.vae, **judged})
     return folder
+
+
+def _judge(
+    predictor: CrystalPredictor,
+    splits: CrystalSplits,
+    test: PackedCrystals | None,
+    options: PredictorRun,
+    folder: Path,
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Errors on validation and, where the data has such, on test crystals: printed, drawn, and for the card."""
+    common = {name: Common.of(values) for name, values in splits.train.properties.items()}
+    parts = {"validation": splits.validation} | ({} if test is None else {TEST: test})
+    found = {
+        split: predictions(
+            predictor, part.draw(options.card_structures, options.train.seed), options.train.seed, common
+        )
+        for split, part in parts.items()
+    }
+    for split, of_split in found.items():
+        for one in of_split:
+            print("\n".join(one.lines(split)))
+    last = list(found)[-1]
+    draw_parity(found[last], last, folder / PARITY)
+    names = {"validation": "properties", TEST: "properties_of_test"}
+    return {names[split]: {one.name: one.summary() for one in of_split} for split, of_split in found.items()}
 
 
 def with_properties(crystals: PackedCrystals, columns: Mapping[str, str], split: str) -> PackedCrystals:
@@ -123,42 +147,6 @@ def standardize(head: PropertyHead, crystals: PackedCrystals) -> None:
         if np.nanmin(values) == np.nanmax(values) or not spread > 0:
             raise UserError(f"all training crystals have the same {name}, {mean:g}: nothing to learn")
         head.mean[place], head.std[place] = mean, spread
-
-
-def errors(predictor: CrystalPredictor, crystals: PackedCrystals, seed: int) -> dict[str, dict[str, float]]:
-    """How far predictions are off, by property.
-
-    Args:
-        predictor: of these properties.
-        crystals: with their values; each is turned and shifted at random, once.
-        seed: of that.
-
-    Returns:
-        `mae`: mean absolute error; `mae_of_the_mean`: that of predicting the training mean; `structures`: that have
-        the property, without any it is not here; `mean` and `std` of the training set.
-    """
-    device = predictor.head.mean.device
-    parts = []
-    for step, start in enumerate(range(0, len(crystals), CHUNK)):
-        rows = np.arange(start, min(start + CHUNK, len(crystals)))
-        with torch.no_grad():
-            parts.append(predictor(augmented(crystals.select(rows), seed, step).to(device).crystals).cpu().numpy())
-    predicted = np.concatenate(parts)
-    means, stds = predictor.head.mean.tolist(), predictor.head.std.tolist()
-    found = {}
-    for place, name in enumerate(predictor.targets):
-        known = np.isfinite(crystals.properties[name])
-        values = crystals.properties[name][known]
-        if not len(values):
-            continue  # a few crystals were drawn, and none has it
-        found[name] = {
-            "mae": float(np.abs(predicted[known, place] - values).mean()),
-            "mae_of_the_mean": float(np.abs(means[place] - values).mean()),
-            "structures": len(values),
-            "mean": means[place],
-            "std": stds[place],
-        }
-    return found
 
 
 def _columns(targets: Sequence[str], splits: CrystalSplits) -> dict[str, str]:
