@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from atomrl.util.files import write_whole
+from atomrl.util.figures import svg
 from benchmarks.learning_arms import WINDOW, Comparison
 from studies.curves import COLOURS
 
@@ -32,9 +28,7 @@ def draw(curves: Sequence[Curve], chosen: Sequence[Chosen], comparison: Comparis
         comparison: what they are.
         output: SVG file.
     """
-    with mpl.rc_context({"svg.hashsalt": "atomrl", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(10, 4), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
+    with svg(output, 10, 4) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         _fill(left, curves, comparison, by_calls=False)
         _fill(right, curves, comparison, by_calls=True)
@@ -47,9 +41,6 @@ def draw(curves: Sequence[Curve], chosen: Sequence[Chosen], comparison: Comparis
         right.set_xlabel("calls of the network")
         handles = dict(zip(*reversed(left.get_legend_handles_labels()), strict=True))
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, frameon=False)
-        buffer = BytesIO()
-        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    write_whole(output, buffer.getvalue())
 
 
 def _fill(axes: Axes, curves: Sequence[Curve], comparison: Comparison, by_calls: bool) -> None:

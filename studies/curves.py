@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from atomrl.util.errors import UserError
-from atomrl.util.files import write_whole
+from atomrl.util.figures import svg
 from studies.subjects import PlotPanel
 
 WINDOW = 9
@@ -47,19 +43,13 @@ def draw(logs: Mapping[int, Path], output: Path, panels: Sequence[PlotPanel]) ->
     if not drawn:
         raise UserError(f"{', '.join(map(str, logs.values()))}: none of {', '.join(p.key for p in panels)} is logged")
     height = max(2, math.ceil((len(drawn) + 1) / 3))  # rows of three; the legend takes a place too
-    # Text stays text: smaller, and a reader can search it. The salt fixes the ids that matplotlib makes up.
-    with mpl.rc_context({"svg.hashsalt": "atomrl", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(10, 2.7 * height), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
+    with svg(output, 10, 2.7 * height) as figure:
         axes = list(figure.subplots(height, 3, squeeze=False).flat)
         for panel, place in zip(drawn, axes, strict=False):
             _fill(place, panel, series(rows, panel), seeds)
         for place in axes[len(drawn) :]:
             place.axis("off")
         axes[len(drawn)].legend(*axes[0].get_legend_handles_labels(), loc="center", frameon=False)
-        buffer = BytesIO()
-        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    write_whole(output, buffer.getvalue())
 
 
 def series(rows: list[list[dict[str, float | None]]], panel: PlotPanel) -> Array:

@@ -126,6 +126,9 @@ class NoFiles:
     def write(self, folder, name, judged):
         pass
 
+    def draw(self, folder, judged):
+        pass
+
 
 def test_an_evaluation_leaves_the_files_that_a_study_waits_for(tmp_path):
     titles = [table.title for table in CRYSTALS.further]

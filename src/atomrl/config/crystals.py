@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from atomrl.config.outputs import EvaluationSection
 from atomrl.config.sections import Config, ModelSection, RewardSection, named_code
-from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Seconds, contradiction
+from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Options, Seconds, contradiction
 
 
 class CrystalModel(ModelSection):
@@ -64,6 +64,26 @@ class CrystalReward(RewardSection):
         return self
 
 
+class WantedProperty(Options):
+    """A property by which a predictor judges samples."""
+
+    predictor: str
+    """Folder that `atomrl pretrain predictor` wrote; one that no training saw is the better judge."""
+    name: str
+    """Of the property."""
+    at_most: Finite | None = None
+    """Wanted are samples with this value or a smaller one,"""
+    at_least: Finite | None = None
+    """or with this value or a larger one: give one of the two."""
+
+    @model_validator(mode="after")
+    def _check_bound(self) -> Self:
+        """Raise UserError for none or both."""
+        if (self.at_most is None) == (self.at_least is None):
+            raise contradiction(f"{{at}}{self.name}: give at_most or at_least, one of them")
+        return self
+
+
 class CrystalEvaluationSection(EvaluationSection):
     """The before/after table that a run ends with."""
 
@@ -74,6 +94,9 @@ class CrystalEvaluationSection(EvaluationSection):
     mixed_valence: bool = False
     """A further row and a column of the samples: composition validity if atoms of one element may have different
     oxidation states, as in Fe3O4 and KO2."""
+    wanted: list[WantedProperty] = Field(default_factory=list)
+    """Further rows, by predictors of properties: the share of samples that are unique and novel and have what is
+    wanted, e.g. `[{predictor: outputs/my_predictor, name: band_gap, at_least: 1.0}]`, and the median."""
 
 
 class CrystalConfig(Config):

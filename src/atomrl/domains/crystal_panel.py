@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from atomrl.evaluation.crystals import CrystalScorecard, evaluate_crystals
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
+from atomrl.evaluation.wanted import WantedJudge, draw_distributions
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_validity import composition_valid
 from atomrl.measures.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals
@@ -64,6 +65,7 @@ class CrystalPanel(Panel):
         batch: samples that the training scores at once.
         own: the training's components that pay for no metric of the profile; each gets a row.
         mixed_valence: whether composition validity with mixed valence gets a row too.
+        wanted: judges of properties, which get two rows each.
 
     Raises:
         UserError: an unknown second judge; no reference set or hull; a package is not installed.
@@ -78,9 +80,10 @@ class CrystalPanel(Panel):
         batch: int = 320,
         own: ReinforceReward | None = None,
         mixed_valence: bool = False,
+        wanted: Sequence[WantedJudge] = (),
     ) -> None:
         self.judges, self.relaxed, self._reward = judges, relaxed, reward
-        self.batch, self.own, self.mixed_valence = batch, own, mixed_valence
+        self.batch, self.own, self.mixed_valence, self.wanted = batch, own, mixed_valence, wanted
         composition_valid(SALT)  # what SMACT lacks shows now, not after a training
         self.physics = judges.physics()
         self.second = None if second_judge is None else judges.second(second_judge)
@@ -93,6 +96,8 @@ class CrystalPanel(Panel):
         structures = structures.to(torch.device("cpu"))
         verdicts = self._verdicts(structures, [self.matching, self.physics, self.features])
         verdicts = self._with_components(verdicts, structures)
+        predicted = {judge.label: judge.predict(structures) for judge in self.wanted}
+        verdicts = replace(verdicts, predicted=predicted)
         further = {}
         if self.second is not None:
             again = self._verdicts(structures, [KnownMatching(verdicts), self.second])
@@ -103,6 +108,8 @@ class CrystalPanel(Panel):
         # Said of every column alike, of one without a sound sample too: only like conditions stand in one table.
         features = f"the base model's VAE, against {self.judges.reference.name}"
         metrics = self._metrics(verdicts, self.physics, "as sampled", features)
+        for judge in self.wanted:
+            metrics = judge.add_to(metrics)
         return Judged(metrics, AnnotatedCrystals(structures, ids, verdicts.rows()), further)
 
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
@@ -134,6 +141,12 @@ class CrystalPanel(Panel):
         """CIF and extended XYZ."""
         write_extxyz(folder / f"{name}.extxyz", judged.samples)
         write_cif(folder / f"{name}.cif", judged.samples)
+
+    def draw(self, folder: Path, judged: Mapping[str, Judged]) -> None:
+        """How each wanted property is distributed, `evaluation_<property>.svg`."""
+        for judge in self.wanted:
+            columns = {label: verdict.metrics.samples.predicted[judge.label] for label, verdict in judged.items()}
+            draw_distributions(judge, columns, folder / f"evaluation_{judge.label}.svg")
 
     def close(self) -> None:
         """End the workers."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import CrystalConfig
+from atomrl.config.crystals import WantedProperty
 from atomrl.core.protocols import Reward
 from atomrl.core.records import RewardTable, Structures
 from atomrl.core.stages import SampleContext, Stage
@@ -19,6 +20,7 @@ from atomrl.domains.base import Domain
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
+from atomrl.evaluation.wanted import WantedJudge, wanted_metric
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
@@ -29,6 +31,7 @@ from atomrl.rewards.components import (
     CompositionDiversityReward,
     CreativityReward,
     EnergyReward,
+    PredictorReward,
     RewardComponent,
     StructureDiversityReward,
 )
@@ -137,6 +140,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             reward=lambda: self.reward(config, model, judges.workers),
             batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
             own=_summed(config, own, judges) if own else None,
+            wanted=_wanted(config.evaluation.wanted),
         )
 
     def rewarded(self, config: CrystalConfig) -> set[str]:
@@ -144,7 +148,11 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         if config.reward.type == "dummy":
             return set()
         paid = {metric for component in build_components(config.reward.components) for metric in _paid(component)}
-        return paid | {component_metric(name) for name in unique_names(_own_components(config))}
+        own = _own_components(config)
+        predicted = {component.target_name for component in own if isinstance(component, PredictorReward)}
+        labels = zip(config.evaluation.wanted, _labels(config.evaluation.wanted), strict=True)
+        sought = {wanted_metric(label) for wanted, label in labels if wanted.name in predicted}
+        return paid | sought | {component_metric(name) for name in unique_names(own)}
 
     def accepts(self, structures: Structures) -> Tensor:
         """Those with a sound cell: no overlap, no atom alone, no cell that is none."""
@@ -186,6 +194,22 @@ def _own_components(config: CrystalConfig) -> list[RewardComponent]:
     if config.reward.type == "dummy" or not config.reward.components:
         return []
     return [component for component in build_components(config.reward.components) if not _paid(component)]
+
+
+def _wanted(properties: Sequence[WantedProperty]) -> tuple[WantedJudge, ...]:
+    """A judge of each wanted property."""
+    judges = []
+    for one, label in zip(properties, _labels(properties), strict=True):
+        bound, larger = (one.at_most, False) if one.at_most is not None else (one.at_least or 0.0, True)
+        judges.append(WantedJudge(one.predictor, one.name, bound, larger, label))
+    return tuple(judges)
+
+
+def _labels(properties: Sequence[WantedProperty]) -> list[str]:
+    """Their names; the second of a name, and further ones, with a number."""
+    names = [one.name for one in properties]
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name}_{count + 1}" if count else name for name, count in zip(names, before, strict=True)]
 
 
 SPEC = CrystalDomain

@@ -221,6 +221,7 @@ def compare(
     report = Report(main, further)
     for label, verdict in judged.items():
         panel.write(folder, label.replace(" ", "_"), verdict)
+    panel.draw(folder, judged)
     write_whole(folder / "evaluation.json", report.main.json_text())
     for title, comparison in report.further.items():
         write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", comparison.json_text())

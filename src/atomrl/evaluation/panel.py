@@ -56,6 +56,9 @@ class Panel(Closing, ABC):
             UserError: it is not installed.
         """
 
+    def draw(self, folder: Path, judged: Mapping[str, Judged]) -> None:
+        """Write pictures that show all columns, by their headings, together; none where there is nothing to draw."""
+
     @abstractmethod
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """Write the samples of a column as files that other programs read."""

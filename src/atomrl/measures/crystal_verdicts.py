@@ -83,6 +83,7 @@ class CrystalVerdicts:
         oxidation_states: the set behind `composition_valid`.
         components: {reward component: its raw values, (B,); NaN where it has none}, of components that pay for nothing
             among the rest.
+        predicted: {property: what a predictor says, (B,); NaN where it cannot}, of properties that are wanted.
     """
 
     formulas: tuple[str, ...]
@@ -100,6 +101,7 @@ class CrystalVerdicts:
     oxidation_states: str = OXIDATION_STATES
     components: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     composition_valid_mixed_valence: NDArray[np.bool_] | None = None
+    predicted: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -136,6 +138,7 @@ class CrystalVerdicts:
         columns |= {name: values.tolist() for name, values in self.flags.items()}
         known = {"e_above_hull": self.e_above_hull, "energy_per_atom": self.energies_per_atom}
         known |= {component_metric(name): values for name, values in self.components.items()}
+        known |= {f"predicted_{name}": values for name, values in self.predicted.items()}
         for name, numbers in known.items():
             if numbers is not None:
                 columns[name] = [value if np.isfinite(value) else None for value in numbers.tolist()]

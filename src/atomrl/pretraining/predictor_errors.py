@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,12 @@ from scipy.stats import rankdata, spearmanr
 from atomrl.data.crystal_batches import augmented
 from atomrl.data.packed_crystals import PackedCrystals
 from atomrl.networks.predictor import CHUNK, CrystalPredictor
-from atomrl.util.files import write_whole
-from atomrl.util.optional_imports import extra
+from atomrl.util.figures import svg
 
 Array = NDArray[np.float64]
+
+MANY = 5000
+"""Points of a figure that are drawn as a picture, so that the file stays small."""
 
 
 @dataclass(frozen=True)
@@ -157,22 +158,12 @@ def draw_parity(found: Sequence[Predictions], split: str, path: Path) -> None:
     Raises:
         UserError: matplotlib is not installed, or the file cannot be written.
     """
-    with extra("crystals"):
-        import matplotlib as mpl  # noqa: PLC0415 - drawn once, at the end
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
-        from matplotlib.figure import Figure  # noqa: PLC0415
-
-    with mpl.rc_context({"svg.hashsalt": "atomrl", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(4 * len(found), 4), facecolor="white", layout="constrained")
-        FigureCanvasAgg(figure)
+    with svg(path, 4 * len(found), 4) as figure:
         for axes, one in zip(figure.subplots(1, len(found), squeeze=False)[0], found, strict=True):
-            ends = [float(f(np.concatenate([one.values, one.predicted]))) for f in (np.min, np.max)]
+            ends = [float(end(np.concatenate([one.values, one.predicted]))) for end in (np.min, np.max)]
             axes.plot(ends, ends, color="grey", linewidth=0.8)
-            axes.scatter(one.values, one.predicted, s=4, alpha=0.5, rasterized=len(one.values) > 5000)
+            axes.scatter(one.values, one.predicted, s=4, alpha=0.5, rasterized=len(one.values) > MANY)
             axes.set(xlabel=f"{one.name} of {len(one.values):,} {split} crystals", ylabel="predicted", aspect="equal")
-        buffer = BytesIO()
-        figure.savefig(buffer, format="svg", facecolor="white", metadata={"Date": None, "Creator": None})
-    write_whole(path, buffer.getvalue())
 
 
 def _mae(predicted: Array | float, values: Array) -> float:

@@ -60,7 +60,7 @@ def explained(error: ValidationError, kind: type[BaseModel], given: Mapping[str,
         return f"{key}={_shown(first, from_text)}: {allowed(field, deeper and first)}"
     value: Any = given
     for name in names:
-        value = value[name]
+        value = value[int(name) if isinstance(value, list | tuple) else name]
     words = allowed(field)
     if Says in map(type, field.metadata):
         return f"{key}={value!r}: {words}"
@@ -131,15 +131,21 @@ def section_of(annotation: Any) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
+def _section_of_items(annotation: Any) -> type[BaseModel] | None:
+    """The class of the items of a list of options, else None."""
+    return section_of(get_args(annotation)[0]) if get_origin(annotation) is list else None
+
+
 def _place(kind: type[BaseModel], path: tuple[int | str, ...]) -> tuple[type[BaseModel], FieldInfo | None, list[str]]:
     """Where an error is: its section, its field (None: the section itself), and the names on the way."""
     names: list[str] = []
-    for part in path:
-        field = kind.model_fields.get(str(part))
-        if field is None:
-            break
-        names.append(str(part))
+    parts = list(path)
+    while parts and (field := kind.model_fields.get(str(parts[0]))) is not None:
+        names.append(str(parts.pop(0)))
         inside = section_of(field.annotation)
+        if inside is None and parts and isinstance(parts[0], int):
+            inside = _section_of_items(field.annotation)
+            names += [] if inside is None else [str(parts.pop(0))]
         if inside is None:
             return kind, field, names
         kind = inside
