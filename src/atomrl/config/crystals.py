@@ -40,8 +40,8 @@ class CrystalReward(RewardSection):
     """Who computes the reward's energies: `{_target_: name, key: value}` of a calculator of ASE or of your own force
     field; null: CHGNet. The table of an evaluation stays CHGNet's."""
     hull: str | None = None
-    """What energies are compared with: a file that `Hull.save` wrote, with energies of the same force field; null takes
-    the reference set's own, which is CHGNet's."""
+    """What energies are compared with: a file that `Hull.save` wrote, with energies of the same force field;
+    `prototypes` is the shipped set's; null takes the reference set's own, which is CHGNet's."""
     timeout: Seconds = 10.0
     """Seconds that a matcher may think about one pair."""
     batch_size: Count = 16

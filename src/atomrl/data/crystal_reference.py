@@ -40,13 +40,13 @@ class CrystalReference:
         """A hull.
 
         Args:
-            path: of the file; None: `name` in the set's folder.
+            path: of the file; None: `name` in the set's folder; `prototypes`: in that of the shipped set.
             name: `hull.json` is that of CHGNet.
 
         Raises:
             UserError: there is none.
         """
-        file = self.folder / name if path is None else Path(path)
+        file = {None: self.folder / name, SHIPPED: ASSETS / name}.get(path) or Path(str(path))
         if not file.is_file():
             raise UserError(f"no hull at {file}: energies need one of the same force field, see docs/crystals.md")
         return Hull.load(file)
