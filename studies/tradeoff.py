@@ -1,0 +1,143 @@
+"""What a gain costs: `python -m studies.tradeoff EVALUATION... --output FIGURE.svg` draws one metric against another.
+
+Every column of every `evaluation.json` is a point with its 95 % intervals; the base and its best of N are joined, since
+they are what the same samplings and scorings give without a training.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atomrl.command_parser import CommandParser
+from atomrl.measures.bootstrap import Estimate
+from atomrl.util.errors import UserError
+from atomrl.util.figures import svg
+from studies.queue import ending_like_a_queue
+from studies.tables import Column
+
+BASE, CHOSEN = "base", "base best of "
+
+
+@dataclass(frozen=True)
+class Point:
+    """A column of an evaluation.
+
+    Attributes:
+        label: of the column, with the run's folder where several evaluations have one.
+        x, y: its two metrics, in the units of the table.
+        joined: whether it is the base or a best of N of it.
+        time_step: T of its walks.
+    """
+
+    label: str
+    x: Estimate
+    y: Estimate
+    joined: bool
+    time_step: int
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the figure. Exit code 2 for a user's mistake."""
+    parser = CommandParser(prog="python -m studies.tradeoff", description=__doc__)
+    parser.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION", help="a folder with evaluation.json")
+    parser.add_argument("--x", default="molecule_stability", help="metric to the right; default molecule_stability")
+    parser.add_argument("--y", default="novelty", help="metric upwards; default novelty")
+    parser.add_argument("--output", type=Path, required=True, help="SVG file")
+    options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    with ending_like_a_queue():
+        tables = {folder: _read(folder) for folder in options.evaluations}
+        points = read_points(tables, options.x, options.y)
+        titles = [_title(next(iter(tables.values())), name) for name in (options.x, options.y)]
+        draw(points, *titles, options.output)
+        print(f"{len(points)} columns -> {options.output}")
+
+
+def read_points(tables: Mapping[Path, Mapping[str, Any]], x: str, y: str) -> list[Point]:
+    """The sampled columns of evaluations that have both metrics; one that several have, e.g. the base, comes once.
+
+    Raises:
+        UserError: an evaluation lacks a metric, or is of another profile than the first.
+    """
+    first = next(iter(tables.values()))
+    points: dict[tuple[str, float, float], Point] = {}
+    for folder, table in tables.items():
+        if table["profile"] != first["profile"]:
+            raise UserError(
+                f"{folder} is of profile {table['profile']}, the first of {first['profile']}: give one kind"
+            )
+        if missing := [name for name in (x, y) if name not in table["metrics"]]:
+            raise UserError(f"{folder} has no {', '.join(missing)}: choose from {', '.join(table['metrics'])}")
+        for name, column in table["columns"].items():
+            if column["time_step"] is None:
+                continue  # a known set: nothing sampled it
+            found = {key: _scaled(Column.of(table, name, name).estimates[key], table, key) for key in (x, y)}
+            if not all(math.isfinite(one.value) for one in found.values()):
+                continue  # a column without that metric, e.g. forces of a set that has none
+            joined = name == BASE or name.startswith(CHOSEN)
+            run = folder.parent.name if folder.name == "evaluation" else folder.name
+            label = name if joined or len(tables) == 1 else f"{name}, {run}"
+            point = Point(label, found[x], found[y], joined, column["time_step"])
+            points.setdefault((name, found[x].value, found[y].value), point)
+    return list(points.values())
+
+
+def draw(points: Sequence[Point], x: str, y: str, output: Path) -> None:
+    """Points with intervals, the joined ones of each T by a line; every point has an id.
+
+    Args:
+        points: at least one.
+        x: title of the axis to the right.
+        y: title of the axis upwards.
+        output: SVG file.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    steps = sorted({point.time_step for point in points})
+    with svg(output, 7, 5) as figure:
+        axes = figure.subplots()
+        for step in steps:
+            line = sorted((p.x.value, p.y.value) for p in points if p.joined and p.time_step == step)
+            axes.plot([place[0] for place in line], [place[1] for place in line], color="grey", linewidth=0.8)
+        for point in points:
+            right, up = (
+                [[max(0.0, one.value - one.low)], [max(0.0, one.high - one.value)]] for one in (point.x, point.y)
+            )
+            colour = "grey" if point.joined else "C0"
+            place = (point.x.value, point.y.value)
+            axes.errorbar(*place, xerr=right, yerr=up, fmt="o", color=colour, elinewidth=0.6, markersize=4)
+            said = f"{point.label}, T = {point.time_step}" if len(steps) > 1 else point.label
+            gid = said.replace(" ", "-")
+            axes.annotate(said, place, (4, 4), textcoords="offset points", fontsize=7, gid=gid)
+        axes.set(xlabel=x, ylabel=y)
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """An evaluation's table."""
+    path = folder / "evaluation.json"
+    try:
+        table: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}; give the folder of a finished evaluation") from error
+    return table
+
+
+def _scaled(estimate: Estimate, table: Mapping[str, Any], name: str) -> Estimate:
+    """In the unit of the table: shares in per cent."""
+    scale = 100 if table["metrics"][name]["unit"] == "%" else 1
+    return Estimate(scale * estimate.value, scale * estimate.low, scale * estimate.high, estimate.denominator)
+
+
+def _title(table: Mapping[str, Any], name: str) -> str:
+    metric = table["metrics"][name]
+    return f"{metric['label']}, {metric['unit']}" if metric["unit"] else str(metric["label"])
+
+
+if __name__ == "__main__":
+    main()

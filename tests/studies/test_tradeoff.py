@@ -1,0 +1,69 @@
+"""One metric against another, of several evaluations."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from studies.tradeoff import main, read_points
+
+
+def table(columns: dict[str, tuple[float | None, float]], profile: str = "p") -> dict[str, object]:
+    def metric(place: int, label: str, unit: str) -> dict[str, object]:
+        estimates = {}
+        for name, values in columns.items():
+            value = values[place]
+            ends = {"low": None, "high": None} if value is None else {"low": value - 0.1, "high": value + 0.1}
+            estimates[name] = {"value": value, **ends, "denominator": 10}
+        return {"label": label, "unit": unit, "columns": estimates}
+
+    about = {"samples": 10, "time_step": 50, "sizes": {}, "elements": {}, "failures": {}}
+    return {
+        "profile": profile,
+        "metrics": {"stable": metric(0, "stable ones", "%"), "force": metric(1, "force", "eV/Å")},
+        "columns": {name: about | {"time_step": None if name == "known set" else 50} for name in columns},
+    }
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    tables = {
+        "one": table({"base": (0.25, 1.5), "base best of 4": (0.7, 1.2), "trained": (0.8, 1.3)}),
+        "two": table({"base": (0.25, 1.5), "trained": (0.85, 1.25), "unknown": (None, 1.0), "known set": (0.9, 0.4)}),
+    }
+    for name, content in tables.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(content))
+    return [tmp_path / name for name in tables]
+
+
+def test_points_in_the_units_of_the_table(folders: list[Path]) -> None:
+    tables = {folder: json.loads((folder / "evaluation.json").read_text()) for folder in folders}
+    points = read_points(tables, "stable", "force")
+    assert [(point.label, point.x.value, point.y.value, point.joined) for point in points] == [
+        ("base", 25.0, 1.5, True),
+        ("base best of 4", 70.0, 1.2, True),
+        ("trained, one", 80.0, 1.3, False),
+        ("trained, two", 85.0, 1.25, False),
+    ]
+    assert (points[0].x.low, points[0].x.high) == pytest.approx((15.0, 35.0))
+
+
+def test_the_figure_and_its_mistakes(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--x", "stable", "--y", "force", "--output", str(tmp_path / "a.svg")]
+    main([*map(str, folders), *words])
+    assert capsys.readouterr().out == f"4 columns -> {tmp_path / 'a.svg'}\n"
+    text = (tmp_path / "a.svg").read_text()
+    assert all(word in text for word in ("stable ones, %", "force, eV/Å", 'id="trained,-two"', "base best of 4"))
+    (folders[1] / "evaluation.json").write_text(json.dumps(table({"base": (0.2, 1.0)}, "q")))
+    for given, said in [
+        ([str(folders[0]), *words[2:]], "has no molecule_stability: choose from stable, force"),
+        ([*map(str, folders), *words], "is of profile q, the first of p"),
+        ([str(tmp_path), *words], "evaluation.json: "),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            main(given)
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert len(error.splitlines()) == 1
