@@ -53,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ending_like_a_queue():
         tables = {folder: _read(folder) for folder in options.evaluations}
         points = read_points(tables, options.x, options.y)
-        titles = [_title(next(iter(tables.values())), name) for name in (options.x, options.y)]
-        draw(points, *titles, options.output)
+        first = next(iter(tables.values()))
+        draw(points, _title(first, options.x), _title(first, options.y), options.output)
         print(f"{len(points)} columns -> {options.output}")
 
 
