@@ -208,20 +208,30 @@ def _add_makers(commands: Any) -> None:
     )
     pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
 
-    imported = commands.add_parser("import", help="make a backbone of published weights")
-    imported.add_argument("what", choices=["edm"], help="molecules: args.pickle and generative_model_ema.npy of EDM")
-    imported.add_argument("folder", type=Path, help="where these two files are")
+    imported = commands.add_parser("import", help="make a model's folder of published weights")
+    imported.add_argument(
+        "what",
+        choices=["edm", "chemeleon2"],
+        help="molecules: args.pickle and generative_model_ema.npy of EDM; crystals: a checkpoint of a VAE, a latent "
+        "diffusion model or a predictor",
+    )
+    imported.add_argument("where", type=Path, help="edm: the folder with these two files; chemeleon2: the checkpoint")
     imported.add_argument(
         "--sizes",
         type=Path,
-        help="JSON, {atoms: count} of the training set; if not given, as published for QM9 or GEOM-Drugs",
+        help="JSON, {atoms: count} of the training set; if not given, as published for QM9, GEOM-Drugs or MP-20",
     )
     imported.add_argument(
         "--properties",
         action="store_true",
-        help="of a conditional model: add how the values of its properties are distributed in QM9 (extra data)",
+        help="of a conditional EDM: add how the values of its properties are distributed in QM9 (extra data)",
     )
-    imported.add_argument("--output", type=Path, required=True, help="folder for the backbone")
+    imported.add_argument(
+        "--vae",
+        type=Path,
+        help="chemeleon2: the VAE of a diffusion model that does not hold it, a checkpoint or a folder",
+    )
+    imported.add_argument("--output", type=Path, required=True, help="folder for the model")
 
     data = commands.add_parser("data", help="make a data set")
     data.add_argument(
@@ -312,20 +322,37 @@ def _pretrain(options: argparse.Namespace) -> None:
 
 
 def _import(options: argparse.Namespace) -> None:
-    from atomrl.checkpoints.backbone import import_edm  # noqa: PLC0415
     from atomrl.util.files import require_writable  # noqa: PLC0415
 
+    for option, kind in (("properties", "edm"), ("vae", "chemeleon2")):
+        if getattr(options, option) and options.what != kind:
+            raise UserError(f"--{option} is for `atomrl import {kind}` alone: leave it out")
     if (options.output / "model.json").exists():
         raise UserError(f"--output {options.output} holds a model: give another folder, or remove that one")
     require_writable(options.output, f"--output {options.output}")
+    made = {"edm": _import_edm, "chemeleon2": _import_chemeleon2}[options.what](options)
+    print(f"{made} -> {options.output}")
+
+
+def _import_edm(options: argparse.Namespace) -> str:
+    """Returns what was imported, in words."""
+    from atomrl.checkpoints.backbone import import_edm  # noqa: PLC0415
+
     known = None
     if options.properties:
         from atomrl.checkpoints.stored import read_stored  # noqa: PLC0415
         from atomrl.data.qm9_properties import training_properties  # noqa: PLC0415
 
-        known = training_properties(read_stored(str(options.folder)).card.get("conditioning", []))
-    made = import_edm(options.folder, options.output, options.sizes, known).network.config
-    print(f"backbone of {', '.join(made.elements)}, {made.hidden} features, {made.layers} layers -> {options.output}")
+        known = training_properties(read_stored(str(options.where)).card.get("conditioning", []))
+    made = import_edm(options.where, options.output, options.sizes, known).network.config
+    return f"backbone of {', '.join(made.elements)}, {made.hidden} features, {made.layers} layers"
+
+
+def _import_chemeleon2(options: argparse.Namespace) -> str:
+    """Returns what was imported, in words."""
+    from atomrl.checkpoints.import_crystal import import_crystal  # noqa: PLC0415
+
+    return import_crystal(options.where, options.output, options.vae, options.sizes)
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -155,6 +155,18 @@ def sizes_of(card: Mapping[str, Any], origin: str) -> dict[int, int]:
     return {int(size): count for size, count in entry.items()}
 
 
+def read_sizes(path: Path) -> dict[int, int]:
+    """The size histogram in a JSON file, {atoms: count}.
+
+    Raises:
+        UserError: it cannot be read, or holds something else.
+    """
+    try:
+        return sizes_of({"sizes": json.loads(path.read_text(encoding="utf-8"))}, str(path))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}): give JSON, {{atoms: count}}") from error
+
+
 def refuse_pointer(path: Path) -> None:
     """Raise UserError for a Git LFS pointer: text that stands for a file that was not fetched.
 

@@ -6,7 +6,6 @@ weights are a file of torch.save, read as tensors alone. Parameter names are the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -15,10 +14,18 @@ from typing import Any
 
 from torch import Tensor
 
-from atomrl.checkpoints.folder import CARD, config_from, read_card, require_tensors, sizes_entry, sizes_of
+from atomrl.checkpoints.folder import (
+    CARD,
+    config_from,
+    read_card,
+    read_sizes,
+    require_tensors,
+    sizes_entry,
+    sizes_of,
+)
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.networks.edm import EDMConfig
-from atomrl.util.errors import UserError, first_line
+from atomrl.util.errors import UserError
 from atomrl.util.plain_pickle import read_plain
 
 ARGUMENTS, WEIGHTS = "args.pickle", "generative_model_ema.npy"
@@ -80,7 +87,7 @@ def read_published(folder: Path, sizes: Path | None = None) -> tuple[dict[str, A
     settings = read_arguments(folder / ARGUMENTS)
     config = published_config(settings, str(folder / ARGUMENTS))
     weights = published_weights(folder / WEIGHTS)
-    histogram = _published_sizes(settings["dataset"]) if sizes is None else _sizes_in(sizes)
+    histogram = _published_sizes(settings["dataset"]) if sizes is None else read_sizes(sizes)
     card = {"backbone": config.model_dump(), "sizes": sizes_entry(histogram), "origin": f"published as {folder.name}"}
     return {**card, "conditioning": list(settings["conditioning"])}, weights
 
@@ -138,18 +145,10 @@ def published_weights(path: Path) -> dict[str, Tensor]:
 def _published_sizes(dataset: str) -> dict[int, int]:
     """Atoms per molecule of QM9, as in the shipped backbone, or of GEOM-Drugs."""
     assets = Path(str(resources.files("atomrl") / "assets"))
-    return _sizes_in(assets / "geom_drugs_sizes.json") if dataset == "geom" else _sizes_of_qm9(assets)
+    return read_sizes(assets / "geom_drugs_sizes.json") if dataset == "geom" else _sizes_of_qm9(assets)
 
 
 def _sizes_of_qm9(assets: Path) -> dict[int, int]:
     """Those of the backbone that ships."""
     shipped = assets / "edm_qm9_small"
     return sizes_of(read_card(shipped), str(shipped))
-
-
-def _sizes_in(path: Path) -> dict[int, int]:
-    """The size histogram in a file."""
-    try:
-        return sizes_of({"sizes": json.loads(path.read_text(encoding="utf-8"))}, str(path))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}): give JSON, {{atoms: count}}") from error

@@ -25,24 +25,36 @@ def read_torch(path: Path) -> Any:
         UserError: not such a file, truncated, or it holds objects, whose loading would run code.
     """
     try:
-        refuse_pointer(path)
         _require_whole_archive(path)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Detected pickle protocol")  # other errors say it better
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and plain values; it was not loaded, since that could run code from it"
+            f"{path} holds more than tensors and plain values; it was not loaded, since that could run code from it; "
+            "published weights are read by `atomrl import`"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}): is it truncated? copy it again") from error
 
 
-def _require_whole_archive(path: Path) -> None:
-    """Raise UserError for a file that torch.save did not write, or that changed since: torch compares no checksums."""
+def open_archive(path: Path) -> zipfile.ZipFile:
+    """The archive that a file of torch.save is.
+
+    Raises:
+        UserError: torch.save did not write it.
+        OSError: it cannot be opened.
+        zipfile.BadZipFile: it is truncated.
+    """
+    refuse_pointer(path)
     with path.open("rb") as file:
         if file.read(len(ARCHIVE)) != ARCHIVE:
             raise UserError(f"{path} is no file of torch.save, which writes zip archives; it was not loaded")
-    with zipfile.ZipFile(path) as archive:
+    return zipfile.ZipFile(path)
+
+
+def _require_whole_archive(path: Path) -> None:
+    """Raise UserError for a file that torch.save did not write, or that changed since: torch compares no checksums."""
+    with open_archive(path) as archive:
         if damaged := archive.testzip():
             raise UserError(f"{path} is damaged: {damaged} in it has another checksum than when written; copy it again")

@@ -1,0 +1,312 @@
+"""Published crystal checkpoints: the imported networks give the golden answers, and nothing in a file runs."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from crystal_models import golden_ldm, golden_vae, small_vae
+from golden import error
+from published_crystals import CONDITION, STD, ldm_parameters, ldm_weights, trained, vae_file, write
+
+from atomrl.checkpoints.crystal import load_crystal_backbone
+from atomrl.checkpoints.lightning_file import Storage, StoredTensor
+from atomrl.checkpoints.predictor import load_predictor
+from atomrl.checkpoints.vae import load_vae
+from atomrl.cli import main
+from atomrl.core.records import Structures
+from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
+from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
+
+EXACT_VAE, EXACT_LDM = 1e-5, 1e-6
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def imported(path: Path, *words: str) -> None:
+    main(["import", "chemeleon2", str(path), "--output", "out", *words])
+
+
+@pytest.mark.parametrize("objects", [True, False])
+def test_an_imported_vae_gives_the_golden_answers(objects: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = golden_vae()
+    imported(vae_file(Path("vae.ckpt"), golden.vae, objects))
+    assert capsys.readouterr().out == "crystal VAE, 32 features, 2 layers -> out\n"
+    vae = load_vae("out")
+    assert vae.config == golden.vae.config
+    with torch.no_grad():
+        latents = vae.encode(golden.batch).mean
+        decoded = vae.decode(golden.padded(golden.expected["z"]), golden.mask)
+    assert error(latents[golden.mask], golden.expected["z"]) < EXACT_VAE
+    assert error(decoded.type_logits[golden.mask], golden.expected["dec_atom_types"]) < EXACT_VAE
+    assert error(decoded.lengths, golden.expected["dec_lengths"]) < EXACT_VAE
+
+
+def test_an_imported_denoiser_gives_the_golden_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    golden, vae = golden_ldm(), golden_vae().vae
+    imported(write(Path("ldm.ckpt"), ldm_weights(golden, vae), ldm_parameters()))
+    assert "48 features, 2 blocks, conditioned on band_gap; sizes as in MP-20" in capsys.readouterr().out
+    backbone = load_crystal_backbone("out")
+    assert backbone.latent_std == pytest.approx(STD)
+    assert backbone.denoiser.config == golden.denoiser.config
+    assert backbone.conditions is not None
+    assert backbone.conditions.drop_prob == 0.2
+    assert backbone.sizes[4] == 4144
+    assert sum(backbone.sizes.values()) == 27_136  # MP-20's training split
+    case = golden.expected
+    with torch.no_grad():
+        plain = backbone.denoiser(case["z"], case["t"], golden.mask)
+        embedded = backbone.conditions.guidance_embedding(case["band_gap"][:, None])
+        conditioned = backbone.denoiser(case["z"], case["t"], golden.mask, case["y_cfg"][:3])
+    for found, name in ((plain, "out"), (conditioned, "out_y")):
+        assert error(torch.cat(found.chunk(2, dim=-1), dim=1), case[name]) < EXACT_LDM
+    assert error(embedded, case["y_cfg"]) < EXACT_LDM
+    for name, tensor in vae.state_dict().items():
+        assert torch.equal(backbone.vae.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_a_vae_outside_of_the_file_is_given(given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    vae = golden_vae().vae
+    path = write(Path("ldm.ckpt"), ldm_weights(), ldm_parameters())
+    refused(path, "only the name of its file, ckpts/mp_20/vae/dng_m4owq4i5_v0.ckpt: give --vae", capsys)
+    where = vae_file(Path("vae.ckpt"), vae)
+    if given == "folder":
+        main(["import", "chemeleon2", str(where), "--output", "vae"])
+        where = Path("vae")
+    Path("sizes.json").write_text('{"2": 3, "5": 1}')
+    imported(path, "--vae", str(where), "--sizes", "sizes.json")
+    backbone = load_crystal_backbone("out")
+    assert backbone.sizes == {2: 3, 5: 1}
+    for name, tensor in vae.state_dict().items():
+        assert torch.equal(backbone.vae.state_dict()[name], tensor)
+
+
+def test_a_tuned_model_is_read_as_its_ldm(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its VAE stands there twice, and networks of its reward beside it."""
+    golden, vae = golden_ldm(), golden_vae().vae
+    state = {f"ldm.{name}": value for name, value in ldm_weights(golden, vae).items() if "condition" not in name}
+    state |= {f"vae.{name}": value for name, value in vae.state_dict().items()}
+    state |= {"reward_fn.components.0.predictor.mlp.0.weight": torch.ones(2, 2)}
+    parameters = trained(rl_configs={"clip_ratio": 1e-3}, denoiser={"num_heads": 4}, vae={"nhead": 4})
+    path = write(Path("rl.ckpt"), state, parameters, callbacks={"EMA{'decay': 0.9999}": {"average": torch.ones(3)}})
+    imported(path)
+    said = capsys.readouterr().out
+    assert "left out: the reward's 1 tensors; not read: the average of the callback EMA" in said
+    main(["sample", "--backbone", "out", "--num-samples", "3", "--time-step", "2", "--output", "three.extxyz"])
+    assert Path("three.extxyz").read_text().count("Lattice=") == 3
+    backbone = load_crystal_backbone("out")
+    assert backbone.conditions is None
+    case = golden.expected
+    with torch.no_grad():
+        plain = backbone.denoiser(case["z"], case["t"], golden.mask)
+    assert error(torch.cat(plain.chunk(2, dim=-1), dim=1), case["out"]) < EXACT_LDM
+    state["vae.quant_conv.weight"] = state["vae.quant_conv.weight"] + 1
+    path = write(Path("rl.ckpt"), state, parameters)
+    refused(path, "vae.quant_conv.weight are the same part of the model and have different weights", capsys, "other")
+
+
+def predictor() -> CrystalPredictor:
+    torch.manual_seed(0)
+    config = PredictorConfig(hidden=(10, 20), pooling="sum")
+    vae = golden_vae().vae
+    head = PropertyHead(config.inputs(vae.config), ("dft_band_gap",), config)
+    head.mean.fill_(0.797)
+    head.std.fill_(1.408)
+    return CrystalPredictor(vae, head, config)
+
+
+def predictor_file(path: Path, **other: Any) -> Path:
+    model = predictor()
+    state = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
+    state |= {
+        name.replace("layers", "mlp"): value for name, value in model.head.layers.state_dict(prefix="mlp.").items()
+    }
+    own = {
+        "target_conditions": {"dft_band_gap": {"mean": 0.797, "std": 1.408}},
+        "reduce": "sum",
+        "use_encoder_features": True,
+        "vae": {"encoder": {"nhead": 4}},
+    }
+    return write(path, state, trained(**{**own, **other}))
+
+
+def test_an_imported_predictor_predicts_the_same() -> None:
+    golden, model = golden_vae(), predictor()
+    imported(predictor_file(Path("predictor.ckpt")))
+    found = load_predictor("out")
+    assert found.targets == ("dft_band_gap",)
+    assert found.config.widths(found.config.inputs(found.vae.config)) == (10, 20)
+    batch = golden.batch
+    crystals = Structures(batch.numbers, batch.frac_coords @ batch.cell, golden.mask, batch.cell)
+    expected = model.predict(crystals)["dft_band_gap"]
+    assert expected.std() > 0
+    torch.testing.assert_close(found.predict(crystals)["dft_band_gap"], expected)
+
+
+def refused(path: Path, message: str, capsys: pytest.CaptureFixture[str], output: str = "out") -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["import", "chemeleon2", str(path), "--output", output])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert len(said.splitlines()) == 1
+    assert not (Path(output) / "model.json").exists()
+
+
+def test_heads_that_a_file_does_not_say_are_those_of_the_published_sizes() -> None:
+    vae = CrystalVAE(CrystalVAEConfig(width=128, heads=2, feedforward=8, layers=1))
+    imported(write(Path("vae.ckpt"), vae.state_dict(), {}))
+    assert load_vae("out").config == vae.config
+
+
+@pytest.mark.parametrize(("offset", "shape", "stride"), [(0, (2, 3), (4, 1)), (7, (1,), (1,)), (0, (2,), (-1,))])
+def test_a_tensor_stays_in_its_storage(offset: int, shape: tuple[int, ...], stride: tuple[int, ...]) -> None:
+    numbers, storage = torch.arange(7.0), Storage("0", torch.float32)
+    held = StoredTensor(storage, 1, (2, 3), (3, 1)).of(numbers)
+    assert held.tolist() == [[1, 2, 3], [4, 5, 6]]
+    if stride == (4, 1):
+        assert StoredTensor(storage, offset, shape, stride).of(numbers).tolist() == [[0, 1, 2], [4, 5, 6]]
+        offset += 1
+    with pytest.raises(ValueError, match="reaches beyond its storage"):
+        StoredTensor(storage, offset, shape, stride).of(numbers)
+
+
+class Harmful:
+    """Pickled as a call of a harmless function that would leave a file."""
+
+    def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (
+            Harmful(eval, "open('harmed', 'w').close()"),
+            "it asks for builtins.eval, which no published checkpoint needs",
+        ),
+        (Harmful(Path("harmed").touch), "it asks for builtins.getattr"),
+        (Harmful(main, ["--help"]), "it asks for atomrl.cli.main"),
+    ],
+)
+def test_a_checkpoint_with_code_is_refused_without_running(
+    harm: Harmful, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(Path("ldm.ckpt"), ldm_weights(vae=golden_vae().vae), ldm_parameters(harm=harm))
+    refused(path, said, capsys)
+    assert not Path("harmed").exists()
+    assert capsys.readouterr().out == ""
+
+
+def test_an_allowed_name_is_not_called_either(capsys: pytest.CaptureFixture[str]) -> None:
+    """torch.save would write `harmed`, and is a name of an allowed package."""
+    parameters = ldm_parameters(harm=Harmful(torch.save, {}, "harmed"))
+    imported(write(Path("ldm.ckpt"), ldm_weights(vae=golden_vae().vae), parameters))
+    assert not Path("harmed").exists()
+    assert "crystal backbone" in capsys.readouterr().out
+
+
+def ldm(weights: dict[str, Any], **parameters: Any) -> Path:
+    state = {**ldm_weights(vae=golden_vae().vae), **weights}
+    return write(
+        Path("ldm.ckpt"),
+        {name: value for name, value in state.items() if value is not None},
+        ldm_parameters(**parameters),
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "parameters", "message"),
+    [
+        ({"ema.decay": torch.ones(1)}, {}, "ldm.ckpt holds a crystal LDM and also ema.decay; known are only"),
+        ({"latent_std": None}, {}, "lacks latent_std in its state_dict"),
+        ({"latent_std": torch.zeros(1)}, {}, "latent_std must be one positive number, got [0.0]"),
+        ({"denoiser.x_embedder.weight": None}, {}, "no weight denoiser.x_embedder.weight"),
+        ({"denoiser.blocks.1.attn.in_proj_bias": None}, {}, "missing ['blocks.1.attn.in_proj_bias']"),
+        ({"denoiser.base_model.model.x": torch.ones(1)}, {}, "holds LoRA adapters"),
+        ({}, {"denoiser": {}}, "do not say how many heads, for denoiser of width 48"),
+        ({}, {"denoiser": {"num_heads": 5}}, "a width of 48 with 5 heads"),
+        ({}, {"diffusion_configs": {"predict_xstart": True}}, "predict_xstart=True, and only False can be imported"),
+        ({}, {"condition_module": None}, "is conditional, and its hyper-parameters do not say on what"),
+        (
+            {},
+            {"condition_module": {**CONDITION, "condition_type": {"band_gap": "text"}}},
+            "condition band_gap is of the kind 'text', and only float, composition, chemical_system are known",
+        ),
+        ({}, {"condition_module": {**CONDITION, "stats": {}}}, "have no mean and positive std of band_gap, but None"),
+    ],
+)
+def test_a_model_of_another_architecture_is_one_line(
+    weights: dict[str, Any], parameters: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(ldm(weights, **parameters), message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"target_conditions": None}, "do not say what it predicts, target_conditions"),
+        ({"reduce": "max"}, "reduce='max', use_encoder_features=True must be mean or sum, and true or false"),
+        ({"use_encoder_features": False}, "layers.0.weight has shape (10, 40), the model needs (10, 8)"),
+        ({"target_conditions": {"a": None, "b": None}}, "layers.8.weight has shape (1, 20), the model needs (2, 20)"),
+    ],
+)
+def test_a_predictor_that_is_none_is_one_line(
+    parameters: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused(predictor_file(Path("predictor.ckpt"), **parameters), message, capsys)
+
+
+def test_another_perceptron_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    state = {f"vae.{name}": value for name, value in golden_vae().vae.state_dict().items()}
+    for names in (("mlp.0.weight", "mlp.3.weight"), ("a.0.weight", "b.1.weight"), ("mlp.a.weight",)):
+        parameters = trained(target_conditions={"gap": None}, vae={"nhead": 4})
+        path = write(Path("predictor.ckpt"), {**state, **dict.fromkeys(names, torch.ones(2, 2))}, parameters)
+        refused(path, f"beside its VAE it holds {names[0]}", capsys)
+
+
+def test_files_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(Path("absent.ckpt"), "absent.ckpt cannot be read ([Errno 2] No such file", capsys)
+    vae = small_vae()
+    path = vae_file(Path("vae.ckpt"), vae)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, "is it truncated? copy it again", capsys)
+    path.write_bytes(b"pickle" * 100)
+    refused(path, "is no file of torch.save", capsys)
+    place = whole.index(vae.quant_conv.weight.detach().numpy().tobytes())
+    path.write_bytes(whole[:place] + b"\x00" * 4 + whole[place + 4 :])
+    refused(path, "Bad CRC-32", capsys)
+    torch.save({"weights": 1}, path)
+    refused(path, "is no checkpoint of Lightning: it lacks the entry 'state_dict'", capsys)
+    torch.save({"state_dict": OrderedDict(a=1)}, path)
+    refused(path, "its state_dict holds 'a', which is no tensor", capsys)
+    write(path, {"network.weight": torch.ones(2)}, {})
+    refused(path, "holds no published crystal model: its weights are network, not denoiser", capsys)
+
+
+def test_options_of_another_kind_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    path = vae_file(Path("vae.ckpt"), golden_vae().vae)
+    for words, message in (
+        (["chemeleon2", str(path), "--vae", "vae.ckpt"], "--vae and --sizes are for a latent diffusion model"),
+        (["chemeleon2", str(path), "--properties"], "--properties is for `atomrl import edm` alone"),
+        (["edm", str(path), "--vae", "vae.ckpt"], "--vae is for `atomrl import chemeleon2` alone"),
+        (["chemeleon2", str(ldm({})), "--vae", str(path)], "ldm.ckpt holds its VAE: leave out --vae vae.ckpt"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["import", *words, "--output", "out"])
+        assert message in capsys.readouterr().err
+    predictor_file(Path("predictor.ckpt"))
+    write(path, ldm_weights(), ldm_parameters())
+    with pytest.raises(SystemExit):
+        main(["import", "chemeleon2", str(path), "--output", "out", "--vae", "predictor.ckpt"])
+    assert "--vae predictor.ckpt holds a predictor, not a VAE" in capsys.readouterr().err

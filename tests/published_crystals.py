@@ -1,0 +1,125 @@
+"""Crystal models in checkpoints as they are published: Lightning's, with foreign objects in the hyper-parameters."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from crystal_models import GoldenLDM, golden_ldm
+from omegaconf import OmegaConf
+from pymatgen.analysis.structure_matcher import StructureMatcher
+from torch import Tensor, nn
+
+from atomrl.networks.crystal_vae import CrystalVAE
+
+TRANSFORMER = {"activation": "gelu", "norm_first": True, "index_embedding": "sinusoidal"}
+DIFFUSION = {
+    "timestep_respacing": "",
+    "predict_xstart": False,
+    "rescale_learned_sigmas": True,
+    "learn_sigma": True,
+    "diffusion_steps": 1000,
+}
+CONDITION = {
+    "condition_type": {"band_gap": "float"},
+    "stats": {"band_gap": {"mean": 0.797, "std": 1.408}},
+    "hidden_dim": 48,
+    "drop_prob": 0.2,
+}
+STD = 1.7
+
+
+class Encoder(nn.Module):
+    """Stands for a published network in the hyper-parameters, which pickle stores as an object of its class."""
+
+    def __init__(self, vae: CrystalVAE, heads: int) -> None:
+        super().__init__()
+        self.nhead = heads
+        self.index_embedding = "sinusoidal"
+        self.transformer = nn.TransformerEncoder(
+            nn.TransformerEncoderLayer(vae.config.width, heads, activation=nn.functional.gelu), 1, None, False
+        )
+
+
+Encoder.__module__ = "src.vae_module.encoders.transformer"
+
+
+@contextmanager
+def foreign() -> Iterator[None]:
+    """Where the published classes can be found, as when a checkpoint was written; not when it is read."""
+    module = ModuleType(Encoder.__module__)
+    module.Encoder = Encoder  # type: ignore[attr-defined]
+    sys.modules[Encoder.__module__] = module
+    try:
+        yield
+    finally:
+        del sys.modules[Encoder.__module__]
+
+
+def write(path: Path, weights: Mapping[str, Tensor], parameters: Mapping[str, Any], **other: Any) -> Path:
+    """A checkpoint of Lightning."""
+    optimizer = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(4)}}, "param_groups": [{"lr": 1e-4}]}
+    held = {
+        "epoch": 7,
+        "global_step": 1234,
+        "pytorch-lightning_version": "2.5.1",
+        "state_dict": nn.Module.state_dict(nn.Module()) | dict(weights),
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"ModelCheckpoint{'monitor': 'val/total_loss'}": {"best_model_score": torch.tensor(0.5)}},
+        "optimizer_states": [optimizer],
+        "lr_schedulers": [{"factor": 1.0, "base_lrs": [1e-4]}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": dict(parameters),
+        **other,
+    }
+    with foreign():
+        torch.save(held, path)
+    return path
+
+
+def trained(**other: Any) -> dict[str, Any]:
+    """Hyper-parameters that every kind has: what Hydra made of `_partial_` and of the augmentation."""
+    return {
+        "optimizer": functools.partial(torch.optim.AdamW, lr=1e-4, weight_decay=0.0),
+        "scheduler": functools.partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0),
+        "augmentation": OmegaConf.create({"translate": True, "rotate": True}),
+        **other,
+    }
+
+
+def vae_file(path: Path, vae: CrystalVAE, objects: bool = True, **other: Any) -> Path:
+    """A published VAE; its networks stand in the hyper-parameters as objects or as configurations."""
+    heads, sizes = vae.config.heads, {"d_model": vae.config.width, "nhead": vae.config.heads, **TRANSFORMER}
+    parts = [Encoder(vae, heads) if objects else OmegaConf.create(sizes) for _ in range(2)]
+    own = {"encoder": parts[0], "decoder": parts[1], "latent_dim": 8, "structure_matcher": StructureMatcher()}
+    return write(path, vae.state_dict(), trained(**{**own, **other}))
+
+
+def ldm_weights(golden: GoldenLDM | None = None, vae: CrystalVAE | None = None) -> dict[str, Tensor]:
+    """State of a published diffusion model: the golden one, with the VAE if one is given."""
+    golden = golden or golden_ldm()
+    parts = {"denoiser.": golden.denoiser, "condition_module.": golden.conditions, **({"vae.": vae} if vae else {})}
+    state = {prefix + name: value for prefix, part in parts.items() for name, value in part.state_dict().items()}
+    return {**state, "latent_std": torch.tensor(STD)}
+
+
+def ldm_parameters(**other: Any) -> dict[str, Any]:
+    """Hyper-parameters of a published diffusion model, of the golden sizes."""
+    sizes = {"latent_dim": 8, "depth": 2, "hidden_size": 48, "num_heads": 4, "mlp_ratio": 4, "learn_sigma": True}
+    own = {
+        "denoiser": OmegaConf.create(sizes),
+        "normalize_latent": True,
+        "vae_ckpt_path": "ckpts/mp_20/vae/dng_m4owq4i5_v0.ckpt",
+        "ldm_ckpt_path": None,
+        "diffusion_configs": OmegaConf.create(DIFFUSION),
+        "condition_module": OmegaConf.create(CONDITION),
+        "vae": OmegaConf.create({"nhead": 4}),
+        "lora_configs": None,
+    }
+    return trained(**{**own, **other})
