@@ -269,22 +269,14 @@ def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
 
 def _train(options: argparse.Namespace) -> None:
     from atomrl.config import load_config  # noqa: PLC0415
+    from atomrl.config.naming import named_yaml  # noqa: PLC0415
     from atomrl.training.crew import Crew  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
 
     with Crew(options.launch) as crew:  # around all, so that a mistake is told once
-        name, overrides = _experiment(options)
+        name, overrides = named_yaml(options.overrides, options.config_name, options.config_dir)
         config = load_config(name, overrides, options.config_dir)
         train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]), crew)
-
-
-def _experiment(options: argparse.Namespace) -> tuple[str, list[str]]:
-    """The YAML's name and the overrides; `experiment=prototypes/rl_dng` names `experiment/prototypes/rl_dng`."""
-    chosen = [word.removeprefix("experiment=") for word in options.overrides if word.startswith("experiment=")]
-    others = [word for word in options.overrides if not word.startswith("experiment=")]
-    if len(chosen) > 1 or (chosen and options.config_name):
-        raise UserError(f"experiment={chosen[-1]}: name one YAML only, by experiment= or by --config-name")
-    return (f"experiment/{chosen[0]}" if chosen else options.config_name or "demo"), others
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -60,7 +60,10 @@ def read_stored(where: str) -> Stored:
         card, weights = read_published(path) if is_published(path) else read_folder(path)
         return Stored(card, weights, str(path), trained=False)
     if not path.exists():
-        raise UserError(f"no backbone at {where}: give one of {', '.join(SHIPPED)}, a folder or a checkpoint file")
+        raise UserError(
+            f"no backbone at {where}: give one of {', '.join(SHIPPED)}, a folder or a checkpoint file; published "
+            "weights become a folder by `atomrl import`"
+        )
     checkpoint = read_torch(path)
     for entry in ("atomrl", "state_dict"):
         if not isinstance(checkpoint, dict) or entry not in checkpoint:

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.published import renamed, renamed_overrides
+from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import READ_BY, Config, TrainSection
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
@@ -28,6 +29,9 @@ EXPERIMENTS = "experiment/"
 
 SAMPLING = "sampling"
 """Key of a checkpoint's card: the section `model` of the run that it is of."""
+
+RENAMED = "_renamed"
+"""Where a tree in our names stands beside the published one, so that it finds the keys that it takes values from."""
 
 DOMAINS: dict[str, type[Config]] = {"molecules": MoleculeConfig, "crystals": CrystalConfig}
 
@@ -47,19 +51,34 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
             an override of a key that the chosen objective does not read.
     """
     _require_pairs(overrides)
+    if published := composition(name, overrides, folder):
+        overrides = renamed_overrides(published.ours)
+        config = from_yaml(_override(_published(published), overrides))
+        _require_read(config.train, overrides)
+        return config
     overrides = renamed_overrides(overrides)
+    _require_file(name, folder)
     plain = _as_written(_composed(name, (), folder))
     named = renamed(plain)
-    config = from_yaml(_composed(name, overrides, folder) if named == plain else _override(named, overrides))
+    config = from_yaml(_composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides))
     _require_read(config.train, overrides)
     return config
+
+
+def _published(published: Composition) -> dict[str, Any]:
+    """A published experiment in our names; what it takes from other keys is there."""
+    composed = _composed(published.name, published.words, published.folder)
+    named = renamed(_as_written(composed))
+    with open_dict(composed):
+        composed[RENAMED] = named
+    return _values(composed[RENAMED])
 
 
 def _override(tree: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
     """A tree with other values, as Hydra overrides it: that composes files."""
     with TemporaryDirectory() as folder:
         (Path(folder) / "options.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(tree))), encoding="utf-8")
-        return _composed("options", overrides, Path(folder))
+        return _composed("options", _forced(overrides), Path(folder))
 
 
 def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
@@ -143,12 +162,19 @@ def _require_pairs(overrides: Sequence[str]) -> None:
             raise UserError(f"{override!r} is not of the form key=value")
 
 
-def _composed(name: str, overrides: Sequence[str], folder: Path | None) -> DictConfig:
+def _forced(overrides: Sequence[str]) -> list[str]:
+    """Overrides as Hydra takes them: a key that the YAML leaves at its default can be overridden too.
+
+    The options refuse unknown keys.
+    """
+    return [text if text[0] in "+~" else f"++{text}" for text in overrides]
+
+
+def _composed(name: str, words: Sequence[str], folder: Path | None) -> DictConfig:
     """Compose by Hydra, with errors of ours."""
-    _require_pairs(overrides)
+    _require_pairs(words)
     try:
-        # `++`: a key that the YAML leaves at its default can be overridden too; the options refuse unknown keys.
-        return _compose(name, [text if text[0] in "+~" else f"++{text}" for text in overrides], folder)
+        return _compose(name, list(words), folder)
     except OverrideParseException as error:
         wrong = error.override.removeprefix("++")
         raise UserError(
@@ -178,14 +204,13 @@ def _values(composed: DictConfig | ListConfig) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
-def _compose(name: str, overrides: list[str], folder: Path | None) -> DictConfig:
+def _compose(name: str, words: list[str], folder: Path | None) -> DictConfig:
     """Compose by Hydra, from the package or from a folder of the user's."""
-    _require_file(name, folder)
     if folder is None:
         with initialize_config_module("atomrl.conf", version_base="1.3"):
-            return compose(name, overrides)
+            return compose(name, words)
     with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
-        return compose(name, overrides)
+        return compose(name, words)
 
 
 def _require_file(name: str, folder: Path | None) -> None:

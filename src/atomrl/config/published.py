@@ -1,7 +1,8 @@
 """The keys of the published configurations, and what they are called here.
 
 A YAML or an override may use them: they are renamed before anything is checked, so that messages and a run's
-config.yaml say the names of this package.
+config.yaml say the names of this package. The tables here are those of molecules, `published_crystals.py` has those of
+crystals.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from atomrl.config import published_crystals as crystals
 from atomrl.util.errors import UserError
 
 SCHEDULER = "train.scheduler"
@@ -67,22 +69,30 @@ STABLE = f"{SCHEDULER}.stable_ratio"
 def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
     """A tree of a configuration with the names of this package.
 
+    A published experiment of crystals gets what its published base says, too.
+
     Raises:
         UserError: a key stands there under both names, with different values, or a value that nothing here can do.
     """
+    tree = crystals.wrapped(tree)
     if not any(_is_published(key) for key, _ in _leaves(tree)):
         return dict(tree)
     found: dict[str, Any] = {}
     said: dict[str, str] = {}
-    for key, value in _leaves(tree):
-        if key in ONLY:
+    unused: list[str] = []
+    for key, value in _leaves(crystals.without_hub(tree, _hub(tree))):
+        if key in RESTRICTED:
             _require_published(key, value)
-        elif not (_says_nothing(key, value) or (key in FILES and _given(tree, CHECKPOINT))):
+        elif crystals.is_unused(key):
+            unused += [key] if value != {} else []
+        elif not (_says_nothing(key, value) or (key in FILES and _given(tree, CHECKPOINT)) or _counted(key, tree)):
+            crystals.require_known(key)
             name, ours = _translated(key, value)
             if name in found and found[name] != ours:
                 raise UserError(f"{said[name]} and {key} are one option, and have different values: give one")
             found[name], said[name] = ours, key
-    return _nested(found)
+    crystals.warn_of_unused(unused)
+    return _nested(crystals.completed(tree, found) if crystals.is_experiment(tree) else found)
 
 
 def renamed_overrides(overrides: Sequence[str]) -> list[str]:
@@ -93,18 +103,24 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     """
     found: list[str] = []
     backbones: dict[str, str] = {}
+    hub = {key: text for key, _, text in (override.partition("=") for override in overrides)}
+    hub = {key.lstrip("+").removeprefix(HUB): text for key, text in hub.items() if key.lstrip("+").startswith(HUB)}
     for override in overrides:
         key, equals, text = override.partition("=")
         bare = key.lstrip("+~")
         prefix = key[: len(key) - len(bare)]
-        if bare in ONLY:
-            if text.lower() != _written(ONLY[bare]):
+        text = crystals.without_hub(text, hub)
+        if bare in RESTRICTED:
+            if not {text, text.lower()} & {_written(value) for value in RESTRICTED[bare].values}:
                 raise UserError(f"{override}: {_only(bare)}")
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue
+        elif crystals.is_unused(bare):
+            crystals.warn_of_unused([bare])
         elif bare in FILES or bare == CHECKPOINT:
             backbones[bare] = _translated(bare, text)[1]
         else:
+            crystals.require_known(bare)
             name, ours = _translated(bare, _number(override, text) if bare == STABLE else text)
             found.append(f"{prefix}{name}{equals}{_flow(ours) if isinstance(ours, Mapping) else ours}")
     if CHECKPOINT in backbones:
@@ -116,27 +132,42 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
 
 def _says_nothing(key: str, value: Any) -> bool:
     """Whether a published key with this value says nothing about a run; None is its null."""
-    return key.partition(".")[0] in IGNORED or (value is None and key in UNSET_IF_NULL)
+    nothing = UNSET_IF_NULL | crystals.UNSET_IF_NULL
+    return key.partition(".")[0] in (*IGNORED, crystals.HUB) or (value is None and key in nothing)
+
+
+def _counted(key: str, tree: Mapping[str, Any]) -> bool:
+    """Whether it is the number of optimizer steps of an experiment, which `crystals.completed` makes iterations of."""
+    return key == crystals.STEPS and crystals.is_experiment(tree)
+
+
+def _hub(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The section that says where published models are."""
+    hub = tree.get(crystals.HUB) or {}
+    if not isinstance(hub, Mapping):
+        raise UserError(f"{crystals.HUB}={hub}: must map names of published models to their folders")
+    return hub
 
 
 def _translated(key: str, value: Any) -> tuple[str, Any]:
     """Name and value of this package."""
-    if key in CONVERTED:
-        name, convert = CONVERTED[key]
+    if key in TRANSLATED:
+        name, convert = TRANSLATED[key]
         return name, convert(key, value)
-    return ALIASES.get(key, key), value
+    return NAMES.get(key, key), value
 
 
 def _is_published(key: str) -> bool:
     """Whether a key is none of this package's."""
-    return key in (*ALIASES, *ONLY, *CONVERTED) or key.partition(".")[0] in IGNORED
+    published = key in (*NAMES, *RESTRICTED, *TRANSLATED) or crystals.is_unused(key)
+    return published or key.partition(".")[0] in (*IGNORED, crystals.HUB)
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """All values by their dotted key; a mapping that is itself a value, or empty, stays whole."""
     for name, value in tree.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value and (not prefix or _holds_published(key)):
+        if key not in WHOLE and isinstance(value, Mapping) and value and (not prefix or _holds_published(key)):
             yield from _leaves(value, f"{key}.")
         else:
             yield key, value
@@ -144,7 +175,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _holds_published(key: str) -> bool:
     """Whether published keys lie below a key."""
-    return any(name.startswith(f"{key}.") for name in (*ALIASES, *ONLY, *CONVERTED))
+    return any(name.startswith(f"{key}.") for name in (*NAMES, *RESTRICTED, *TRANSLATED))
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,18 +225,22 @@ def _number(override: str, text: str) -> float:
 
 
 def _require_published(key: str, value: Any) -> None:
-    if value != ONLY[key]:
+    if value not in RESTRICTED[key].values:
         raise UserError(f"{key}={value}: {_only(key)}")
 
 
 def _only(key: str) -> str:
     """Why another value is refused."""
-    return f"of this published key only {_written(ONLY[key])} is known here; leave it out"
+    values, instead = RESTRICTED[key]
+    known = f"of this published key only {' or '.join(map(_written, values))} is known here"
+    return f"{known if values else 'this published key is not known here'}; {instead}"
 
 
 def _written(value: Any) -> str:
     """A value as a YAML and an override have it."""
-    return "null" if value is None else str(value).lower()
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
 
 
 def _flow(values: Mapping[str, Any]) -> str:
@@ -219,3 +254,14 @@ CONVERTED: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = {
     STABLE: ("train.decay_fraction", _decay),
 }
 """{published key: ours, and what makes our value of its}."""
+
+NAMES = {**ALIASES, **crystals.ALIASES}
+RESTRICTED = {**{key: crystals.Only((value,)) for key, value in ONLY.items()}, **crystals.ONLY}
+TRANSLATED = {**CONVERTED, **{key: (ours, convert) for key, (ours, convert, _) in crystals.CONVERTED.items()}}
+"""The same of molecules and crystals together."""
+
+WHOLE = frozenset({"needs", crystals.HUB, *(key for key in crystals.ONLY if "." not in key)})
+"""Sections that are looked at as a whole: their own keys are names or paths, or none of them is known here."""
+
+HUB = f"{crystals.HUB}."
+"""What overrides of that section begin with."""

@@ -1,0 +1,44 @@
+"""Which YAML the words of a command name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from atomrl.util.errors import UserError
+
+DEFAULT = "demo"
+
+REWARDS = {"rl_dng": "mp_20/rl_dng", "rl_bandgap": "mp_20/rl_bandgap", "custom_reward": "rl_custom_reward"}
+"""Experiments of the package by what published pages call their rewards, `custom_reward=rl_dng`."""
+
+GROUPS = ("experiment", "custom_reward")
+
+
+def named_yaml(words: Sequence[str], name: str | None = None, folder: Path | None = None) -> tuple[str, list[str]]:
+    """The YAML's name and the other words; `experiment=prototypes/rl_dng` names `experiment/prototypes/rl_dng`.
+
+    In a folder of the user's `custom_reward=NAME` names a YAML too, which comes upon that of `experiment=` or `name` if
+    that is given as well.
+
+    Args:
+        words: `key=value`.
+        name: given by --config-name.
+        folder: the user's; None: the package's YAMLs.
+
+    Raises:
+        UserError: two YAMLs of the package, or a reward that it has none for.
+    """
+    chosen = [word for group in GROUPS for word in words if word.startswith(f"{group}=")]
+    others = [word for word in words if word not in chosen]
+    if folder is not None:
+        whole = name or (chosen.pop(0).replace("=", "/", 1) if chosen else DEFAULT)
+        return whole, chosen + others
+    if len(chosen) > 1 or (chosen and name):
+        raise UserError(f"{chosen[-1]}: name one YAML only, by experiment=, custom_reward= or --config-name")
+    if not chosen:
+        return name or DEFAULT, others
+    group, _, value = chosen[0].partition("=")
+    if group == "custom_reward" and value not in REWARDS:
+        raise UserError(f"{chosen[0]}: must be one of {', '.join(REWARDS)}; or give --config-dir, a folder of yours")
+    return f"experiment/{REWARDS[value] if group == 'custom_reward' else value}", others
