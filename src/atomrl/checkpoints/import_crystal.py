@@ -58,21 +58,38 @@ def import_crystal(path: Path, output: Path, vae: Path | None = None, sizes: Pat
     published = read_published_crystal(path)
     if published.kind != "ldm" and (vae is not None or sizes is not None):
         raise UserError(f"{path} holds a {published.kind}: --vae and --sizes are for a latent diffusion model")
-    made = {"vae": _import_vae, "predictor": _import_predictor}.get(published.kind)
-    words = _import_ldm(published, output, vae, sizes) if made is None else made(published, output)
+    card = {"origin": f"published as {path.name}"}
+    if published.kind == "vae":
+        made = vae_in(published)
+        save_vae(output, made, card)
+        words = f"crystal VAE, {made.config.width} features, {made.config.layers} layers"
+    elif published.kind == "ldm":
+        backbone = backbone_in(published, vae, sizes)
+        save_crystal_backbone(output, backbone, card)
+        words = _described(backbone, published, sizes)
+    else:
+        predictor = predictor_in(published)
+        save_predictor(output, predictor, card)
+        words = f"predictor of {', '.join(predictor.targets)}"
     averages = [name for name in published.file.callbacks if AVERAGED in name]
     return words + (f"; not read: the average of the callback {averages[0]}, state_dict counts" if averages else "")
 
 
-def _import_vae(published: PublishedCrystal, output: Path) -> str:
-    """Write a VAE's folder."""
-    vae = _vae(published, "")
-    save_vae(output, vae, _card(published))
-    return f"crystal VAE, {vae.config.width} features, {vae.config.layers} layers"
+def vae_in(published: PublishedCrystal) -> CrystalVAE:
+    """The VAE of a checkpoint, of whatever kind.
+
+    Raises:
+        UserError: it holds none, or one of another architecture.
+    """
+    prefix = "" if published.kind == "vae" else VAE
+    vae = CrystalVAE(vae_config(published, prefix))
+    weights = published.part(prefix)
+    fill(vae, {name: tensor for name, tensor in weights.items() if name.startswith(OF_VAE)}, published.origin)
+    return vae.eval()
 
 
-def _import_ldm(published: PublishedCrystal, output: Path, vae: Path | None, sizes: Path | None) -> str:
-    """Write a backbone's folder."""
+def backbone_in(published: PublishedCrystal, vae: Path | None = None, sizes: Path | None = None) -> CrystalBackbone:
+    """The backbone that a latent diffusion model is; arguments and errors as of `import_crystal`."""
     decoder = _vae_of_ldm(published, vae)
     denoiser = DiT(denoiser_config(published))
     if decoder.config.latent != denoiser.config.latent:
@@ -87,18 +104,16 @@ def _import_ldm(published: PublishedCrystal, output: Path, vae: Path | None, siz
         with hinted(f"; the file is {published.origin}"):
             conditions = ConditionModule(entries, denoiser.config.hidden, drop_prob)
         fill(conditions, published.part(CONDITIONS), published.origin)
-    backbone = CrystalBackbone(decoder, denoiser, _latent_std(published), _sizes(sizes), conditions)
-    save_crystal_backbone(output, backbone, _card(published))
-    asked = f", conditioned on {', '.join(entry.name for entry in entries)}" if entries else ""
-    drawn = f"sizes as in {sizes}" if sizes else "sizes as in MP-20, --sizes gives others"
-    left = f"; left out: the reward's {len(published.left_out)} tensors" if published.left_out else ""
-    size = f"{denoiser.config.hidden} features, {denoiser.config.depth} blocks"
-    return f"crystal backbone, {size}{asked}; {drawn}{left}"
+    return CrystalBackbone(decoder, denoiser, _latent_std(published), _sizes(sizes), conditions, published.origin)
 
 
-def _import_predictor(published: PublishedCrystal, output: Path) -> str:
-    """Write a predictor's folder."""
-    vae, targets, weights = _vae(published, VAE), targets_of(published), perceptron_of(published)
+def predictor_in(published: PublishedCrystal) -> CrystalPredictor:
+    """The predictor of a checkpoint.
+
+    Raises:
+        UserError: it holds one of another architecture, or does not say what it predicts.
+    """
+    vae, targets, weights = vae_in(published), targets_of(published), perceptron_of(published)
     said = published.file.hyper_parameters
     first, second = (len(weights[f"layers.{place}.weight"]) for place in (0, 4))
     options = {"pooling": said.get("reduce"), "features": said.get("use_encoder_features")}
@@ -111,16 +126,16 @@ def _import_predictor(published: PublishedCrystal, output: Path) -> str:
     head = PropertyHead(config.inputs(vae.config), tuple(targets), config)
     mean, std = (torch.tensor(column, dtype=torch.float64) for column in zip(*targets.values(), strict=True))
     fill(head, {**weights, "mean": mean, "std": std}, published.origin)
-    save_predictor(output, CrystalPredictor(vae, head, config), _card(published))
-    return f"predictor of {', '.join(targets)}"
+    return CrystalPredictor(vae, head, config)
 
 
-def _vae(published: PublishedCrystal, prefix: str) -> CrystalVAE:
-    """The VAE below a prefix."""
-    vae = CrystalVAE(vae_config(published, prefix))
-    weights = published.part(prefix)
-    fill(vae, {name: tensor for name, tensor in weights.items() if name.startswith(OF_VAE)}, published.origin)
-    return vae.eval()
+def _described(backbone: CrystalBackbone, published: PublishedCrystal, sizes: Path | None) -> str:
+    """A backbone in words."""
+    config, conditions = backbone.denoiser.config, backbone.conditions
+    asked = f", conditioned on {', '.join(conditions.encoders)}" if conditions is not None else ""
+    drawn = f"sizes as in {sizes}" if sizes else "sizes as in MP-20, --sizes gives others"
+    left = f"; left out: the reward's {len(published.left_out)} tensors" if published.left_out else ""
+    return f"crystal backbone, {config.hidden} features, {config.depth} blocks{asked}; {drawn}{left}"
 
 
 def _vae_of_ldm(published: PublishedCrystal, given: Path | None) -> CrystalVAE:
@@ -129,7 +144,7 @@ def _vae_of_ldm(published: PublishedCrystal, given: Path | None) -> CrystalVAE:
     if inside and given is not None:
         raise UserError(f"{published.origin} holds its VAE: leave out --vae {given}")
     if inside:
-        return _vae(published, VAE)
+        return vae_in(published)
     if given is None:
         named = published.file.hyper_parameters.get("vae_ckpt_path")
         which = f", only the name of its file, {named}" if isinstance(named, str) else ""
@@ -138,7 +153,7 @@ def _vae_of_ldm(published: PublishedCrystal, given: Path | None) -> CrystalVAE:
         return load_vae(given)
     other = read_published_crystal(given)
     if other.kind == "vae":
-        return _vae(other, "")
+        return vae_in(other)
     raise UserError(f"--vae {given} holds a {other.kind}, not a VAE")
 
 
@@ -157,8 +172,3 @@ def _latent_std(published: PublishedCrystal) -> float:
 def _sizes(path: Path | None) -> Mapping[int, int]:
     """Atoms per crystal of the training set."""
     return read_sizes(Path(str(resources.files("atomrl") / "assets" / MP_20)) if path is None else path)
-
-
-def _card(published: PublishedCrystal) -> dict[str, str]:
-    """Where it came from."""
-    return {"origin": f"published as {published.file.path.name}"}

@@ -1,0 +1,1 @@
+"""Published names of networks for crystals; everything is in `atomrl`."""
