@@ -11,12 +11,13 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from crystal_models import GoldenLDM, golden_ldm
+from crystal_models import GoldenLDM, golden_ldm, golden_vae
 from omegaconf import OmegaConf
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from torch import Tensor, nn
 
 from atomrl.networks.crystal_vae import CrystalVAE
+from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
 
 TRANSFORMER = {"activation": "gelu", "norm_first": True, "index_embedding": "sinusoidal"}
 DIFFUSION = {
@@ -123,3 +124,30 @@ def ldm_parameters(**other: Any) -> dict[str, Any]:
         "lora_configs": None,
     }
     return trained(**{**own, **other})
+
+
+def predictor() -> CrystalPredictor:
+    """Random weights upon the golden VAE."""
+    torch.manual_seed(0)
+    config = PredictorConfig(hidden=(10, 20), pooling="sum")
+    vae = golden_vae().vae
+    head = PropertyHead(config.inputs(vae.config), ("dft_band_gap",), config)
+    head.mean.fill_(0.797)
+    head.std.fill_(1.408)
+    return CrystalPredictor(vae, head, config)
+
+
+def predictor_file(path: Path, **other: Any) -> Path:
+    """That predictor as it is published."""
+    model = predictor()
+    state = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
+    state |= {
+        name.replace("layers", "mlp"): value for name, value in model.head.layers.state_dict(prefix="mlp.").items()
+    }
+    own = {
+        "target_conditions": {"dft_band_gap": {"mean": 0.797, "std": 1.408}},
+        "reduce": "sum",
+        "use_encoder_features": True,
+        "vae": {"encoder": {"nhead": 4}},
+    }
+    return write(path, state, trained(**{**own, **other}))

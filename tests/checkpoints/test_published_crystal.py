@@ -9,7 +9,17 @@ import pytest
 import torch
 from crystal_models import golden_ldm, golden_vae, small_vae
 from golden import error
-from published_crystals import CONDITION, STD, ldm_parameters, ldm_weights, trained, vae_file, write
+from published_crystals import (
+    CONDITION,
+    STD,
+    ldm_parameters,
+    ldm_weights,
+    predictor,
+    predictor_file,
+    trained,
+    vae_file,
+    write,
+)
 
 from atomrl.checkpoints.crystal import load_crystal_backbone
 from atomrl.checkpoints.lightning_file import Storage, StoredTensor
@@ -18,7 +28,6 @@ from atomrl.checkpoints.vae import load_vae
 from atomrl.cli import main
 from atomrl.core.records import Structures
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
-from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
 
 EXACT_VAE, EXACT_LDM = 1e-5, 1e-6
 
@@ -109,31 +118,6 @@ def test_a_tuned_model_is_read_as_its_ldm(capsys: pytest.CaptureFixture[str]) ->
     state["vae.quant_conv.weight"] = state["vae.quant_conv.weight"] + 1
     path = write(Path("rl.ckpt"), state, parameters)
     refused(path, "vae.quant_conv.weight are the same part of the model and have different weights", capsys, "other")
-
-
-def predictor() -> CrystalPredictor:
-    torch.manual_seed(0)
-    config = PredictorConfig(hidden=(10, 20), pooling="sum")
-    vae = golden_vae().vae
-    head = PropertyHead(config.inputs(vae.config), ("dft_band_gap",), config)
-    head.mean.fill_(0.797)
-    head.std.fill_(1.408)
-    return CrystalPredictor(vae, head, config)
-
-
-def predictor_file(path: Path, **other: Any) -> Path:
-    model = predictor()
-    state = {f"vae.{name}": value for name, value in model.vae.state_dict().items()}
-    state |= {
-        name.replace("layers", "mlp"): value for name, value in model.head.layers.state_dict(prefix="mlp.").items()
-    }
-    own = {
-        "target_conditions": {"dft_band_gap": {"mean": 0.797, "std": 1.408}},
-        "reduce": "sum",
-        "use_encoder_features": True,
-        "vae": {"encoder": {"nhead": 4}},
-    }
-    return write(path, state, trained(**{**own, **other}))
 
 
 def test_an_imported_predictor_predicts_the_same() -> None:
