@@ -126,6 +126,16 @@ def ldm_parameters(**other: Any) -> dict[str, Any]:
     return trained(**{**own, **other})
 
 
+def write_downloads(folder: Path) -> None:
+    """Files by their published names: a VAE and an unconditional diffusion model, of the golden sizes."""
+    files = {"vae": folder / "mp_20/vae/dng_m4owq4i5_v0.ckpt", "ldm": folder / "mp_20/ldm/ldm_null_4tfw67aq.ckpt"}
+    for file in files.values():
+        file.parent.mkdir(parents=True)
+    vae_file(files["vae"], golden_vae().vae)
+    unconditional = {name: tensor for name, tensor in ldm_weights().items() if not name.startswith("condition")}
+    write(files["ldm"], unconditional, ldm_parameters(condition_module=None))
+
+
 def predictor() -> CrystalPredictor:
     """Random weights upon the golden VAE."""
     torch.manual_seed(0)

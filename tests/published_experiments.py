@@ -138,7 +138,7 @@ data:
   data_dir: ${paths.data_dir}/alex_mp_20_bandgap
   batch_size: 5
   dataset_type: alex_mp_20_bandgap
-  target_condition: null
+  target_condition: dft_band_gap
   num_workers: 16
 trainer: {max_steps: 1000}
 rl_module:

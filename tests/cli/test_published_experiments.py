@@ -135,7 +135,7 @@ def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogC
         load_config(DNG, [], folder)
     assert [record.getMessage() for record in caplog.records] == [
         "published keys that change nothing here: callbacks, data.data_dir, data.dataset_type, data.num_workers, "
-        "logger, rl_module.sampling_configs.collect_trajectory, rl_module.vae_ckpt_path, trainer; "
+        "logger, rl_module.vae_ckpt_path, trainer; "
         "see docs/published-crystals.md"
     ]
 
@@ -145,11 +145,14 @@ def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogC
     [
         (
             ["scheduler=warmup_linear"],
-            "torch.optim.lr_scheduler.ConstantLR is known here; give train.scheduler (constant",
+            "torch.optim.lr_scheduler.ConstantLR is known here; give `train.scheduler` (constant",
         ),
         (["trainer.devices=4"], "trainer.devices=4: of this published key only 1 or auto is known here; start several"),
-        (["ckpt_path=last.ckpt"], "ckpt_path=last.ckpt: of this published key only null is known here; give save_path"),
-        (["data.target_condition=composition"], "data.target_condition=composition: of this published key only null"),
+        (
+            ["ckpt_path=last.ckpt"],
+            "ckpt_path=last.ckpt: of this published key only null is known here; give `save_path`",
+        ),
+        (["data.mace_features=true"], "data.mace_features=True: of this published key only false is known here"),
         (["rl_module.reward_fn.reward_type=csp"], "only dng is known here; list its components"),
         (
             ["rl_module.rl_configs.clip=1"],

@@ -84,7 +84,7 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
         if key in RESTRICTED:
             _require_published(key, value)
         elif crystals.is_unused(key):
-            unused += [key] if value != {} else []
+            unused += [] if value in ({}, None) else [key]
         elif not (_says_nothing(key, value) or (key in FILES and _given(tree, CHECKPOINT)) or _counted(key, tree)):
             crystals.require_known(key)
             name, ours = _translated(key, value)
@@ -111,7 +111,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         prefix = key[: len(key) - len(bare)]
         text = crystals.without_hub(text, hub)
         if bare in RESTRICTED:
-            if not {text, text.lower()} & {_written(value) for value in RESTRICTED[bare].values}:
+            if not {text, text.lower()} & {crystals.written(value) for value in RESTRICTED[bare].values}:
                 raise UserError(f"{override}: {_only(bare)}")
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue
@@ -232,15 +232,8 @@ def _require_published(key: str, value: Any) -> None:
 def _only(key: str) -> str:
     """Why another value is refused."""
     values, instead = RESTRICTED[key]
-    known = f"of this published key only {' or '.join(map(_written, values))} is known here"
+    known = f"of this published key only {' or '.join(map(crystals.written, values))} is known here"
     return f"{known if values else 'this published key is not known here'}; {instead}"
-
-
-def _written(value: Any) -> str:
-    """A value as a YAML and an override have it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)
 
 
 def _flow(values: Mapping[str, Any]) -> str:

@@ -69,29 +69,26 @@ class Only(NamedTuple):
 LINKED = "${scheduler}"
 """What the published module says of its scheduler: that of the group."""
 
-UNCONDITIONAL = Only((None,), "prompts of a conditional model are none of this key's")
-
 ONLY: Mapping[str, Only] = {
     f"{MODULE}_target_": Only(("src.rl_module.rl_module.RLModule",), "`atomrl train` has this one"),
-    f"{REWARD}_target_": Only(("src.rl_module.reward.ReinforceReward",), "name components of your own in it"),
-    f"{REWARD}reward_type": Only(("dng",), "list its components in rl_module.reward_fn.components"),
+    f"{REWARD}_target_": Only(("src.rl_module.reward.ReinforceReward",), "name what is your own in its `components`"),
+    f"{REWARD}reward_type": Only(("dng",), "list its components in `rl_module.reward_fn.components`"),
     f"{MODULE}optimizer._target_": Only(("torch.optim.AdamW",)),
     f"{MODULE}optimizer._partial_": Only((True,)),
-    f"{MODULE}scheduler": Only((LINKED, None), "give train.scheduler"),
+    f"{MODULE}scheduler": Only((LINKED, None), "give `train.scheduler`"),
     "scheduler._target_": Only(
-        ("torch.optim.lr_scheduler.ConstantLR",), "give train.scheduler (constant, cosine, wsd) and train.warmup_steps"
+        ("torch.optim.lr_scheduler.ConstantLR",),
+        "give `train.scheduler` (constant, cosine, wsd) and `train.warmup_steps`",
     ),
     "scheduler._partial_": Only((True,)),
-    "scheduler.factor": Only((1.0,), "give train.learning_rate"),
+    "scheduler.factor": Only((1.0,), "give `train.learning_rate`"),
     "data._target_": Only(("src.data.datamodule.DataModule",)),
-    "data.target_condition": UNCONDITIONAL,
-    "data.dataset.target_condition": UNCONDITIONAL,
     "data.mace_features": Only((False,)),
     "data.mace_embeddings": Only((False,)),
     "trainer._target_": Only(("lightning.pytorch.trainer.Trainer",)),
-    "trainer.devices": Only((1, "auto"), "start several processes by torchrun, see docs/several-processes.md"),
-    "trainer.num_nodes": Only((1,), "start several processes by torchrun, see docs/several-processes.md"),
-    "ckpt_path": Only((None,), "give save_path and resume=true"),
+    "trainer.devices": Only((1, "auto"), "start several processes by torchrun (docs/several-processes.md)"),
+    "trainer.num_nodes": Only((1,), "start several processes by torchrun (docs/several-processes.md)"),
+    "ckpt_path": Only((None,), "give `save_path` and `resume=true`"),
     "ldm_module": Only((), "`atomrl pretrain ldm` trains a diffusion model"),
     "vae_module": Only((), "`atomrl pretrain vae` trains a VAE"),
     "predictor_module": Only((), "`atomrl pretrain predictor` trains a predictor"),
@@ -100,10 +97,12 @@ ONLY: Mapping[str, Only] = {
 
 UNUSED: Mapping[str, str] = {
     f"{MODULE}vae_ckpt_path": "the folder of `model.backbone` holds its VAE",
-    f"{MODULE}sampling_configs.collect_trajectory": "a training always does",
+    f"{MODULE}sampling_configs.collect_trajectory": "",
     f"{MODULE}sampling_configs.progress": "",
     "data.data_dir": "sizes of the prompts come from the backbone's histogram",
     "data.dataset_type": "the same",
+    "data.target_condition": "a conditional backbone says what it is asked for",
+    "data.dataset.target_condition": "the same",
     "data.num_workers": "`reward.workers` is the number of processes that score",
     "data.pin_memory": "",
     "data.mace_precompute_params": "",
@@ -238,12 +237,19 @@ def warn_of_unused(keys: list[str]) -> None:
         log.warning(f"published keys that change nothing here: {', '.join(named)}; see docs/published-crystals.md")
 
 
+def written(value: Any) -> str:
+    """A value as a YAML and an override have it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
 def rows() -> Iterator[tuple[str, str]]:
     """The table of all keys: the published one, and what becomes of it."""
     yield from ((f"`{key}`", f"`{ours}`") for key, ours in ALIASES.items())
     yield from ((f"`{key}`", f"`{ours}`: {said}") for key, (ours, _, said) in CONVERTED.items())
     for key, only in ONLY.items():
-        values = ", ".join(f"`{'null' if value is None else str(value)}`" for value in only.values)
+        values = ", ".join(f"`{written(value)}`" for value in only.values)
         yield f"`{key}`", f"{f'only {values}; else ' if values else 'refused: '}{only.instead}"
     yield from ((f"`{key}`", f"changes nothing{f': {said}' if said else ''}") for key, said in UNUSED.items())
 
@@ -316,7 +322,7 @@ CONVERTED: Mapping[str, tuple[str, Callable[[str, Any], Any], str]] = {
     STEPS: (
         "dataloader.epoches",
         _alone,
-        "over `train.num_inner_batch`, rounded up; upon a YAML of ours refused",
+        "over `train.num_inner_batch`, rounded up; refused upon a YAML of this package",
     ),
 }
 """{published key: ours, what makes our value of its, and how in words}."""
