@@ -278,6 +278,12 @@ def test_files_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     refused(path, "holds no published crystal model: its weights are network, not denoiser", capsys)
 
 
+def test_a_pickle_that_holds_itself_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = ldm_parameters()
+    parameters["again"] = parameters
+    refused(write(Path("ldm.ckpt"), ldm_weights(), parameters), "recursion depth", capsys)
+
+
 def test_options_of_another_kind_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     path = vae_file(Path("vae.ckpt"), golden_vae().vae)
     for words, message in (

@@ -146,7 +146,7 @@ def read_lightning(path: Path) -> LightningFile:
         UserError: no such file, truncated or otherwise damaged, no checkpoint of Lightning, or a pickle that names what
             no such checkpoint needs; nothing of it has run.
     """
-    held = plain(_reading(path, _pickle))
+    held = _reading(path, lambda archive: plain(_pickle(archive)))
     if not isinstance(held, dict) or not isinstance(held.get("state_dict"), dict):
         raise UserError(f"{path} is no checkpoint of Lightning: it lacks the entry 'state_dict'")
     weights = held["state_dict"]

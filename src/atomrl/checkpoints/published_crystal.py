@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from atomrl.checkpoints.lightning_file import LightningFile, plain, read_lightning
+from atomrl.checkpoints.lightning_file import LightningFile, read_lightning
 from atomrl.networks.conditions import Condition
 from atomrl.networks.crystal_vae import CrystalVAEConfig
 from atomrl.networks.dit import DiTConfig
@@ -286,19 +286,23 @@ def _require(file: LightningFile, section: str, wanted: Mapping[str, Any]) -> No
 
 
 def _section(value: Any) -> dict[str, Any]:
-    """Hyper-parameters of a part: a mapping, or the attributes of an object; nothing else says anything."""
+    """Hyper-parameters of a part: a mapping, or what an object holds; nothing else says anything."""
     if isinstance(value, Held):
-        return value.state if isinstance(value.state, dict) else {}
+        return value.state if isinstance(value.state, dict) else value.entries
     return value if isinstance(value, dict) else {}
 
 
 def _said(value: Any, names: tuple[str, ...]) -> Iterator[int]:
-    """Whole numbers by these names in a mapping or an object, and in all modules inside of it."""
-    said = _section(value)
-    yield from (found for name in names if isinstance(found := said.get(name), int) and not isinstance(found, bool))
-    inside = said.values() if isinstance(value, dict) else _section(plain(said.get("_modules"))).values()
-    for inner in inside:
-        yield from _said(inner, names)
+    """Whole numbers by these names in a mapping or an object, and in all mappings and modules inside of it."""
+    waiting, seen = [value], set[int]()
+    while waiting:
+        part = waiting.pop()
+        said = _section(part)
+        if id(part) in seen or not said:
+            continue
+        seen.add(id(part))
+        yield from (found for name in names if isinstance(found := said.get(name), int) and not isinstance(found, bool))
+        waiting += said.values() if isinstance(part, dict) else _section(said.get("_modules")).values()
 
 
 def _condition(name: str, kind: Any, stats: Any, origin: str) -> Condition:
