@@ -32,9 +32,11 @@ def test_the_wheel_holds_the_package_alone(installed):
     (wheel,) = installed.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"atomrl"}
-    assert not [name for name in names if name.startswith("atomrl/rl_module") or "train_rl" in name]
+    assert not [name for name in names if name.startswith("atomrl/rl_module") or "train_rl.py" in name]
     source = ROOT / "src"
-    experiments = {path.relative_to(source).as_posix() for path in (source / "atomrl" / "conf").rglob("*.yaml")}
+    experiments = {path.relative_to(source).as_posix() for path in (source / "atomrl").rglob("*.yaml")}
+    assert "atomrl/config/published_yaml/base/train_rl.yaml" in experiments
+    assert "atomrl/assets/mp_20_sizes.json" in names
     assert "atomrl/conf/experiment/mp_20/rl_dng.yaml" in experiments
     assert experiments <= names
 
