@@ -100,6 +100,13 @@ def test_a_reward_stands_beside_an_experiment(folder: Path) -> None:
     assert both.wandb.name == "rl_dng_grpo"
 
 
+@pytest.mark.parametrize(
+    "words", [["logger=wandb", "hydra/job_logging=colorlog"], ["paths=default", "scheduler=constant"]]
+)
+def test_groups_may_be_chosen(words: list[str], folder: Path) -> None:
+    assert load_config(DNG, words, folder) == load_config(f"{DNG}.yaml", [], folder)
+
+
 def test_published_names_may_be_overridden(folder: Path) -> None:
     words = ["data.batch_size=7", "rl_module.rl_configs.num_group_samples=9", "trainer.max_steps=9", "model.eta=0.5"]
     config = crystal_config(DNG, words, folder)
@@ -127,6 +134,17 @@ def test_the_documented_default_composes() -> None:
     assert (config.dataloader.each_prompt_sample, config.train.group_reward_norm) == (1, False)
     assert (config.train.entropy_weight, config.train.num_inner_batch, config.train.learning_rate) == (1e-5, 2, 1e-5)
     assert [component["weight"] for component in config.reward.components] == [1.0, 1.0, 0.1, 1.0]
+
+
+def test_what_is_ours_may_stand_beside(tmp_path: Path) -> None:
+    ours = "trainer: null\nneeds: {mine.csv: from me}\nseed: 5\ntrain: {max_behaviour_kl: 0.1}\n"
+    folder = published_experiments.write(tmp_path, "experiment/mp_20/rl_dng.yaml")
+    with (folder / f"{DNG}.yaml").open("a") as file:
+        file.write(ours)
+    config = load_config(DNG, [], folder)
+    assert (config.seed, config.train.max_behaviour_kl, config.train.clip_range) == (5, 0.1, 0.001)
+    assert config.needs["mine.csv"] == "from me"
+    assert "checkpoints/mp_20_ldm_base" in config.needs
 
 
 def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -200,10 +200,11 @@ def completed(tree: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, An
         UserError: the number of optimizer steps is none.
     """
     full = {key: value for section, inner in FULL.items() for key, value in _flat(section, inner)}
-    steps = tree.get("trainer", {}).get("max_steps")
+    trainer = tree.get("trainer")
+    steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
     if steps is not None:
         full["dataloader.epoches"] = _iterations(steps, found.get(INNER, full[INNER]))
-    return {**full, **found, "needs": _needs(tree, found)}
+    return {**full, **found, "needs": {**_needs(tree, found), **found.get("needs", {})}}
 
 
 def without_hub(tree: Any, hub: Mapping[str, Any]) -> Any:

@@ -47,14 +47,15 @@ def composition(name: str, overrides: Sequence[str], folder: Path | None) -> Com
         overrides: `key=value`.
         folder: the user's; None: the package's, which holds no published ones.
     """
-    path = None if folder is None else folder / f"{name.removesuffix('.yaml')}.yaml"
+    name = name.removesuffix(".yaml")
+    path = None if folder is None else folder / f"{name}.yaml"
     if folder is None or path is None or not path.is_file() or not _is_published(_read(path)):
         return None
     group, _, chosen = name.partition("/")
     whole, groups = (BASE, [f"{group}={chosen}"]) if chosen and group in CHOICES else (name, [])
     base = HERE / "base" if groups and not (folder / f"{BASE}.yaml").is_file() else folder
     search = [HERE / "groups"] if base == folder else [folder.resolve(), HERE / "groups"]
-    known = _groups_of(base / f"{whole.removesuffix('.yaml')}.yaml")
+    known = _groups_of(base / f"{whole}.yaml")
     published = [word for word in overrides if _section(word) in (*SECTIONS, *CHOICES, "hydra", HUB)]
     chosen_groups = [_appended(word, known) for word in (*groups, *filter(_is_group, published))]
     values = [word if word[0] in "+~" else f"++{word}" for word in published if not _is_group(word)]
@@ -70,8 +71,9 @@ def _searched(folders: Sequence[Path]) -> str:
 
 
 def _appended(word: str, known: set[str]) -> str:
-    """A choice of a group that the base does not list, as Hydra adds one."""
-    return f"+{word}" if word.partition("=")[0] not in known and word[0] not in "+~" else word
+    """A choice of a group that the base does not list, as Hydra adds one; its own groups it always lists."""
+    group = word.partition("=")[0]
+    return word if word[0] in "+~" or group in known or _section(word) == "hydra" else f"+{word}"
 
 
 def _groups_of(path: Path) -> set[str]:
