@@ -27,6 +27,7 @@ from atomrl.checkpoints.predictor import load_predictor
 from atomrl.checkpoints.vae import load_vae
 from atomrl.cli import main
 from atomrl.core.records import Structures
+from atomrl.networks.conditions import guide
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 
 EXACT_VAE, EXACT_LDM = 1e-5, 1e-6
@@ -72,7 +73,9 @@ def test_an_imported_denoiser_gives_the_golden_answers(capsys: pytest.CaptureFix
         plain = backbone.denoiser(case["z"], case["t"], golden.mask)
         embedded = backbone.conditions.guidance_embedding(case["band_gap"][:, None])
         conditioned = backbone.denoiser(case["z"], case["t"], golden.mask, case["y_cfg"][:3])
-    for found, name in ((plain, "out"), (conditioned, "out_y")):
+        twice = (torch.cat([each] * 2) for each in (case["z"], case["t"], golden.mask))
+        guided = torch.cat([guide(backbone.denoiser(*twice, embedded), 2.0)] * 2)
+    for found, name in ((plain, "out"), (conditioned, "out_y"), (guided, "out_cfg")):
         assert error(torch.cat(found.chunk(2, dim=-1), dim=1), case[name]) < EXACT_LDM
     assert error(embedded, case["y_cfg"]) < EXACT_LDM
     for name, tensor in vae.state_dict().items():
