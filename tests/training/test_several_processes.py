@@ -48,6 +48,7 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     """Stopped, continued, evaluated: the numbers and weights of one process, and one log."""
     # of the samples of one SMILES only the best teaches, wherever it was drawn
     settings = ["filters.enable_filtering=true", "filters.enable_penalty=true", "log.rdkit=true", "log.csv=true"]
+    settings += ["validation.every=2"]
     words = short_run(tmp_path, *settings, "train.learning_rate=1e-5", "dataloader.micro_batch_size=3")
     save = f"save_path={tmp_path / 'two'}"
     begun = torchrun(RUN_ELIGN, *words, save, "dataloader.epoches=2", "train.total_steps=3")

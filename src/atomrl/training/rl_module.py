@@ -7,6 +7,7 @@ The algorithm is in `iteration`, which imports no Lightning.
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.config import Config
 from atomrl.core.advantages import Advantages
-from atomrl.core.averaging import move_average
+from atomrl.core.averaging import move_average, with_weights_of
 from atomrl.core.collective import current
 from atomrl.core.iteration import Iteration, compare, iterate, sample_and_score
 from atomrl.core.protocols import Collective, Model
@@ -107,6 +108,7 @@ class RLModule(lightning.LightningModule):
         self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
+        self.validation = parts.validation
         self._collective, self._warned = parts.collective, False
         self.line: Stats = {}
         if self.objective.needs_reference:
@@ -269,7 +271,8 @@ class RLModule(lightning.LightningModule):
         self.averaged.update_parameters(self.policy.trainable())
         rate = float(schedule.optimizer.param_groups[0]["lr"])  # what this iteration stepped with
         schedule.step()
-        self.line = self.collective.of_first({**self._measured(done), "lr": rate})
+        measured = {**self._measured(done), **self._validated(batch), "lr": rate}
+        self.line = self.collective.of_first(measured)
         self.log_dict(self.line, on_step=False, on_epoch=True, batch_size=len(batch))
 
     def _measured(self, done: Iteration) -> Stats:
@@ -282,6 +285,15 @@ class RLModule(lightning.LightningModule):
         times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}
         scores = summarise(replace(table, seconds=done.table.seconds))
         return {**scores, **potentials, **done.advantages.stats, **done.stats, **measured, **times}
+
+    def _validated(self, batch: Prompts) -> Stats:
+        """The numbers of the validation that follows an iteration, by the averaged weights, if one does."""
+        if self.validation is None or not self.validation.follows(batch.iteration):
+            return {}
+        started = time.monotonic()
+        with with_weights_of(self.averaged.module, self.policy.trainable()):
+            numbers = self.validation.numbers(self.policy, self.scorer, self.collective, batch.sizes.device)
+        return {**numbers, "seconds_validation": time.monotonic() - started}
 
     def _warn_of_explosions(self, masked: float, iteration: int) -> None:
         """Say once that the run learns from a minority of its samples."""
