@@ -19,21 +19,26 @@ class CrystalModel(ModelSection):
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """How the walk steps."""
     eta: Fraction = 1.0
-    """Of DDIM: 1 is stochastic; at 0 no step has a spread, and only `nft`, `awm` and `rejection` can train, which need no
-    log-probability of a step."""
+    """Of DDIM: 1 is stochastic; at 0 no step has a spread, and only `nft`, `awm` and `rejection` can train, which need
+    no log-probability of a step."""
     guidance_scale: Finite = 2.0
     """Of conditional backbones; 1 is none."""
 
 
 class CrystalReward(RewardSection):
-    """What is rewarded: the sum of components, and what they compare with."""
+    """What is rewarded: components, and what they compare with."""
 
     type: Literal["reinforce", "dummy"] = "reinforce"
-    """`reinforce`, the sum of `components`, or `dummy` (smoke tests; its numbers mean nothing)."""
+    """`reinforce`, of `components`, or `dummy` (smoke tests; its numbers mean nothing)."""
     components: list[Any] = Field(default_factory=list)
     """Each `{_target_: class, key: value, ...}`; `_target_` is a class of `atomrl.rewards.components`, its published
     name (`src.rl_module.components...`), or your own: a dotted path or `path/to/file.py:name`, of a class or of a
     function f(structures) -> array."""
+    combine: Literal["sum", "product"] = "sum"
+    """What is learned from: the `sum` of the weighed components, or the `product` of their normalised values, each to
+    the power of its weight."""
+    pure_elements: bool = True
+    """Whether crystals of one element are rewarded; false: they are worth what a sample with an unsound cell is."""
     reference_dataset: str = "prototypes"
     """What novelty and diversity compare with: `prototypes`, or a folder with train.csv and val.csv, of which the first
     counts."""

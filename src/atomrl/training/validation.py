@@ -7,7 +7,7 @@ with. The numbers are named `val/...`:
 | name | what |
 |---|---|
 | `val/reward` | mean of the weighed sum of raw values (`raw_reward`) where the reward has one, else of `reward` |
-| `val/<component>` | mean of what a component computed, before it is normalised; of a channel that is none, of the channel |
+| `val/<component>` | mean of what a component computed, before it is normalised; of another channel, of its scores |
 | `val/<diagnostic>` | mean of what else the reward says of a sample, such as `e_above_hull` |
 | `val/failed` | samples without a full score |
 """
@@ -84,9 +84,7 @@ def build_validation(
     if not asked.every:
         return None
     plan = replace(training, groups=asked.groups or training.groups, seed=key("validation", asked.seed))
-    walk = replace(
-        rollout, time_step=asked.time_step or rollout.time_step, train_steps=0, estimate_at=(), mean_at=()
-    )
+    walk = replace(rollout, time_step=asked.time_step or rollout.time_step, train_steps=0, estimate_at=(), mean_at=())
     return Validation(asked.every, plan, walk, stages, config.train.exploded_above)
 
 
