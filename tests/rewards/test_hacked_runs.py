@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -138,3 +139,13 @@ def test_one_formula_again_and_again(place: Path) -> None:
     _, stopped = trained(place, reward(energy, FreshFormulaReward(halved_at=4.0)), formulas)
     assert plain < begin
     assert stopped > plain
+
+
+def test_the_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Real physics: what the page's table says."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    import reward_hacks
+
+    found = [(plain, guarded) for _, _, plain, guarded in reward_hacks.main()]
+    expected = [(0, float("nan")), (1.64, 0), (0, -1), (1.06, 0.06), (1, 0), (1.92, 0.92), (1, 0.25)]
+    assert np.array(found) == pytest.approx(np.array(expected), abs=0.01, nan_ok=True)

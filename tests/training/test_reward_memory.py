@@ -16,6 +16,7 @@ from test_train_crystals import COMPONENTS, TINY, places
 __all__ = ["places"]  # a fixture
 
 FRESH = "{_target_: atomrl.rewards.fresh_formula.FreshFormulaReward, halved_at: 2}"
+SHAPES = "{_target_: src.rl_module.components.StructureDiversityReward, normalize_fn: norm}"
 GUARDED = "{_target_: src.rl_module.components.EnergyReward, normalize_fn: norm, min_entries: 1}"
 
 
@@ -24,8 +25,8 @@ def lines(run: Path) -> list[dict]:
 
 
 def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, places: list[str]) -> None:
-    """The product of two components, of which one may abstain."""
-    components = f"reward.components=[{GUARDED},{FRESH}]"
+    """The product of two components."""
+    components = f"reward.components=[{SHAPES},{FRESH}]"
     options = [*TINY, *places, components, "reward.workers=1", "reward.combine=product"]
     words = ["train", "experiment=prototypes/rl_dng_grpo", *options, "validation.every=2", "train.total_steps=4"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
@@ -39,7 +40,7 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, places: list
         }
     assert [line["drawn_before"] > 0 for line in first] == [False, True, True, True]
     assert first[0]["raw_fresh_formula"] > first[3]["raw_fresh_formula"]
-    assert {"product_reward_mean", "hull_entries", "raw_energy"} <= first[0].keys()
+    assert {"product_reward_mean", "raw_structure_diversity"} <= first[0].keys()
     saved = [torch.load(run / "checkpoint_latest.pth", weights_only=True) for run in (whole, cut)]
     memory = saved[0]["reward_memory"]
     assert memory == saved[1]["reward_memory"]
@@ -55,13 +56,16 @@ def test_stopped_and_continued_equals_uninterrupted(tmp_path: Path, places: list
         loaded.close()
 
 
-def test_pure_elements_may_be_no_crystals_to_the_reward(tmp_path: Path, places: list[str]) -> None:
-    """In the reward alone: the log's shares of cells and elements are as ever."""
-    words = ["train", "experiment=prototypes/rl_dng_grpo", *TINY, *places, f"reward.components=[{FRESH}]"]
-    main([*words, "dataloader.epoches=1", "reward.pure_elements=false", f"save_path={tmp_path / 'run'}"])
+def test_pure_elements_and_bare_hulls_are_left_out(tmp_path: Path, places: list[str]) -> None:
+    """Left out of the reward alone: the log's shares of cells and elements are as ever."""
+    words = ["train", "experiment=prototypes/rl_dng_grpo", *TINY, *places, "reward.workers=1", "dataloader.epoches=1"]
+    main([*words, f"reward.components=[{GUARDED}]", "reward.pure_elements=false", f"save_path={tmp_path / 'run'}"])
     [line] = lines(tmp_path / "run")
-    assert line["failed_pure_element"] == line["failed"] == 8 * line["pure_elements"] > 0
-    assert line["sound_cells"] == 1
+    assert 0 < line["failed_pure_element"] <= 8 * line["pure_elements"]
+    assert line["failed_abstained"] > 0
+    assert line["hull_entries"] == 0
+    unsound = 8 * (1 - line["sound_cells"])
+    assert line["failed"] == pytest.approx(line["failed_pure_element"] + line["failed_abstained"] + unsound)
 
 
 @pytest.mark.parametrize(
