@@ -349,11 +349,15 @@ class Config(Options):
             )
         if self.resume and self.save_path is None:
             raise contradiction("resume=true needs save_path: the run directory to continue")
-        self._check_validated()
+        self._check_awaited()
         return self
 
-    def _check_validated(self) -> None:
-        """Raise UserError for a number of a validation that there never is."""
+    def _check_awaited(self) -> None:
+        """Raise UserError for a number that is waited for and never comes."""
+        if self.early_stop_patience is not None and self.early_stop_metric is None:
+            raise contradiction(
+                f"early_stop_patience={self.early_stop_patience} waits for a number: name it, early_stop_metric=reward"
+            )
         every, iterations = self.validation.every, self.dataloader.epoches
         for key in ("best_checkpoint_metric", "early_stop_metric"):
             name = getattr(self, key)
