@@ -22,6 +22,7 @@ SLOW = (
     "documented_commands/test_commands.py",
     "documented_commands/test_crystal_documents.py",
     "oracles/test_reward_slope.py",
+    "rewards/test_hacked_runs.py",
     "studies/test_study_queue.py",
     "studies/test_whole_study.py",
     "test_wheel.py",

@@ -53,7 +53,11 @@ CRYSTALS = [
     "threads=1",
     "train.exploded_above=1e6",  # the denoiser that a page trained for two steps does not hold its latents together
 ]
-SCRIPTS = {"eval_elign_rollout.py": ["--num-molecules", "4", "--time-step", "5"], "compute_elign_metrics.py": []}
+SCRIPTS = {
+    "eval_elign_rollout.py": ["--num-molecules", "4", "--time-step", "5"],
+    "compute_elign_metrics.py": [],
+    "examples/reward_hacks.py": [],
+}
 SAMPLE = ["--num-molecules", "4", "--time-step", "5"]
 STUDY = ["--seeds", "0", "--docs", "report", *TRAIN, "threads=1", "dataloader.epoches=1"]
 PRETRAIN = ["train.steps=2", "train.batch_size=4", "val_batches=1"]
@@ -102,11 +106,16 @@ def smaller(words: list[str]) -> list[str]:
 
 def smaller_training(words: list[str]) -> list[str]:
     """Overrides for a short training; crystals, whose judges start slowly, are judged only where a page asks for it."""
+    validated = [
+        f"{key}={count}"
+        for key, count in (("validation.every", 1), ("validation.groups", 2))
+        if any(word.startswith(f"{key}=") for word in words)
+    ]
     if not any(word.startswith(("experiment=", "--config-dir")) for word in words):
-        return [*TRAIN, TABLE]
+        return [*TRAIN, TABLE, *validated]
     asked = [word for word in words if word.startswith("evaluation.")]
     relaxed = ["evaluation.relaxed=1"] if any("relaxed" in word for word in asked) else []
-    return [*TRAIN, *CRYSTALS, TABLE if asked else "evaluation.samples=0", *relaxed]
+    return [*TRAIN, *CRYSTALS, TABLE if asked else "evaluation.samples=0", *relaxed, *validated]
 
 
 def smaller_study(words: list[str]) -> list[str]:

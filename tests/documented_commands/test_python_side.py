@@ -15,10 +15,15 @@ import yaml
 
 from atomrl.chemistry.hull import Hull
 from atomrl.chemistry.rdkit import RdkitRecord
+from atomrl.config import load_config
 from atomrl.core.records import Structures
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.structures.crystals import CellBounds
+from atomrl.training.run import train
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+import small_backbone
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "python_side.py"
@@ -87,6 +92,9 @@ def test_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: 
         mp_20_files.write_csv(tmp_path, monkeypatch)
     if page.stem == "molecules":
         write_molecules(tmp_path)
+    elif page.stem == "validation":
+        words = [*small_backbone.TINY, f"model.backbone={small_backbone.write(tmp_path / 'backbone')}"]
+        train(load_config("demo", [*words, "save_path=outputs/validated"]), "demo")
     names: dict[str, Any] = {"__name__": page.stem}
     for number, block in enumerate(python_blocks(page)):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)

@@ -62,6 +62,7 @@ def test_energies_above_the_hull():
     assert metrics["energy_per_atom"].reasons == (None, None, "scf", None, None)
     assert metrics["energy_per_atom"].values.nan_to_num(7.0).tolist() == [-3.0, -3.0, 7.0, -3.0, -3.0]
     assert metrics["hull_holds_compound"].values.tolist() == [1, 0, 1, 0, 0]
+    assert metrics["hull_entries"].values.tolist() == [1, 0, 1, 0, 0]
     reward = EnergyReward().compute(list(batch.crystals), metrics_obj=metrics)
     np.testing.assert_allclose(reward, [-0.4, 0.0, -1.0, -1.0, -1.0], atol=1e-9)
     provider.close()

@@ -17,12 +17,23 @@ from atomrl.training.run import train
 
 sys.path.insert(0, str(Path(__file__).parent))
 from small_backbone import TINY, write
+from test_train_crystals import TINY as TINY_CRYSTALS
+from test_train_crystals import backbone, known_set
 
 from studies.steps import TrainedRun
+
+CRYSTALS = "experiment/prototypes/rl_dng_grpo"
+FRESH = "reward.components=[{_target_: atomrl.rewards.fresh_formula.FreshFormulaReward}]"
 
 
 def overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
     return [*TINY, f"model.backbone={tmp_path / 'backbone'}", f"save_path={tmp_path / name}", *more]
+
+
+def crystal_overrides(tmp_path: Path, name: str, *more: str) -> list[str]:
+    """With a reward that remembers what the run has drawn."""
+    places = [f"model.backbone={tmp_path / 'backbone'}", f"reward.reference_dataset={tmp_path / 'known'}"]
+    return [*TINY_CRYSTALS, *places, FRESH, "dataloader.epoches=4", f"save_path={tmp_path / name}", *more]
 
 
 def command(arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -49,13 +60,20 @@ def wait_for(lines: int, path: Path, process: subprocess.Popen[bytes]) -> None:
         ("demo", ()),
         ("demo", ("train.nft.old_decay_rate=0.3",)),  # what samples is then part of the checkpoint
         ("demo_fed_grpo", ("train.train_steps=4",)),
+        ("demo", ("validation.every=2",)),
+        (CRYSTALS, ("validation.every=2",)),
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(name: str, more: tuple[str, ...], tmp_path: Path) -> None:
-    write(tmp_path / "backbone")
-    whole = train(load_config(name, overrides(tmp_path, "whole", *more)), "demo")
+    words = crystal_overrides if name == CRYSTALS else overrides
+    if name == CRYSTALS:
+        backbone(tmp_path / "backbone")
+        known_set(tmp_path / "known")
+    else:
+        write(tmp_path / "backbone")
+    whole = train(load_config(name, words(tmp_path, "whole", *more)), "demo")
 
-    long = overrides(tmp_path, "killed", "dataloader.epoches=1000", "train.total_steps=4", *more)
+    long = words(tmp_path, "killed", "dataloader.epoches=1000", "train.total_steps=4", *more)
     process = command(["--config-name", name, *long])
     wait_for(2, tmp_path / "killed" / "metrics.jsonl", process)
     process.send_signal(signal.SIGKILL)
@@ -66,21 +84,21 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, more: tuple[str, ...
     resumed = train(
         load_config(
             name,
-            overrides(tmp_path, "killed", "resume=true", f"dataloader.epoches={last}", "train.total_steps=4", *more),
+            words(tmp_path, "killed", "resume=true", f"dataloader.epoches={last}", "train.total_steps=4", *more),
         ),
         "demo",
     )
     if last != 4:
         whole = train(
-            load_config(
-                name, overrides(tmp_path, "longer", f"dataloader.epoches={last}", "train.total_steps=4", *more)
-            ),
+            load_config(name, words(tmp_path, "longer", f"dataloader.epoches={last}", "train.total_steps=4", *more)),
             "demo",
         )
     one, other = (torch.load(run / "checkpoint_latest.pth", weights_only=True) for run in (whole, resumed))
     assert one["atomrl"]["iteration"] == other["atomrl"]["iteration"] == last - 1
     for tensor, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][tensor]), tensor
+    assert one.get("reward_memory") == other.get("reward_memory")
+    assert ("reward_memory" in one) == (name == CRYSTALS)
     logs = [log(run) for run in (whole, resumed)]
     assert [row["iteration"] for row in logs[1]] == list(range(last))
     for a, b in zip(*logs, strict=True):

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from small_backbone import TINY, write
+from test_train_crystals import TINY as CRYSTALS
+from test_train_crystals import backbone, known_set
 
+from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.training.run import train
 
@@ -48,6 +51,7 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     """Stopped, continued, evaluated: the numbers and weights of one process, and one log."""
     # of the samples of one SMILES only the best teaches, wherever it was drawn
     settings = ["filters.enable_filtering=true", "filters.enable_penalty=true", "log.rdkit=true", "log.csv=true"]
+    settings += ["validation.every=2"]
     words = short_run(tmp_path, *settings, "train.learning_rate=1e-5", "dataloader.micro_batch_size=3")
     save = f"save_path={tmp_path / 'two'}"
     begun = torchrun(RUN_ELIGN, *words, save, "dataloader.epoches=2", "train.total_steps=3")
@@ -67,6 +71,22 @@ def test_two_processes_train_like_one(tmp_path: Path) -> None:
     states = [torch.load(run / "checkpoint_latest.pth", weights_only=True) for run in (one, tmp_path / "two")]
     for name, value in states[0]["state_dict"].items():
         assert float((value - states[1]["state_dict"][name]).abs().max()) < 1e-6, name
+
+
+def test_two_processes_remember_the_same(tmp_path: Path) -> None:
+    """Crystals, whose reward counts the formulas of all samples of the run: the numbers of one process."""
+    places = [f"model.backbone={backbone(tmp_path / 'backbone')}", f"reward.reference_dataset={tmp_path / 'known'}"]
+    known_set(tmp_path / "known")
+    fresh = "reward.components=[{_target_: atomrl.rewards.fresh_formula.FreshFormulaReward}]"
+    words = ["experiment=prototypes/rl_dng_grpo", *CRYSTALS, *places, fresh, "validation.every=2", QUIET[1]]
+    ended = torchrun(RUN_ELIGN, *words, f"save_path={tmp_path / 'two'}")
+    assert (ended.returncode, errors(ended)) == (0, []), ended.stderr
+    main(["train", *words, f"save_path={tmp_path / 'one'}"])
+    memories = [torch.load(tmp_path / run / "checkpoint_latest.pth", weights_only=True) for run in ("one", "two")]
+    assert memories[0]["reward_memory"] == memories[1]["reward_memory"] != {"drawn_before": {}}
+    for expected, found in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        for name in ("drawn_before", "raw_fresh_formula", "val/reward", "val/fresh_formula"):
+            assert found.get(name, 0) == pytest.approx(expected.get(name, 0), rel=1e-5), name
 
 
 @pytest.mark.parametrize(

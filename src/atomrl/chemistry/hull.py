@@ -28,8 +28,14 @@ NO_ATOMS = "empty"
 NO_ENERGY = "no_energy"
 
 FORMAT = "atomrl-hull-1"
+DECIMALS = 6
+"""Of atomic fractions: compositions that agree to so many are one."""
+
 ELEMENTS = 119
 """Length of a table by atomic number."""
+
+SYSTEMS_AT_ONCE = 1024
+"""Chemical systems whose compounds are counted together, for the memory's sake."""
 
 NEGATIVE = -1e-9
 """eV/atom. A reference above this formation energy is not below its elements and cannot shape the hull."""
@@ -93,6 +99,8 @@ class Hull:
         known = np.isfinite(self._element_energies)
         closed = ~(fractions[:, ~known] > 0).any(1)  # others have no formation energy
         fractions, energies = fractions[closed], energies[closed]
+        mixed = fractions[(fractions > 0).sum(1) > 1]
+        self._compounds = (np.unique(mixed.round(DECIMALS), axis=0) > 0).astype(np.float32)
         formation = energies - fractions @ np.where(known, self._element_energies, 0.0)
         below = formation < NEGATIVE
         self._fractions = csr_matrix(fractions[below])
@@ -162,8 +170,21 @@ class Hull:
 
     def hold_compounds(self, compositions: Sequence[Composition]) -> NDArray[np.bool_]:
         """`holds_compound` of the chemical system of each composition, (C,)."""
-        held: NDArray[np.bool_] = np.any(self._within(_fractions(compositions)), axis=1)
+        held: NDArray[np.bool_] = np.any(_within(_fractions(compositions), self._holds), axis=1)
         return held
+
+    def count_compounds(self, compositions: Sequence[Composition]) -> NDArray[np.int64]:
+        """How many compounds of the elements of each composition, and no others, the reference knows, (C,).
+
+        Different compositions count, stable or not, however many phases each has; the pure elements do not. Where there
+        are few, nobody has looked for what a candidate would fall apart into.
+        """
+        systems, place = np.unique(_fractions(compositions) > 0, axis=0, return_inverse=True)
+        counts = np.zeros(len(systems), dtype=np.int64)
+        for start in range(0, len(systems), SYSTEMS_AT_ONCE):
+            rows = slice(start, start + SYSTEMS_AT_ONCE)
+            counts[rows] = _within(systems[rows], self._compounds).sum(1)
+        return counts[place.reshape(-1)]
 
     def save(self, path: Path) -> None:
         """Write JSON.
@@ -199,11 +220,6 @@ class Hull:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"cannot read the hull {path}: {error}; give a file that Hull.save wrote") from error
 
-    def _within(self, fractions: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which reference compounds consist of a candidate's elements only, (C, R)."""
-        elsewhere: NDArray[np.float32] = (fractions == 0).astype(np.float32) @ self._holds.T
-        return np.equal(elsewhere, 0)
-
     def _mixture(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Lowest formation energy of a mixture of reference phases, eV/atom, (C,).
 
@@ -211,7 +227,7 @@ class Hull:
         formation energy 0). All are solved as one sparse program, which for many elements stays small where a
         geometric hull grows without bound.
         """
-        candidates, phases = np.nonzero(self._within(fractions))
+        candidates, phases = np.nonzero(_within(fractions, self._holds))
         lowest = np.zeros(len(fractions))
         if len(phases) == 0:
             return lowest
@@ -226,6 +242,12 @@ class Hull:
             raise RuntimeError(f"the linear program of the hull was not solved: {solution.message}")
         np.add.at(lowest, candidates, self._formation[phases] * solution.x)
         return lowest
+
+
+def _within(fractions: NDArray[np.generic], holds: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of R compounds, whose elements are in `holds` (R, 119), have none but a candidate's, (C, R)."""
+    elsewhere: NDArray[np.float32] = (fractions == 0).astype(np.float32) @ holds.T
+    return np.equal(elsewhere, 0)
 
 
 def _composition(formula: object) -> Composition:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from atomrl.config.outputs import EvaluationSection
-from atomrl.config.sections import Config, ModelSection, RewardSection, named_code
+from atomrl.config.sections import FORWARD, LIKELIHOOD, Config, ModelSection, RewardSection, named_code
 from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Options, Seconds, contradiction
 
 
@@ -19,20 +19,26 @@ class CrystalModel(ModelSection):
     sampler: Literal["ddpm", "ddim"] = "ddpm"
     """How the walk steps."""
     eta: Fraction = 1.0
-    """Of DDIM; 1 is stochastic, at 0 nothing can be trained."""
+    """Of DDIM: 1 is stochastic; at 0 no step has a spread, and only `nft`, `awm` and `rejection` can train, which need
+    no log-probability of a step."""
     guidance_scale: Finite = 2.0
     """Of conditional backbones; 1 is none."""
 
 
 class CrystalReward(RewardSection):
-    """What is rewarded: the sum of components, and what they compare with."""
+    """What is rewarded: components, and what they compare with."""
 
     type: Literal["reinforce", "dummy"] = "reinforce"
-    """`reinforce`, the sum of `components`, or `dummy` (smoke tests; its numbers mean nothing)."""
+    """`reinforce`, of `components`, or `dummy` (smoke tests; its numbers mean nothing)."""
     components: list[Any] = Field(default_factory=list)
     """Each `{_target_: class, key: value, ...}`; `_target_` is a class of `atomrl.rewards.components`, its published
     name (`src.rl_module.components...`), or your own: a dotted path or `path/to/file.py:name`, of a class or of a
     function f(structures) -> array."""
+    combine: Literal["sum", "product"] = "sum"
+    """What is learned from: the `sum` of the weighed components, or the `product` of their normalised values, each to
+    the power of its weight."""
+    pure_elements: bool = True
+    """Whether crystals of one element are rewarded; false: they are worth what a sample with an unsound cell is."""
     reference_dataset: str = "prototypes"
     """What novelty and diversity compare with: `prototypes`, or a folder with train.csv and val.csv, of which the first
     counts."""
@@ -107,3 +113,27 @@ class CrystalConfig(Config):
     model: CrystalModel = CrystalModel()
     reward: CrystalReward = CrystalReward()
     evaluation: CrystalEvaluationSection = CrystalEvaluationSection()
+
+    @model_validator(mode="after")
+    def _check_spread(self) -> Self:
+        """Raise UserError for what needs steps with a spread, if DDIM's have none."""
+        model, train = self.model, self.train
+        if model.sampler != "ddim" or model.eta > 0:
+            return self
+        if train.objective in LIKELIHOOD:
+            raise contradiction(
+                f"model.eta=0: DDIM's steps have no spread, hence no log-probability that "
+                f"train.objective={train.objective} could learn from; raise model.eta (1 is usual), or set "
+                f"train.objective to {', '.join(FORWARD[:-1])} or {FORWARD[-1]}, which need none"
+            )
+        if train.max_behaviour_kl is not None:
+            raise contradiction(
+                f"train.max_behaviour_kl={train.max_behaviour_kl} is measured by the spread of DDIM's steps, and "
+                "model.eta=0 leaves none: raise model.eta, or set train.max_behaviour_kl=null"
+            )
+        if model.share_initial_noise and self.dataloader.each_prompt_sample > 1:
+            raise contradiction(
+                "model.share_initial_noise=true with model.eta=0 makes all samples of a group the same, and nothing "
+                "could be compared: raise model.eta, or set model.share_initial_noise=false"
+            )
+        return self

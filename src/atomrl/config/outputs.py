@@ -1,8 +1,11 @@
-"""Sections of a run's configuration about what it writes: logs, and the table at the end."""
+"""Sections of a run's configuration about what it measures and writes: validations, logs, the table at the end."""
 
 from __future__ import annotations
 
 from atomrl.util.options import Count, CountOrNone, Options, Seed
+
+VALIDATED = "val/"
+"""What the names of a validation's numbers begin with."""
 
 
 class WandbSection(Options):
@@ -23,6 +26,19 @@ class LogSection(Options):
     """Write TensorBoard events."""
     csv: bool = False
     """Write metrics.csv."""
+
+
+class ValidationSection(Options):
+    """Rollouts between iterations that nothing is trained on, of the same prompts and noise each time."""
+
+    every: CountOrNone = 0
+    """Iterations from one validation to the next; 0: none."""
+    groups: Count | None = None
+    """Its prompts (groups), of dataloader.each_prompt_sample samples each; null takes dataloader.sample_group_size."""
+    time_step: Count | None = None
+    """T of its walk; null takes model.time_step."""
+    seed: Seed = 1_000_003
+    """Of its prompts and noise, which are no training's and no evaluation's, whatever their seeds are."""
 
 
 class EvaluationSection(Options):

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from atomrl.config.outputs import EvaluationSection, LogSection, WandbSection
+from atomrl.config.outputs import VALIDATED, EvaluationSection, LogSection, ValidationSection, WandbSection
 from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
 from atomrl.util.option_words import Says
@@ -294,6 +294,8 @@ class Config(Options):
     """Whether more of it is better, or less."""
     early_stop_minutes: Weight = 20.0
     """Stop when it has not for this long, minutes."""
+    early_stop_patience: Count | None = None
+    """Stop when it has not in so many iterations that have the number; then minutes do not count. null: minutes do."""
     early_stop_delta: Weight = 0.001
     """By more than this."""
     needs: Annotated[dict[str, str], Says("must map each path to a text that says where to get it")] = Field(
@@ -313,6 +315,8 @@ class Config(Options):
     """Weights & Biases."""
     log: LogSection = LogSection()
     """Where metrics go."""
+    validation: ValidationSection = ValidationSection()
+    """Rollouts that nothing is trained on."""
     evaluation: EvaluationSection = EvaluationSection()
     """The table at the end."""
 
@@ -345,7 +349,25 @@ class Config(Options):
             )
         if self.resume and self.save_path is None:
             raise contradiction("resume=true needs save_path: the run directory to continue")
+        self._check_awaited()
         return self
+
+    def _check_awaited(self) -> None:
+        """Raise UserError for a number that is waited for and never comes."""
+        if self.early_stop_patience is not None and self.early_stop_metric is None:
+            raise contradiction(
+                f"early_stop_patience={self.early_stop_patience} waits for a number: name it, early_stop_metric=reward"
+            )
+        every, iterations = self.validation.every, self.dataloader.epoches
+        for key in ("best_checkpoint_metric", "early_stop_metric"):
+            name = getattr(self, key)
+            if name is None or not name.startswith(VALIDATED) or 0 < every <= iterations:
+                continue
+            lack = f"comes after the last of dataloader.epoches={iterations}" if every else "means none"
+            raise contradiction(
+                f"{key}={name} is a number of validations, and validation.every={every} {lack}: set it between 1 and "
+                f"{iterations}"
+            )
 
     def _check_prefix(self) -> None:
         """Raise UserError for a shared prefix that is none."""

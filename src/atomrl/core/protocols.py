@@ -127,6 +127,20 @@ class Reward(Protocol):
         """Give back workers and memory."""
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A reward whose scores depend on what the run drew before; every process remembers the samples of all."""
+
+    def remember(self, structures: Structures) -> None:
+        """Take in the samples of an iteration that is done; scoring them does not."""
+
+    def memory(self) -> dict[str, Any]:
+        """All of it, in plain values that a checkpoint may hold."""
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""
+
+
 class Monitor(Protocol):
     """Measures an iteration's samples for the log, e.g. RDKit validity."""
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from atomrl.core.batch import ADDED, ATOMS, ROWS, SHARED, Batch, pad_atoms, tensors_of
 
 __all__ = [
+    "ABSTAINED",
     "DUPLICATE",
     "GATED",
     "WITHHELD",
@@ -36,8 +37,8 @@ __all__ = [
     "tensors_of",
 ]
 
-GATED, DUPLICATE = "gated", "duplicate"
-WITHHELD = (GATED, DUPLICATE)
+GATED, DUPLICATE, ABSTAINED = "gated", "duplicate", "abstained"
+WITHHELD = (GATED, DUPLICATE, ABSTAINED)
 """Reasons of scores that were withheld on purpose: the sample is left out, whatever failures count as."""
 
 Stats = Mapping[str, float]

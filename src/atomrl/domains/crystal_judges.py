@@ -17,6 +17,7 @@ from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher
 from atomrl.measures.crystal_verdicts import FEATURES
+from atomrl.measures.drawn_before import DrawnBefore
 from atomrl.measures.matching import AMDProvider, MatchingProvider
 from atomrl.measures.measure import FeatureProvider, MetricProvider
 from atomrl.measures.physics import HullProvider, vae_feature_provider
@@ -111,6 +112,7 @@ class CrystalJudges:
             MatchingProvider.names: self.matching,
             AMDProvider.names: self.distances,
             HullProvider.names: self.rewarded_physics,
+            DrawnBefore.names: DrawnBefore,
             FEATURES: self.features,
         }
         known = {name for group in makers for name in group}

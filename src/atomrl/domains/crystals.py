@@ -36,7 +36,9 @@ from atomrl.rewards.components import (
     StructureDiversityReward,
 )
 from atomrl.rewards.dummy import DummyReward
+from atomrl.rewards.fresh_formula import FreshFormulaReward
 from atomrl.rewards.metastability import MetastabilityReward
+from atomrl.rewards.pure_elements import check_compounds
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells, compositions, readable_formula
 from atomrl.util.errors import UserError
@@ -57,6 +59,7 @@ REWARDED: Mapping[type[RewardComponent], set[str]] = {
     MetastabilityReward: {"unique", "novel", "metastable", *TOGETHER},
     StructureDiversityReward: {"structure_diversity"},
     CompositionDiversityReward: {"composition_diversity"},
+    FreshFormulaReward: {"composition_diversity"},
 }
 """Metrics of the profile that a component pays for; any other component gets a row of its own."""
 
@@ -104,7 +107,9 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         components = build_components(config.reward.components)
         if not any(component.weight for component in components):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
-        return _summed(config, components, CrystalJudges(config.reward, model.vae, config.device, workers))
+        return _summed(
+            config, components, CrystalJudges(config.reward, model.vae, config.device, workers), learned=True
+        )
 
     def stages(self, config: CrystalConfig, reward: Reward) -> tuple[Stage, ...]:
         """What the log counts; components are normalised over the batch where they are scored."""
@@ -122,7 +127,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """
         if not isinstance(reward, ReinforceReward):
             return {"force": 1.0}
-        return reward.weights if config.train.by_channel else dict.fromkeys(reward.names, 1.0)
+        return reward.weights if config.train.by_channel else dict.fromkeys(reward.weights, 1.0)
 
     def monitor(self, config: CrystalConfig, workers: Workers | None = None) -> CrystalMonitor:
         """Cells, compositions, elements."""
@@ -175,10 +180,19 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             write_extxyz(path, annotated)
 
 
-def _summed(config: CrystalConfig, components: Sequence[RewardComponent], judges: CrystalJudges) -> ReinforceReward:
-    """A reward of these components, with providers of what they read."""
-    train = config.train
-    reward = ReinforceReward(components, train.reward_normalize_fn, train.reward_eps, config.reward.reference_dataset)
+def _summed(
+    config: CrystalConfig, components: Sequence[RewardComponent], judges: CrystalJudges, learned: bool = False
+) -> ReinforceReward:
+    """A reward of these components, with providers of what they read; `learned`: combined and guarded as configured."""
+    train, section = config.train, config.reward
+    reward = ReinforceReward(
+        components,
+        train.reward_normalize_fn,
+        train.reward_eps,
+        section.reference_dataset,
+        check=check_compounds if learned and not section.pure_elements else None,
+        combine=section.combine if learned else "sum",
+    )
     if reward.missing_metrics:
         reward.provide(*judges.providers(reward.missing_metrics))
     return reward

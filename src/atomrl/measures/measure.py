@@ -8,6 +8,9 @@ a hull or a matcher.
 | `unique` | 1 for the first of each group of matching samples, else 0, (B,) |
 | `novel` | 1 if it matches no reference structure, else 0, (B,) |
 | `e_above_hull` | energy above the hull, eV/atom, (B,) |
+| `hull_holds_compound` | 1 if the hull of its elements holds a compound, else 0, (B,) |
+| `hull_entries` | known compounds of its elements, (B,) |
+| `drawn_before` | samples of its formula in earlier iterations of the run, (B,) |
 | `amd_distance` | smallest positive AMD distance to one of the same reduced formula, Å; infinite without one, (B,) |
 | `structure_features` | features of the geometry, (B, F), with those of the reference |
 | `composition_features` | features of the composition, (B, F), with those of the reference |
@@ -18,7 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -71,6 +74,20 @@ class MetricProvider(Protocol):
 
     def close(self) -> None:
         """Give back workers and memory."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A provider whose metrics depend on what it was told to remember, beside the batch."""
+
+    def remember(self, batch: SoundSamples) -> None:
+        """Take in samples that are done with."""
+
+    def memory(self) -> dict[str, Any]:
+        """All of it, in plain values that a checkpoint may hold."""
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """Go on from what `memory` gave."""
 
 
 class BatchMetrics:

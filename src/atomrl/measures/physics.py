@@ -41,6 +41,7 @@ class HullProvider:
     | `e_above_hull` | eV/atom; NaN with the reason of the force field, or else of the hull |
     | `energy_per_atom` | eV/atom; NaN with the reason of the force field |
     | `hull_holds_compound` | 1 if the hull of its elements holds a compound; where it is 0, "stable" says little |
+    | `hull_entries` | different compounds of its elements that the reference knows, see `Hull.count_compounds` |
 
     Args:
         force_field: of the energies; `close` closes it too.
@@ -51,7 +52,7 @@ class HullProvider:
         UserError: the hull is of another model, correction or data version.
     """
 
-    names = ("e_above_hull", "energy_per_atom", "hull_holds_compound")
+    names = ("e_above_hull", "energy_per_atom", "hull_holds_compound", "hull_entries")
 
     def __init__(self, force_field: HullForceField, hull: Hull, data_version: str | None = None) -> None:
         hull.require(force_field.model_id, force_field.correction, data_version)
@@ -64,7 +65,7 @@ class HullProvider:
         return f"{key.model_id} ({key.correction}), hull {key.data_version} of {len(self.hull.entries)} phases"
 
     def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
-        """All three, (B,) each."""
+        """All four, (B,) each."""
         results = self.force_field.evaluate(batch.tensors)
         totals = [result.energy if result.reason is None else np.nan for result in results]
         energies = np.array(totals, dtype=np.float64) / batch.tensors.sizes.cpu().clamp(min=1).numpy()
@@ -73,7 +74,9 @@ class HullProvider:
         failed = tuple(result.reason for result in results)
         reasons = tuple(first or second for first, second in zip(failed, hull_reasons, strict=True))
         holds = torch.from_numpy(self.hull.hold_compounds(formulas)).double()
+        known = torch.from_numpy(self.hull.count_compounds(formulas)).double()
         return {
+            "hull_entries": Metric(known, (None,) * len(batch)),
             "e_above_hull": Metric(torch.from_numpy(above), reasons),
             "energy_per_atom": Metric(torch.from_numpy(energies), failed),
             "hull_holds_compound": Metric(holds, (None,) * len(batch)),

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from atomrl.core.normalize import CLIP_RANGE, require_number
 from atomrl.measures.measure import BatchMetrics
+from atomrl.rewards.abstention import HULL_ENTRIES, abstain, check_entries
 from atomrl.rewards.base import RewardComponent, snake_case
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
 from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
@@ -233,23 +234,36 @@ class CreativityReward(RewardComponent):
 
 
 class EnergyReward(RewardComponent):
-    """Minus the energy above the hull, bounded to [0, 1] eV/atom; a failed evaluation counts as 1 eV/atom.
+    """Minus the energy above the hull, bounded to [-`floor`, 1] eV/atom; a failed evaluation counts as 1 eV/atom.
 
     Args:
         only: of `unique` and `novel`, what a sample must be for its energy to count; one that is not counts as 1
             eV/atom. Empty, as published: every sample's counts, so that a compound of low energy is paid for each time
             that it is made.
+        floor: how far below the hull, eV/atom, a lower energy is still worth more; all that lies lower counts as this.
+            0, as published: nothing below the hull is worth more than the hull. None: everything is, also what the
+            force field invents.
+        min_entries: of a sample whose elements have fewer known compounds than this nothing is said (NaN, with the
+            reason `abstained`): its hull is too bare to be above or below. 0: never.
         scaling: `weight` and the other options of `RewardComponent`.
 
     Raises:
-        UserError: `only` names something else.
+        UserError: `only` names something else, `floor` is negative, or `min_entries` no whole number from 0.
     """
 
     required_metrics = ("e_above_hull",)
     failed_value: float | None = -1.0
 
-    def __init__(self, only: Sequence[str] = (), **scaling: Any) -> None:
+    def __init__(
+        self, only: Sequence[str] = (), floor: float | None = 0.0, min_entries: int = 0, **scaling: Any
+    ) -> None:
         super().__init__(**scaling)
+        if floor is not None:
+            require_number("floor of EnergyReward", floor)
+            if floor < 0:
+                raise UserError(f"EnergyReward's floor must be 0 eV/atom or more below the hull, got {floor}")
+        self.lowest_energy = None if floor is None else -floor
+        self.min_entries = check_entries("EnergyReward", min_entries)
         if isinstance(only, str) or not set(only) <= set(KINDS):
             raise UserError(f"EnergyReward's only={only!r}: must be a list of {' and '.join(KINDS)}, or of one of them")
         self.only = tuple(only)
@@ -257,16 +271,16 @@ class EnergyReward(RewardComponent):
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The energies, and what `only` names."""
-        return (*self.required_metrics, *self.only)
+        """The energies, and what `only` and `min_entries` ask for."""
+        return (*self.required_metrics, *self.only, *((HULL_ENTRIES,) if self.min_entries else ()))
 
-    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
-        """In [-1, 0] eV/atom, (B,)."""
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
+        """In [-1, floor] eV/atom, (B,); NaN where it abstains."""
         metrics_obj: BatchMetrics = kwargs["metrics_obj"]
-        values = -metrics_obj["e_above_hull"].values.nan_to_num(nan=1.0).clamp(0.0, 1.0)
+        values = -metrics_obj["e_above_hull"].values.nan_to_num(nan=1.0).clamp(self.lowest_energy, 1.0)
         for kind in self.only:
             values = torch.where(metrics_obj[kind].values > 0, values, -1.0)
-        return values
+        return abstain(values, -1.0, metrics_obj, self.min_entries)
 
 
 class DiversityReward(RewardComponent):

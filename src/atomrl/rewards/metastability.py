@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from atomrl.core.normalize import require_number
+from atomrl.measures.drawn_before import DRAWN_BEFORE
 from atomrl.measures.measure import BatchMetrics
-from atomrl.rewards.components import RewardComponent
+from atomrl.rewards.abstention import HULL_ENTRIES, abstain, check_entries
+from atomrl.rewards.base import RewardComponent
+from atomrl.rewards.fresh_formula import check_halved_at, discount
+from atomrl.rewards.scores import Scores
 from atomrl.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,17 +33,27 @@ class MetastabilityReward(RewardComponent):
     Args:
         scale: eV/atom; 0.2 if not given, twice what counts as metastable.
         crowding: 0 leaves the number of samples out.
+        halved_at: with so many samples of its reduced formula in earlier iterations of the run a crystal is worth half,
+            see `FreshFormulaReward`; None: these do not count.
+        min_entries: as in `EnergyReward`.
         scaling: `weight` and the other options of `RewardComponent`.
 
     Raises:
-        UserError: `scale` is not above 0, or `crowding` below 0.
+        UserError: `scale` or `halved_at` is not above 0, `crowding` below 0, or `min_entries` no whole number from 0.
     """
 
     required_metrics: ClassVar[tuple[str, ...]] = ("unique", "novel", "e_above_hull")
     failed_value: float | None = 0.0
     compares = True
 
-    def __init__(self, scale: float = 0.2, crowding: float = 0.0, **scaling: Any) -> None:
+    def __init__(
+        self,
+        scale: float = 0.2,
+        crowding: float = 0.0,
+        halved_at: float | None = None,
+        min_entries: int = 0,
+        **scaling: Any,
+    ) -> None:
         super().__init__(**scaling)
         require_number("scale of MetastabilityReward", scale)
         if scale <= 0:
@@ -47,14 +61,26 @@ class MetastabilityReward(RewardComponent):
         require_number("crowding of MetastabilityReward", crowding)
         if crowding < 0:
             raise UserError(f"MetastabilityReward's crowding must be 0 or more, got {crowding}")
-        self.scale_ev, self.crowding = scale, crowding
+        if halved_at is not None:
+            check_halved_at("MetastabilityReward", halved_at)
+        self.scale_ev, self.crowding, self.halved_at = scale, crowding, halved_at
+        self.min_entries = check_entries("MetastabilityReward", min_entries)
 
-    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor:
-        """In [0, 1], (B,)."""
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """What it is made of, and what its options ask for."""
+        remembered = () if self.halved_at is None else (DRAWN_BEFORE,)
+        return (*self.required_metrics, *remembered, *((HULL_ENTRIES,) if self.min_entries else ()))
+
+    def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
+        """In [0, 1], (B,); NaN where it abstains."""
         metrics_obj: BatchMetrics = kwargs["metrics_obj"]
         energies = metrics_obj["e_above_hull"].values
         low = torch.exp(-energies.clamp(min=0.0) / self.scale_ev).nan_to_num(nan=0.0)
         formulas = [crystal.composition.reduced_formula for crystal in gen_structures]
         counts = Counter(formulas)
         crowd = torch.tensor([counts[name] for name in formulas], dtype=low.dtype, device=low.device)
-        return low * metrics_obj["unique"].values * metrics_obj["novel"].values / crowd**self.crowding
+        values = low * metrics_obj["unique"].values * metrics_obj["novel"].values / crowd**self.crowding
+        if self.halved_at is not None:
+            values = values * discount(metrics_obj, self.halved_at)
+        return abstain(values, 0.0, metrics_obj, self.min_entries)

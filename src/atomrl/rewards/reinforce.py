@@ -7,6 +7,7 @@
 | each component's raw values | `RewardComponent.compute`, diagnostics `raw_<name>` |
 | normalised over the batch, weighed | `RewardComponent.scale`: the channels |
 | summed, normalised in groups | `GRPO.advantages`, or `ReinforceReward.normalize` by hand |
+| or multiplied to one channel | `product.multiplied`, with `combine="product"` |
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from atomrl.measures.measure import (
     BatchMetrics,
     Metric,
     MetricProvider,
+    Remembers,
     SoundSamples,
     first_reasons,
     sound_samples,
@@ -36,6 +38,7 @@ from atomrl.measures.measure import (
 )
 from atomrl.rewards.base import RewardComponent, check_scaling, unique_names
 from atomrl.rewards.components import CustomReward
+from atomrl.rewards.product import PRODUCT, check_factors, multiplied
 from atomrl.rewards.scores import as_scores
 from atomrl.structures.listing import MOL, STRUCTURES, Listing
 from atomrl.user_code.load import no_exit
@@ -46,6 +49,9 @@ CELL_CHECKS = "cell_checks"
 
 OWN = "atomrl.rewards."
 """Modules of the package's components."""
+
+COMBINE = ("sum", PRODUCT)
+"""How components become what is learned from."""
 
 LARGEST = 1e150
 """A raw value whose square is still finite, as the standard deviation needs it."""
@@ -66,6 +72,11 @@ class ReinforceReward:
         weighed: whether a channel is weighed, and the diagnostics `reward` and `raw_reward` sum them up. Else the
             weights are the objective's and the total's, see `weights`.
         conditioning: of the model that is rewarded: components get what prompts ask for, {property: (B,)}, as `asked`.
+        combine: `sum`, a channel for each component; `product`, one channel, see `rewards.product`.
+
+    Raises:
+        UserError: no component, one without weight or normalisation, one that asks for samples in a form that there is
+            not, or one that cannot be multiplied.
     """
 
     scope: str = "per_batch"
@@ -81,12 +92,18 @@ class ReinforceReward:
         listing: Listing | None = None,
         weighed: bool = True,
         conditioning: Conditioning | None = None,
+        combine: str = "sum",
     ) -> None:
         check_normalization(normalize_fn, eps, (-1.0, 1.0))
         if not components:
             raise UserError("ReinforceReward got no components: name at least one")
         for component in components:
             check_scaling(component)
+        if combine not in COMBINE:
+            raise UserError(f"ReinforceReward's combine is one of {', '.join(COMBINE)}; got {combine!r}")
+        if combine == PRODUCT:
+            check_factors(components)
+        self.combine = combine
         self.components, self.normalize_fn, self.eps = tuple(components), normalize_fn, eps
         self.listing = _crystals() if listing is None else listing
         self.reference_dataset, self.weighed, self.conditioning = reference_dataset, weighed, conditioning
@@ -98,7 +115,9 @@ class ReinforceReward:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each component, by the name of its channel."""
+        """Weight of each channel: of each component, or 1 of their product."""
+        if self.combine == PRODUCT:
+            return {PRODUCT: 1.0}
         return {name: component.weight for name, component in zip(self.names, self.components, strict=True)}
 
     @property
@@ -145,10 +164,13 @@ class ReinforceReward:
             answer = spread(self._values(name, component, metrics, prompts[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
-            channels[name] = _scaled(name, component, raw[f"raw_{name}"], self.weighed)
+            weighed = self.weighed and self.combine != PRODUCT
+            channels[name] = _scaled(name, component, raw[f"raw_{name}"], weighed)
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
+        if self.combine == PRODUCT:
+            channels = {PRODUCT: multiplied(channels, self.components)}
         numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
         diagnostics = {
             **(self._totals(channels, raw) if self.weighed else {}),
@@ -160,7 +182,8 @@ class ReinforceReward:
 
     def _totals(self, channels: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The diagnostics `reward`, the sum of the channels, and `raw_reward`, that of the weighed raw values."""
-        values = torch.stack([_worst_filled(self.weights[name] * raw[f"raw_{name}"]) for name in self.names])
+        pairs = zip(self.names, self.components, strict=True)
+        values = torch.stack([_worst_filled(component.weight * raw[f"raw_{name}"]) for name, component in pairs])
         return {"reward": torch.stack(list(channels.values())).sum(0), "raw_reward": values.sum(0)}
 
     def normalize(self, rewards: Tensor, group_ids: Tensor | None = None) -> Tensor:
@@ -168,9 +191,38 @@ class ReinforceReward:
         groups = None if group_ids is None else Groups.of(group_ids)
         return normalize(rewards, self.normalize_fn, groups=groups, eps=self.eps)
 
+    def remember(self, structures: Structures) -> None:
+        """See `Remembering`: each provider with a memory gets the samples of sound cells."""
+        keepers = self._remembering
+        if not keepers:
+            return
+        sound = [row for row, reason in enumerate(self.check(structures)) if reason is None]
+        batch = sound_samples(structures, torch.tensor(sound, dtype=torch.int64), self.listing.listed)
+        for keeper in keepers.values():
+            keeper.remember(batch)
+
+    def memory(self) -> dict[str, Any]:
+        """See `Remembering`: that of each provider which has one, by the name of its metric."""
+        return {name: keeper.memory() for name, keeper in self._remembering.items()}
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """See `Remembering`; a provider of which nothing is told begins anew."""
+        for name, keeper in self._remembering.items():
+            keeper.recall(memory.get(name, {}))
+
+    @property
+    def _remembering(self) -> dict[str, Remembers]:
+        """Providers with a memory, by their first metric."""
+        return {provider.names[0]: provider for provider in self._each_provider if isinstance(provider, Remembers)}
+
+    @property
+    def _each_provider(self) -> list[MetricProvider]:
+        """All providers, each once."""
+        return list({id(provider): provider for provider in self._providers.values()}.values())
+
     def close(self) -> None:
         """Close the providers."""
-        for provider in {id(provider): provider for provider in self._providers.values()}.values():
+        for provider in self._each_provider:
             provider.close()
 
     def _asked(self, prompts: Prompts) -> dict[str, Mapping[str, Tensor]]:

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
 from atomrl.config import Config
+from atomrl.config.outputs import VALIDATED
 from atomrl.core.collective import Alone, any_rank
 from atomrl.core.protocols import Collective
 from atomrl.core.records import Stats
@@ -89,12 +90,16 @@ class Interruption(Callback):
         self._asked = True
 
 
-def logged(line: Stats, key: str, name: str) -> float:
+def logged(line: Stats, key: str, name: str) -> float | None:
     """A number that the configuration names, out of an iteration's log; failures that did not happen are none.
+
+    None for a validation's number after an iteration that no validation follows.
 
     Raises:
         UserError: it is not logged.
     """
+    if name.startswith(VALIDATED) and not any(known.startswith(VALIDATED) for known in line):
+        return None
     if name not in line and not name.startswith("failed_"):
         raise UserError(f"{key}={name} is not logged; choose one of {', '.join(sorted(line))}")
     return float(line.get(name, 0.0))
@@ -119,6 +124,7 @@ class Checkpoints(Callback):
         """Compare, then save (Lightning)."""
         assert isinstance(pl_module, RLModule)
         value = logged(pl_module.line, "best_checkpoint_metric", self.config.best_checkpoint_metric)
+        value = math.nan if value is None else value
         sign = 1 if self.config.best_checkpoint_mode == "max" else -1
         best = math.isfinite(value) and not sign * value <= sign * self.best
         self.best = value if best else self.best
@@ -161,13 +167,18 @@ class Checkpoints(Callback):
 
 
 class Limits(Callback):
-    """Ends a run in time, or when a number stops improving; of several processes rank 0 decides."""
+    """Ends a run in time, or when a number stops improving; of several processes rank 0 decides.
+
+    Attributes:
+        best: of the number so far, times -1 where less is better.
+        waited: iterations with the number since then.
+    """
 
     def __init__(self, config: Config, collective: Collective | None = None) -> None:
         self.config, self.collective = config, collective or Alone()
         self.started = time.monotonic()
         self.improved = self.started
-        self.best = -math.inf
+        self.best, self.waited = -math.inf, 0
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Check the clock and the number (Lightning)."""
@@ -185,20 +196,44 @@ class Limits(Callback):
         if config.early_stop_metric is None:
             return reasons
         value = logged(line, "early_stop_metric", config.early_stop_metric)
-        value = value if config.early_stop_mode == "max" else -value
-        if value > self.best + config.early_stop_delta:
-            self.best, self.improved = value, now
-        elif now - self.improved > config.early_stop_minutes * 60:
-            reasons.append(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes")
+        self._compare(value, now)
+        waited = f"{config.early_stop_metric} has not improved"
+        if config.early_stop_patience is None:
+            if now - self.improved > config.early_stop_minutes * 60:
+                reasons.append(f"{waited} for {config.early_stop_minutes} minutes")
+        elif value is not None and self.waited >= config.early_stop_patience:
+            reasons.append(f"{waited} in {self.waited} {'validations' if _is_validated(config) else 'iterations'}")
         return reasons
 
-    def state_dict(self) -> dict[str, float]:
-        """The best value so far (Lightning)."""
-        return {"best": self.best}
+    def _compare(self, value: float | None, now: float) -> None:
+        """Take in the number of an iteration, if it has one."""
+        if value is None:
+            return
+        value = value if self.config.early_stop_mode == "max" else -value
+        if value > self.best + self.config.early_stop_delta:
+            self.best, self.improved, self.waited = value, now, 0
+        else:
+            self.waited += 1
 
-    def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Continue with the best value so far; the minutes without a better one start anew (Lightning)."""
-        self.best = state_dict["best"]
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far, of what, and how long ago it was (Lightning)."""
+        return {"best": self.best, "waited": self.waited, **self._compared}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue, unless it is with another number; the minutes without a better one start anew (Lightning)."""
+        stored = {name: state_dict.get(name) for name in self._compared}
+        if stored == self._compared or None in stored.values():  # older checkpoints do not say whose value it is
+            self.best, self.waited = state_dict["best"], state_dict.get("waited", 0)
+
+    @property
+    def _compared(self) -> dict[str, str]:
+        """What is compared, and how."""
+        return {"metric": str(self.config.early_stop_metric), "mode": self.config.early_stop_mode}
+
+
+def _is_validated(config: Config) -> bool:
+    """Whether validations alone have the number that ends a run."""
+    return (config.early_stop_metric or "").startswith(VALIDATED)
 
 
 class Progress(Callback):

@@ -21,6 +21,7 @@ from atomrl.core.update import UpdateConfig
 from atomrl.domains import domain_of
 from atomrl.training.parts import Parts
 from atomrl.training.shaping import OnTheWay, shaping_stages
+from atomrl.training.validation import build_validation
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.errors import UserError, hinted
@@ -48,23 +49,27 @@ def build_parts(
     model: Model = domain.load(read_stored(config.model.backbone), config)
     policy = model.policy()
     walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
-    if config.evaluation.samples and config.evaluation.time_step is not None:
-        policy.transitions(config.evaluation.time_step)  # now, not after the training
+    evaluated, validated = config.evaluation, config.validation
+    for steps in (evaluated.time_step if evaluated.samples else None, validated.time_step if validated.every else None):
+        if steps is not None:
+            policy.transitions(steps)  # now, not after the training
     workers = as_workers(workers or config.reward.workers)
     reward = domain.reward(config, model, workers)
     on_the_way = OnTheWay.of(config)
     objective = build_objective(config, domain.channel_weights(config, reward), on_the_way.alignment)
-    scored, rule = domain.stages(config, reward), build_rule_for_failures(config.train)
+    scored, rule = tuple(domain.stages(config, reward)), build_rule_for_failures(config.train)
+    plan, sampling = build_plan(config, model.sizes, model.conditioning), build_sampling(config, on_the_way)
     parts = Parts(
         policy=policy,
-        plan=build_plan(config, model.sizes, model.conditioning),
+        plan=plan,
         reward=reward,
         stages=(*scored, *domain.filters(config, workers), rule, *shaping_stages(config, (*scored, rule))),
         objective=objective,
-        iteration=IterationConfig(build_sampling(config, on_the_way), build_update(config, objective, walk)),
+        iteration=IterationConfig(sampling, build_update(config, objective, walk)),
         optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config, workers),
+        validation=build_validation(config, plan, sampling, scored),
         card={**model.card, SAMPLING: config.model.model_dump()},
         places_at_once=config.reward.shaping.mlff_batch_size,
         forces_at=on_the_way.aligned,

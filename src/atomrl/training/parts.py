@@ -12,6 +12,7 @@ from atomrl.core.objectives.base import Objective
 from atomrl.core.prompts import PromptPlan
 from atomrl.core.protocols import Collective, DiffusionPolicy, Monitor, Reward
 from atomrl.core.stages import Stage
+from atomrl.training.validation import Validation
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Parts:
         total_steps: iterations of the schedule.
         stages: between scores and advantages, in order.
         monitor: measures samples for the log, or None.
+        validation: what is drawn between iterations that nothing is trained on, or None.
         card: what a checkpoint says about the backbone, so that it can be loaded alone.
         places_at_once, forces_at: see `Scorer`.
         collective: the processes of the run; None: those of torch's default group, if there is one.
@@ -42,6 +44,7 @@ class Parts:
     total_steps: int
     stages: tuple[Stage, ...] = ()
     monitor: Monitor | None = None
+    validation: Validation | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
     places_at_once: int = 32
     forces_at: tuple[int, ...] = ()

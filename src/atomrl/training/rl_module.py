@@ -7,6 +7,8 @@ The algorithm is in `iteration`, which imports no Lightning.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
@@ -25,10 +27,10 @@ from torch.utils.data import DataLoader
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.config import Config
 from atomrl.core.advantages import Advantages
-from atomrl.core.averaging import move_average
+from atomrl.core.averaging import move_average, with_weights_of
 from atomrl.core.collective import current
 from atomrl.core.iteration import Iteration, compare, iterate, sample_and_score
-from atomrl.core.protocols import Collective, Model
+from atomrl.core.protocols import Collective, Model, Remembering
 from atomrl.core.records import Prompts, RewardTable, Stats, Structures, Trajectory
 from atomrl.core.schedules import adopt, lr_factor
 from atomrl.core.scoring import Scorer, gathered
@@ -49,6 +51,9 @@ log = logging.getLogger(__name__)
 
 CURRENT, REFERENCE, OLD = "policy.current.", "policy.initial.", "policy.followed."
 """Prefixes of the tensors of a policy's models, see `policies.reference`."""
+
+MEMORY = "reward_memory"
+"""Entry of a checkpoint: what the reward remembers of the run."""
 
 MANY_MASKED = 0.5
 """A run that leaves out more than this share of an iteration's samples says so."""
@@ -107,6 +112,7 @@ class RLModule(lightning.LightningModule):
         self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
+        self.validation = parts.validation
         self._collective, self._warned = parts.collective, False
         self.line: Stats = {}
         if self.objective.needs_reference:
@@ -144,10 +150,12 @@ class RLModule(lightning.LightningModule):
         check_needs(config)
         module, _ = build_module(config)
         try:
-            module.load_state_dict(read_torch(checkpoint)["state_dict"])
+            content = read_torch(checkpoint)
+            module.load_state_dict(content["state_dict"])
         except RuntimeError as error:
             module.close()
             raise UserError(f"{checkpoint} does not belong to the run that {described} describes") from error
+        module._recall(content)
         return module
 
     @property
@@ -269,19 +277,31 @@ class RLModule(lightning.LightningModule):
         self.averaged.update_parameters(self.policy.trainable())
         rate = float(schedule.optimizer.param_groups[0]["lr"])  # what this iteration stepped with
         schedule.step()
-        self.line = self.collective.of_first({**self._measured(done), "lr": rate})
+        everyone, _, _ = gathered(done.trajectory.structures, done.trajectory.prompts, self.collective)
+        measured = {**self._measured(done, everyone), **self._validated(batch), "lr": rate}
+        if isinstance(self.scorer.reward, Remembering):
+            self.scorer.reward.remember(everyone)
+        self.line = self.collective.of_first(measured)
         self.log_dict(self.line, on_step=False, on_epoch=True, batch_size=len(batch))
 
-    def _measured(self, done: Iteration) -> Stats:
+    def _measured(self, done: Iteration, everyone: Structures) -> Stats:
         """An iteration's numbers, over the samples of all ranks; the times are this one's, the monitor rank 0's."""
         collective = self.collective
         potentials = {name: float(collective.sum(n)) for name, n in count_potentials(done.table).items()}
         table = replace(done.table, fields={}, seconds={}, potentials={}, rewards_ts={}).gather(collective)
-        structures, _, _ = gathered(done.trajectory.structures, done.trajectory.prompts, collective)
-        measured = {} if self.monitor is None or collective.rank else self.monitor.measure(structures)
+        measured = {} if self.monitor is None or collective.rank else self.monitor.measure(everyone)
         times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}
         scores = summarise(replace(table, seconds=done.table.seconds))
         return {**scores, **potentials, **done.advantages.stats, **done.stats, **measured, **times}
+
+    def _validated(self, batch: Prompts) -> Stats:
+        """The numbers of the validation that follows an iteration, by the averaged weights, if one does."""
+        if self.validation is None or not self.validation.follows(batch.iteration):
+            return {}
+        started = time.monotonic()
+        with with_weights_of(self.averaged.module, self.policy.trainable()):
+            numbers = self.validation.numbers(self.policy, self.scorer, self.collective, batch.sizes.device)
+        return {**numbers, "seconds_validation": time.monotonic() - started}
 
     def _warn_of_explosions(self, masked: float, iteration: int) -> None:
         """Say once that the run learns from a minority of its samples."""
@@ -298,6 +318,13 @@ class RLModule(lightning.LightningModule):
         """Say what the weights are, so that they can be loaded without the run (Lightning)."""
         run = {"iteration": self.trainer.current_epoch, "train": self.config.model_dump(), "log": dict(self.line)}
         checkpoint["atomrl"] = {**self.card, **run}
+        if isinstance(self.scorer.reward, Remembering):
+            checkpoint[MEMORY] = self.scorer.reward.memory()
+
+    def _recall(self, checkpoint: Mapping[str, Any]) -> None:
+        """Let the reward remember what the run drew before a checkpoint."""
+        if isinstance(self.scorer.reward, Remembering):
+            self.scorer.reward.recall(checkpoint.get(MEMORY, {}))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Log the checkpoint's iteration, should a kill have come before its line; fit the copies (Lightning).
@@ -311,6 +338,7 @@ class RLModule(lightning.LightningModule):
                 stored.pop(name, None)
                 current = stored.get(name.replace(OLD, CURRENT)) if name.startswith(OLD) else own.get(name)
                 stored.update({name: current} if name in own else {})
+        self._recall(checkpoint)
         card = checkpoint["atomrl"]
         for logger in self.trainer.loggers:
             if isinstance(logger, JSONLLogger) and "log" in card:  # not in checkpoints of the first version

@@ -221,12 +221,15 @@ def _fit(
 
 def _check_groups(config: Config, launch: Launch) -> None:
     """Raise UserError for groups that cannot be dealt out evenly."""
-    groups = config.dataloader.sample_group_size
-    if groups % launch.size:
-        raise UserError(
-            f"dataloader.sample_group_size={groups} cannot be dealt evenly to {launch.size} processes, and a group is "
-            "never split: make it a multiple of them"
-        )
+    counts = {"dataloader.sample_group_size": config.dataloader.sample_group_size}
+    if config.validation.every and config.validation.groups is not None:
+        counts["validation.groups"] = config.validation.groups
+    for key, groups in counts.items():
+        if groups % launch.size:
+            raise UserError(
+                f"{key}={groups} cannot be dealt evenly to {launch.size} processes, and a group is never split: make "
+                "it a multiple of them"
+            )
 
 
 def _say_how_to_go_on(folder: Path, collective: Collective) -> None:

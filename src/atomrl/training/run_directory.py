@@ -30,6 +30,7 @@ FREE = frozenset(
             "early_stop_mode",
             "early_stop_minutes",
             "early_stop_delta",
+            "early_stop_patience",
             "evaluation",
             "dataloader.epoches",
         ),

@@ -29,6 +29,7 @@ BUILT_IN = frozenset(
         f"{COMPONENTS}.StructureDiversityReward",
         f"{COMPONENTS}.CompositionDiversityReward",
         f"{COMPONENTS}.PredictorReward",
+        "atomrl.rewards.fresh_formula.FreshFormulaReward",
         "atomrl.rewards.metastability.MetastabilityReward",
         "atomrl.rewards.novelty.NoveltyReward",
         "atomrl.rewards.xtb_property.XTBPropertyReward",
