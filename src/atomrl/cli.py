@@ -248,7 +248,16 @@ def _add_checks(commands: Any) -> None:
 
 def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
     """Options of commands that sample."""
-    parser.add_argument("--num-molecules", "--num-samples", dest="num_samples", type=int, default=count)
+    parser.add_argument(
+        "-n",
+        "--num-samples",
+        "--num-molecules",
+        dest="num_samples",
+        type=int,
+        default=count,
+        metavar="N",
+        help=f"how many; {count} if not given",
+    )
     parser.add_argument("--time-step", type=int, help="T, transitions of the walk; 100 for molecules, 50 for crystals")
     parser.add_argument("--seed", type=int, default=1_000_003)
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])

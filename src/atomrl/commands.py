@@ -10,6 +10,8 @@ from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from atomrl.checkpoints.stored import read_stored
 from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws
 from atomrl.config import Config, as_trained, with_overrides
@@ -17,9 +19,10 @@ from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.domains import domain_for
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan, sample
+from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, draw_until_accepted
+from atomrl.sample_file import sample_into, write_samples
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
@@ -49,20 +52,33 @@ def sample_command(options: argparse.Namespace) -> None:
     if path.is_dir():
         raise UserError(f"--output {path} is a folder: give a file in it")
     particles = asked_particles(options)
-    model: Model = domain.load(stored, as_trained(domain.name, stored.card))
+    config = as_trained(domain.name, stored.card)
+    model: Model = domain.load(stored, config)
     require_writable(path.parent, f"the folder of --output {path}")
     plan, device = replace(_plan(options, domain.time_step), **_asked(options)), choose_device(options.device)
     prompt_plan(model, plan, 1)  # refuses what the model cannot do, before a reward is built
+    with domain.exporter(path.suffix[1:]) as exporter:
+        if not options.reject and particles == 1:
+            drawn, cost = plan.count, ""
+            written = sample_into(path, model, plan, exporter, device, repr(config.model))
+        else:
+            structures, cost = _chosen(model, domain, options, plan, device)
+            drawn, written = len(structures), write_samples(path, structures, exporter)
+    if written < drawn:
+        print(
+            f"{drawn - written} samples have no {path.suffix[1:].upper()} ({exporter.cannot_hold}): see an .extxyz file"
+        )
+    print(f"{drawn} {domain.noun} -> {path}{cost}")
+
+
+def _chosen(
+    model: Model, domain: Domain[Any, Any], options: argparse.Namespace, plan: SamplePlan, device: torch.device
+) -> tuple[Structures, str]:
+    """What a check or a reward chose, and what it cost."""
     if options.reject:
-        structures, cost = _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
-    elif particles == 1:
-        structures, cost = sample(model, plan, device), ""
-    else:
-        chosen = choose(model, domain, options, plan, device)
-        structures = chosen.structures
-        cost = f" after {chosen.scorings:,} scorings and {chosen.network_calls:,} calls of the network"
-    domain.export(path, structures)
-    print(f"{len(structures)} {domain.noun} -> {path}{cost}")
+        return _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
+    chosen = choose(model, domain, options, plan, device)
+    return chosen.structures, f" after {chosen.scorings:,} scorings and {chosen.network_calls:,} calls of the network"
 
 
 def _accepted(found: Passed, domain: Domain[Any, Any]) -> tuple[Structures, str]:
@@ -144,7 +160,7 @@ def _overridden(config: Config, overrides: Sequence[str]) -> Config:
 def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:
     """Which samples the options ask for."""
     if options.num_samples < 1:
-        raise UserError(f"--num-molecules {options.num_samples}: must be at least 1")
+        raise UserError(f"-n {options.num_samples}: must be at least 1")
     if options.time_step is not None and options.time_step < 1:
         raise UserError(f"--time-step {options.time_step}: must be at least 1")
     return SamplePlan(options.num_samples, time_step if options.time_step is None else options.time_step, options.seed)

@@ -145,7 +145,7 @@ def draw_prompts(
     parts = []
     with bar(range(len(prompts)), description, total=len(prompts)) as progress:
         for index, batch in enumerate(batches):  # which the rollout does not cut again
-            fresh = partial(_structures, policy, batch, config)
+            fresh = partial(structures_of, policy, batch, config)
             parts.append(fresh() if before is None else before.get(index, fresh))
             progress.update(len(batch))
     return Prompts.concatenate(batches).to(CPU), Structures.concatenate(parts)
@@ -186,7 +186,7 @@ def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
     return PromptPlan(SizeDistribution(sizes), plan.count, each, plan.seed, conditioning)
 
 
-def _structures(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
+def structures_of(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
     """What the policy makes of the prompts, on the CPU."""
     return rollout(policy, prompts, config).structures.to(CPU)
 
