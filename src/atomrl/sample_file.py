@@ -43,7 +43,10 @@ def sample_into(
     config = plan.rollout(plan.micro_batch_size)
     batches = cut_into_buckets(prompts, config.micro_batch_size)
     ends = torch.tensor([0, *map(len, batches)]).cumsum(0).tolist()
-    with growing(path, _settings(policy, prompts, plan, sampler)) as file, bar(range(0), "sample", len(prompts)) as progress:
+    with (
+        growing(path, _settings(policy, prompts, plan, sampler)) as file,
+        bar(range(0), "sample", len(prompts)) as progress,
+    ):
         progress.update(ends[file.parts])
         try:
             for batch in batches[file.parts :]:

@@ -12,6 +12,7 @@ from atomrl.core.records import Structures
 from atomrl.evaluation.kept_samples import KeptBatches, KeptSamples, Stored
 from atomrl.force_fields.base import Evaluation
 from atomrl.measures.measure import Metric, MetricProvider, SoundSamples
+from atomrl.measures.physics import HullForceField
 from atomrl.util.progress import bar
 from atomrl.workers.executor import TIMEOUT, WORKER_DIED
 
@@ -85,30 +86,26 @@ def _stored(results: Sequence[Result]) -> Stored:
     )
 
 
-@dataclass(frozen=True)
 class KeptForceField:
-    """A force field that is asked as `evaluate_in_lots` says; implements `measures.physics.HullForceField`.
+    """A force field of crystals that is asked in lots; implements `measures.physics.HullForceField`.
 
-    Attributes:
+    Args:
         force_field: that is asked; whoever made it closes it.
-        model_id, correction: of it.
-        kept, said, lot, description: as in `evaluate_in_lots`.
+        kept, lot, description: as in `evaluate_in_lots`.
     """
 
-    force_field: ForceField
-    model_id: str
-    correction: str
-    kept: KeptSamples | None
-    said: str
-    lot: int
-    description: str
+    def __init__(self, force_field: HullForceField, kept: KeptSamples | None, lot: int, description: str) -> None:
+        self.model_id, self.correction = force_field.model_id, force_field.correction
+        self.elements = force_field.elements
+        self._force_field, self._kept, self._lot, self._description = force_field, kept, lot, description
 
     def evaluate(self, structures: Structures) -> list[Evaluation]:
         """One result per structure, in order."""
-        return evaluate_in_lots(self.force_field, structures, self.kept, self.said, self.lot, self.description)
+        said = f"energies by {self.model_id}, {self.correction}"
+        return evaluate_in_lots(self._force_field, structures, self._kept, said, self._lot, self._description)
 
     def close(self) -> None:
-        """Nothing: see `force_field`."""
+        """Nothing: whoever made the force field closes it."""
 
 
 @dataclass(frozen=True)
@@ -145,4 +142,4 @@ class KeptProvider:
         measured = self.provider.measure(batch)
         reasons = {name: list(measured[name].reasons) for name in self.names}
         lost = {reason for column in reasons.values() for reason in column} & LOST
-        return Stored({name: measured[name].values for name in self.names}, reasons, not lost)
+        return Stored({name: measured[name].values.clone() for name in self.names}, reasons, not lost)

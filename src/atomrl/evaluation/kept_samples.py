@@ -154,6 +154,9 @@ class KeptSamples:
         try:
             yield
         except KeyboardInterrupt:
-            print(f"\nstopped; what was sampled is kept in {self.folder}: go on with {how_to_go_on}", flush=True)
+            print(
+                f"\nstopped; what was sampled and judged is kept in {self.folder}: go on with {how_to_go_on}",
+                flush=True,
+            )
             raise
         self.forget()
