@@ -1,15 +1,8 @@
 """`atomrl sample` into a file: a killed command goes on to the file of an uninterrupted one, in constant memory."""
 
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-import ase.io
 import pytest
 import small_backbone
 
@@ -22,41 +15,6 @@ FEW = ["--time-step", "3", "--seed", "5"]
 
 def sample(*words: str) -> None:
     main(["sample", *FEW, *words])
-
-
-def kill_after(batches: int, words: list[str], output: Path) -> None:
-    """Run `atomrl sample` in a process of its own, and kill it when so many batches are written."""
-    notes = output.with_name(f"{output.name}.unfinished.json")
-    code = "from atomrl.cli import main; main()"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([sys.executable, "-c", code, "sample", *FEW, *words], env=environment) as process:
-        deadline = time.monotonic() + 120
-        while not (notes.exists() and json.loads(notes.read_text())["parts"] >= batches):
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
-    assert not output.exists()
-
-
-@pytest.mark.parametrize("name", ["crystals.cif", "molecules.extxyz"])
-def test_a_killed_command_goes_on(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    backbone = "crystal_small" if "crystals" in name else str(small_backbone.write(tmp_path / "backbone"))
-    words = ["--backbone", backbone, "-n", "700" if "molecules" in name else "200"]
-    cut, straight = tmp_path / "cut" / name, tmp_path / "straight" / name
-    kill_after(2, [*words, "--output", str(cut)], cut)
-    partial = cut.with_name(f"{name}.unfinished")
-    with partial.open("ab") as file:
-        file.write(b"half a batch, of which nobody knows")
-    sample(*words, "--output", str(cut))
-    sample(*words, "--output", str(straight))
-    assert cut.read_bytes() == straight.read_bytes()
-    assert [path.name for path in cut.parent.iterdir()] == [name]
-    if name.endswith("extxyz"):
-        read = ase.io.read(cut, index=":")
-        assert [atoms.info["sample_id"] for atoms in read] == [f"{row:05d}" for row in range(700)]
 
 
 def interrupted(output: Path, *words: str) -> None:
