@@ -81,7 +81,7 @@ def test_a_lot_whose_worker_was_lost_is_asked_again(tmp_path: Path) -> None:
 def test_a_file_of_something_else_is_named(tmp_path: Path) -> None:
     kept = KeptSamples(tmp_path)
     ask(Counted(), kept)
-    (folder,) = tmp_path.iterdir()
+    (folder,) = kept.folder.iterdir()
     safetensors.torch.save_file({"energies": torch.zeros(3)}, folder / "00001.safetensors")
     with pytest.raises(UserError, match=r"00001\.safetensors lacks forces: delete it, it is made again"):
         ask(Counted(), kept)

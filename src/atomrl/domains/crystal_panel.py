@@ -18,9 +18,9 @@ from atomrl.evaluation.kept_results import KeptForceField, KeptProvider, lot_siz
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
-from atomrl.evaluation.wanted import WantedJudge, draw_distributions
 from atomrl.evaluation.sample_columns import crystal_columns
 from atomrl.evaluation.sample_table import SampleColumns
+from atomrl.evaluation.wanted import WantedJudge, draw_distributions
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_validity import composition_valid
 from atomrl.measures.crystal_verdicts import MATCHING, CrystalVerdicts, judge_crystals

@@ -75,8 +75,9 @@ class KeptBatches:
             structures, notes = make()
             return Stored(tensors_of(structures), list(notes), not {*notes} & {*passing})
 
-        found = self.get_stored(index, stored, {field.name for field in fields(Structures)} - {"cell"})
-        return Structures(**found.tensors), tuple(found.notes)
+        names = {field.name for field in fields(Structures)}
+        found = self.get_stored(index, stored, names - {"cell"})
+        return Structures(**{name: found.tensors[name] for name in names & found.tensors.keys()}), tuple(found.notes)
 
     def get_stored(self, index: int, make: Callable[[], Stored], needed: Collection[str]) -> Stored:
         """The tensors of that number, and notes on them; made, and kept if they may be, if they are not there.

@@ -42,6 +42,8 @@ def crystal_columns(samples: CrystalVerdicts, ids: Sequence[str]) -> SampleColum
         columns["energy_per_atom"] = SampleColumn(samples.energies_per_atom, "energy by the evaluator", "eV/atom")
     for name, values in samples.components.items():
         columns[component_metric(name)] = SampleColumn(values, f"raw value of the reward component {name}")
+    for name, values in samples.predicted.items():
+        columns[f"predicted_{name}"] = SampleColumn(values, f"{name} by the predictor of evaluation.wanted")
     for name, reasons in samples.reasons.items():
         columns[f"{name}_reason"] = SampleColumn(reasons, f"why there is no answer of {name.replace('_', ' ')}")
     return columns
