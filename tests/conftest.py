@@ -27,6 +27,7 @@ SLOW = (
     "studies/test_whole_study.py",
     "test_wheel.py",
     "training/test_changed_settings.py",
+    "training/test_kills_at_size.py",
     "training/test_processes.py",
     "training/test_resume.py",
     "training/test_run_endings.py",

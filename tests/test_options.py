@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from atomrl.checkpoints.folder import config_from
-from atomrl.commands import _overridden
 from atomrl.config import (
     Config,
     CrystalConfig,
@@ -20,6 +19,7 @@ from atomrl.config import (
     with_overrides,
 )
 from atomrl.core.update import UpdateConfig
+from atomrl.evaluation_options import overridden
 from atomrl.networks.edm import EDMConfig
 from atomrl.pretraining.edm_run import PretrainRun
 from atomrl.pretraining.session import options_from
@@ -135,7 +135,7 @@ REFERENCES = "{H:-13.6,C:-1030,N:-1480,O:-2040,F:-2710}"
 
 def test_the_same_text_means_the_same_in_every_command():
     word = f"reward.energy_atom_refs={REFERENCES}"
-    trained, evaluated = load_config("demo", [word]), _overridden(load_config("demo"), [word])
+    trained, evaluated = load_config("demo", [word]), overridden(load_config("demo"), [word])
     assert trained.reward == evaluated.reward
     assert evaluated.reward.energy_atom_refs["C"] == -1030
     options = options_from(

@@ -17,8 +17,6 @@ from atomrl.util.errors import NonFiniteLossError, RankError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
 from atomrl.util.processes import ALONE, check_one_process, launched, ranks_hidden
 
-DEFAULT_BACKBONE = "edm_qm9_small"
-
 LATER = 3.0
 """Seconds that a process lets another one end first, whose error it is: torchrun names the first, and ends the rest."""
 
@@ -116,8 +114,17 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_sample(commands)
     evaluate = commands.add_parser("evaluate", help="judge a base and a trained model on fresh samples")
-    _sampling(evaluate, count=1000)
-    evaluate.add_argument("--base", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
+    _sampling(evaluate, "1000")
+    evaluate.add_argument(
+        "--structures",
+        nargs="+",
+        metavar="FILE",
+        help="judge these in place of a model's samples: .cif, .extxyz, .json.gz, .sdf files or folders, a column each",
+    )
+    evaluate.add_argument(
+        "--domain", choices=["crystals", "molecules"], help="what --structures holds; the first of them says it"
+    )
+    evaluate.add_argument("--base", help="shipped name, folder or checkpoint")
     evaluate.add_argument("--trained", type=Path, help="run directory or checkpoint; leave out to judge the base alone")
     evaluate.add_argument(
         "--trust-code", action="store_true", help="run code that the trained run's config.yaml names: a reward of yours"
@@ -160,8 +167,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_sample(commands: Any) -> None:
     """`atomrl sample`."""
     sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
-    _sampling(sample, count=10)
-    sample.add_argument("--backbone", default=DEFAULT_BACKBONE, help="shipped name, folder or checkpoint")
+    _sampling(sample, "10")
+    sample.add_argument("--backbone", help="shipped name (edm_qm9_small, crystal_small), folder or checkpoint")
     sample.add_argument(
         "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
     )
@@ -256,11 +263,19 @@ def _add_checks(commands: Any) -> None:
     backbone.add_argument("backbone", help="shipped name, folder or checkpoint")
 
 
-def _sampling(parser: argparse.ArgumentParser, count: int) -> None:
-    """Options of commands that sample."""
-    parser.add_argument("--num-molecules", "--num-samples", dest="num_samples", type=int, default=count)
+def _sampling(parser: argparse.ArgumentParser, count: str) -> None:
+    """Options of commands that sample, so many if not told otherwise."""
+    parser.add_argument(
+        "-n",
+        "--num-samples",
+        "--num-molecules",
+        dest="num_samples",
+        type=int,
+        metavar="N",
+        help=f"how many; {count} if not given",
+    )
     parser.add_argument("--time-step", type=int, help="T, transitions of the walk; 100 for molecules, 50 for crystals")
-    parser.add_argument("--seed", type=int, default=1_000_003)
+    parser.add_argument("--seed", type=int, help="of sizes and noise; 1000003 if not given")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
 
 

@@ -4,43 +4,39 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from atomrl.checkpoints.stored import read_stored
 from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws
-from atomrl.config import Config, as_trained, with_overrides
+from atomrl.config import as_trained
 from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.domains import domain_for
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan, sample
+from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, draw_until_accepted
+from atomrl.evaluation_options import overridden
+from atomrl.judge_structures import evaluate_structures
+from atomrl.sample_file import sample_into, write_samples
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 
-SAID_BY_OPTIONS = {
-    "model.backbone": "give --base",
-    "model.time_step": "give --time-step",
-    "evaluation.time_step": "give --time-step",
-    "evaluation.samples": "give --num-samples",
-    "evaluation.seed": "give --seed",
-}
-"""Keys of a run that `atomrl evaluate` has an option for."""
-
-KNOWN = "dataloader.smiles_path"
-"""What novelty of molecules is counted against."""
+DEFAULT_BACKBONE = "edm_qm9_small"
+SAMPLED, EVALUATED, SEED = 10, 1000, 1_000_003
+"""Samples that `atomrl sample` and `atomrl evaluate` draw, and their seed, if the user does not say."""
 
 
 def sample_command(options: argparse.Namespace) -> None:
     """Draw samples and write them to a file."""
-    stored = read_stored(options.backbone)
+    stored = read_stored(options.backbone or DEFAULT_BACKBONE)
     domain = domain_for(stored)
     path: Path = options.output or Path(f"samples.{domain.formats[0]}")
     if path.suffix[1:] not in domain.formats:
@@ -49,20 +45,34 @@ def sample_command(options: argparse.Namespace) -> None:
     if path.is_dir():
         raise UserError(f"--output {path} is a folder: give a file in it")
     particles = asked_particles(options)
-    model: Model = domain.load(stored, as_trained(domain.name, stored.card))
+    config = as_trained(domain.name, stored.card)
+    model: Model = domain.load(stored, config)
     require_writable(path.parent, f"the folder of --output {path}")
-    plan, device = replace(_plan(options, domain.time_step), **_asked(options)), choose_device(options.device)
+    plan = replace(_plan(options, domain.time_step, SAMPLED), **_asked(options))
+    device = choose_device(options.device)
     prompt_plan(model, plan, 1)  # refuses what the model cannot do, before a reward is built
+    with domain.exporter(path.suffix[1:]) as exporter:
+        if not options.reject and particles == 1:
+            drawn, cost = plan.count, ""
+            written = sample_into(path, model, plan, exporter, device, repr(config.model))
+        else:
+            structures, cost = _chosen(model, domain, options, plan, device)
+            drawn, written = len(structures), write_samples(path, structures, exporter)
+    if written < drawn:
+        print(
+            f"{drawn - written} samples have no {path.suffix[1:].upper()} ({exporter.cannot_hold}): see an .extxyz file"
+        )
+    print(f"{drawn} {domain.noun} -> {path}{cost}")
+
+
+def _chosen(
+    model: Model, domain: Domain[Any, Any], options: argparse.Namespace, plan: SamplePlan, device: torch.device
+) -> tuple[Structures, str]:
+    """What a check or a reward chose, and what it cost."""
     if options.reject:
-        structures, cost = _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
-    elif particles == 1:
-        structures, cost = sample(model, plan, device), ""
-    else:
-        chosen = choose(model, domain, options, plan, device)
-        structures = chosen.structures
-        cost = f" after {chosen.scorings:,} scorings and {chosen.network_calls:,} calls of the network"
-    domain.export(path, structures)
-    print(f"{len(structures)} {domain.noun} -> {path}{cost}")
+        return _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
+    chosen = choose(model, domain, options, plan, device)
+    return chosen.structures, f" after {chosen.scorings:,} scorings and {chosen.network_calls:,} calls of the network"
 
 
 def _accepted(found: Passed, domain: Domain[Any, Any]) -> tuple[Structures, str]:
@@ -83,6 +93,11 @@ def _accepted(found: Passed, domain: Domain[Any, Any]) -> tuple[Structures, str]
 def evaluate_command(options: argparse.Namespace) -> None:
     """Judge a base and a trained model on fresh samples with the same seed; what was drawn outlives an interruption."""
     command = shlex.join(["atomrl", *options.words])
+    if options.structures is not None:
+        _evaluate_structures(options, command)
+        return
+    if options.domain is not None:
+        raise UserError(f"--domain {options.domain} says what --structures holds: give these too")
     for name, number in (("--best-of", options.best_of), ("--reject", options.reject)):
         require_number_of_draws(name, number, "for no such control")
     if options.known < 0:
@@ -91,19 +106,19 @@ def evaluate_command(options: argparse.Namespace) -> None:
         raise UserError(f"--best-of {options.best_of} chooses by a training's reward: give the run with --trained")
     if (options.output / TABLES).exists():
         raise UserError(f"--output {options.output} holds an evaluation: give another folder, or remove that one")
-    stored = read_stored(options.base)
+    stored = read_stored(options.base or DEFAULT_BACKBONE)
     domain = domain_for(stored)
-    device, plan = choose_device(options.device), _plan(options, domain.time_step)
+    device, plan = choose_device(options.device), _plan(options, domain.time_step, EVALUATED)
     config, checkpoint = as_trained(domain.name, stored.card), None
     if options.trained is not None:
         checkpoint, described = find_run(options.trained)
         config = described_run(described, options.trust_code, "--trust-code")
         if config.domain != domain.name:
             raise UserError(
-                f"--base {options.base} is a model of {domain.name}, --trained a run on {config.domain}: give "
+                f"--base {stored.origin} is a model of {domain.name}, --trained a run on {config.domain}: give "
                 f"--base {config.model.backbone}, which that run started from"
             )
-    config = _overridden(config, options.overrides).changed(device=options.device)  # of this command, not of the run
+    config = overridden(config, options.overrides).changed(device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
     trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)
     require_writable(options.output, f"--output {options.output}")
@@ -126,28 +141,43 @@ def evaluate_command(options: argparse.Namespace) -> None:
     print(f"tables and {domain.noun} -> {options.output}")
 
 
-def _overridden(config: Config, overrides: Sequence[str]) -> Config:
-    """How to sample and judge, other than the run says.
+def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
+    """Judge files.
 
     Raises:
-        UserError: as `with_overrides`, or a key that an evaluation does not read.
+        UserError: an option about samples of a model, or as `evaluate_structures`.
     """
-    for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
-        read = key.startswith(("reward.", "evaluation.", "model.")) or key == KNOWN
-        if not read or key in SAID_BY_OPTIONS:
-            told = SAID_BY_OPTIONS.get(key, f"it reads reward.*, evaluation.*, model.* and {KNOWN}")
-            raise UserError(f"{override}: an evaluation takes no {key}; {told}")
-    return with_overrides(config, overrides)
+    sampling = {"--trained": options.trained, "-n": options.num_samples, "--time-step": options.time_step}
+    sampling |= {"--best-of": options.best_of or None, "--reject": options.reject or None}
+    if given := [name for name, value in sampling.items() if value is not None]:
+        raise UserError(f"{given[0]} is about samples of a model, --structures judges files: give one of both")
+    if options.known < 0:
+        raise UserError(f"--known {options.known}: must be at least 1; 0 or nothing for no such column")
+    paths = [word for word in options.structures if "=" not in word or Path(word).exists()]
+    report = evaluate_structures(
+        paths,
+        options.output,
+        domain=options.domain,
+        base=options.base,
+        known=options.known,
+        seed=SEED if options.seed is None else options.seed,
+        overrides=[*(word for word in options.structures if word not in paths), *options.overrides],
+        device=options.device,
+        keep=options.keep,
+        command=command,
+    )
+    print(report.markdown())
+    print(f"tables and structures -> {options.output}")
 
 
-def _plan(options: argparse.Namespace, time_step: int) -> SamplePlan:
-    """Which samples the options ask for."""
-    if options.num_samples < 1:
-        raise UserError(f"--num-molecules {options.num_samples}: must be at least 1")
-    if options.time_step is not None and options.time_step < 1:
-        raise UserError(f"--time-step {options.time_step}: must be at least 1")
-    return SamplePlan(options.num_samples, time_step if options.time_step is None else options.time_step, options.seed)
+def _plan(options: argparse.Namespace, time_step: int, count: int) -> SamplePlan:
+    """Which samples the options ask for; otherwise these."""
+    count = count if options.num_samples is None else options.num_samples
+    time_step = time_step if options.time_step is None else options.time_step
+    for name, number in (("-n", count), ("--time-step", time_step)):
+        if number < 1:
+            raise UserError(f"{name} {number}: must be at least 1")
+    return SamplePlan(count, time_step, SEED if options.seed is None else options.seed)
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Any]:

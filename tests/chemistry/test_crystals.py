@@ -9,6 +9,7 @@ from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON, ra
 from pymatgen.core import Composition, Lattice, Structure
 
 from atomrl.core.records import Structures
+from atomrl.structures import crystals
 from atomrl.structures.crystals import (
     CellBounds,
     check_cells,
@@ -128,6 +129,26 @@ def test_distances_are_those_of_an_exhaustive_search():
         assert {None, "overlap"} == set(expected)
     bounds = CellBounds(**{**vars(LOOSE), "min_distance": 0.0, "max_gap": 3.0})
     assert check_cells(batch, bounds=bounds) == ["isolated" if max(row) > 3.0 else None for row in nearest]
+
+
+def test_one_large_cell_does_not_pad_the_others(monkeypatch):
+    """Crystals of a size are looked at together, so that memory grows with their own atoms; verdicts stay."""
+    large = ROCK_SALT.make_supercell([4, 4, 2], in_place=False)
+    overlapping = Structure(CAESIUM_CHLORIDE.lattice, ["Cs", "Cl"], [[0, 0, 0], [0.1, 0, 0]])
+    batch = from_pymatgen([ROCK_SALT, large, overlapping, SILICON, PEROVSKITE])
+    expected = [check_cells(batch[row : row + 1])[0] for row in range(len(batch))]
+    seen = []
+
+    def crowding(numbers, *arguments):
+        seen.append(tuple(numbers.shape))
+        return crowded(numbers, *arguments)
+
+    crowded = crystals._crowding
+    monkeypatch.setattr(crystals, "_crowding", crowding)
+    monkeypatch.setattr(crystals, "PAIRS_AT_ONCE", 27 * 8**2 * 4)
+    assert check_cells(batch) == expected
+    assert expected[2] == "overlap"
+    assert seen == [(4, 8), (1, 256)]
 
 
 def test_reduced_cells_have_the_lengths_of_niggli():

@@ -89,6 +89,8 @@ def smaller(words: list[str]) -> list[str]:
     command, *rest = words
     if command == "train":
         return [*words, *smaller_training(rest), f"dataloader.epoches={2 if 'resume=true' in rest else 1}"]
+    if "--structures" in rest:
+        return [*words, "reward.workers=1"]
     if command in {"sample", "evaluate"}:
         # A walk of five steps ends in nothing that is stable, and then there is nothing to write.
         return [*words, *SAMPLE, *(["--time-step", "25"] if "--reject" in rest else [])]

@@ -155,3 +155,13 @@ def test_nothing_is_dropped_and_nothing_is_trained():
     assert torch.equal(one["gap"], other["gap"])
     assert not any(parameter.requires_grad for parameter in network.vae.parameters())
     assert not one["gap"].requires_grad
+
+
+def test_nothing_is_predicted_of_a_crystal_without_atoms() -> None:
+    """What could not be read is judged as one, and a sum over no atoms would be a number."""
+    crystals = from_pymatgen(CRYSTALS[:2])
+    assert crystals.cell is not None
+    empty = replace(crystals, mask=torch.zeros_like(crystals.mask), cell=torch.zeros_like(crystals.cell))
+    found = predictor(PredictorConfig(pooling="sum", features=True)).predict(Structures.concatenate([crystals, empty]))
+    for values in found.values():
+        assert values.isfinite().tolist() == [True, True, False, False]

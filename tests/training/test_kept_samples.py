@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import small_backbone
 import torch
@@ -100,7 +101,7 @@ def test_samples_of_anything_else_are_not_taken(
 def test_crystals_keep_their_cells(tmp_path: Path) -> None:
     crystals = from_pymatgen(CRYSTALS[:3])
     batches = KeptBatches(tmp_path / "kept")
-    assert batches.get(0, lambda: crystals) is crystals
+    assert same(batches.get(0, lambda: crystals), crystals)
     assert same(batches.get(0, lambda: pytest.fail("drawn again")), crystals)
     assert crystals.cell is not None
 
@@ -125,7 +126,10 @@ def test_an_evaluation_goes_on_after_ctrl_c(
         evaluate("cut", first)
     assert ended.value.code == 130
     said = capsys.readouterr()
-    assert f"stopped; what was sampled is kept in {tmp_path / 'cut' / 'unfinished'}: go on with atomrl eval" in said.out
+    assert (
+        f"stopped; what was sampled and judged is kept in {tmp_path / 'cut' / 'unfinished'}: go on with atomrl eval"
+        in said.out
+    )
     assert said.err == "interrupted\n"
     evaluate("cut", second)
     evaluate("straight", honest)
@@ -133,7 +137,11 @@ def test_an_evaluation_goes_on_after_ctrl_c(
     cut, straight = (
         {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("cut", "straight")
     )
-    assert cut.keys() == straight.keys() == {"base.extxyz", "base.sdf", "evaluation.json", "evaluation.md"}
+    tables = {"evaluation.json", "evaluation.md", "evaluation.parquet"}
+    assert cut.keys() == straight.keys() == {"base.extxyz", "base.sdf", *tables}
+    table = pq.read_table(tmp_path / "cut" / "evaluation.parquet")
+    assert table.column("sample_id").to_pylist() == [f"{row:05d}" for row in range(80)]
+    assert table.equals(pq.read_table(tmp_path / "straight" / "evaluation.parquet"))
     assert cut["base.extxyz"] == straight["base.extxyz"]
 
 

@@ -30,6 +30,10 @@ PERCEIVING = "atomrl.chemistry.perceived_task:perceive"
 NONFINITE = "nonfinite"
 
 
+BONDED_AT_ONCE = 256
+"""Molecules whose bond orders, one for each pair of atoms, are held at a time."""
+
+
 @dataclass(frozen=True)
 class RdkitRecord:
     """What RDKit says about one molecule.
@@ -106,6 +110,12 @@ def bonded_molecules(structures: Structures, single: bool = False) -> list[Bonde
         structures: B molecules.
         single: take each bond for a single one.
     """
+    lots = torch.arange(len(structures), device=structures.numbers.device).split(BONDED_AT_ONCE)
+    return [bonded for rows in lots for bonded in _bonded(structures[rows], single)]
+
+
+def _bonded(structures: Structures, single: bool) -> list[BondedMolecule]:
+    """What `bonded_molecules` makes of a few."""
     orders = bond_orders(structures.numbers * structures.mask, structures.positions)
     if single:
         orders = orders.clamp(max=1)

@@ -44,12 +44,13 @@ NO_ARRAY = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a file: a molecule, or why it is none.
+    """One entry of a file: a molecule, or a crystal where both are read, or why it is none.
 
     Attributes:
         where: file, number of the entry and its title.
         numbers: atomic numbers, (N,) int64; empty without a molecule.
         positions: Å, (N, 3) float64.
+        cell: of a crystal, lattice vectors in rows, Å, (3, 3); None for a molecule.
         reason: why it cannot be used; None where it can.
         remark: what a user should know of a molecule that is used.
     """
@@ -59,6 +60,7 @@ class Entry:
     positions: NDArray[np.float64]
     reason: str | None = None
     remark: str | None = None
+    cell: NDArray[np.float64] | None = None
 
     @classmethod
     def broken(cls, where: str, reason: str) -> Entry:
@@ -85,12 +87,17 @@ def read_entries(path: Path) -> Iterator[Entry]:
             f"data={path}: the ending says the format, {', '.join(READERS)}; or give a folder of such files"
         )
     try:
-        yield from reader(path)
+        yield from map(_molecule, reader(path))
     except OSError as error:
         raise UserError(f"data={path} cannot be read: {error.strerror or error}; give a file or a folder") from error
 
 
-def _sdf(path: Path) -> Iterator[Entry]:
+def _molecule(entry: Entry) -> Entry:
+    """The entry, if it is no crystal."""
+    return entry if entry.cell is None else Entry.broken(entry.where, "it is periodic, and no molecule")
+
+
+def read_sdf(path: Path) -> Iterator[Entry]:
     """Entries of an SDF, each read by itself, so that a broken one does not cost the next."""
     with path.open(encoding="utf-8", errors="replace") as file, BlockLogs():
         for number, text in enumerate(_sdf_texts(file), start=1):
@@ -131,7 +138,7 @@ def _from_mol_block(where: str, text: str) -> Entry:
     return Entry(where, numbers, np.array(mol.GetConformer().GetPositions()), remark=remark)
 
 
-def _xyz(path: Path) -> Iterator[Entry]:
+def read_xyz(path: Path) -> Iterator[Entry]:
     """Frames of an extended or plain XYZ file; after a broken one the next line that is a number begins the next."""
     with path.open(encoding="utf-8", errors="replace") as file:
         lines = _Lines(file)
@@ -200,9 +207,10 @@ def _from_frame(where: str, count: int, lines: list[str]) -> Entry:
     except NO_FRAME as error:
         return Entry.broken(where, f"ASE cannot read it ({first_line(error)})")
     assert isinstance(atoms, Atoms)
-    if atoms.pbc.any():
-        return Entry.broken(where, "it is periodic, and no molecule")
-    return Entry(where, atoms.numbers.astype(np.int64), atoms.positions)
+    if atoms.pbc.any() and not atoms.pbc.all():
+        return Entry.broken(where, f"it is periodic in {atoms.pbc.sum()} of 3 directions")
+    cell = np.array(atoms.cell) if atoms.pbc.all() else None
+    return Entry(where, atoms.numbers.astype(np.int64), atoms.positions, cell=cell)
 
 
 def _npz(path: Path) -> Iterator[Entry]:
@@ -270,10 +278,10 @@ def _unreadable(path: Path, error: BaseException) -> UserError:
 
 
 READERS: dict[str, Callable[[Path], Iterable[Entry]]] = {
-    ".sdf": _sdf,
-    ".mol": _sdf,
-    ".extxyz": _xyz,
-    ".xyz": _xyz,
+    ".sdf": read_sdf,
+    ".mol": read_sdf,
+    ".extxyz": read_xyz,
+    ".xyz": read_xyz,
     ".npz": _npz,
     ".npy": _geom,
 }

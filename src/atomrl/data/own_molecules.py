@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +17,7 @@ from atomrl.data.batches import pad
 from atomrl.data.molecule_files import HEAVIEST, Entry, are_elements, read_entries
 from atomrl.data.qm9 import MoleculeSet
 from atomrl.structures.molecules import check_geometries
+from atomrl.structures.padding import alike
 from atomrl.util.errors import UserError
 
 BLOCK = 1024
@@ -127,25 +128,14 @@ def _checked(block: Sequence[Entry]) -> list[str | None]:
     for row in sound:  # before they are packed, as bytes
         if not are_elements(block[row].numbers):
             reasons[row] = REASONS["element"]
-    sound = sorted((row for row in sound if reasons[row] is None), key=lambda row: len(block[row].numbers))
-    for rows in _lots(sound, [len(entry.numbers) for entry in block]):
+    sound = [row for row in sound if reasons[row] is None]
+    for places in alike([len(block[row].numbers) for row in sound], PAIRS):
+        rows = [sound[place] for place in places]
         batch = pad(_packed([block[row] for row in rows], np.array(rows)))
         found = check_geometries(Structures(batch.numbers, batch.positions, batch.mask.bool()), range(1, HEAVIEST + 1))
         for row, reason in zip(rows, found, strict=True):
             reasons[row] = None if reason is None else REASONS[reason]
     return reasons
-
-
-def _lots(rows: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Rows, which ascend in size, in lots of at most `PAIRS` pairs of atoms."""
-    lot: list[int] = []
-    for row in rows:
-        if lot and (len(lot) + 1) * sizes[row] ** 2 > PAIRS:
-            yield lot
-            lot = []
-        lot.append(row)
-    if lot:
-        yield lot
 
 
 def _packed(entries: Sequence[Entry], ids: NDArray[np.int64]) -> MoleculeSet:

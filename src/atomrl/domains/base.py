@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from torch import Tensor
@@ -18,6 +17,7 @@ from atomrl.core.protocols import Model, Monitor, Reward
 from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
 from atomrl.evaluation.panel import Panel
+from atomrl.export.exporter import Exporter
 from atomrl.workers.executor import Workers
 
 M = TypeVar("M", bound=Model)
@@ -30,7 +30,7 @@ class Domain(ABC, Generic[M, C]):
     Attributes:
         name: as in `Config.domain`.
         noun: of samples, for messages.
-        formats: endings of the files that `export` writes, the usual one first.
+        formats: endings of the files that `exporter` writes, the usual one first.
         time_step: default T of a walk.
         shown: numbers of the log that stand beside a training's progress bar.
         demo: configuration whose reward chooses samples where the user names none.
@@ -104,5 +104,5 @@ class Domain(ABC, Generic[M, C]):
         """Which samples a check without any scoring lets pass, (B,) bool."""
 
     @abstractmethod
-    def export(self, path: Path, structures: Structures) -> None:
-        """Write samples; the ending, one of `formats`, says the format."""
+    def exporter(self, ending: str) -> Exporter:
+        """Who writes samples as a file of this ending, one of `formats`."""

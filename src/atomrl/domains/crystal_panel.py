@@ -14,9 +14,12 @@ from atomrl.core.records import Prompts, Structures
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.crystals import CrystalScorecard, evaluate_crystals
+from atomrl.evaluation.kept_results import KeptForceField, KeptProvider, lot_size
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
+from atomrl.evaluation.sample_columns import crystal_columns
+from atomrl.evaluation.sample_table import SampleColumns
 from atomrl.evaluation.wanted import WantedJudge, draw_distributions
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_validity import composition_valid
@@ -94,13 +97,17 @@ class CrystalPanel(Panel):
     def judge(self, structures: Structures, kept: KeptSamples | None = None, prompts: Prompts | None = None) -> Judged:
         """Judge crystals, as sampled, and as asked relaxed and by the second judge."""
         structures = structures.to(torch.device("cpu"))
-        verdicts = self._verdicts(structures, [self.matching, self.physics, self.features])
+        energies = self._kept_energies(self.physics, kept, "energies")
+        providers: list[MetricProvider] = [self._kept_matching(kept), energies, self.features]
+        verdicts = self._verdicts(structures, providers)
         verdicts = self._with_components(verdicts, structures)
         predicted = {judge.label: judge.predict(structures) for judge in self.wanted}
         verdicts = replace(verdicts, predicted=predicted)
         further = {}
         if self.second is not None:
-            again = self._verdicts(structures, [KnownMatching(verdicts), self.second])
+            again = self._verdicts(
+                structures, [KnownMatching(verdicts), self._kept_energies(self.second, kept, "second judge")]
+            )
             further["second judge"] = self._metrics(again, self.second, "as sampled")
         if self.relaxed:
             further["relaxed"] = self._relaxed(structures, kept)
@@ -137,6 +144,10 @@ class CrystalPanel(Panel):
         drawn = self.judges.reference.crystals.draw(count, seed)
         return from_crystals([drawn.crystal(row) for row in range(len(drawn))])
 
+    def columns(self, judged: Judged) -> SampleColumns:
+        """See `Panel`."""
+        return crystal_columns(judged.metrics.samples, judged.samples.ids)
+
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """CIF and extended XYZ."""
         write_extxyz(folder / f"{name}.extxyz", judged.samples)
@@ -157,9 +168,19 @@ class CrystalPanel(Panel):
             self.own.close()
         self._relaxing.close()
 
-    def _verdicts(self, structures: Structures, providers: list[MetricProvider]) -> CrystalVerdicts:
+    def _verdicts(self, structures: Structures, providers: Sequence[MetricProvider]) -> CrystalVerdicts:
         """Of these providers."""
         return judge_crystals(structures, providers, mixed_valence=self.mixed_valence)
+
+    def _kept_matching(self, kept: KeptSamples | None) -> KeptProvider:
+        """The matcher, whose verdicts are kept."""
+        reference, tolerances = self.judges.reference, self.matching.matcher.tolerances
+        return KeptProvider(self.matching, kept, "" if kept is None else f"{reference.digest}, {tolerances}")
+
+    def _kept_energies(self, physics: HullProvider, kept: KeptSamples | None, description: str) -> HullProvider:
+        """Energies in lots, which are kept."""
+        lot = lot_size(self.judges.workers.count, self.judges.section.batch_size)
+        return HullProvider(KeptForceField(physics.force_field, kept, lot, description), physics.hull)
 
     def _with_components(self, verdicts: CrystalVerdicts, structures: Structures) -> CrystalVerdicts:
         """The verdicts with what each component of one's own computes."""
@@ -196,7 +217,8 @@ class CrystalPanel(Panel):
         how = f"positions and cell relaxed by CHGNet, FIRE to {limits}"
         before = None if kept is None else kept.made_from(structures[rows], f"{how}; {self.physics.description}")
         after, notes = relax_in_lots(structures[rows], self._relax, before)
-        verdicts = self._verdicts(after, [self.matching, self.physics])
+        energies = self._kept_energies(self.physics, kept, "relaxed")
+        verdicts = self._verdicts(after, [self._kept_matching(kept), energies])
         pairs = zip(notes, verdicts.reasons["geometry"], strict=True)
         relaxation = tuple(note if unsound is None else None for note, unsound in pairs)
         verdicts = replace(verdicts, reasons={**verdicts.reasons, "relaxation": relaxation})

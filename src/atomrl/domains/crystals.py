@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -21,7 +20,8 @@ from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.evaluation.wanted import WantedJudge, wanted_metric
-from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
+from atomrl.export.crystals import AnnotatedCrystals, cif_text, extxyz_text
+from atomrl.export.exporter import Exporter, Written
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
 from atomrl.policies.crystal import Sampling
@@ -163,21 +163,31 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """Those with a sound cell: no overlap, no atom alone, no cell that is none."""
         return torch.tensor([reason is None for reason in check_cells(structures)], dtype=torch.bool)
 
-    def export(self, path: Path, structures: Structures) -> None:
+    def exporter(self, ending: str) -> Exporter:
         """Extended XYZ or CIF, with formulas and what is wrong with a cell."""
+        return CrystalExporter(ending)
+
+
+class CrystalExporter(Exporter):
+    """Writes crystals with their formulas and what is wrong with a cell.
+
+    Args:
+        ending: `extxyz` or `cif`.
+    """
+
+    def __init__(self, ending: str) -> None:
+        self._cif = ending == "cif"
+        self.cannot_hold = "not finite, no volume, two atoms at one place" if self._cif else ""
+
+    def text(self, structures: Structures, ids: Sequence[str]) -> Written:
+        """See `Exporter`."""
         structures = structures.to(torch.device("cpu"))
         verdicts = [
             {"formula": readable_formula(formula), "cell": reason or "sound"}
             for formula, reason in zip(compositions(structures), check_cells(structures), strict=True)
         ]
-        annotated = AnnotatedCrystals(structures, [f"{row:05d}" for row in range(len(structures))], verdicts)
-        if path.suffix == ".cif":
-            written = write_cif(path, annotated)
-            if written < len(structures):
-                left_out = f"{len(structures) - written} samples have no CIF"
-                print(f"{left_out} (not finite, no volume, two atoms at one place): see an .extxyz file")
-        else:
-            write_extxyz(path, annotated)
+        annotated = AnnotatedCrystals(structures, ids, verdicts)
+        return cif_text(annotated) if self._cif else extxyz_text(annotated)
 
 
 def _summed(

@@ -21,12 +21,15 @@ from atomrl.core.stages import Stage, total_reward
 from atomrl.data.batches import training_molecules
 from atomrl.evaluation.asked_values import AskedJudge
 from atomrl.evaluation.best_of import best_of_n
+from atomrl.evaluation.kept_results import evaluate_in_lots, lot_size
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.molecules import MoleculeScorecard, by_second_judge, evaluate_molecules, with_components
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.pose_checks import by_pose_checks, check_poses, pose_checker
 from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
 from atomrl.evaluation.relaxed_molecules import evaluate_relaxed
+from atomrl.evaluation.sample_columns import molecule_columns
+from atomrl.evaluation.sample_table import SampleColumns
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.computed_once import ComputedOnce
@@ -37,6 +40,7 @@ from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.molecules import check_geometries, split
 from atomrl.workers.executor import Executor, Workers
 from atomrl.workers.local import as_workers
+from atomrl.workers.lots import LOT_ITEMS
 
 EVALUATOR = "GFN2-xTB"
 RELAX = "atomrl.force_fields.gfn2_relax:relax_molecule"
@@ -89,7 +93,7 @@ class MoleculePanel(Panel):
         self.checker, self.profile = MoleculeChecker(workers, options.timeout, profile), profile
         self.known = None if known is None and profile != PROTOCOL else read_known(known, workers, profile=profile)
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
-        self.asked = asked
+        self.asked, self._lot = asked, lot_size(workers.count, LOT_ITEMS)
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
         self.poses, self._poses = poses, pose_checker(workers) if poses else None
         self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings) if relaxed else None
@@ -104,7 +108,7 @@ class MoleculePanel(Panel):
         """Judge molecules; results of the force field that are known already are not computed again."""
         structures = structures.to(torch.device("cpu"))
         records = self.checker.check(structures)
-        results = self.force_field.evaluate(structures) if results is None else results
+        results = self._evaluated(structures, kept) if results is None else results
         metrics = self._metrics(structures, records, results)
         if self.own is not None:
             table = self.own.score(structures, ungrouped(structures) if prompts is None else prompts)
@@ -122,7 +126,7 @@ class MoleculePanel(Panel):
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
         """Keep the best of each n by the total reward, and judge those."""
         structures = structures.to(torch.device("cpu"))
-        results = None if self._training is not None else self.force_field.evaluate(structures)
+        results = None if self._training is not None else self._evaluated(structures, kept)
         totals = (
             self._totals(structures, prompts) if results is None else self._by_physics(results, structures, prompts)
         )
@@ -133,6 +137,14 @@ class MoleculePanel(Panel):
     def known_samples(self, count: int, seed: int) -> Structures:
         """Training molecules of QM9."""
         return training_molecules(count, seed)
+
+    def _evaluated(self, structures: Structures, kept: KeptSamples | None) -> list[Evaluation]:
+        """What the force field says, in lots, which are kept."""
+        said = f"{EVALUATOR}, {self.reward.max_iterations} iterations"
+        results = evaluate_in_lots(self.force_field, structures, kept, said, self._lot, "energies")
+        if isinstance(self.force_field, ComputedOnce):  # components ask it for all samples at once
+            self.force_field.remember(structures, results)
+        return results
 
     def _metrics(
         self, structures: Structures, records: Sequence[RdkitRecord], results: Sequence[Evaluation]
@@ -164,7 +176,7 @@ class MoleculePanel(Panel):
         before = structures[rows]
         lots = None if kept is None else kept.made_from(before, f"{how}; {self.reward.max_iterations}")
         after, notes = relax_in_lots(before, partial(self._relax, relaxing), lots)
-        checked, found = self.checker.check(after), self.force_field.evaluate(after)
+        checked, found = self.checker.check(after), self._evaluated(after, kept)
         places = rows.tolist()
         return evaluate_relaxed(
             self._metrics(after, checked, found),
@@ -221,6 +233,10 @@ class MoleculePanel(Panel):
         reward, stages = self._training()
         with closing(reward):
             return total_reward(reward, stages, structures, prompts)
+
+    def columns(self, judged: Judged) -> SampleColumns:
+        """See `Panel`."""
+        return molecule_columns(judged.metrics.samples, judged.samples.ids)
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """SDF and extended XYZ."""

@@ -30,7 +30,8 @@ from atomrl.domains.molecule_reward import (
 )
 from atomrl.evaluation.asked_values import AskedJudge, asked_metric
 from atomrl.evaluation.monitor import MoleculeMonitor
-from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
+from atomrl.export.exporter import Exporter, Written
+from atomrl.export.molecules import SDF_LIMIT, Annotated, extxyz_text, sdf_text
 from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.force_fields.computed_once import ComputedOnce
 from atomrl.measures.measure import component_metric
@@ -165,16 +166,30 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """The stable ones, by the bond table."""
         return valence(structures.numbers, structures.positions, structures.mask).molecule_stable
 
-    def export(self, path: Path, structures: Structures) -> None:
+    def exporter(self, ending: str) -> Exporter:
         """Extended XYZ or SDF, with RDKit's verdicts."""
-        with MoleculeChecker() as checker:
-            annotated = Annotated(
-                structures, [f"{row:05d}" for row in range(len(structures))], checker.check(structures)
-            )
-        if path.suffix == ".sdf":
-            write_sdf(path, annotated)
-        else:
-            write_extxyz(path, annotated)
+        return MoleculeExporter(ending)
+
+
+class MoleculeExporter(Exporter):
+    """Writes molecules with RDKit's verdicts; its workers start with the first batch.
+
+    Args:
+        ending: `extxyz` or `sdf`.
+    """
+
+    def __init__(self, ending: str) -> None:
+        self._sdf, self._checker = ending == "sdf", MoleculeChecker()
+        self.cannot_hold = f"not finite, or beyond {SDF_LIMIT:g} Å" if self._sdf else ""
+
+    def text(self, structures: Structures, ids: Sequence[str]) -> Written:
+        """See `Exporter`."""
+        annotated = Annotated(structures, ids, self._checker.check(structures))
+        return sdf_text(annotated) if self._sdf else extxyz_text(annotated)
+
+    def close(self) -> None:
+        """End the workers."""
+        self._checker.close()
 
 
 def _asked_judge(config: MoleculeConfig, model: Backbone) -> AskedJudge | None:

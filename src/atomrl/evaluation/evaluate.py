@@ -17,6 +17,7 @@ from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.evaluation.definition import Scorecard
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
+from atomrl.evaluation.sample_table import write_sample_table
 from atomrl.evaluation.table import Column, Comparison
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
@@ -26,6 +27,9 @@ CPU = torch.device("cpu")
 
 TABLES = "evaluation.md"
 """The file that an evaluation writes last."""
+
+SAMPLES = "evaluation.parquet"
+"""A row per sample."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def draw_prompts(
     parts = []
     with bar(range(len(prompts)), description, total=len(prompts)) as progress:
         for index, batch in enumerate(batches):  # which the rollout does not cut again
-            fresh = partial(_structures, policy, batch, config)
+            fresh = partial(structures_of, policy, batch, config)
             parts.append(fresh() if before is None else before.get(index, fresh))
             progress.update(len(batch))
     return Prompts.concatenate(batches).to(CPU), Structures.concatenate(parts)
@@ -186,29 +190,29 @@ def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
     return PromptPlan(SizeDistribution(sizes), plan.count, each, plan.seed, conditioning)
 
 
-def _structures(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
+def structures_of(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
     """What the policy makes of the prompts, on the CPU."""
     return rollout(policy, prompts, config).structures.to(CPU)
 
 
 def compare(
-    judged: Mapping[str, Judged], rewarded: set[str], panel: Panel, plan: SamplePlan, command: str, folder: Path
+    judged: Mapping[str, Judged], rewarded: set[str], panel: Panel, plan: SamplePlan | None, command: str, folder: Path
 ) -> Report:
-    """Write evaluation.md, evaluation.json and the samples of every column into a folder.
+    """Write evaluation.md, evaluation.json, evaluation.parquet and the samples of every column into a folder.
 
     Args:
         judged: by the column's heading; the first is what the others are compared with.
         rewarded: metrics that the training was paid for.
         panel: that judged; writes the samples.
-        plan: of the samples.
+        plan: of the samples; None: no model drew any of them.
         command: what a reader types to get the same table.
         folder: is made if it is not there.
     """
+    seeds, time_step = ((), None) if plan is None else ((plan.seed,), plan.time_step)
 
     def columns(metrics: Mapping[str, Scorecard[Any]]) -> list[Column]:
-        drawn = {label: verdict.drawn for label, verdict in judged.items()}
         return [
-            Column(label, of_one, (plan.seed,), command, plan.time_step, drawn[label])
+            Column(label, of_one, seeds, command, time_step, judged[label].drawn, judged[label].source)
             for label, of_one in metrics.items()
         ]
 
@@ -222,8 +226,21 @@ def compare(
     for label, verdict in judged.items():
         panel.write(folder, label.replace(" ", "_"), verdict)
     panel.draw(folder, judged)
+    rows = {label: {**panel.columns(verdict), **verdict.about} for label, verdict in judged.items()}
+    write_sample_table(folder / SAMPLES, rows, _about(main, command))
     write_whole(folder / "evaluation.json", report.main.json_text())
     for title, comparison in report.further.items():
         write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", comparison.json_text())
     write_whole(folder / TABLES, report.markdown())
     return report
+
+
+def _about(main: Comparison, command: str) -> dict[str, Any]:
+    """What the verdicts on single samples depend on."""
+    metrics = main.columns[0].metrics
+    return {
+        "profile": metrics.profile,
+        "evaluator": metrics.evaluator,
+        "conditions": dict(metrics.conditions),
+        "command": command,
+    }

@@ -12,8 +12,9 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -29,6 +30,20 @@ NOTES = "notes"
 
 Noted = tuple[Structures, tuple[str | None, ...]]
 """Structures, and a note on each or None."""
+
+
+class Stored(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        tensors: by name.
+        notes: on them, as JSON has it.
+        lasting: whether it may be kept: a result that a lost worker owes may come another time.
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    notes: Any
+    lasting: bool = True
 
 
 @dataclass(frozen=True)
@@ -55,19 +70,52 @@ class KeptBatches:
         Raises:
             UserError: as `get`.
         """
+
+        def stored() -> Stored:
+            structures, notes = make()
+            return Stored(tensors_of(structures), list(notes), not {*notes} & {*passing})
+
+        names = {field.name for field in fields(Structures)}
+        found = self.get_stored(index, stored, names - {"cell"})
+        return Structures(**{name: found.tensors[name] for name in names & found.tensors.keys()}), tuple(found.notes)
+
+    def get_stored(self, index: int, make: Callable[[], Stored], needed: Collection[str]) -> Stored:
+        """The tensors of that number, and notes on them; made, and kept if they may be, if they are not there.
+
+        Args:
+            index: number of the file.
+            make: makes them.
+            needed: names that a file must have.
+
+        Raises:
+            UserError: as `get`.
+        """
         path = self.folder / f"{index:05d}.safetensors"
         if path.is_file():
             try:
                 with safetensors.safe_open(path, "pt") as file:
-                    structures = Structures(**{name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-                    return structures, tuple(json.loads((file.metadata() or {}).get(NOTES, "[]")))
-            except (safetensors.SafetensorError, OSError, TypeError, json.JSONDecodeError) as error:
-                raise UserError(f"{path} cannot be read ({first_line(error)}): delete it, it is drawn again") from error
-        structures, notes = make()
-        if not {*notes} & {*passing}:
-            tensors = {name: tensor.contiguous() for name, tensor in tensors_of(structures).items()}
-            write_whole(path, safetensors.torch.save(tensors, {NOTES: json.dumps(notes)}))
-        return structures, notes
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                    notes = json.loads((file.metadata() or {}).get(NOTES, "[]"))
+            except (safetensors.SafetensorError, OSError, json.JSONDecodeError) as error:
+                raise UserError(f"{path} cannot be read ({first_line(error)}): delete it, it is made again") from error
+            if missing := sorted({*needed} - tensors.keys()):
+                raise UserError(f"{path} lacks {', '.join(missing)}: delete it, it is made again")
+            return Stored(tensors, notes)
+        made = make()
+        if made.lasting:
+            tensors = {name: tensor.contiguous() for name, tensor in made.tensors.items()}
+            write_whole(path, safetensors.torch.save(tensors, {NOTES: json.dumps(made.notes)}))
+        return made
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor], said: str) -> str:
+    """A hash of tensors, with their names, and of what else is said."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    digest.update(said.encode())
+    return digest.hexdigest()[:16]
 
 
 class KeptSamples:
@@ -99,12 +147,7 @@ class KeptSamples:
 
     def _of(self, tensors: Mapping[str, torch.Tensor], said: str) -> KeptBatches:
         """A folder whose name is a hash of all that its batches depend on."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(tensors.items()):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        digest.update(said.encode())
-        return KeptBatches(self.folder / digest.hexdigest()[:16])
+        return KeptBatches(self.folder / digest_of(tensors, said))
 
     @contextmanager
     def until_written(self, how_to_go_on: str) -> Iterator[None]:
@@ -112,6 +155,9 @@ class KeptSamples:
         try:
             yield
         except KeyboardInterrupt:
-            print(f"\nstopped; what was sampled is kept in {self.folder}: go on with {how_to_go_on}", flush=True)
+            print(
+                f"\nstopped; what was sampled and judged is kept in {self.folder}: go on with {how_to_go_on}",
+                flush=True,
+            )
             raise
         self.forget()

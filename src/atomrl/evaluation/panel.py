@@ -11,6 +11,7 @@ from typing import Any
 from atomrl.core.records import Prompts, Structures
 from atomrl.evaluation.definition import Scorecard
 from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.sample_table import SampleColumns
 from atomrl.util.closeable import Closing
 
 
@@ -23,12 +24,16 @@ class Judged:
         samples: what `Panel.write` needs to write them.
         further: other summaries by title, e.g. of the relaxed samples, or of a second judge.
         drawn: how many walks the samples were chosen from; None: from no more than there are; 0: no model drew them.
+        source: where samples come from that no model drew.
+        about: further columns for the table of samples.
     """
 
     metrics: Scorecard[Any]
     samples: Any
     further: Mapping[str, Scorecard[Any]] = field(default_factory=dict)
     drawn: int | None = None
+    source: str = "the set"
+    about: SampleColumns = field(default_factory=dict)
 
 
 class Panel(Closing, ABC):
@@ -58,6 +63,10 @@ class Panel(Closing, ABC):
 
     def draw(self, folder: Path, judged: Mapping[str, Judged]) -> None:
         """Write pictures that show all columns, by their headings, together; none where there is nothing to draw."""
+
+    @abstractmethod
+    def columns(self, judged: Judged) -> SampleColumns:
+        """What the table of samples says of each sample."""
 
     @abstractmethod
     def write(self, folder: Path, name: str, judged: Judged) -> None:

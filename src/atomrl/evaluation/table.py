@@ -24,16 +24,18 @@ class Column:
         metrics: what it scored.
         seeds: that the samples were drawn with.
         command: that made the samples, so that a reader can make them again.
-        time_step: T of the walk that made them: samples of different T do not compare.
+        time_step: T of the walk that made them: samples of different T do not compare; None: no walk did.
         drawn: walks that they were chosen from, if there were more; 0: they were not drawn from a model.
+        source: where they come from then.
     """
 
     label: str
     metrics: Scorecard[Any]
     seeds: tuple[int, ...]
     command: str
-    time_step: int
+    time_step: int | None
     drawn: int | None = None
+    source: str = "the set"
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class Comparison:
             )
             notes.append(
                 f"- {column.label}: {len(column.metrics.samples)} {_walks(column)}, "
-                f"{_seeds(column.seeds)}, `{column.command}`; failures: {failed or 'none'}"
+                f"{_seeds(column.seeds)}`{column.command}`; failures: {failed or 'none'}"
             )
         return notes
 
@@ -162,13 +164,13 @@ def _cell(estimate: Estimate, unit: str, counted: str) -> str:
 def _walks(column: Column) -> str:
     """How the samples were drawn."""
     if column.drawn == 0:
-        return "taken from the set, not drawn from a model"
+        return f"taken from {column.source}, not drawn from a model"
     chosen = "" if column.drawn is None else f" of {column.drawn:,} drawn"
     return f"samples{chosen}, T = {column.time_step}"
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}, " if seeds else ""
 
 
 def _json_column(column: Column) -> Json:

@@ -12,7 +12,8 @@ import torch
 from ase import Atoms
 
 from atomrl.core.records import Structures
-from atomrl.export.extxyz import readable_info, write_images
+from atomrl.export.exporter import Written
+from atomrl.export.extxyz import readable_info, text_of_images
 from atomrl.structures.crystals import MAX_NUMBER, check_cells, to_pymatgen
 from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
@@ -68,15 +69,23 @@ class AnnotatedCrystals:
 
 
 def write_cif(path: Path, samples: AnnotatedCrystals) -> int:
-    """Write crystals as one CIF with a block for each, `data_<id>`, whole or not at all.
+    """Write what `cif_text` makes, whole or not at all.
+
+    Returns:
+        Number of crystals written.
+    """
+    made = cif_text(samples)
+    write_whole(path, made.text)
+    return made.held
+
+
+def cif_text(samples: AnnotatedCrystals) -> Written:
+    """Crystals as a CIF with a block for each, `data_<id>`.
 
     Verdicts are items `_atomrl_<name>`, texts that look like something else in quotes. Cells are written as they are,
     in P1. A crystal that has no CIF (not finite, no atoms, no volume, a number that is no element), or none that is
     read back whole (two atoms at one place), is left out; `write_extxyz` has it. pymatgen reads all blocks, but warns
     of formulas, since it compares each with that of the first block.
-
-    Returns:
-        Number of crystals written.
     """
     assert samples.structures.cell is not None
     volumes = torch.linalg.det(samples.structures.cell.detach().double()).abs()
@@ -97,9 +106,8 @@ def write_cif(path: Path, samples: AnnotatedCrystals) -> int:
             (block,) = CifWriter(crystal).cif_file.data.values()
         block.header = samples.ids[row]
         verdicts = [f"_atomrl_{name} {_cif_value(value)}" for name, value in samples.verdicts[row].items()]
-        blocks.append("\n".join([str(block), *verdicts]))
-    write_whole(path, "\n\n".join(blocks) + "\n")
-    return len(blocks)
+        blocks.append("\n".join([str(block), *verdicts]) + "\n\n")
+    return Written("".join(blocks), len(blocks))
 
 
 def _read_back_whole(crystal: Structure) -> bool:
@@ -130,7 +138,12 @@ def _looks_otherwise(text: str) -> bool:
 
 
 def write_extxyz(path: Path, samples: AnnotatedCrystals) -> None:
-    """Write all samples, broken ones too, whole or not at all; verdicts and `sample_id` are in each one's `info`.
+    """Write what `extxyz_text` makes, whole or not at all."""
+    write_whole(path, extxyz_text(samples).text)
+
+
+def extxyz_text(samples: AnnotatedCrystals) -> Written:
+    """All samples, broken ones too; verdicts and `sample_id` are in each one's `info`.
 
     A number that is no element becomes X.
     """
@@ -143,4 +156,4 @@ def write_extxyz(path: Path, samples: AnnotatedCrystals) -> None:
         numbers = np.where((geometry.numbers > 0) & (geometry.numbers <= MAX_NUMBER), geometry.numbers, 0)
         info = readable_info({"sample_id": name, **verdict})
         images.append(Atoms(numbers, geometry.positions, cell=cell, pbc=True, info=info))
-    write_images(path, images)
+    return Written(text_of_images(images), len(images))

@@ -5,13 +5,10 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import ase.io
 from ase import Atoms
 from ase.io.extxyz import key_val_dict_to_str, key_val_str_to_dict
-
-from atomrl.util.files import write_whole
 
 JSON = "_JSON "
 """How ASE marks a value that is JSON."""
@@ -32,15 +29,11 @@ def readable_info(info: Info) -> dict[str, str | float | bool]:
     }
 
 
-def write_images(path: Path, images: Iterable[Atoms]) -> None:
-    """Write structures one after another, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+def text_of_images(images: Iterable[Atoms]) -> str:
+    """Structures one after another."""
     buffer = io.StringIO()
     ase.io.write(buffer, list(images), format="extxyz")
-    write_whole(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def _kept(text: str) -> bool:

@@ -18,7 +18,8 @@ from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, build, place
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
-from atomrl.export.extxyz import readable_info, write_images
+from atomrl.export.exporter import Written
+from atomrl.export.extxyz import readable_info, text_of_images
 from atomrl.structures.molecules import Geometry, split
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
@@ -60,13 +61,21 @@ class Annotated:
 
 
 def write_sdf(path: Path, samples: Annotated) -> int:
-    """Write molecules with the bonds of the distance table, whole or not at all.
-
-    An invalid molecule is written without bonds. One whose coordinates do not fit the format (not finite, or beyond
-    `SDF_LIMIT`) is left out; `write_extxyz` has it.
+    """Write what `sdf_text` makes, whole or not at all.
 
     Returns:
         Number of molecules written.
+    """
+    made = sdf_text(samples)
+    write_whole(path, made.text)
+    return made.held
+
+
+def sdf_text(samples: Annotated) -> Written:
+    """Molecules with the bonds of the distance table.
+
+    An invalid molecule is written without bonds. One whose coordinates do not fit the format (not finite, or beyond
+    `SDF_LIMIT`) is left out; `extxyz_text` has it.
     """
     samples.check()
     buffer = io.StringIO()
@@ -79,12 +88,16 @@ def write_sdf(path: Path, samples: Annotated) -> int:
         writer.write(_placed(bonded if record.valid else bonded._replace(bonds=[]), geometry, properties))
         written += 1
     writer.close()
-    write_whole(path, buffer.getvalue())
-    return written
+    return Written(buffer.getvalue(), written)
 
 
 def write_extxyz(path: Path, samples: Annotated) -> None:
-    """Write all samples, failed ones too, whole or not at all; energies (eV) and forces (eV/Å) where known."""
+    """Write what `extxyz_text` makes, whole or not at all."""
+    write_whole(path, extxyz_text(samples).text)
+
+
+def extxyz_text(samples: Annotated) -> Written:
+    """All samples, failed ones too; energies (eV) and forces (eV/Å) where known."""
     samples.check()
     images = []
     parts = zip(split(samples.structures), _properties(samples), samples.answers(), strict=True)
@@ -93,7 +106,7 @@ def write_extxyz(path: Path, samples: Annotated) -> None:
         if result is not None and result.reason is None:
             atoms.calc = SinglePointCalculator(atoms, energy=result.energy, forces=result.forces)  # type: ignore[no-untyped-call]
         images.append(atoms)
-    write_images(path, images)
+    return Written(text_of_images(images), len(images))
 
 
 def _properties(samples: Annotated) -> list[dict[str, str | float | bool]]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from atomrl.matching.task import Compare
 from atomrl.structures.cells import Crystal
 from atomrl.util.closeable import Closing
+from atomrl.util.progress import bar
 from atomrl.workers.executor import Outcome, Workers
 from atomrl.workers.local import as_workers
 
@@ -32,6 +33,9 @@ TASK = "atomrl.matching.task:run_all"
 ITEMS_AT_ONCE = 16
 """Items that a worker gets at a time, at most: each takes a millisecond, and on a busy machine the way to a worker and
 back takes several."""
+
+BLOCK = 2048
+"""Items between two steps of the progress bar: seconds."""
 
 REFERENCES_AT_ONCE = 8
 """References that one item compares a crystal with: few, since a hang costs the item."""
@@ -176,7 +180,9 @@ class CrystalMatcher(Closing):
     def _map(self, items: Sequence[Crystal | Compare]) -> list[Outcome]:
         """Outcomes of the items, which go several at a time: the workers' answers are outcomes themselves."""
         size = max(1, min(ITEMS_AT_ONCE, len(items) // (4 * self._executor.workers)))
-        outcomes = self._executor.map_lots(items, size)
+        starts = range(0, len(items), BLOCK)
+        blocks = bar(starts, "match") if len(starts) > 1 else starts
+        outcomes = [found for start in blocks for found in self._executor.map_lots(items[start : start + BLOCK], size)]
         return [outcome.value if outcome.reason is None else outcome for outcome in outcomes]
 
     def _item(self, pairs: Sequence[tuple[Crystal, Crystal]]) -> Compare:

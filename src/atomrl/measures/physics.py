@@ -16,9 +16,12 @@ from atomrl.measures.measure import FeatureProvider, Metric, SoundSamples
 from atomrl.networks.crystal_vae import CrystalVAE, readable
 from atomrl.structures.crystals import compositions
 from atomrl.util.errors import UserError
+from atomrl.util.progress import bar
 
 CHUNK = 256
 """Crystals that the encoder sees at once."""
+MANY = 20
+"""Such chunks that are worth a progress bar."""
 
 
 class HullForceField(ForceField, Protocol):
@@ -124,7 +127,8 @@ def vae_features(vae: CrystalVAE, structures: Structures) -> dict[str, Tensor]:
     weight = vae.encoder.atom_type_embedder.weight
     widths = {"structure_features": vae.config.latent, "composition_features": vae.config.width}
     parts = {name: [torch.zeros(0, width, dtype=weight.dtype)] for name, width in widths.items()}
-    for start in range(0, len(structures), CHUNK):
+    starts = range(0, len(structures), CHUNK)
+    for start in bar(starts, "features") if len(starts) > MANY else starts:
         batch, known = readable(vae, structures[slice(start, start + CHUNK)])
         rows = {
             "structure_features": vae.encode(batch).mean,

@@ -137,7 +137,7 @@ class CrystalPredictor(nn.Module):
     def predict(self, structures: Structures) -> dict[str, Tensor]:
         """Properties of B crystals by name, (B,) float64 each, on the predictor's device.
 
-        NaN for a crystal that has no fractional coordinates, or an element that the VAE does not know.
+        NaN for a crystal that has no atoms or fractional coordinates, or an element that the VAE does not know.
 
         Raises:
             ValueError: the structures are molecules.
@@ -145,5 +145,6 @@ class CrystalPredictor(nn.Module):
         parts = [self.head.mean.new_zeros(0, len(self.targets))]
         for start in range(0, len(structures), CHUNK):
             batch, known = readable(self.vae, structures[slice(start, start + CHUNK)])
+            known = known & batch.mask.any(1)
             parts.append(torch.where(known[:, None], self(batch), torch.nan))
         return dict(zip(self.targets, torch.cat(parts).unbind(1), strict=True))

@@ -20,7 +20,7 @@ from atomrl.core.records import Structures
 from atomrl.structures.cells import Crystal, to_arrays
 from atomrl.structures.listing import STRUCTURES, Listing
 from atomrl.structures.molecules import Geometry
-from atomrl.structures.padding import join
+from atomrl.structures.padding import alike, join
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
 
@@ -106,9 +106,12 @@ def check_cells(
     refused = torch.stack(list(conditions.values())).any(0)
     conditions["overlap"], conditions["isolated"] = torch.zeros_like(refused), torch.zeros_like(refused)
     rows = (~refused).nonzero()[:, 0]
-    chunk = max(1, PAIRS_AT_ONCE // (27 * max(1, mask.shape[1]) ** 2))
-    for part in rows.split(chunk) if len(rows) else ():
-        near, far = _crowding(structures.numbers[part], raw[part], mask[part], cell[part], bounds)
+    for places in alike(atoms[rows].tolist(), PAIRS_AT_ONCE // 27):
+        part = rows[torch.tensor(places, device=rows.device)]
+        width = int(mask[part].any(0).nonzero().max()) + 1
+        near, far = _crowding(
+            structures.numbers[part, :width], raw[part, :width], mask[part, :width], cell[part], bounds
+        )
         conditions["overlap"][part], conditions["isolated"][part] = near, far
     held = torch.stack(list(conditions.values()), dim=1).tolist()
     return [next((reason for reason, holds in zip(conditions, row, strict=True) if holds), None) for row in held]

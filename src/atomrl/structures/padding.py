@@ -1,13 +1,30 @@
-"""Molecules of different sizes as one padded batch: what `molecules.split` takes apart."""
+"""Structures of different sizes as one padded batch, and lots that need little padding."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from atomrl.core.records import Structures
 from atomrl.structures.molecules import Geometry
+
+
+def alike(sizes: Sequence[int], most_pairs: int) -> Iterator[list[int]]:
+    """Places of structures of about the same size, so many at a time that padded they have these pairs at most.
+
+    Args:
+        sizes: atoms of each.
+        most_pairs: in a lot; one structure alone may have more.
+    """
+    lot: list[int] = []
+    for place in sorted(range(len(sizes)), key=sizes.__getitem__):
+        if lot and (len(lot) + 1) * sizes[place] ** 2 > most_pairs:
+            yield lot
+            lot = []
+        lot.append(place)
+    if lot:
+        yield lot
 
 
 def join(geometries: Sequence[Geometry], dtype: torch.dtype = torch.float64) -> Structures:

@@ -1,0 +1,42 @@
+"""What an evaluation reads of a configuration, and what the user may override."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atomrl.config import Config, with_overrides
+from atomrl.util.errors import UserError
+
+SAID_BY_OPTIONS = {
+    "model.backbone": "give --base",
+    "model.time_step": "give --time-step",
+    "evaluation.time_step": "give --time-step",
+    "evaluation.samples": "give --num-samples",
+    "evaluation.seed": "give --seed",
+}
+"""Keys of a run that `atomrl evaluate` has an option for."""
+
+KNOWN = "dataloader.smiles_path"
+"""What novelty of molecules is counted against."""
+
+
+def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -> Config:
+    """How to sample and judge, other than the configuration says.
+
+    Args:
+        config: of the run, or the documented defaults.
+        overrides: `key=value` each.
+        sampled: whether a model is sampled; otherwise nothing reads the section model.
+
+    Raises:
+        UserError: as `with_overrides`, or a key that an evaluation does not read.
+    """
+    sections = ("reward.", "evaluation.", *(("model.",) if sampled else ()))
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if (key.startswith(sections) or key == KNOWN) and key not in SAID_BY_OPTIONS:
+            continue
+        keys = f"it reads {', '.join(f'{section}*' for section in sections)} and {KNOWN}"
+        told = SAID_BY_OPTIONS.get(key, keys) if sampled else keys
+        raise UserError(f"{override}: an evaluation {'' if sampled else 'of files '}takes no {key}; {told}")
+    return with_overrides(config, overrides)

@@ -1,0 +1,148 @@
+"""`atomrl evaluate --structures`, and the same from Python: structures of any origin, judged as samples are."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from atomrl.checkpoints.stored import read_stored
+from atomrl.config import as_trained
+from atomrl.core.records import Structures
+from atomrl.data.structure_files import (
+    CRYSTALS,
+    MOLECULES,
+    ReadStructures,
+    as_structures,
+    domain_of_entries,
+    read_entries_of,
+)
+from atomrl.domains import domain_for, domain_named
+from atomrl.evaluation.evaluate import TABLES, Report, compare
+from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.panel import Judged, Panel
+from atomrl.evaluation.sample_table import SampleColumn
+from atomrl.evaluation_options import overridden
+from atomrl.util.errors import UserError
+from atomrl.util.files import require_writable
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
+
+Source = Path | str | Structures
+"""A file, a folder, or structures in memory."""
+
+
+def evaluate_structures(
+    sources: Mapping[str, Source] | Sequence[Path | str],
+    output: Path | str,
+    *,
+    domain: str | None = None,
+    base: str | None = None,
+    known: int = 0,
+    seed: int = 0,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    keep: Path | None = None,
+    command: str = "evaluate_structures(...)",
+) -> Report:
+    """Judge structures, and write the tables of `atomrl evaluate` into a folder.
+
+    Nothing is repaired. What cannot be read counts as failed, in every denominator. An evaluation that was stopped goes
+    on, if it is asked for the same again.
+
+    Args:
+        sources: {heading of a column: what it holds}, or files and folders, which get their names as headings.
+        output: folder for `evaluation.md`, `.json` and `.parquet`, and for the structures with their verdicts.
+        domain: `crystals` or `molecules`; None: what the first structure is that can be read.
+        base: of crystals: the model in whose features diversity is measured; None: the shipped one.
+        known: so many of the set that novelty is counted against are a further column.
+        seed: of their choice.
+        overrides: `key=value` of the sections `reward` and `evaluation`, e.g. `reward.hull=hull.json`.
+        device: `auto`, `cpu` or `cuda`.
+        keep: as `atomrl evaluate --keep`.
+        command: what a reader types to get the same tables.
+
+    Raises:
+        UserError: a file cannot be read, holds nothing, or is of another domain; the folder holds an evaluation; as
+            `overridden`; a judge is not there, e.g. a hull is of another force field.
+    """
+    output = Path(output)
+    if (output / TABLES).exists():
+        raise UserError(f"--output {output} holds an evaluation: give another folder, or remove that one")
+    named = sources if isinstance(sources, Mapping) else _headings(sources)
+    workers = as_workers(None)
+    read, found = _read(named, domain, workers)
+    judged_by = domain_named(found)
+    config = as_trained(found, {})
+    config = overridden(config, overrides, sampled=False).changed(device=device)
+    stored = read_stored(base or config.model.backbone)
+    if domain_for(stored) is not judged_by:
+        raise UserError(f"--base {base} is no model of {found}, which these structures are: give one, or leave it out")
+    model = judged_by.load(stored, config)
+    require_writable(output, f"--output {output}")
+    kept = KeptSamples(output, "", keep)
+    with judged_by.panel(config, model) as panel, kept.until_written(command):
+        judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
+        if known:
+            judged["known set"] = replace(panel.judge(panel.known_samples(known, seed), kept), drawn=0)
+        return compare(judged, set(), panel, None, command, output)
+
+
+def _headings(paths: Sequence[Path | str]) -> dict[str, Source]:
+    """A heading for each file: its name without ending, or more of its path where that is not enough.
+
+    Raises:
+        UserError: no file is given, or one twice.
+    """
+    files = [Path(path) for path in paths]
+    if not files or len(set(files)) < len(files):
+        raise UserError(f"--structures {' '.join(map(str, files))}: give one or more files or folders, each once")
+    stems = [re.sub(r"(\.json)?\.\w+$", "", file.resolve().name) for file in files]
+    alike = Counter(stems)
+    whole = [re.sub(r"\W+", "_", str(file)).strip("_") for file in files]
+    return {stem if alike[stem] == 1 else longer: file for stem, longer, file in zip(stems, whole, files, strict=True)}
+
+
+def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -> tuple[dict[str, ReadStructures], str]:
+    """What each column holds, and the domain of all.
+
+    Raises:
+        UserError: as `evaluate_structures`.
+    """
+    if domain not in (None, CRYSTALS, MOLECULES):
+        raise UserError(f"domain {domain}: must be {CRYSTALS} or {MOLECULES}")
+    read: dict[str, ReadStructures] = {}
+    for heading, source in sources.items():
+        if isinstance(source, Structures):
+            held = CRYSTALS if source.cell is not None else MOLECULES
+            if held != (domain or held) or not len(source):
+                raise UserError(f"{heading} holds {len(source)} {held}: give one or more {domain or held}")
+            where = tuple(f"row {row}" for row in range(len(source)))
+            read[heading], domain = ReadStructures(source, where, (None,) * len(source)), held
+            continue
+        path = Path(source)
+        entries = read_entries_of(path, workers)
+        domain = domain or domain_of_entries(path, entries)
+        read[heading] = as_structures(path, entries, domain)
+        if said := read[heading].report():
+            print(f"{path}: {said}")
+    if domain is None:
+        raise UserError("no structures to judge: give one or more columns of them")
+    return read, domain
+
+
+def _judged(read: ReadStructures, source: str, panel: Panel, kept: KeptSamples) -> Judged:
+    """The verdict on one column; what could not be read is counted by kind."""
+    judged = panel.judge(read.structures, kept)
+    kinds = Counter(reason.partition(":")[0] for reason in read.reasons if reason is not None)
+    metrics: Any = judged.metrics
+    if kinds:
+        metrics = replace(metrics, failures={"reading": dict(kinds.most_common()), **metrics.failures})
+    about = {
+        "source": SampleColumn(read.where, "file and entry"),
+        "reading_reason": SampleColumn(read.reasons, "why it could not be read"),
+    }
+    return replace(judged, metrics=metrics, drawn=0, source=source, about=about)

@@ -1,0 +1,169 @@
+"""`atomrl evaluate --structures`: files are judged as samples are, and what cannot be read counts as failed."""
+
+import json
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import own_molecules
+import pyarrow.parquet as pq
+import pytest
+from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT
+
+from atomrl.cli import main
+from atomrl.data.prototype_set import ASSETS
+from atomrl.judge_structures import evaluate_structures
+from atomrl.structures.crystals import from_pymatgen
+from atomrl.structures.molecules import Geometry
+from atomrl.structures.padding import join
+from atomrl.util.errors import UserError
+
+ONE = "reward.workers=1"
+
+
+@pytest.fixture(scope="module")
+def crystals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rock salt twice, a crystal whose atoms overlap, caesium chloride, and a CIF that cannot be read; judged."""
+    folder = tmp_path_factory.mktemp("crystals")
+    overlapping = CAESIUM_CHLORIDE.copy()
+    overlapping.translate_sites([1], [0.5, 0.5, 0.5])
+    (folder / "files").mkdir()
+    for number, structure in enumerate((ROCK_SALT, ROCK_SALT, overlapping, CAESIUM_CHLORIDE)):
+        structure.to(filename=str(folder / "files" / f"{number}.cif"))
+    (folder / "files" / "4.cif").write_text("data_x\n_cell_length_a 3\n")
+    ase.io.write(folder / "two.extxyz", [one.to_ase_atoms() for one in (PEROVSKITE, CAESIUM_CHLORIDE)])
+    files = [str(folder / "files"), str(folder / "two.extxyz")]
+    main(["evaluate", "--structures", *files, ONE, "--output", str(folder / "table")])
+    return folder / "table"
+
+
+def test_every_structure_has_a_row(crystals: Path) -> None:
+    rows = pq.read_table(crystals / "evaluation.parquet").to_pylist()
+    assert [(row["column"], row["sample_id"]) for row in rows] == [
+        *(("files", f"{row:05d}") for row in range(5)),
+        *(("two", f"{row:05d}") for row in range(2)),
+    ]
+    assert [row["formula"] for row in rows] == ["NaCl", "NaCl", "CsCl", "CsCl", "", "SrTiO3", "CsCl"]
+    assert [row["unique"] for row in rows[:5]] == [True, False, False, True, False]
+    assert [row["geometry_reason"] for row in rows[:5]] == [None, None, "overlap", None, "empty"]
+    assert rows[4]["reading_reason"].startswith("cif: 0 of its blocks list fractional coordinates")
+    assert [row["source"] for row in rows[3:6]] == [
+        "3.cif block 1 (CsCl)",
+        "4.cif block 1 (x)",
+        "two.extxyz entry 1 (line 1)",
+    ]
+    energies = [row["e_above_hull"] for row in rows]
+    assert energies[2] is energies[4] is None
+    assert max(abs(energies[0]), abs(energies[5])) < 0.01  # known stable phases, by the shipped hull
+    assert abs(energies[3] - energies[6]) < 1e-3  # the same crystal out of a CIF and out of extended XYZ
+    units = {field.name: field.metadata.get(b"unit") for field in pq.read_schema(crystals / "evaluation.parquet")}
+    assert units["e_above_hull"] == units["energy_per_atom"] == b"eV/atom"
+
+
+def test_shares_count_what_cannot_be_read(crystals: Path) -> None:
+    table = json.loads((crystals / "evaluation.json").read_text())
+    rows = pq.read_table(crystals / "evaluation.parquet").to_pylist()
+    for name in ("unique", "novel", "metastable", "msun"):
+        estimate = table["metrics"][name]["columns"]["files"]
+        assert estimate["denominator"] == 5
+        assert estimate["value"] == pytest.approx(np.mean([row[name] for row in rows[:5]]))
+    column = table["columns"]["files"]
+    failures = {source: reasons for source, reasons in column["failures"].items() if reasons}
+    assert failures == {"reading": {"cif": 1}, "geometry": {"empty": 1, "overlap": 1}}
+    assert (column["samples"], column["drawn"], column["seeds"], column["time_step"]) == (5, 0, [], None)
+    assert table["profile"] == "mp20-2025"
+    text = (crystals / "evaluation.md").read_text()
+    assert "files: 5 taken from " in text
+    assert "failures: reading cif 1, geometry " in text
+
+
+def test_the_structures_stand_beside_the_table(crystals: Path) -> None:
+    written = ase.io.read(crystals / "files.extxyz", index=":4")
+    assert [atoms.info["sample_id"] for atoms in written] == [f"{row:05d}" for row in range(4)]
+    assert not (crystals / "unfinished").exists()
+
+
+def molecules(path: Path) -> Path:
+    own_molecules.write_extxyz(path, ("metformin", "isoniazid"))
+    with path.open("a") as file:
+        file.write("3\nbroken\nO 0 0 0\nH 1 0\n")
+    return path
+
+
+def test_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, sdf = molecules(tmp_path / "some.xyz"), own_molecules.write_sdf(tmp_path / "some.sdf", ("metformin",))
+    main(["evaluate", "--structures", str(path), str(sdf), ONE, "--output", str(tmp_path / "table")])
+    assert "1 of 3 cannot be read and count as failed: some.xyz entry 3" in capsys.readouterr().out
+    rows = pq.read_table(tmp_path / "table" / "evaluation.parquet").to_pylist()
+    first, second = dict.fromkeys(row["column"] for row in rows)
+    assert first.endswith("some_xyz")
+    assert second.endswith("some_sdf")  # both are called some
+    assert [row["valid"] for row in rows] == [True, True, False, True]
+    assert [row["atoms"] for row in rows] == [20, 17, 0, 20]
+    assert rows[0]["smiles"] == rows[3]["smiles"]
+    assert rows[0]["energy"] == pytest.approx(rows[3]["energy"], abs=1e-3)
+    assert rows[2]["energy"] is None
+    assert rows[2]["reading_reason"].startswith("xyz: the file ends within its 3 atoms")
+    table = json.loads((tmp_path / "table" / "evaluation.json").read_text())
+    assert table["metrics"]["validity"]["columns"][first] == pytest.approx(
+        table["metrics"]["validity"]["columns"][first] | {"value": 2 / 3, "denominator": 3}
+    )
+    assert table["metrics"]["force_field_failures"]["columns"][first]["value"] == pytest.approx(1 / 3)
+
+
+def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
+    path = own_molecules.write_extxyz(tmp_path / "some.extxyz", ("metformin", "isoniazid"))
+    geometries = [Geometry(atoms.numbers, atoms.positions) for atoms in ase.io.read(path, index=":")]
+    report = evaluate_structures({"file": path, "mine": join(geometries)}, tmp_path / "table", overrides=[ONE])
+    assert report.main.columns[1].metrics.summary == report.main.columns[0].metrics.summary
+    rows = pq.read_table(tmp_path / "table" / "evaluation.parquet").to_pylist()
+    assert [row.pop("source") for row in rows[2:]] == ["row 0", "row 1"]
+    for one, other in zip(rows[:2], rows[2:], strict=True):
+        assert one | {"column": "mine"} == other | {"source": one["source"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--structures", "{empty}"], "holds no structure: give a file with one or more"),
+        (["--structures", "{sdf}", "--domain", "crystals"], "holds molecules, and no crystals: give files of one kind"),
+        (["--structures", "{sdf}", "{cif}"], "holds crystals, and no molecules"),
+        (["--structures", "{cif}", "reward.hull={hull}"], "the hull was computed with model_id 'sevennet-0"),
+        (["--structures", "{cif}", "--base", "edm_qm9_small"], "--base edm_qm9_small is no model of crystals"),
+        (["--structures", "{cif}", "--trained", "run"], "--trained is about samples of a model"),
+        (["--structures", "{cif}", "-n", "0"], "-n is about samples of a model, --structures judges files"),
+        (["--structures", "{cif}", "model.eta=0"], "model.eta=0: an evaluation of files takes no model.eta"),
+        (["--structures", "{cif}", "{cif}"], "each once"),
+        (["--structures", "{cif}", "--known", "-1"], "--known -1: must be at least 1"),
+        (["--structures", "absent.cif"], "absent.cif cannot be read: No such file"),
+        (["--structures", "my.poscar"], "the ending says the format, .cif"),
+        (["--domain", "crystals"], "--domain crystals says what --structures holds: give these too"),
+        (["-n", "0"], "-n 0: must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    CAESIUM_CHLORIDE.to(filename=str(tmp_path / "a.cif"))
+    (tmp_path / "empty.cif").write_text("")
+    names = {
+        "empty": tmp_path / "empty.cif",
+        "cif": tmp_path / "a.cif",
+        "sdf": own_molecules.write_sdf(tmp_path / "a.sdf", ("metformin",)),
+        "hull": ASSETS / "hull-sevennet-0.json",
+    }
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", *(word.format(**names) for word in words), "--output", str(tmp_path / "table")])
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "table" / "evaluation.md").exists()
+
+
+def test_mistakes_from_python(tmp_path: Path) -> None:
+    for sources, said in (({}, "no structures to judge"), ([], "give one or more files or folders, each once")):
+        with pytest.raises(UserError, match=said):
+            evaluate_structures(sources, tmp_path / "table")
+    with pytest.raises(UserError, match="mine holds 1 crystals: give one or more molecules"):
+        evaluate_structures({"mine": from_pymatgen([ROCK_SALT])}, tmp_path / "table", domain="molecules")
+    with pytest.raises(UserError, match="domain liquids: must be crystals or molecules"):
+        evaluate_structures([tmp_path / "a.cif"], tmp_path / "table", domain="liquids")

@@ -1,0 +1,115 @@
+"""`atomrl sample` into a file: a killed command goes on to the file of an uninterrupted one, in constant memory."""
+
+import re
+from pathlib import Path
+
+import pytest
+import small_backbone
+
+from atomrl.cli import main
+from atomrl.util.errors import UserError
+from atomrl.util.growing_file import growing
+
+FEW = ["--time-step", "3", "--seed", "5"]
+
+
+def sample(*words: str) -> None:
+    main(["sample", *FEW, *words])
+
+
+def interrupted(output: Path, *words: str) -> None:
+    """A file with one whole batch of `words`."""
+    with pytest.MonkeyPatch.context() as patch:
+        from atomrl import sample_file
+
+        drawn = sample_file.structures_of
+        calls = iter([drawn])
+
+        def structures_of(*arguments):
+            try:
+                return next(calls)(*arguments)
+            except StopIteration:
+                raise KeyboardInterrupt from None
+
+        patch.setattr(sample_file, "structures_of", structures_of)
+        with pytest.raises(SystemExit) as ended:
+            sample(*words, "--output", str(output))
+    assert ended.value.code == 130
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (["-n", "201"], "was begun with samples 200, not 201"),
+        (["--time-step", "4"], "was begun with time step 3, not 4"),
+        (["--seed", "6"], "was begun with seed 5, not 6"),
+        (["--sizes", "4"], r"was begun with sizes \[\], not \[4\]"),
+    ],
+)
+def test_other_settings_are_refused(
+    other: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone, output = small_backbone.write(tmp_path / "backbone"), tmp_path / "some.extxyz"
+    words = ["--backbone", str(backbone), "--num-molecules", "200"]
+    interrupted(output, *words)
+    assert "stopped after 64 of 200 samples: the same command goes on" in capsys.readouterr().out
+    before = output.with_name("some.extxyz.unfinished").read_bytes()
+    with pytest.raises(SystemExit) as ended:
+        sample(*words, *other, "--output", str(output))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.count("\n") == 1
+    assert re.search(said, error), error
+    assert "delete" in error
+    assert output.with_name("some.extxyz.unfinished").read_bytes() == before
+
+
+def test_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    backbone, output = small_backbone.write(tmp_path / "backbone"), tmp_path / "some.extxyz"
+    interrupted(output, "--backbone", str(backbone), "--num-samples", "200")
+    with pytest.raises(SystemExit):
+        sample("--backbone", "edm_qm9_small", "-n", "200", "--output", str(output))
+    assert "was begun with model " in capsys.readouterr().err
+
+
+def test_a_file_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with growing(path, {}) as file:
+        file.append("one", 1)
+        with pytest.raises(UserError, match="is being written by another process"), growing(path, {}):
+            pytest.fail("opened twice")
+    assert path.read_text() == "one"
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def begun(path: Path) -> None:
+    """A file with one part, left so."""
+    try:
+        with growing(path, {"seed": 1}) as file:
+            file.append("one", 1)
+            interrupt()
+    except KeyboardInterrupt:
+        pass
+
+
+def test_damaged_notes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    begun(path)
+    notes = tmp_path / "file.unfinished.json"
+    held = notes.read_text()
+    notes.write_text(held[:20])
+    with pytest.raises(UserError, match=r"cannot be read .* delete"), growing(path, {"seed": 1}):
+        pytest.fail("opened")
+    notes.write_text(held)
+    (tmp_path / "file.unfinished").write_text("o")
+    with pytest.raises(UserError, match=r"lost what file\.unfinished\.json says"), growing(path, {"seed": 1}):
+        pytest.fail("opened")
+
+
+def test_nothing_stays_of_a_file_without_a_part(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), growing(tmp_path / "file", {}):
+        interrupt()
+    assert not list(tmp_path.iterdir())
