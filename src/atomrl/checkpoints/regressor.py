@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.folder import CARD, config_from, fill, read_card, read_folder, write_folder
+from atomrl.checkpoints.shipped import REGRESSORS, located
 from atomrl.networks.molecule_regressor import MoleculeRegressor, RegressorConfig
 from atomrl.util.errors import UserError
 
@@ -41,21 +42,23 @@ def save_regressor(
     write_folder(folder, network.state_dict(), {**own, "held_out": dict(held_out), **card})
 
 
-def is_regressor(folder: Path) -> bool:
-    """Whether a folder's card says that it holds a regressor of molecules.
+def is_regressor(where: str | Path) -> bool:
+    """Whether the card of a folder, or of a shipped model, says that it is a regressor of molecules.
 
     Raises:
         UserError: the folder cannot be read.
     """
+    folder = located(where)
     return (folder / CARD).is_file() and "regressor" in read_card(folder, "predictor")
 
 
-def property_of(folder: Path) -> str:
-    """Name of the property that the regressor in a folder predicts, by its card alone.
+def property_of(where: str | Path) -> str:
+    """Name of the property that a regressor, as `load_regressor` takes it, predicts, by its card alone.
 
     Raises:
         UserError: there is no such card.
     """
+    folder = located(where)
     card = read_card(folder, "regressor")
     if "property" not in card:
         raise UserError(f"{folder} holds no regressor: its card lacks the entry 'property'; {HOW}")
@@ -63,14 +66,20 @@ def property_of(folder: Path) -> str:
 
 
 def load_regressor(where: str | Path) -> LoadedRegressor:
-    """The regressor of a folder that `save_regressor` wrote.
+    """A regressor.
+
+    Args:
+        where: a folder that `save_regressor` wrote, or the name of a shipped one.
 
     Raises:
         UserError: nothing there, truncated, no regressor in it, entries missing, or tensors that do not fit.
     """
-    folder = Path(where)
+    folder = located(where)
     if not folder.is_dir():
-        raise UserError(f"no regressor at {folder}: give a folder with model.safetensors and model.json, or {HOW}")
+        raise UserError(
+            f"no regressor at {folder}: give one of {', '.join(REGRESSORS)}, a folder with model.safetensors and "
+            f"model.json, or {HOW}"
+        )
     card, weights = read_folder(folder, "regressor")
     for entry in ("regressor", "property", "unit", "held_out"):
         if entry not in card:

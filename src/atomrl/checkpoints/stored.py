@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from atomrl.checkpoints.folder import read_folder, require_tensors
 from atomrl.checkpoints.published_edm import is_published, read_published
+from atomrl.checkpoints.shipped import BACKBONES, located
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.util.errors import UserError
-
-SHIPPED = ("edm_qm9_small", "crystal_small")
 
 AVERAGED = "averaged.module."
 """Prefix in a run's checkpoint of the trained module's averaged weights, as torch's AveragedModel names them."""
@@ -55,13 +52,13 @@ def read_stored(where: str) -> Stored:
     Raises:
         UserError: nothing there, not a checkpoint, truncated or otherwise damaged, or code inside.
     """
-    path = Path(str(resources.files("atomrl") / "assets" / where)) if where in SHIPPED else Path(where)
+    path = located(where)
     if path.is_dir():
         card, weights = read_published(path) if is_published(path) else read_folder(path)
         return Stored(card, weights, str(path), trained=False)
     if not path.exists():
         raise UserError(
-            f"no backbone at {where}: give one of {', '.join(SHIPPED)}, a folder or a checkpoint file; published "
+            f"no backbone at {where}: give one of {', '.join(BACKBONES)}, a folder or a checkpoint file; published "
             "weights become a folder by `atomrl import`"
         )
     checkpoint = read_torch(path)

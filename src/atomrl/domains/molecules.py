@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
@@ -155,7 +154,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
             paid |= {"novelty", "valid_unique_novel"}
         predicted = {part.target_name for part in paying.values() if isinstance(part, PredictorReward)}
         if predicted and config.evaluation.regressor is not None:
-            paid |= {asked_metric(name) for name in predicted & {property_of(Path(config.evaluation.regressor))}}
+            paid |= {asked_metric(name) for name in predicted & {property_of(config.evaluation.regressor)}}
         if reward.built_in in (None, "dummy"):
             return paid
         if reward.by_gfn2:

@@ -48,7 +48,7 @@ class NetworkPredictor:
             UserError: nothing there, damaged, no predictor, or one of other properties.
         """
         network: CrystalPredictor | MoleculeRegressor
-        network = load_regressor(folder).network if is_regressor(Path(folder)) else load_predictor(folder)
+        network = load_regressor(folder).network if is_regressor(folder) else load_predictor(folder)
         if target not in network.targets:
             raise unknown_target(target, network.targets, f"the predictor in {folder}")
         return cls(network)
