@@ -113,6 +113,55 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     _add_sample(commands)
+    _add_evaluate(commands)
+    _add_makers(commands)
+    _add_checks(commands)
+    return parser
+
+
+def _add_sample(commands: Any) -> None:
+    """`atomrl sample`."""
+    sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
+    _sampling(sample, "10")
+    sample.add_argument("--backbone", help="shipped name (edm_qm9_small, crystal_small), folder or checkpoint")
+    sample.add_argument(
+        "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
+    )
+    sample.add_argument(
+        "--steer",
+        type=int,
+        default=0,
+        metavar="N",
+        help="walk with N particles for each, resampled by the reward of z0_pred",
+    )
+    sample.add_argument(
+        "--reject",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw again, up to N times, what is no stable molecule or no sound cell; what never was is left out",
+    )
+    sample.add_argument(
+        "--sizes", type=int, nargs="+", default=[], metavar="ATOMS", help="draw these numbers of atoms, equally often"
+    )
+    sample.add_argument(
+        "--context",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="ask a conditional model for these values, e.g. alpha=75.0 (Bohr^3); it draws what is not given",
+    )
+    sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
+    sample.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="of the section reward, e.g. reward.stability_weight=2"
+    )
+    sample.add_argument(
+        "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"
+    )
+
+
+def _add_evaluate(commands: Any) -> None:
+    """`atomrl evaluate`."""
     evaluate = commands.add_parser("evaluate", help="judge a base and a trained model on fresh samples")
     _sampling(evaluate, "1000")
     evaluate.add_argument(
@@ -157,51 +206,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="what is sampled and relaxed stays there, and other evaluations with this option take it from there; "
         "by default it is in the output folder, until the tables are written",
-    )
-
-    _add_makers(commands)
-    _add_checks(commands)
-    return parser
-
-
-def _add_sample(commands: Any) -> None:
-    """`atomrl sample`."""
-    sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
-    _sampling(sample, "10")
-    sample.add_argument("--backbone", help="shipped name (edm_qm9_small, crystal_small), folder or checkpoint")
-    sample.add_argument(
-        "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
-    )
-    sample.add_argument(
-        "--steer",
-        type=int,
-        default=0,
-        metavar="N",
-        help="walk with N particles for each, resampled by the reward of z0_pred",
-    )
-    sample.add_argument(
-        "--reject",
-        type=int,
-        default=0,
-        metavar="N",
-        help="draw again, up to N times, what is no stable molecule or no sound cell; what never was is left out",
-    )
-    sample.add_argument(
-        "--sizes", type=int, nargs="+", default=[], metavar="ATOMS", help="draw these numbers of atoms, equally often"
-    )
-    sample.add_argument(
-        "--context",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="ask a conditional model for these values, e.g. alpha=75.0 (Bohr^3); it draws what is not given",
-    )
-    sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
-    sample.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the section reward, e.g. reward.stability_weight=2"
-    )
-    sample.add_argument(
-        "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"
     )
 
 

@@ -159,16 +159,8 @@ def test_a_run_samples_as_it_was_trained(tmp_path, places, monkeypatch):
     used: list[Sampling] = []
     monkeypatch.setattr(
         commands,
-        "sample",
-        lambda model, *_: (
-            used.append(model.policy().sampling)
-            or Structures(
-                torch.ones(1, 1, dtype=torch.int64),
-                torch.zeros(1, 1, 3),
-                torch.ones(1, 1).bool(),
-                3 * torch.eye(3)[None],
-            )
-        ),
+        "sample_into",
+        lambda path, model, *_: used.append(model.policy().sampling) or 10,
     )
     for model in (str(run / "checkpoint_latest.pth"), places[0].partition("=")[2]):
         main(["sample", "--backbone", model, "--output", str(tmp_path / "one.cif")])
