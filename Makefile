@@ -64,7 +64,7 @@ test-mace: venv .venv-mace/.stamp
 
 .venv-%/.stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/pip install -c constraints.txt torch==2.13.0 -e '.[$*]' pytest pytest-timeout
+	.venv-$*/bin/pip install -c constraints.txt torch==2.13.0 -e '.[$*,crystals]' pytest pytest-timeout
 	@touch $@
 
 lint: venv  ## check style and format

@@ -208,6 +208,71 @@ def check_force_field(
     _check_orientation(force_field, sound, found, tolerance)
 
 
+def check_crystal_force_field(
+    force_field: ForceField, structures: Structures, step: float = 1e-4, tolerance: float = 0.02
+) -> None:
+    """Check what `check_force_field` does; the stress, by finite differences; and that two cells have twice the energy.
+
+    Args:
+        force_field: gives energies of the cell, forces, and `stress`, (dE/dstrain) / volume in eV/Å³, (3, 3).
+        structures: with cells; of which at least one has a result.
+        step: Å, and of the strain; 2e-3 for a network in float32.
+        tolerance: eV/Å, eV, and eV per unit of strain, beside 1 % of a slope.
+    """
+    check_force_field(force_field, structures, step, tolerance)
+    results = force_field.evaluate(structures)
+    known = [row for row, result in enumerate(results) if result.reason is None]
+    sound = structures[torch.tensor(known, device=structures.numbers.device)]
+    found = [results[row] for row in known]
+    _check_stress(force_field, sound, found, step, tolerance)
+    _check_supercells(force_field, sound, found, tolerance)
+
+
+def _check_stress(
+    force_field: ForceField, structures: Structures, results: Sequence[Result], step: float, tolerance: float
+) -> None:
+    """Of each crystal: along a stretch and along a shear, with the atoms carried along."""
+    assert structures.cell is not None
+    cell = structures.cell.double().cpu()
+    volumes = torch.linalg.det(cell).abs().tolist()
+    for name, (row, column) in {"stretch along z": (2, 2), "shear in the plane of x and y": (0, 1)}.items():
+        strain = torch.zeros(3, 3, dtype=torch.float64)
+        strain[row, column] += step / 2
+        strain[column, row] += step / 2
+        ends = []
+        for sign in (1, -1):
+            matrix = torch.eye(3, dtype=torch.float64) + sign * strain
+            positions = structures.positions @ matrix.to(structures.positions)
+            moved = replace(structures, positions=positions, cell=structures.cell @ matrix.to(structures.cell))
+            ends.append(force_field.evaluate(moved))
+        for number, (result, up, down, volume) in enumerate(zip(results, *ends, volumes, strict=True)):
+            numerical = (up.energy - down.energy) / (2 * step)
+            assert hasattr(result, "stress"), f"crystal {number}: its result has no stress"
+            said = float(volume * (strain.numpy() * result.stress).sum() / step)
+            assert abs(numerical - said) < max(tolerance, 0.01 * abs(numerical)), (
+                f"crystal {number}: {name} changes the energy by {said:.4f} eV per unit by its stress, finite "
+                f"differences say {numerical:.4f}"
+            )
+
+
+def _check_supercells(
+    force_field: ForceField, structures: Structures, results: Sequence[Result], tolerance: float
+) -> None:
+    """Each cell twice along its first vector: twice the energy, and on each copy the same forces."""
+    assert structures.cell is not None
+    cell = structures.cell.clone()
+    cell[:, 0] *= 2
+    doubled = Structures(
+        torch.cat([structures.numbers] * 2, 1),
+        torch.cat([structures.positions, structures.positions + structures.cell[:, :1]], 1),
+        torch.cat([structures.mask] * 2, 1),
+        cell,
+    )
+    for number, (result, twice) in enumerate(zip(results, force_field.evaluate(doubled), strict=True)):
+        expected = Expected(2 * result.energy, np.concatenate([result.forces] * 2))
+        _same_result(twice, expected, f"crystal {number} in a cell of twice the length", tolerance)
+
+
 def _check_slopes(
     force_field: ForceField, structures: Structures, results: Sequence[Result], step: float, tolerance: float
 ) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ase import Atoms
@@ -15,8 +16,9 @@ from atomrl.config import load_config
 from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Structures
 from atomrl.domains.crystal_judges import CrystalJudges
-from atomrl.force_fields.build import build_crystal_force_field
+from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
 from atomrl.measures.measure import SoundSamples
+from atomrl.testing import check_crystal_force_field
 from atomrl.user_code.trust import foreign_code
 from atomrl.util.errors import UserError
 
@@ -87,8 +89,16 @@ def test_an_evaluation_stays_with_chgnet(hull: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["reward.force_field={_target_: ase.calculators.emt.EMT}"], "reward.force_field needs reward.hull"),
-        (["reward.force_field={length: 1}", "reward.hull=h.json"], "reward.force_field: a mapping needs _target_"),
+        (
+            ["reward.force_field=xtb"],
+            "reward.force_field=xtb: must be one of chgnet, mace, sevennet, uma, or a mapping",
+        ),
+        (["reward.force_field={length: 1}"], "reward.force_field: a mapping needs _target_"),
+        (
+            ["evaluation.second_judge=xtb"],
+            "evaluation.second_judge=xtb: must be one of chgnet, mace, sevennet, uma, or",
+        ),
+        (["evaluation.second_judge={length: 1}"], "evaluation.second_judge: a mapping needs _target_"),
     ],
 )
 def test_what_a_configuration_cannot_mean(words: list[str], message: str) -> None:
@@ -102,9 +112,51 @@ def test_what_is_no_force_field() -> None:
         build_crystal_force_field({"_target_": "builtins.object"}, 1)
 
 
-def test_it_is_code_that_a_run_names() -> None:
-    reward = CrystalReward(force_field=EMT_TARGET, hull="hull.json")
-    assert foreign_code(reward.code) == ["ase.calculators.emt.EMT"]
+@pytest.mark.parametrize("key", ["reward.force_field", "evaluation.second_judge"])
+def test_it_is_code_that_a_run_names(key: str) -> None:
+    config = load_config("experiment/prototypes/rl_dng_grpo", [f"{key}={{_target_: ase.calculators.emt.EMT}}"])
+    assert foreign_code(config.code) == ["ase.calculators.emt.EMT"]
+
+
+def test_an_interpreter_and_a_model_are_code_that_a_run_names() -> None:
+    judge = "{_target_: mace, python: mace/bin/python, model_file: my.model}"
+    config = load_config("experiment/prototypes/rl_dng_grpo", [f"evaluation.second_judge={judge}"])
+    assert foreign_code(config.code) == ["mace/bin/python", "my.model"]
+    config = load_config("experiment/prototypes/rl_dng_grpo", ["evaluation.second_judge=sevennet"])
+    assert foreign_code(config.code) == []
+
+
+@pytest.mark.parametrize(
+    ("chosen", "file"),
+    [
+        ("chgnet", "hull.json"),
+        ("sevennet", "hull-sevennet-0.json"),
+        ({"_target_": "mace", "python": "p", "model_file": "f"}, "hull-mace.json"),
+        ("uma", "hull-uma.json"),
+        (EMT_TARGET, "hull-EMT.json"),
+        ({"_target_": "my/code.py:Potential"}, "hull-Potential.json"),
+    ],
+)
+def test_each_force_field_has_a_hull_of_its_own(chosen, file: str) -> None:
+    if chosen == "sevennet":
+        pytest.importorskip("sevenn", reason="the extra sevennet is not installed: pip install 'atomrl[sevennet]'")
+    assert crystal_hull_file(chosen) == file
+
+
+def test_a_second_judge_without_its_hull_is_one_line() -> None:
+    judges = CrystalJudges(CrystalReward(workers=1), small_vae())
+    with pytest.raises(UserError, match=r"no hull at .*hull-EMT\.json: energies need one of the same force field"):
+        judges.second(EMT_TARGET)
+    with pytest.raises(UserError, match=r"evaluation\.second_judge=xtb: must be one of chgnet"):
+        judges.second({"_target_": "xtb"})
+
+
+def test_forces_and_stress_are_slopes_of_the_energy_in_workers() -> None:
+    alloy = Atoms("CuAu", scaled_positions=[(0.02, 0, 0), (0.5, 0.47, 0.5)], cell=[3.1, 3.2, 3.3], pbc=True)
+    with build_crystal_force_field(EMT_TARGET, 1, gradients=True) as field:
+        check_crystal_force_field(field, structures_of(alloy, bulk("Cu", a=3.7)), step=1e-3)
+    with build_crystal_force_field(EMT_TARGET, 1) as field:
+        assert np.isnan(field.evaluate(structures_of(alloy))[0].forces).all()
 
 
 def test_it_needs_a_worker() -> None:

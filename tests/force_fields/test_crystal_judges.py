@@ -21,8 +21,8 @@ def test_the_device_is_obeyed(device, gpu, where, workers, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     judges = CrystalJudges(CrystalReward(workers=2), small_vae(), device)
     with judges.physics().force_field as force_field:
-        assert force_field._settings["device"] == where
-        assert (force_field._executor is not None) == workers
+        assert force_field.computes.device == where
+        assert (force_field.computes.executor is not None) == workers
 
 
 def test_workers_are_the_cores_of_this_process(monkeypatch):

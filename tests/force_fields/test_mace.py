@@ -1,5 +1,6 @@
 """MACE, on a small random model; MACE_PYTHON names the interpreter of its environment (`make test-extras`)."""
 
+import hashlib
 import os
 import pickle
 import subprocess
@@ -40,6 +41,40 @@ def test_what_a_force_field_promises(model_file: Path) -> None:
     finally:
         field.close()
     assert_torch_load_is_safe(model_file.with_name("evil.pt"))
+
+
+@needs_mace
+@pytest.mark.timeout(900)
+def test_crystals(model_file: Path) -> None:
+    """Their forces and stress, a key out of the file, and corrections only where they are asked for."""
+    from network_crystals import check, crystals
+
+    from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
+    from atomrl.force_fields.mp2020 import mp2020_correction
+    from atomrl.structures.crystals import to_crystals
+
+    chosen = {"_target_": "mace", "python": PYTHON, "model_file": str(model_file)}
+    assert crystal_hull_file(chosen) == "hull-mace.json"
+    with (
+        build_crystal_force_field(chosen, 1, "cpu", 2, gradients=True) as field,
+        build_crystal_force_field(chosen, 1, "cpu", 2) as plain,
+        build_crystal_force_field({**chosen, "correction": "MP2020"}, 1, "cpu") as corrected,
+    ):
+        assert field.model_id == f"mace-{hashlib.sha256(model_file.read_bytes()).hexdigest()[:12]}"
+        assert (field.elements, field.correction, corrected.correction) == ({1, 6, 7, 8}, "none", "MP2020")
+        check(field, plain, step=1e-4)
+        added = [mp2020_correction(crystal) for crystal in to_crystals(crystals())]
+        assert max(added) < -0.5  # of oxygen
+        pairs = zip(plain.evaluate(crystals()), corrected.evaluate(crystals()), strict=True)
+        assert [after.energy - before.energy for before, after in pairs] == pytest.approx(added)
+
+
+def test_an_unknown_correction(tmp_path: Path) -> None:
+    from atomrl.force_fields.mace import mace_crystals
+
+    (tmp_path / "my.model").touch()
+    with pytest.raises(UserError, match="correction=mp20: must be one of none, MP2020"):
+        mace_crystals("python", str(tmp_path / "my.model"), correction="mp20")
 
 
 class Evil:

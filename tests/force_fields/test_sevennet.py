@@ -27,7 +27,7 @@ from atomrl.measures.physics import HullProvider
 from atomrl.structures.cells import to_arrays
 from atomrl.structures.crystals import from_pymatgen
 from atomrl.structures.listing import to_atoms
-from atomrl.testing import check_force_field
+from atomrl.testing import check_crystal_force_field, check_force_field
 from atomrl.util.errors import UserError
 
 SAMPLES = [PEROVSKITE, SILICON, rattled(ROCK_SALT), CAESIUM_CHLORIDE, TRICLINIC]
@@ -80,8 +80,10 @@ def test_energies_are_on_the_scale_of_chgnet():
     assert (np.abs(raw - theirs) / batch.sizes.numpy() > 0.15).all()
 
 
-def test_forces_are_the_slope_of_the_energy():
-    check_force_field(SevenNetForceField(gradients=True), from_pymatgen([rattled(PEROVSKITE), TRICLINIC]), step=2e-3)
+def test_forces_and_stress_are_slopes_of_the_energy():
+    check_crystal_force_field(
+        SevenNetForceField(gradients=True), from_pymatgen([rattled(PEROVSKITE), TRICLINIC]), step=2e-3
+    )
 
 
 def test_batches_do_not_matter_and_forces_come_only_if_asked_for():

@@ -1,5 +1,6 @@
 """UMA through fairchem, on a small random network; what is said where the weights cannot be had."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,9 +28,13 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("uma") / "random.pt"
+    return written(tmp_path_factory.mktemp("uma") / "random.pt", "omol")
+
+
+def written(path: Path, task: str) -> Path:
+    """A small random network with this task."""
     script = Path(__file__).with_name("uma_model.py")
-    subprocess.run([sys.executable, "-W", "ignore", str(script), str(path)], check=True)
+    subprocess.run([sys.executable, "-W", "ignore", str(script), str(path), task], check=True)
     return path
 
 
@@ -42,6 +47,34 @@ def field(weights: Path):
 
 def test_what_a_force_field_promises(field: UMAForceField) -> None:
     check_force_field(field, rattled(), step=2e-3)
+
+
+def test_crystals(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """By the task `omat`: forces and stress, and a key out of the weights."""
+    pytest.importorskip("pymatgen", reason="the extra crystals is not installed: pip install 'atomrl[crystals]'")
+    from network_crystals import check
+
+    from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
+
+    path = written(tmp_path_factory.mktemp("uma") / "omat.pt", "omat")
+    chosen = {"_target_": "uma", "model_file": str(path)}
+    assert crystal_hull_file(chosen) == "hull-uma.json"
+    with (
+        build_crystal_force_field(chosen, 1, "cpu", 2, gradients=True) as field,
+        build_crystal_force_field(chosen, 1, "cpu", 2) as plain,
+    ):
+        assert re.fullmatch("uma-[0-9a-f]{12}", field.model_id)
+        assert field.correction == "none"
+        assert len(field.elements) == 89
+        check(field, plain, step=2e-3)
+
+
+def test_a_model_of_molecules_alone_is_no_force_field_of_crystals(weights: Path) -> None:
+    pytest.importorskip("pymatgen", reason="the extra crystals is not installed: pip install 'atomrl[crystals]'")
+    from atomrl.force_fields.uma import uma_crystals
+
+    with pytest.raises(UserError, match="the model has no task omat: it knows omol"):
+        uma_crystals(model_file=str(weights), workers=1, device="cpu")
 
 
 def test_radicals_and_atoms_fail_alone_or_not(field: UMAForceField) -> None:

@@ -1,4 +1,4 @@
-"""Writes a small random network in fairchem's form, with UMA's task for molecules: python uma_model.py FILE."""
+"""Writes a small random network in fairchem's form, with one of UMA's tasks: python uma_model.py FILE [omol | omat]."""
 
 import sys
 
@@ -8,6 +8,9 @@ from fairchem.core.units.mlip_unit.api.inference import MLIPInferenceCheckpoint
 
 ESCN = "fairchem.core.models.uma.escn_md"
 UNIT = "fairchem.core.units.mlip_unit.mlip_unit"
+
+NAME = sys.argv[2] if len(sys.argv) > 2 else "omol"
+"""Of the task; `omat` is that of crystals, with stress."""
 
 MODEL = {
     "_target_": "fairchem.core.models.base.HydraModel",
@@ -25,17 +28,18 @@ MODEL = {
         "otf_graph": True,
         "direct_forces": False,
         "regress_forces": True,
+        "regress_stress": NAME == "omat",
         "always_use_pbc": False,
-        "dataset_list": ["omol"],
+        "dataset_list": [NAME],
     },
-    "heads": {"omol": {"module": f"{ESCN}.MLP_EFS_Head", "prefix": "omol"}},
+    "heads": {NAME: {"module": f"{ESCN}.MLP_EFS_Head", "prefix": NAME}},
 }
 
 
 def task(what: str, level: str, dim: list[int]) -> dict[str, object]:
     return {
         "_target_": f"{UNIT}.Task",
-        "name": f"omol_{what}",
+        "name": f"{NAME}_{what}",
         "level": level,
         "property": what,
         "out_spec": {"_target_": f"{UNIT}.OutputSpec", "dim": dim, "dtype": "float32"},
@@ -44,7 +48,7 @@ def task(what: str, level: str, dim: list[int]) -> dict[str, object]:
             "mean": 0.0,
             "rmsd": 1.0,
         },
-        "datasets": ["omol"],
+        "datasets": [NAME],
     }
 
 
@@ -53,6 +57,8 @@ def main() -> None:
     model = HydraModel(**{key: value for key, value in MODEL.items() if key != "_target_"})
     averaged = torch.optim.swa_utils.AveragedModel(model)
     tasks = [task("energy", "system", [1]), task("forces", "atom", [3])]
+    if NAME == "omat":
+        tasks.append(task("stress", "system", [1, 9]))
     torch.save(MLIPInferenceCheckpoint(MODEL, model.state_dict(), averaged.state_dict(), tasks), sys.argv[1])
 
 

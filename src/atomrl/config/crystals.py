@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from functools import partial
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from atomrl.config.outputs import EvaluationSection
-from atomrl.config.sections import FORWARD, LIKELIHOOD, Config, ModelSection, RewardSection, named_code
+from atomrl.config.sections import FORWARD, LIKELIHOOD, TARGET, Config, ModelSection, RewardSection, named_code
 from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Options, Seconds, contradiction
+from atomrl.util.registry import registered_names
+
+
+def _crystal_force_field(key: str, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+    """Raise UserError for a name that no force field of crystals has."""
+    if isinstance(value, dict):
+        return named_code(key, value)
+    names = registered_names("atomrl.force_fields", "CRYSTAL_SPEC")
+    if value is not None and value not in names:
+        raise contradiction(f"{{at}}{key}={value}: must be one of {', '.join(names)}, or a mapping with {TARGET}")
+    return value
 
 
 class CrystalModel(ModelSection):
@@ -42,12 +54,16 @@ class CrystalReward(RewardSection):
     reference_dataset: str = "prototypes"
     """What novelty and diversity compare with: `prototypes`, or a folder with train.csv and val.csv, of which the first
     counts."""
-    force_field: dict[str, Any] | None = None
-    """Who computes the reward's energies: `{_target_: name, key: value}` of a calculator of ASE or of your own force
-    field; null: CHGNet. The table of an evaluation stays CHGNet's."""
+    force_field: Annotated[
+        str | dict[str, Any] | None, AfterValidator(partial(_crystal_force_field, "force_field"))
+    ] = None
+    """Who computes the reward's energies: `chgnet`, `mace`, `sevennet` or `uma`; or `{_target_: name, key: value}`,
+    such a name with options, a calculator of ASE or your own force field; null: CHGNet. The table of an evaluation
+    stays CHGNet's."""
     hull: str | None = None
-    """What energies are compared with: a file that `Hull.save` wrote, with energies of the same force field;
-    `prototypes` is the shipped set's; null takes the reference set's own, which is CHGNet's."""
+    """What energies are compared with: a file of `atomrl data reference`, with energies of the same force field; null
+    takes the one in the folder of the reference set, `hull.json` for CHGNet, else `hull-<name>.json`; `prototypes` the
+    shipped set's."""
     timeout: Seconds = 10.0
     """Seconds that a matcher may think about one pair."""
     batch_size: Count = 16
@@ -56,18 +72,7 @@ class CrystalReward(RewardSection):
     @property
     def code(self) -> list[Any]:
         """Components and force field."""
-        return [*self.components, *([] if self.force_field is None else [self.force_field])]
-
-    @model_validator(mode="after")
-    def _check_force_field(self) -> Self:
-        """Raise UserError for a force field that names no code or has no hull of its own."""
-        if self.force_field is not None:
-            named_code("force_field", self.force_field)
-            if self.hull is None:
-                raise contradiction(
-                    "{at}force_field needs {at}hull, a file with its energies of known crystals: see docs/crystals.md"
-                )
-        return self
+        return [*self.components, *([self.force_field] if isinstance(self.force_field, dict) else [])]
 
 
 class WantedProperty(Options):
@@ -95,8 +100,11 @@ class CrystalEvaluationSection(EvaluationSection):
 
     relaxed: CountOrNone = 0
     """Samples per side that are judged once more after a relaxation; 0: none."""
-    second_judge: Literal["sevennet"] | None = None
-    """Another force field with its own hull, which training never saw; `sevennet` is an extra."""
+    second_judge: Annotated[
+        str | dict[str, Any] | None, AfterValidator(partial(_crystal_force_field, "second_judge"))
+    ] = None
+    """Another force field with its own hull in the folder of the reference set, which training never saw, named as
+    `reward.force_field`; the shipped set has a hull of `sevennet`, an extra."""
     mixed_valence: bool = False
     """A further row and a column of the samples: composition validity if atoms of one element may have different
     oxidation states, as in Fe3O4 and KO2."""
@@ -137,3 +145,9 @@ class CrystalConfig(Config):
                 "could be compared: raise model.eta, or set model.share_initial_noise=false"
             )
         return self
+
+    @property
+    def code(self) -> list[Any]:
+        """The second judge too."""
+        judge = self.evaluation.second_judge
+        return [*super().code, *([judge] if isinstance(judge, dict) else [])]

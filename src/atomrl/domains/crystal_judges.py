@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
-from typing import TypedDict
-
-import torch
+from typing import Any
 
 from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Structures
 from atomrl.data.crystal_reference import CrystalReference
-from atomrl.data.prototype_set import hull_file
-from atomrl.force_fields.build import build_crystal_force_field
-from atomrl.force_fields.chgnet import CHGNetForceField
+from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher
 from atomrl.measures.crystal_verdicts import FEATURES
@@ -27,12 +23,8 @@ from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
 
-
-class Place(TypedDict):
-    """Where a force field computes, as it takes it."""
-
-    device: str
-    workers: Workers | int
+DEFAULT = "chgnet"
+"""The force field of every evaluation, and of a reward that names none."""
 
 
 class CrystalJudges:
@@ -48,9 +40,8 @@ class CrystalJudges:
     def __init__(
         self, section: CrystalReward, vae: CrystalVAE, device: str = "auto", workers: Workers | None = None
     ) -> None:
-        self.section, self.vae = section, vae
+        self.section, self.vae, self.device = section, vae, device
         self.workers = as_workers(workers or section.workers)
-        self._on_gpu = device != "cpu" and torch.cuda.is_available()
 
     @cached_property
     def reference(self) -> CrystalReference:
@@ -67,9 +58,8 @@ class CrystalJudges:
 
     def physics(self) -> HullProvider:
         """Energies by CHGNet above its hull: those of an evaluation, and of a reward that names no force field."""
-        force_field = CHGNetForceField(batch_size=self.section.batch_size, **self._place())
         own = self.section.force_field is not None  # then the section's hull is of that force field
-        return HullProvider(force_field, self.reference.hull(None if own else self.section.hull))
+        return self._above_hull(DEFAULT, None if own else self.section.hull)
 
     def rewarded_physics(self) -> HullProvider:
         """Energies by the reward's force field above its hull.
@@ -77,26 +67,18 @@ class CrystalJudges:
         Raises:
             UserError: the force field cannot be made, or the hull is of another one.
         """
-        if self.section.force_field is None:
-            return self.physics()
-        force_field = build_crystal_force_field(self.section.force_field, self.workers)
-        return HullProvider(force_field, self.reference.hull(self.section.hull))
+        return self._above_hull(self.section.force_field or DEFAULT, self.section.hull)
 
-    def second(self, name: str) -> HullProvider:
+    def second(self, chosen: str | Mapping[str, Any]) -> HullProvider:
         """Energies by a force field that no training saw, above its own hull of the same reference phases.
 
         Args:
-            name: `sevennet`.
+            chosen: as `build_crystal_force_field` takes it.
 
         Raises:
-            UserError: an unknown name, no hull of it, or an extra that is not installed.
+            UserError: the force field cannot be made, or the reference set has no hull of it.
         """
-        if name != "sevennet":
-            raise UserError(f"evaluation.second_judge={name}: must be sevennet")
-        from atomrl.force_fields import sevennet  # noqa: PLC0415 - an extra
-
-        hull = self.reference.hull(name=hull_file(sevennet.NAME))
-        return HullProvider(sevennet.SevenNetForceField(**self._place()), hull)
+        return self._above_hull(chosen, None, "evaluation.second_judge")
 
     def features(self) -> FeatureProvider:
         """`structure_features` and `composition_features`, of the reference's too."""
@@ -120,9 +102,13 @@ class CrystalJudges:
             raise UserError(f"nobody measures the metric {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
         return [make() for group, make in makers.items() if set(group) & set(names)]
 
-    def _place(self) -> Place:
-        """Of a force field that is a network: a GPU, which this process feeds, or workers."""
-        return {"device": "cuda", "workers": 0} if self._on_gpu else {"device": "cpu", "workers": self.workers}
+    def _above_hull(
+        self, chosen: str | Mapping[str, Any], hull: str | None, key: str = "reward.force_field"
+    ) -> HullProvider:
+        """Energies by a force field above a hull: a file, or the reference set's own of its energies."""
+        known = self.reference.hull(hull, crystal_hull_file(chosen, key))  # what is missing shows before models load
+        force_field = build_crystal_force_field(chosen, self.workers, self.device, self.section.batch_size, key=key)
+        return HullProvider(force_field, known)
 
     def _known(self) -> Iterator[Crystal]:
         """The reference's crystals, one by one."""

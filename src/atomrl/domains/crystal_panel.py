@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,7 +79,7 @@ class CrystalPanel(Panel):
         self,
         judges: CrystalJudges,
         relaxed: int = 0,
-        second_judge: str | None = None,
+        second_judge: str | Mapping[str, Any] | None = None,
         reward: Callable[[], Reward] | None = None,
         batch: int = 320,
         own: ReinforceReward | None = None,

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from ase import Atoms
 
 from atomrl.force_fields.ase_task import calculator
-from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked
+from atomrl.force_fields.batches import periodic
+from atomrl.force_fields.crystals import (
+    CrystalBatches,
+    CrystalEvaluation,
+    CrystalForceField,
+    checked,
+    unknown_gradients,
+)
 from atomrl.structures.cells import Crystal
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
@@ -17,8 +23,6 @@ from atomrl.workers.executor import Workers
 
 class ASECrystalForceField(CrystalForceField):
     """Energies of crystals by a calculator of ASE, one in each worker, which takes one crystal at a time.
-
-    A hull compares energies alone, so forces are not asked for.
 
     Cells are checked first, as for CHGNet. A calculator that raises costs that crystal's score: its reason is `error`,
     with the exception.
@@ -28,6 +32,7 @@ class ASECrystalForceField(CrystalForceField):
         options: of its constructor.
         workers: of the run, or a number of processes, at least 1.
         timeout: seconds per crystal, after which its worker is killed.
+        gradients: whether to compute forces and stress; a hull compares energies alone.
 
     Attributes:
         elements: all; those that the calculator does not know, it refuses itself.
@@ -41,28 +46,40 @@ class ASECrystalForceField(CrystalForceField):
     elements = frozenset(range(1, 119))
     correction = "none"
 
-    def __init__(self, target: str, options: Mapping[str, Any], workers: Workers | int, timeout: float = 60.0) -> None:
+    def __init__(
+        self,
+        target: str,
+        options: Mapping[str, Any],
+        workers: Workers | int,
+        timeout: float = 60.0,
+        gradients: bool = False,
+    ) -> None:
         if isinstance(workers, int) and workers < 1:
             raise UserError(f"a calculator of ASE runs in worker processes, got workers={workers}: set at least 1")
         self.model_id = f"{target}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"
-        settings = {"target": target, "options": dict(options)}
-        super().__init__(evaluate_crystals, settings, 1, workers, timeout, "cpu", None)
+        settings = {"target": target, "options": dict(options), "gradients": gradients}
+        super().__init__(CrystalBatches(evaluate_crystals, settings, 1, workers, timeout, "cpu"))
 
 
 def evaluate_crystals(
-    item: list[Crystal], device: str, target: str, options: Mapping[str, Any]
+    item: list[Crystal], device: str, target: str, options: Mapping[str, Any], gradients: bool
 ) -> list[CrystalEvaluation]:
-    """Energy of each crystal; the task of the workers.
+    """Evaluate each crystal; the task of the workers.
 
     Args:
         item: crystals that passed `check_cells`.
         device: not used: where a calculator computes is among its own options.
         target: of the calculator's class.
         options: of its constructor.
+        gradients: whether to compute forces and stress.
     """
     results = []
-    for crystal in item:
-        atoms: Any = Atoms(crystal.numbers, scaled_positions=crystal.frac_coords, cell=crystal.lattice, pbc=True)
+    atoms: Any
+    for atoms in periodic(item):
         atoms.calc = calculator(target, options)
-        results.append(checked(float(atoms.get_potential_energy()), np.full((len(atoms), 3), np.nan)))
+        energy = float(atoms.get_potential_energy())
+        if gradients:
+            results.append(checked(energy, np.asarray(atoms.get_forces()), atoms.get_stress(voigt=False)))
+        else:
+            results.append(checked(energy, unknown_gradients(len(atoms))))
     return results

@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from atomrl.core.protocols import ForceField
+    from atomrl.force_fields.crystals import CrystalForceField
 
 HOMO_LUMO_GAP, DIPOLE_MOMENT = "homo_lumo_gap", "dipole_moment"
 """Properties, by their names in `Evaluation.properties`: eV; Debye."""
+
+
+CRYSTALS = "CRYSTAL_SPEC"
+"""What a file of this folder assigns that is a force field of crystals, see `util.registry`."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,20 @@ class ForceFieldSpec:
 
     name: str
     make: Callable[..., ForceField]
+
+
+@dataclass(frozen=True)
+class CrystalForceFieldSpec:
+    """How a configuration makes a force field of crystals; a file of this folder that is one has it as `CRYSTAL_SPEC`.
+
+    Attributes:
+        make: out of the settings `workers`, `device`, `batch_size` and `gradients`, whether forces and stress are
+            needed; and, as keywords, the options that the configuration gives.
+        hull_file: name of the file with the hull of its energies, in the folder of a reference set.
+    """
+
+    make: Callable[..., CrystalForceField]
+    hull_file: str
 
 
 class Computed(NamedTuple):

@@ -1,12 +1,16 @@
-"""Molecules in batches, by a network in this process or by a task that takes several at once."""
+"""Molecules in batches, by a network in this process or by a task that takes several at once.
+
+Worker processes of other environments import this module.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from ase import Atoms
 
 from atomrl.force_fields.base import Computed
 from atomrl.structures.molecules import Geometry
@@ -14,6 +18,9 @@ from atomrl.util.errors import UserError
 from atomrl.workers.executor import Executor, Outcome
 
 NONFINITE = "nonfinite_result"
+
+Arrays = tuple[Any, Any, Any]
+"""A crystal as a task of another environment gets it: numbers (N,), fractional coordinates (N, 3), lattice (3, 3)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,23 @@ def by_molecule(energies: Any, forces: Any, sizes: Sequence[int]) -> list[tuple[
     parts = forces.detach().cpu().double().split(list(sizes))
     numbers = energies.detach().cpu().double().tolist()
     return list(zip(numbers, [part.numpy() for part in parts], strict=True))
+
+
+def periodic(crystals: Sequence[Arrays]) -> list[Atoms]:
+    """Crystals as ASE has them."""
+    return [
+        Atoms(numbers, scaled_positions=frac_coords, cell=lattice, pbc=True)
+        for numbers, frac_coords, lattice in crystals
+    ]
+
+
+def by_crystal(output: Mapping[str, Any], sizes: Sequence[int], gradients: bool) -> list[tuple[float, Any, Any]]:
+    """Energy, forces and stress of each crystal, out of a batch's tensors; the last two are None if not asked for."""
+    if not gradients:
+        return [(energy, None, None) for energy in output["energy"].detach().cpu().double().tolist()]
+    stresses = output["stress"].detach().cpu().double().reshape(-1, 3, 3).numpy()
+    pairs = by_molecule(output["energy"], output["forces"], sizes)
+    return [(energy, forces, stress) for (energy, forces), stress in zip(pairs, stresses, strict=True)]
 
 
 def require_size(size: int) -> None:

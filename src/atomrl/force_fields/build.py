@@ -10,10 +10,10 @@ from ase.calculators.calculator import BaseCalculator
 
 from atomrl.core.protocols import ForceField
 from atomrl.force_fields.ase_calculator import ASEForceField
-from atomrl.force_fields.base import ForceFieldSpec
+from atomrl.force_fields.base import CRYSTALS
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
-from atomrl.util.registry import registered, registered_names
+from atomrl.util.registry import MARK, registered, registered_names
 from atomrl.workers.executor import Workers
 
 KEY = "reward.force_field"
@@ -26,7 +26,7 @@ METHODS = ("elements", "evaluate", "close")
 
 
 def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, Any]) -> ForceField:
-    """A force field by its name, or the user's own.
+    """A force field of molecules by its name, or the user's own.
 
     Args:
         chosen: the name of a file of this folder with a `SPEC`; or `{_target_: ..., key: value}`: such a name with
@@ -37,43 +37,88 @@ def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, An
     Raises:
         UserError: there is none of this name, or the user's cannot be made, or is no force field.
     """
-    named, given = (chosen, {}) if isinstance(chosen, str) else target_of(chosen, KEY)
-    if isinstance(chosen, str) or named in registered_names(PACKAGE):
-        spec: ForceFieldSpec = registered(PACKAGE, named, KEY)
-        ours: ForceField = made(partial(spec.make, settings), named, given, KEY)
+    if (found := _named(chosen, KEY, MARK)) is not None:
+        spec, name, given = found
+        ours: ForceField = made(partial(spec.make, settings), name, given, KEY)
         return ours
-    found, name, options = _of_the_user(chosen)
-    if isinstance(found, BaseCalculator):
+    own, name, options = _of_the_user(chosen, KEY)
+    if isinstance(own, BaseCalculator):
         return ASEForceField(name, options, settings["workers"], settings["timeout"])
-    require_methods(found, name, METHODS, KEY)
-    force_field: ForceField = found
+    require_methods(own, name, METHODS, KEY)
+    force_field: ForceField = own
     return force_field
 
 
-def build_crystal_force_field(chosen: Mapping[str, Any], workers: Workers | int) -> Any:
-    """The user's force field of crystals, whose energies a hull can be asked for.
+def build_crystal_force_field(
+    chosen: str | Mapping[str, Any],
+    workers: Workers | int,
+    device: str = "auto",
+    batch_size: int = 16,
+    gradients: bool = False,
+    key: str = KEY,
+) -> Any:
+    """A force field of crystals by its name, or the user's own, whose energies a hull can be asked for.
 
     Args:
-        chosen: `{_target_: ..., key: value}`: the class of a calculator of ASE, which then runs in the workers, or one
-            that implements `measures.physics.HullForceField`.
+        chosen: the name of a file of this folder with a `CRYSTAL_SPEC`; or `{_target_: ..., key: value}`:
+            such a name with options, the class of a calculator of ASE, which then runs in the workers, or one that
+            implements `measures.physics.HullForceField`.
         workers: of the run, or a number of processes.
+        device: `auto`, `cpu` or `cuda`.
+        batch_size: crystals evaluated together.
+        gradients: whether forces and stress are needed; one of the user's own says them anyway, or not.
+        key: of the configuration, for messages.
 
     Returns:
         A `HullForceField`.
 
     Raises:
-        UserError: it cannot be made, or is no force field.
+        UserError: there is none of this name, or the user's cannot be made, or is no force field of crystals.
     """
     from atomrl.force_fields.ase_crystals import ASECrystalForceField  # noqa: PLC0415 - an extra
 
-    found, name, options = _of_the_user(chosen)
-    if isinstance(found, BaseCalculator):
-        return ASECrystalForceField(name, options, workers)
-    require_methods(found, name, (*METHODS, "model_id", "correction"), KEY)
-    return found
+    if (found := _named(chosen, key, CRYSTALS)) is not None:
+        spec, name, given = found
+        settings = {"workers": workers, "device": device, "batch_size": batch_size, "gradients": gradients}
+        return made(partial(spec.make, settings), name, given, key)
+    own, name, options = _of_the_user(chosen, key)
+    if isinstance(own, BaseCalculator):
+        return ASECrystalForceField(name, options, workers, gradients=gradients)
+    require_methods(own, name, (*METHODS, "model_id", "correction"), key)
+    return own
 
 
-def _of_the_user(chosen: Mapping[str, Any]) -> tuple[Any, str, dict[str, Any]]:
+def crystal_hull_file(chosen: str | Mapping[str, Any], key: str = KEY) -> str:
+    """Name of the file with the hull of a force field's energies, in the folder of a reference set.
+
+    Args:
+        chosen: as `build_crystal_force_field` takes it. One of the user's own has `hull-<name of its class>.json`.
+        key: of the configuration, for messages.
+
+    Raises:
+        UserError: there is no force field of this name, or it is none of crystals.
+    """
+    if (found := _named(chosen, key, CRYSTALS)) is not None:
+        hull_file: str = found[0].hull_file
+        return hull_file
+    name, _ = target_of(chosen, key)
+    return f"hull-{name.replace(':', '.').rpartition('.')[2]}.json"
+
+
+def _named(chosen: str | Mapping[str, Any], key: str, mark: str) -> tuple[Any, str, dict[str, Any]] | None:
+    """What registers a force field of this folder, its name and its options; None for one of the user's.
+
+    Raises:
+        UserError: a name of this folder, or a text, that is no force field of this kind.
+    """
+    name, given = (chosen, {}) if isinstance(chosen, str) else target_of(chosen, key)
+    ours = {*registered_names(PACKAGE, MARK), *registered_names(PACKAGE, CRYSTALS)}
+    if not isinstance(chosen, str) and name not in ours:
+        return None
+    return registered(PACKAGE, name, key, mark), name, given
+
+
+def _of_the_user(chosen: str | Mapping[str, Any], key: str) -> tuple[Any, str, dict[str, Any]]:
     """Their object, its name and its options; one of ASE's too, so that what is wrong with its options shows now."""
-    name, options = target_of(chosen, KEY)
-    return made(load_object(name), name, options, KEY), name, options
+    name, options = target_of(chosen, key)
+    return made(load_object(name), name, options, key), name, options

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,16 @@ from ase import Atoms
 from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked, failed
+from atomrl.force_fields.base import CrystalForceFieldSpec
+from atomrl.force_fields.crystals import (
+    CrystalBatches,
+    CrystalEvaluation,
+    CrystalForceField,
+    checked,
+    failed,
+    place_of,
+    unknown_gradients,
+)
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds
 from atomrl.util.errors import UserError
@@ -82,7 +91,7 @@ class CHGNetForceField(CrystalForceField):
         self.correction = CORRECTIONS[weights]
         self.model_id = model_id(weights)
         settings = {"weights": weights, "gradients": gradients}
-        super().__init__(evaluate_crystals, settings, batch_size, workers, timeout, device, bounds)
+        super().__init__(CrystalBatches(evaluate_crystals, settings, batch_size, workers, timeout, device), bounds)
 
 
 class CHGNetCalculator(Calculator):
@@ -197,7 +206,7 @@ def _evaluate_graphs(
         total = (per_atom * torch.as_tensor(sizes, dtype=per_atom.dtype, device=per_atom.device)).sum()
     energies = per_atom.detach().cpu().double().numpy() * sizes
     if not gradients:
-        return [checked(energy, np.full((size, 3), np.nan)) for energy, size in zip(energies, sizes, strict=True)]
+        return [checked(energy, unknown_gradients(size)) for energy, size in zip(energies, sizes, strict=True)]
     leaves = [graph.atom_frac_coord for graph in graphs] + [graph.lattice for graph in graphs]
     slopes = [slope.cpu().double().numpy() for slope in torch.autograd.grad(total, leaves)]
     results = []
@@ -208,3 +217,14 @@ def _evaluate_graphs(
         stress = crystal.lattice.T @ by_lattice / abs(np.linalg.det(crystal.lattice))
         results.append(checked(energy, forces, (stress + stress.T) / 2))
     return results
+
+
+def _make_crystals(
+    settings: Mapping[str, Any], weights: str = "0.3.0", batch_size: int | None = None, timeout: float = 60.0
+) -> CHGNetForceField:
+    """Out of a configuration."""
+    size = settings["batch_size"] if batch_size is None else batch_size
+    return CHGNetForceField(weights, settings["gradients"], size, timeout=timeout, **place_of(settings))
+
+
+CRYSTAL_SPEC = CrystalForceFieldSpec(_make_crystals, "hull.json")

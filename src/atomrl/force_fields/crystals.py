@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from atomrl.core.records import Structures
 from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.batches import require_size
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds, check_cells, to_crystals
 from atomrl.util.closeable import Closing
@@ -33,56 +34,37 @@ class CrystalEvaluation(Evaluation):
     stress: NDArray[np.float64] = field(default_factory=lambda: np.full((3, 3), np.nan))
 
 
-class CrystalForceField(Closing):
-    """Checks cells, and evaluates in batches those that pass, here or in workers; implements `protocols.ForceField`.
+class ComputesCrystals(Protocol):
+    """Computes crystals that passed the checks."""
 
-    Reasons besides those of `check_cells` and of the evaluation: with workers `timeout`, `worker_died`. A batch that is
-    lost so is evaluated again crystal by crystal, so that only the culprit stays without a score.
+    def compute(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
+        """One evaluation per crystal, in order."""
+
+    def close(self) -> None:
+        """Give back workers."""
+
+
+class CrystalForceField(Closing):
+    """Checks cells, and has those that pass evaluated; implements `protocols.ForceField`.
+
+    Reasons besides those of `check_cells` are those of `computes`.
 
     Args:
-        evaluate_batch: function of a module, which workers import by its name: (crystals that passed the check,
-            `device` and `settings` as keywords) -> one evaluation per crystal, in order.
-        settings: picklable keyword arguments of it.
-        batch_size: crystals evaluated together.
-        workers: of the run, or a number of processes, on the CPU; 0 evaluates in this process.
-        timeout: seconds per batch in a worker.
-        device: e.g. `cuda`; None takes a GPU if there is one. Only without workers.
-        bounds: of the cells.
+        computes: what passed the check.
+        bounds: of the cells; `CellBounds()` if None.
 
     Attributes:
         elements: atomic numbers that it knows.
         model_id: name, version and hash of the model; with `correction` it keys a hull.
         correction: correction scheme of the energies.
-
-    Raises:
-        UserError: an impossible number, or a device beside workers.
     """
 
     elements: frozenset[int]
     model_id: str
     correction: str
 
-    def __init__(
-        self,
-        evaluate_batch: Callable[..., list[CrystalEvaluation]],
-        settings: Mapping[str, Any],
-        batch_size: int,
-        workers: Workers | int,
-        timeout: float,
-        device: str | None,
-        bounds: CellBounds | None,
-    ) -> None:
-        if batch_size < 1 or (isinstance(workers, int) and workers < 0):
-            raise UserError(f"batch_size must be at least 1 and workers at least 0, got {batch_size} and {workers}")
-        if workers and device not in (None, "cpu"):
-            raise UserError(f"workers of a force field run on the CPU, got device={device!r}: set workers to 0")
-        chosen = device or ("cuda" if torch.cuda.is_available() and not workers else "cpu")
-        self.bounds = bounds or CellBounds()
-        self._batch_size = batch_size
-        self._evaluate_batch = evaluate_batch
-        self._settings = {**settings, "device": chosen}
-        task = f"{evaluate_batch.__module__}:{evaluate_batch.__name__}"
-        self._executor = as_workers(workers).executor(task, timeout, self._settings) if workers else None
+    def __init__(self, computes: ComputesCrystals, bounds: CellBounds | None = None) -> None:
+        self.computes, self.bounds = computes, bounds or CellBounds()
 
     def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
         """Energy (eV), forces (eV/Å) and stress (eV/Å³) of each crystal, in order.
@@ -92,7 +74,7 @@ class CrystalForceField(Closing):
         """
         reasons = check_cells(structures, self.elements, self.bounds)
         sound = torch.tensor([reason is None for reason in reasons], dtype=torch.bool)
-        results = iter(self._evaluate(to_crystals(structures[sound.to(structures.numbers.device)])))
+        results = iter(self.computes.compute(to_crystals(structures[sound.to(structures.numbers.device)])))
         return [
             next(results) if reason is None else failed(size, reason)
             for size, reason in zip(structures.sizes.tolist(), reasons, strict=True)
@@ -100,19 +82,82 @@ class CrystalForceField(Closing):
 
     def close(self) -> None:
         """End the workers."""
-        if self._executor is not None:
-            self._executor.close()
+        self.computes.close()
 
-    def _evaluate(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
-        """Results of crystals that passed the check."""
-        if self._executor is None:
+
+class CrystalBatches:
+    """Evaluates in batches, by a function of this package, here or in workers; implements `ComputesCrystals`.
+
+    Reasons besides those of the evaluation: with workers `timeout`, `worker_died`. A batch that is lost so is evaluated
+    again crystal by crystal, so that only the culprit stays without a score.
+
+    Args:
+        evaluate_batch: function of a module, which workers import by its name: (crystals that passed the check,
+            `device` and `settings` as keywords) -> one evaluation per crystal, in order.
+        settings: picklable keyword arguments of it.
+        batch_size: crystals evaluated together.
+        workers: of the run, or a number of processes, on the CPU; 0 evaluates in this process.
+        timeout: seconds per batch in a worker.
+        device: e.g. `cuda`; None takes a GPU if there is one. Only without workers.
+
+    Raises:
+        UserError: an impossible number, or a device beside workers.
+    """
+
+    def __init__(
+        self,
+        evaluate_batch: Callable[..., list[CrystalEvaluation]],
+        settings: Mapping[str, Any],
+        batch_size: int,
+        workers: Workers | int,
+        timeout: float,
+        device: str | None,
+    ) -> None:
+        require_size(batch_size)
+        if isinstance(workers, int) and workers < 0:
+            raise UserError(f"workers must be at least 0, got {workers}")
+        if workers and device not in (None, "cpu"):
+            raise UserError(f"workers of a force field run on the CPU, got device={device!r}: set workers to 0")
+        self.device = device or ("cuda" if torch.cuda.is_available() and not workers else "cpu")
+        self._batch_size, self._evaluate_batch = batch_size, evaluate_batch
+        self._settings = {**settings, "device": self.device}
+        task = f"{evaluate_batch.__module__}:{evaluate_batch.__name__}"
+        self.executor = as_workers(workers).executor(task, timeout, self._settings) if workers else None
+
+    def compute(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
+        """One evaluation per crystal, in order."""
+        if self.executor is None:
             starts = range(0, len(crystals), self._batch_size)
             batches = [list(crystals[start : start + self._batch_size]) for start in starts]
             return [result for batch in batches for result in self._evaluate_batch(batch, **self._settings)]
         return [
             outcome.value if outcome.reason is None else failed(len(crystal.numbers), outcome.reason)
-            for crystal, outcome in zip(crystals, self._executor.map_lots(crystals, self._batch_size), strict=True)
+            for crystal, outcome in zip(crystals, self.executor.map_lots(crystals, self._batch_size), strict=True)
         ]
+
+    def close(self) -> None:
+        """End the workers."""
+        if self.executor is not None:
+            self.executor.close()
+
+
+class Place(TypedDict):
+    """Where `CrystalBatches` compute, as a force field around them takes it."""
+
+    device: str
+    workers: Workers | int
+
+
+def place_of(settings: Mapping[str, Any]) -> Place:
+    """A GPU, which this process feeds, or else the workers; as a configuration's `device` and `workers` say."""
+    if settings["device"] != "cpu" and torch.cuda.is_available():
+        return {"device": "cuda", "workers": 0}
+    return {"device": "cpu", "workers": settings["workers"]}
+
+
+def unknown_gradients(atoms: int) -> NDArray[np.float64]:
+    """Forces (N, 3) that nobody asked for: NaN."""
+    return np.full((atoms, 3), np.nan)
 
 
 def checked(energy: float, forces: NDArray[np.float64], stress: NDArray[np.float64] | None = None) -> CrystalEvaluation:
@@ -127,4 +172,4 @@ def checked(energy: float, forces: NDArray[np.float64], stress: NDArray[np.float
 
 def failed(atoms: int, reason: str) -> CrystalEvaluation:
     """The evaluation of a crystal that has no result."""
-    return CrystalEvaluation(float("nan"), np.full((atoms, 3), np.nan), reason)
+    return CrystalEvaluation(float("nan"), unknown_gradients(atoms), reason)

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atomrl.force_fields.base import ForceFieldSpec
+from atomrl.force_fields.base import CrystalForceFieldSpec, ForceFieldSpec
 from atomrl.force_fields.network_workers import NetworkForceField
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 
+if TYPE_CHECKING:
+    from atomrl.force_fields.network_crystals import NetworkCrystals
+
 NAME = "MACE"
+TASKS = "atomrl.force_fields.mace_task"
 HOW = "reward.force_field={_target_: mace, python: mace/bin/python, model_file: my.model}"
 
 
@@ -49,26 +53,74 @@ class MACEForceField(NetworkForceField):
         timeout: float = 10.0,
         device: str = "auto",
     ) -> None:
-        path = Path(model_file).expanduser()
-        if not path.is_file():
-            raise UserError(f"no file {model_file} (from {Path.cwd()}) for MACE: give a model that mace-torch saved")
-        settings = {"model_file": str(path.resolve()), "head": head}
-        module = "atomrl.force_fields.mace_task"
-        super().__init__(NAME, module, settings, batch_size, workers, timeout, device, python)
+        settings = {"model_file": _existing(model_file), "head": head}
+        super().__init__(NAME, TASKS, settings, batch_size, workers, timeout, device, python)
 
 
-def _make(
-    settings: Mapping[str, Any], python: str | None = None, model_file: str | None = None, **options: Any
-) -> MACEForceField:
-    """Out of a configuration.
+def mace_crystals(
+    python: str,
+    model_file: str,
+    head: str | None = None,
+    correction: str = "none",
+    batch_size: int = 16,
+    workers: Workers | int | None = None,
+    timeout: float = 10.0,
+    device: str = "auto",
+    gradients: bool = False,
+) -> NetworkCrystals:
+    """Energies of crystals by a MACE model, and if asked for forces and stress; arguments as of `MACEForceField`.
+
+    Args:
+        python: interpreter.
+        model_file: of the network.
+        head: of a model with several.
+        correction: of the energies: `MP2020` for a model that learned the uncorrected energies of Materials Project,
+            e.g. MACE-MP-0; else `none`.
+        batch_size: crystals evaluated together.
+        workers: of the run, or a number of processes.
+        timeout: seconds per crystal.
+        device: `auto` takes a GPU if there is one.
+        gradients: whether to compute forces and stress.
 
     Raises:
-        UserError: interpreter or model are missing.
+        UserError: as `MACEForceField`, or an unknown correction.
     """
-    if python is None or model_file is None:
+    from atomrl.force_fields.network_crystals import NetworkCrystals  # noqa: PLC0415 - an extra
+
+    settings = {"model_file": _existing(model_file), "head": head, "gradients": gradients}
+    name = "mace" if head is None else f"mace-{head}"
+    return NetworkCrystals(name, TASKS, settings, correction, batch_size, workers, timeout, device, python)
+
+
+def _existing(model_file: str) -> str:
+    """The whole path of a model's file.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(model_file).expanduser()
+    if not path.is_file():
+        raise UserError(f"no file {model_file} (from {Path.cwd()}) for MACE: give a model that mace-torch saved")
+    return str(path.resolve())
+
+
+def _make(settings: Mapping[str, Any], **options: Any) -> MACEForceField:
+    """Out of a configuration."""
+    _require_place(options)
+    return MACEForceField(**options, **{name: settings[name] for name in ("workers", "timeout", "device")})
+
+
+def _make_crystals(settings: Mapping[str, Any], **options: Any) -> NetworkCrystals:
+    """Out of a configuration."""
+    _require_place(options)
+    return mace_crystals(**{**settings, **options})
+
+
+def _require_place(options: Mapping[str, Any]) -> None:
+    """Raise UserError where interpreter or model are missing."""
+    if options.get("python") is None or options.get("model_file") is None:
         raise UserError(f"mace needs the interpreter of an environment with mace-torch, and the file of a model: {HOW}")
-    given = {name: settings[name] for name in ("workers", "timeout", "device")}
-    return MACEForceField(python, model_file, **options, **given)
 
 
 SPEC = ForceFieldSpec(NAME, _make)
+CRYSTAL_SPEC = CrystalForceFieldSpec(_make_crystals, "hull-mace.json")

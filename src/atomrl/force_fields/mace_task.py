@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from mace.data import AtomicData, config_from_atoms
 from mace.tools import AtomicNumberTable
 from mace.tools.torch_geometric import Batch
 
-from atomrl.force_fields.batches import by_molecule
+from atomrl.force_fields.batches import Arrays, by_crystal, by_molecule, periodic
 from atomrl.structures.molecules import Geometry
 from atomrl.workers.failure import Failure
 
@@ -33,22 +35,48 @@ def describe(item: None, model_file: str, head: str | None, device: str) -> tupl
 
 def evaluate(items: Sequence[Geometry], model_file: str, head: str | None, device: str) -> list[tuple[float, Any]]:
     """Energy, eV, and forces, eV/Å, (N, 3), of each molecule, as one batch."""
+    atoms = [Atoms(*geometry) for geometry in items]
+    output = _output(load(model_file, device), atoms, head, device, compute_force=True)
+    return by_molecule(output["energy"], output["forces"], [len(one) for one in atoms])
+
+
+def describe_crystals(
+    item: None, model_file: str, head: str | None, device: str, gradients: bool
+) -> tuple[list[int], str]:
+    """Elements, and a hash of the file.
+
+    Raises:
+        Failure: as `describe`.
+    """
     model = load(model_file, device)
-    dtype = next(model.parameters()).dtype
-    torch.set_default_dtype(dtype)  # of the batch's tensors
+    head_of(model, head)
+    with Path(model_file).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return [int(number) for number in model.atomic_numbers], digest[:12]
+
+
+def evaluate_crystals(
+    items: Sequence[Arrays], model_file: str, head: str | None, device: str, gradients: bool
+) -> list[tuple[float, Any, Any]]:
+    """Energy of the cell, eV, and if asked for forces, eV/Å, and stress, eV/Å³, of each crystal, as one batch."""
+    atoms = periodic(items)
+    model = load(model_file, device)
+    output = _output(model, atoms, head, device, compute_force=gradients, compute_stress=gradients)
+    return by_crystal(output, [len(one) for one in atoms], gradients)
+
+
+def _output(model: Any, atoms: Sequence[Atoms], head: str | None, device: str, **compute: bool) -> Any:
+    """What the network says of a batch, by MACE's keys."""
+    torch.set_default_dtype(next(model.parameters()).dtype)  # of the batch's tensors
     table = AtomicNumberTable([int(number) for number in model.atomic_numbers])
     name, _ = head_of(model, head)
-    atoms = [Atoms(*geometry) for geometry in items]
-    batch = Batch.from_data_list(
-        [
-            AtomicData.from_config(
-                config_from_atoms(one, head_name=name), z_table=table, cutoff=float(model.r_max), heads=heads(model)
-            )
-            for one in atoms
-        ]
-    ).to(device)
-    output = model(batch.to_dict(), training=False, compute_force=True)
-    return by_molecule(output["energy"], output["forces"], [len(one) for one in atoms])
+    data = [
+        AtomicData.from_config(
+            config_from_atoms(one, head_name=name), z_table=table, cutoff=float(model.r_max), heads=heads(model)
+        )
+        for one in atoms
+    ]
+    return model(Batch.from_data_list(data).to(device).to_dict(), training=False, **compute)
 
 
 @cache

@@ -13,7 +13,7 @@ from atomrl.force_fields.batches import Lots, require_size
 from atomrl.force_fields.molecules import MoleculeForceField
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
-from atomrl.workers.executor import Workers
+from atomrl.workers.executor import Executor, Workers
 from atomrl.workers.local import as_workers
 
 LOADING = 300.0
@@ -30,6 +30,62 @@ class Description(NamedTuple):
 
     elements: list[int]
     atom_energies: dict[str, float] | None
+
+
+class Network:
+    """Workers of a network: one process on a GPU; on the CPU as many as `workers` says, one thread each.
+
+    Args:
+        name: for messages.
+        module: with the tasks.
+        settings: of all tasks, besides `device`, `cpu` or `cuda`.
+        batch_size: items evaluated together.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
+        timeout: seconds per item.
+        device: `auto` takes a GPU if there is one.
+        python: interpreter of the network's own environment; None: it is installed here.
+
+    Raises:
+        UserError: an impossible number, or no such interpreter.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        settings: Mapping[str, Any],
+        batch_size: int,
+        workers: Workers | int | None,
+        timeout: float,
+        device: str,
+        python: str | None,
+    ) -> None:
+        require_size(batch_size)
+        chosen = choose_device(device).type
+        of_run = as_workers(workers)
+        own = of_run if python is None else of_run.in_environment(python)
+        self._workers = own.limited(1) if chosen == "cuda" else own
+        self._name, self._module, self._settings = name, module, {**settings, "device": chosen}
+        self._timeout = LOADING + batch_size * timeout
+
+    def described(self, task: str) -> Any:
+        """What the model says of itself, by a worker that ends then.
+
+        Raises:
+            UserError: it cannot be loaded.
+        """
+        executor = self._workers.limited(1).executor(f"{self._module}:{task}", LOADING, self._settings)
+        try:
+            (outcome,) = executor.map([None])
+        finally:
+            executor.close()
+        if outcome.reason is not None:
+            raise UserError(f"{self._name} cannot be loaded: {outcome.reason}")
+        return outcome.value
+
+    def executor(self, task: str) -> Executor:
+        """Of a task that takes a list of items."""
+        return self._workers.executor(f"{self._module}:{task}", self._timeout, self._settings)
 
 
 class NetworkForceField(MoleculeForceField):
@@ -64,15 +120,10 @@ class NetworkForceField(MoleculeForceField):
         device: str,
         python: str | None,
     ) -> None:
-        require_size(batch_size)
-        chosen = choose_device(device).type
-        settings = {**settings, "device": chosen}
-        of_run = as_workers(workers)
-        own = of_run if python is None else of_run.in_environment(python)
-        self._description = _described(name, module, settings, own)
-        limited = own.limited(1) if chosen == "cuda" else own
-        executor = limited.executor(f"{module}:evaluate", LOADING + batch_size * timeout, settings)
-        super().__init__(name, frozenset(self._description.elements), Lots(batch_size, executor))
+        network = Network(name, module, settings, batch_size, workers, timeout, device, python)
+        self._description = Description(*network.described("describe"))
+        lots = Lots(batch_size, network.executor("evaluate"))
+        super().__init__(name, frozenset(self._description.elements), lots)
 
     def atom_energies(self) -> Mapping[str, float]:
         """Those of the model.
@@ -83,19 +134,3 @@ class NetworkForceField(MoleculeForceField):
         if self._description.atom_energies is None:
             return super().atom_energies()
         return self._description.atom_energies
-
-
-def _described(name: str, module: str, settings: Mapping[str, Any], workers: Workers) -> Description:
-    """What the model says of itself, by a worker that ends then.
-
-    Raises:
-        UserError: it cannot be loaded.
-    """
-    executor = workers.limited(1).executor(f"{module}:describe", LOADING, settings)
-    try:
-        (outcome,) = executor.map([None])
-    finally:
-        executor.close()
-    if outcome.reason is not None:
-        raise UserError(f"{name} cannot be loaded: {outcome.reason}")
-    return Description(*outcome.value)

@@ -27,9 +27,16 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 
-from atomrl.force_fields.base import Computed, ForceFieldSpec
-from atomrl.force_fields.batches import Batches
-from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, checked
+from atomrl.force_fields.base import Computed, CrystalForceFieldSpec, ForceFieldSpec
+from atomrl.force_fields.batches import Batches, periodic
+from atomrl.force_fields.crystals import (
+    CrystalBatches,
+    CrystalEvaluation,
+    CrystalForceField,
+    checked,
+    place_of,
+    unknown_gradients,
+)
 from atomrl.force_fields.molecules import MoleculeForceField
 from atomrl.force_fields.mp2020 import MP2020, mp2020_correction
 from atomrl.structures.cells import Crystal
@@ -104,7 +111,7 @@ class SevenNetForceField(CrystalForceField):
     ) -> None:
         self.model_id = model_id()
         settings = {"gradients": gradients}
-        super().__init__(evaluate_crystals, settings, batch_size, workers, timeout, device, bounds)
+        super().__init__(CrystalBatches(evaluate_crystals, settings, batch_size, workers, timeout, device), bounds)
 
 
 class SevenNetMolecules(MoleculeForceField):
@@ -150,14 +157,12 @@ def evaluate_crystals(item: list[Crystal], device: str, gradients: bool) -> list
         gradients: whether to compute forces and stress.
     """
     model = load_model(device, gradients)
-    atoms = [
-        Atoms(crystal.numbers, scaled_positions=crystal.frac_coords, cell=crystal.lattice, pbc=True) for crystal in item
-    ]
+    atoms = periodic(item)
     output = _evaluate(model, atoms, device, gradients)
     raw = _to_numpy(output[keys.PRED_TOTAL_ENERGY])
     energies = [energy + mp2020_correction(crystal) for energy, crystal in zip(raw, item, strict=True)]
     if not gradients:
-        return [checked(energy, np.full((len(one), 3), np.nan)) for energy, one in zip(energies, atoms, strict=True)]
+        return [checked(energy, unknown_gradients(len(one))) for energy, one in zip(energies, atoms, strict=True)]
     forces = _forces(output, atoms)
     pressures = _to_numpy(output[keys.PRED_STRESS])[:, FROM_SEVENNET]  # SevenNet's sign is VASP's
     stresses = [-voigt_6_to_full_3x3_stress(pressure) for pressure in pressures]  # type: ignore[no-untyped-call]
@@ -227,4 +232,13 @@ def _make(settings: Mapping[str, Any], batch_size: int = 16) -> SevenNetMolecule
     return SevenNetMolecules(batch_size, settings["device"])
 
 
+def _make_crystals(
+    settings: Mapping[str, Any], batch_size: int | None = None, timeout: float = 60.0
+) -> SevenNetForceField:
+    """Out of a configuration."""
+    size = settings["batch_size"] if batch_size is None else batch_size
+    return SevenNetForceField(settings["gradients"], size, timeout=timeout, **place_of(settings))
+
+
 SPEC = ForceFieldSpec("SevenNet-0", _make)
+CRYSTAL_SPEC = CrystalForceFieldSpec(_make_crystals, f"hull-{NAME}.json")

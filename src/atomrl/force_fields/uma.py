@@ -10,14 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from atomrl.force_fields.base import ForceFieldSpec
+from atomrl.force_fields.base import CrystalForceFieldSpec, ForceFieldSpec
 from atomrl.force_fields.network_workers import NetworkForceField
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 
+if TYPE_CHECKING:
+    from atomrl.force_fields.network_crystals import NetworkCrystals
+
 NAME = "UMA"
+TASKS = "atomrl.force_fields.uma_task"
 
 
 class UMAForceField(NetworkForceField):
@@ -46,14 +50,8 @@ class UMAForceField(NetworkForceField):
         timeout: float = 10.0,
         device: str = "auto",
     ) -> None:
-        if python is None and find_spec("fairchem") is None:
-            raise UserError("this needs the package fairchem-core, which is not installed: pip install 'atomrl[uma]'")
-        if model_file is not None and not Path(model_file).expanduser().is_file():
-            raise UserError(f"no file {model_file} (from {Path.cwd()}) for UMA")
-        path = None if model_file is None else str(Path(model_file).expanduser().resolve())
-        settings = {"model": model, "model_file": path}
-        module = "atomrl.force_fields.uma_task"
-        super().__init__(NAME, module, settings, batch_size, workers, timeout, device, python)
+        settings = {"model": model, "model_file": _place(model_file, python)}
+        super().__init__(NAME, TASKS, settings, batch_size, workers, timeout, device, python)
 
     def atom_energies(self) -> Mapping[str, float]:
         """Energies of isolated neutral atoms by the same method, {symbol: eV}, which come with published weights.
@@ -69,9 +67,66 @@ class UMAForceField(NetworkForceField):
         return self._description.atom_energies
 
 
+def uma_crystals(
+    model: str = "uma-s-1p1",
+    model_file: str | None = None,
+    python: str | None = None,
+    batch_size: int = 16,
+    workers: Workers | int | None = None,
+    timeout: float = 10.0,
+    device: str = "auto",
+    gradients: bool = False,
+) -> NetworkCrystals:
+    """Energies of crystals by UMA's task `omat`, and if asked for forces and stress; arguments as of `UMAForceField`.
+
+    They are those of OMat24 (PBE and PBE+U with newer pseudopotentials than Materials Project's), without corrections:
+    a scale of their own.
+
+    Args:
+        model: name of published weights.
+        model_file: in its place, a file with weights.
+        python: interpreter of another environment.
+        batch_size: crystals evaluated together.
+        workers: of the run, or a number of processes.
+        timeout: seconds per crystal.
+        device: `auto` takes a GPU if there is one.
+        gradients: whether to compute forces and stress.
+
+    Raises:
+        UserError: as `UMAForceField`.
+    """
+    from atomrl.force_fields.network_crystals import UNCORRECTED, NetworkCrystals  # noqa: PLC0415 - an extra
+
+    settings = {"model": model, "model_file": _place(model_file, python), "gradients": gradients}
+    name = model if model_file is None else "uma"
+    return NetworkCrystals(name, TASKS, settings, UNCORRECTED, batch_size, workers, timeout, device, python)
+
+
+def _place(model_file: str | None, python: str | None) -> str | None:
+    """The whole path of a file with weights, or None.
+
+    Raises:
+        UserError: there is no such file, or fairchem is not installed where it shall run.
+    """
+    if python is None and find_spec("fairchem") is None:
+        raise UserError("this needs the package fairchem-core, which is not installed: pip install 'atomrl[uma]'")
+    if model_file is None:
+        return None
+    path = Path(model_file).expanduser()
+    if not path.is_file():
+        raise UserError(f"no file {model_file} (from {Path.cwd()}) for UMA")
+    return str(path.resolve())
+
+
 def _make(settings: Mapping[str, Any], **options: Any) -> UMAForceField:
     """Out of a configuration."""
     return UMAForceField(**options, **{name: settings[name] for name in ("workers", "timeout", "device")})
 
 
+def _make_crystals(settings: Mapping[str, Any], **options: Any) -> NetworkCrystals:
+    """Out of a configuration."""
+    return uma_crystals(**{**settings, **options})
+
+
 SPEC = ForceFieldSpec(NAME, _make)
+CRYSTAL_SPEC = CrystalForceFieldSpec(_make_crystals, "hull-uma.json")

@@ -37,7 +37,11 @@ BUILT_IN = frozenset(
 )
 """Components that run no code but the package's."""
 
-REWARD_TYPES = frozenset({*registered_names("atomrl.force_fields"), "ase", "dummy"})
+FORCE_FIELDS = "atomrl.force_fields"
+
+REWARD_TYPES = frozenset(
+    {*registered_names(FORCE_FIELDS), *registered_names(FORCE_FIELDS, "CRYSTAL_SPEC"), "ase", "dummy"}
+)
 """Rewards of the package that a component or `reward.force_field` may name; `ase` runs what the latter names."""
 
 RUNS = (TARGET, SOURCE, "python", "model_file")
