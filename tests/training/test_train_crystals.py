@@ -5,6 +5,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
@@ -132,6 +133,18 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
     three = ["--num-samples", "3", "--time-step", "6", "--output", str(tmp_path / "three.cif")]
     main(["sample", "--backbone", str(run / "checkpoint_latest.pth"), *three])
     assert (tmp_path / "three.cif").read_text().count("data_0000") == 3
+
+
+def test_relaxed_crystals_lie_beside_the_run(tmp_path, places):
+    """Those of the last iteration, by the reward's own force field."""
+    components = ["{_target_: atomrl.rewards.components.EnergyReward, relax_steps: 1}"]
+    run = tmp_path / "run"
+    options = [*TINY, *places, f"reward.components=[{components[0]}]", "reward.workers=1", "dataloader.epoches=1"]
+    main(["train", "experiment=prototypes/rl_dng_grpo", *options, f"save_path={run}"])
+    images = ase.io.read(run / "e_above_hull_relaxed_1.extxyz", index=":")
+    assert len(images) == 8
+    assert all(image.pbc.all() for image in images)
+    assert "e_above_hull_relaxed_1" in lines(run)[0]
 
 
 def test_the_best_checkpoint_follows_the_raw_number(tmp_path, places):

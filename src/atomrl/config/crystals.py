@@ -69,6 +69,10 @@ class CrystalReward(RewardSection):
     batch_size: Count = 16
     """Crystals that the force field sees at once."""
 
+    relax_seconds: Seconds = 600.0
+    """Seconds that relaxing an iteration's samples may take, where `EnergyReward` has `relax_steps`; a sample that
+    still moves then has no energy (`slow`)."""
+
     @property
     def code(self) -> list[Any]:
         """Components and force field."""

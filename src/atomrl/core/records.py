@@ -222,6 +222,7 @@ class RewardTable(Batch):
         fields: per-atom results, {name: (B, N, ...)}, e.g. forces in eV/Å.
         diagnostics: per-sample numbers for the log, {name: (B,) float64}; NaN where unknown.
         filled: which scores no reward gave but a rule for failures, {channel: (B,) bool}, see `stages.FailedScores`.
+        scored_structures: what was scored in place of the samples, {metric: structures}: relaxed crystals.
         seconds: wall time of the scoring by part, as far as the reward says, {part: s}; not of single samples.
     """
 
@@ -232,6 +233,7 @@ class RewardTable(Batch):
     fields: Annotated[Mapping[str, Tensor], ATOMS] = field(default_factory=dict)
     diagnostics: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
     filled: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
+    scored_structures: Annotated[Mapping[str, Structures], ROWS] = field(default_factory=dict)
     seconds: Annotated[Mapping[str, float], ADDED] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -72,7 +72,7 @@ def with_potentials(
         if FORCES not in potentials[place].fields:
             raise UserError("force alignment needs forces, and this reward has none: leave it out")
         fields[forces_at_place(place)] = potentials[place].fields[FORCES]
-    bare = {place: replace(scores, fields={}, seconds={}) for place, scores in potentials.items()}
+    bare = {place: replace(scores, fields={}, seconds={}, scored_structures={}) for place, scores in potentials.items()}
     return replace(table, potentials=bare, fields=fields, seconds={**table.seconds, POTENTIALS: seconds})
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
+from atomrl.chemistry.hull import Hull
 from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Structures
 from atomrl.data.crystal_reference import CrystalReference
-from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
+from atomrl.force_fields.build import KEY, build_crystal_force_field, crystal_hull_file
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher
 from atomrl.measures.crystal_verdicts import FEATURES
 from atomrl.measures.drawn_before import DrawnBefore
 from atomrl.measures.matching import AMDProvider, MatchingProvider
-from atomrl.measures.measure import FeatureProvider, MetricProvider
-from atomrl.measures.physics import HullProvider, vae_feature_provider
+from atomrl.measures.measure import RELAXED, FeatureProvider, MetricProvider
+from atomrl.measures.physics import HullForceField, HullProvider, vae_feature_provider
+from atomrl.measures.relaxed import RelaxedHullProvider
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.structures.cells import Crystal
 from atomrl.util.errors import UserError
@@ -69,6 +71,16 @@ class CrystalJudges:
         """
         return self._above_hull(self.section.force_field or DEFAULT, self.section.hull)
 
+    def relaxed_physics(self, steps: int) -> RelaxedHullProvider:
+        """Energies by the reward's force field above its hull, after so many steps of relaxation.
+
+        Raises:
+            UserError: as `rewarded_physics`.
+        """
+        chosen = self.section.force_field or DEFAULT
+        hull, force_field = self._hull(chosen, self.section.hull), self._force_field(chosen, gradients=True)
+        return RelaxedHullProvider(force_field, hull, steps, self.section.relax_seconds)
+
     def second(self, chosen: str | Mapping[str, Any]) -> HullProvider:
         """Energies by a force field that no training saw, above its own hull of the same reference phases.
 
@@ -91,6 +103,9 @@ class CrystalJudges:
             UserError: no provider measures one of them.
         """
         makers: dict[tuple[str, ...], Callable[[], MetricProvider]] = {
+            **{
+                (name,): partial(self.relaxed_physics, int(name[len(RELAXED) :])) for name in names if _is_relaxed(name)
+            },
             MatchingProvider.names: self.matching,
             AMDProvider.names: self.distances,
             HullProvider.names: self.rewarded_physics,
@@ -102,17 +117,29 @@ class CrystalJudges:
             raise UserError(f"nobody measures the metric {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
         return [make() for group, make in makers.items() if set(group) & set(names)]
 
-    def _above_hull(
-        self, chosen: str | Mapping[str, Any], hull: str | None, key: str = "reward.force_field"
-    ) -> HullProvider:
+    def _above_hull(self, chosen: str | Mapping[str, Any], hull: str | None, key: str = KEY) -> HullProvider:
         """Energies by a force field above a hull: a file, or the reference set's own of its energies."""
-        known = self.reference.hull(hull, crystal_hull_file(chosen, key))  # what is missing shows before models load
-        force_field = build_crystal_force_field(chosen, self.workers, self.device, self.section.batch_size, key=key)
-        return HullProvider(force_field, known)
+        known = self._hull(chosen, hull, key)  # first: what is missing shows before models load
+        return HullProvider(self._force_field(chosen, key), known)
+
+    def _hull(self, chosen: str | Mapping[str, Any], hull: str | None, key: str = KEY) -> Hull:
+        """A file, or the reference set's hull of a force field's energies."""
+        return self.reference.hull(hull, crystal_hull_file(chosen, key))
+
+    def _force_field(self, chosen: str | Mapping[str, Any], key: str = KEY, gradients: bool = False) -> HullForceField:
+        """A force field, and whether it must give forces and stress."""
+        size = self.section.batch_size
+        found: HullForceField = build_crystal_force_field(chosen, self.workers, self.device, size, gradients, key)
+        return found
 
     def _known(self) -> Iterator[Crystal]:
         """The reference's crystals, one by one."""
         return map(self.reference.crystals.crystal, range(len(self.reference.crystals)))
+
+
+def _is_relaxed(name: str) -> bool:
+    """Whether a metric is an energy after some steps of relaxation."""
+    return name.startswith(RELAXED) and name[len(RELAXED) :].isdigit()
 
 
 def _structures(reference: CrystalReference) -> Structures:

@@ -29,6 +29,7 @@ from atomrl.measures.measure import Metric, MetricProvider, SoundSamples
 from atomrl.measures.physics import HullProvider
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells, from_crystals, to_crystals
+from atomrl.structures.padding import replace_rows
 from atomrl.util.errors import UserError
 
 RELAX = "atomrl.force_fields.relax_task:relax_crystal"
@@ -241,16 +242,3 @@ class CrystalPanel(Panel):
             else:
                 notes[row] = outcome.reason
         return replace_rows(structures, sound, from_crystals(ended)), tuple(notes)
-
-
-def replace_rows(structures: Structures, rows: list[int], by: Structures) -> Structures:
-    """The structures with some of them replaced by others of the same sizes."""
-    places = torch.tensor(rows, dtype=torch.int64)
-    if not rows or structures.cell is None or by.cell is None:
-        return structures
-    width = by.numbers.shape[1]
-    numbers, positions, cell = structures.numbers.clone(), structures.positions.clone(), structures.cell.clone()
-    numbers[places, :width] = by.numbers
-    positions[places, :width] = by.positions.to(positions.dtype)
-    cell[places] = by.cell.to(cell.dtype)
-    return Structures(numbers, positions, structures.mask, cell)

@@ -11,6 +11,7 @@ a hull or a matcher.
 | `hull_holds_compound` | 1 if the hull of its elements holds a compound, else 0, (B,) |
 | `hull_entries` | known compounds of its elements, (B,) |
 | `drawn_before` | samples of its formula in earlier iterations of the run, (B,) |
+| `e_above_hull_relaxed_N` | the same after at most N steps of relaxation, (B,) |
 | `amd_distance` | smallest positive AMD distance to one of the same reduced formula, Å; infinite without one, (B,) |
 | `structure_features` | features of the geometry, (B, F), with those of the reference |
 | `composition_features` | features of the composition, (B, F), with those of the reference |
@@ -29,6 +30,10 @@ from torch import Tensor
 from atomrl.core.records import Structures
 from atomrl.util.errors import UserError
 
+ENERGY = "e_above_hull"
+RELAXED = "e_above_hull_relaxed_"
+"""Energy above the hull of the samples as they are; and after some steps of relaxation, whose number follows."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -39,11 +44,13 @@ class Metric:
         reasons: what went wrong, one entry per sample, None where nothing did. A sample that timed out in a matcher
             has a reason and a value (0): it counts as not unique, not novel.
         reference: the same features of the reference set, (M, F), for metrics that are compared with it.
+        structures: B, what the values are of, where these are not the samples as they are: relaxed ones.
     """
 
     values: Tensor
     reasons: tuple[str | None, ...]
     reference: Tensor | None = None
+    structures: Structures | None = None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from atomrl.core.normalize import CLIP_RANGE, require_number
-from atomrl.measures.measure import BatchMetrics
+from atomrl.measures.measure import ENERGY, RELAXED, BatchMetrics
 from atomrl.rewards.abstention import HULL_ENTRIES, abstain, check_entries
 from atomrl.rewards.base import RewardComponent, snake_case
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
@@ -245,17 +245,24 @@ class EnergyReward(RewardComponent):
             force field invents.
         min_entries: of a sample whose elements have fewer known compounds than this nothing is said (NaN, with the
             reason `abstained`): its hull is too bare to be above or below. 0: never.
+        relax_steps: steps by which a sample is relaxed, cell and positions, before its energy is taken; 0, as
+            published: it is scored as it was sampled.
         scaling: `weight` and the other options of `RewardComponent`.
 
     Raises:
-        UserError: `only` names something else, `floor` is negative, or `min_entries` no whole number from 0.
+        UserError: `only` names something else, `floor` is negative, or one of the others no whole number from 0.
     """
 
-    required_metrics = ("e_above_hull",)
+    required_metrics = (ENERGY,)
     failed_value: float | None = -1.0
 
     def __init__(
-        self, only: Sequence[str] = (), floor: float | None = 0.0, min_entries: int = 0, **scaling: Any
+        self,
+        only: Sequence[str] = (),
+        floor: float | None = 0.0,
+        min_entries: int = 0,
+        relax_steps: int = 0,
+        **scaling: Any,
     ) -> None:
         super().__init__(**scaling)
         if floor is not None:
@@ -264,20 +271,22 @@ class EnergyReward(RewardComponent):
                 raise UserError(f"EnergyReward's floor must be 0 eV/atom or more below the hull, got {floor}")
         self.lowest_energy = None if floor is None else -floor
         self.min_entries = check_entries("EnergyReward", min_entries)
+        if isinstance(relax_steps, bool) or not isinstance(relax_steps, int) or relax_steps < 0:
+            raise UserError(f"EnergyReward's relax_steps={relax_steps!r}: must be a whole number from 0")
         if isinstance(only, str) or not set(only) <= set(KINDS):
             raise UserError(f"EnergyReward's only={only!r}: must be a list of {' and '.join(KINDS)}, or of one of them")
-        self.only = tuple(only)
+        self.only, self.energies = tuple(only), f"{RELAXED}{relax_steps}" if relax_steps else ENERGY
         self.compares = "unique" in self.only
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The energies, and what `only` and `min_entries` ask for."""
-        return (*self.required_metrics, *self.only, *((HULL_ENTRIES,) if self.min_entries else ()))
+        return (self.energies, *self.only, *((HULL_ENTRIES,) if self.min_entries else ()))
 
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
         """In [-1, floor] eV/atom, (B,); NaN where it abstains."""
         metrics_obj: BatchMetrics = kwargs["metrics_obj"]
-        values = -metrics_obj["e_above_hull"].values.nan_to_num(nan=1.0).clamp(self.lowest_energy, 1.0)
+        values = -metrics_obj[self.energies].values.nan_to_num(nan=1.0).clamp(self.lowest_energy, 1.0)
         for kind in self.only:
             values = torch.where(metrics_obj[kind].values > 0, values, -1.0)
         return abstain(values, -1.0, metrics_obj, self.min_entries)

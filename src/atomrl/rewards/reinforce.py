@@ -41,6 +41,7 @@ from atomrl.rewards.components import CustomReward
 from atomrl.rewards.product import PRODUCT, check_factors, multiplied
 from atomrl.rewards.scores import as_scores
 from atomrl.structures.listing import MOL, STRUCTURES, Listing
+from atomrl.structures.padding import replace_rows
 from atomrl.user_code.load import no_exit
 from atomrl.util.errors import UserError
 
@@ -177,8 +178,13 @@ class ReinforceReward:
             **raw,
             **{name: metric.values for name, metric in numbers.items() if metric.values.ndim == 1},
         }
+        scored = {
+            name: replace_rows(structures, rows.tolist(), metric.structures)
+            for name, metric in metrics.computed.items()
+            if metric.structures is not None
+        }
         merged = first_reasons([*reasons, *(metric.reasons for metric in numbers.values())])
-        return RewardTable(channels, merged, diagnostics=diagnostics, seconds=seconds)
+        return RewardTable(channels, merged, diagnostics=diagnostics, scored_structures=scored, seconds=seconds)
 
     def _totals(self, channels: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The diagnostics `reward`, the sum of the channels, and `raw_reward`, that of the weighed raw values."""

@@ -36,3 +36,16 @@ def join(geometries: Sequence[Geometry], dtype: torch.dtype = torch.float64) -> 
         numbers[row, : len(kinds)] = torch.as_tensor(kinds)
         positions[row, : len(kinds)] = torch.as_tensor(places, dtype=dtype)
     return Structures(numbers, positions, numbers > 0)
+
+
+def replace_rows(structures: Structures, rows: Sequence[int], by: Structures) -> Structures:
+    """Crystals with some of them replaced by others of the same sizes."""
+    places = torch.tensor(list(rows), dtype=torch.int64)
+    if not len(places) or structures.cell is None or by.cell is None:
+        return structures
+    width = by.numbers.shape[1]
+    numbers, positions, cell = structures.numbers.clone(), structures.positions.clone(), structures.cell.clone()
+    numbers[places, :width] = by.numbers.to(numbers)
+    positions[places, :width] = by.positions.to(positions)
+    cell[places] = by.cell.to(cell)
+    return Structures(numbers, positions, structures.mask, cell)

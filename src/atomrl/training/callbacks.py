@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
 from atomrl.core.collective import Alone, any_rank
 from atomrl.core.protocols import Collective
-from atomrl.core.records import Stats
+from atomrl.core.records import Stats, Structures
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
 from atomrl.training.snapshots import Snapshots, to_bytes
@@ -234,6 +234,25 @@ class Limits(Callback):
 def _is_validated(config: Config) -> bool:
     """Whether validations alone have the number that ends a run."""
     return (config.early_stop_metric or "").startswith(VALIDATED)
+
+
+class ScoredStructures(Callback):
+    """Keeps what the last iteration's reward scored in place of its samples, a file for each metric.
+
+    Args:
+        folder: of the run.
+        write: structures to a file.
+        ending: of the files.
+    """
+
+    def __init__(self, folder: Path, write: Callable[[Path, Structures], None], ending: str) -> None:
+        self._folder, self._write, self._ending = folder, write, ending
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Write them (Lightning)."""
+        assert isinstance(pl_module, RLModule)
+        for metric, structures in pl_module.scored_structures.items():
+            self._write(self._folder / f"{metric}.{self._ending}", structures)
 
 
 class Progress(Callback):

@@ -101,6 +101,7 @@ class RLModule(lightning.LightningModule):
 
     Attributes:
         line: of the log, for the last iteration.
+        scored_structures: what its reward scored in place of the samples of all ranks, see `RewardTable`.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -115,6 +116,7 @@ class RLModule(lightning.LightningModule):
         self.validation = parts.validation
         self._collective, self._warned = parts.collective, False
         self.line: Stats = {}
+        self.scored_structures: Mapping[str, Structures] = {}
         if self.objective.needs_reference:
             policy.keep_reference()
         if self.objective.old_decay(0) is not None:
@@ -289,6 +291,7 @@ class RLModule(lightning.LightningModule):
         collective = self.collective
         potentials = {name: float(collective.sum(n)) for name, n in count_potentials(done.table).items()}
         table = replace(done.table, fields={}, seconds={}, potentials={}, rewards_ts={}).gather(collective)
+        self.scored_structures = table.scored_structures
         measured = {} if self.monitor is None or collective.rank else self.monitor.measure(everyone)
         times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}
         scores = summarise(replace(table, seconds=done.table.seconds))

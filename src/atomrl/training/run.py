@@ -19,7 +19,7 @@ from atomrl.core.protocols import Collective, Model
 from atomrl.domains import domain_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
-from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, save_tensors
+from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, ScoredStructures, save_tensors
 from atomrl.training.crew import Crew
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.requirements import check_needs
@@ -178,7 +178,11 @@ def _fit(
     To Lightning each process is alone: what they do together goes through the collective.
     """
     interruption, snapshots = Interruption(collective), Snapshots()
-    shown: list[Callback] = [] if collective.rank else [Progress(domain_of(config).shown)]
+    domain = domain_of(config)
+    of_first: list[Callback] = [
+        Progress(domain.shown),
+        ScoredStructures(folder, domain.export, domain.formats[0]),
+    ]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
@@ -190,7 +194,7 @@ def _fit(
             logger=False if collective.rank else _loggers(config, folder, first),
             callbacks=[
                 interruption,
-                *shown,
+                *([] if collective.rank else of_first),
                 Limits(config, collective),
                 Checkpoints(folder, config, snapshots, collective),
             ],
