@@ -246,7 +246,9 @@ def _add_makers(commands: Any) -> None:
 
     data = commands.add_parser("data", help="make a data set")
     data.add_argument(
-        "what", choices=["prototypes", "split"], help="the crystal set that ships; CSV files split by formula"
+        "what",
+        choices=["prototypes", "reference", "split"],
+        help="the crystal set that ships; reference set and hull of known crystals; CSV files split by formula",
     )
     data.add_argument(
         "rest", nargs=argparse.REMAINDER, help="of prototypes: build, finish, check or hull; their options"
@@ -371,6 +373,11 @@ def _data(options: argparse.Namespace) -> None:
         from atomrl.data.formula_split import split_command  # noqa: PLC0415
 
         split_command(options.rest)
+        return
+    if options.what == "reference":
+        from atomrl.reference.command import reference_command  # noqa: PLC0415
+
+        reference_command(options.rest)
         return
     try:
         builder = import_module(BUILDER)

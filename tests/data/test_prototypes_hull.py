@@ -14,6 +14,7 @@ from atomrl.chemistry.hull import Hull, HullKey
 from atomrl.data.prototype_set import ASSETS, HULL_FILE, hull_file, load_prototypes
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.chgnet import CHGNetForceField
+from atomrl.reference import energies as energies_module
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import compositions, from_crystals
 from atomrl.util.errors import UserError
@@ -119,7 +120,7 @@ def test_molecules_are_those_of_the_hull_s_elements(folder):
 
 
 def test_interrupted_and_resumed_nothing_is_lost_or_repeated(folder, monkeypatch):
-    monkeypatch.setattr(module, "CHUNK", 2)
+    monkeypatch.setattr(energies_module, "CHUNK", 2)
     first = FakeForceField(patience=5)
     with pytest.raises(KeyboardInterrupt):
         run(folder, first)
@@ -155,7 +156,7 @@ def test_saved_energies_of_something_else_are_refused(folder):
     other.model_id = "fake-2"
     with pytest.raises(UserError, match="begun with model_id 'fake-1', now it is 'fake-2'"):
         run(folder, other)
-    (folder / "save" / "energies-fake.json").write_text('{"settings": ')
+    (folder / "save" / "energies-fake.jsonl").write_text('{"settings": \n')
     with pytest.raises(UserError, match="cannot read the energies"):
         run(folder, FakeForceField())
 
@@ -200,4 +201,4 @@ def test_command_line_with_sevennet(folder, capsys):
     elements = [energies[name].energy_per_atom for name in ("bcc|Na", "molecule:Cl2")]
     assert energies["NaCl|NaCl"].energy_per_atom - np.mean(elements) == pytest.approx(-2.13, abs=0.2)  # measured
     data_command(["hull", "--judge", "sevennet", "--folder", str(folder), "--workers", "0", *save])
-    assert "7 phases, 7 done, 0 to do" in capsys.readouterr().out
+    assert "7 crystals, 7 done, 0 to do" in capsys.readouterr().out

@@ -7,7 +7,6 @@ Each finished candidate is one line of `SAVE/relaxed.jsonl`: the candidate's fie
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import IO, Any
 
 from atomrl.data.prototype_notes import read_notes
 from atomrl.util.errors import UserError
-from atomrl.util.files import write_json
+from atomrl.util.files import drop_partial_line, write_json
 from atomrl.workers.executor import Outcome
 from atomrl.workers.local import LocalWorkers
 from atomrl.workers.pool import WorkerPool
@@ -73,7 +72,7 @@ def build(queue: Sequence[Candidate], options: BuildOptions, settings: dict[str,
     """
     _claim(options.save / "build.json", settings)
     path = options.save / "relaxed.jsonl"
-    _drop_partial_line(path)
+    drop_partial_line(path)
     done = {record["key"] for record in read_records(path)} if path.exists() else set()
     left = deque(candidate for candidate in queue if candidate.key not in done)
     print(f"{len(queue)} candidates, {len(queue) - len(left)} done, {len(left)} to do", flush=True)
@@ -166,16 +165,6 @@ def _claim(path: Path, settings: dict[str, Any]) -> None:
             f"{path.parent} was built with {name} = {found.get(name)}, now it is {settings.get(name)}; "
             "use the same, or another folder"
         )
-
-
-def _drop_partial_line(path: Path) -> None:
-    """Cut off a last line that a killed build left unfinished."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
 
 
 class _Progress:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +10,14 @@ import torch
 
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.core.records import Structures
+from atomrl.data.packed_crystals import PackedCrystals
 from atomrl.data.prototype_set import HULL_FILE, PrototypeSet, hull_file, load_prototypes
 from atomrl.measures.physics import HullForceField
-from atomrl.structures.crystals import compositions, from_pymatgen
+from atomrl.reference.energies import CHUNK, find_energies
+from atomrl.structures.crystals import compositions, from_pymatgen, to_crystals
 from atomrl.util.errors import UserError
-from atomrl.util.files import write_json
-from atomrl.util.progress import bar
 from tools.prototypes.recipes import MOLECULE, start_structure
 from tools.prototypes.references import reference_candidates
-
-CHUNK = 256
-"""Phases between two savings."""
 
 ON_HULL = 1e-5
 """eV/atom above the set's own hull that a phase on it may have by rounding."""
@@ -35,7 +30,7 @@ def rejudge(folder: Path, save: Path, output: Path, force_field: HullForceField,
 
     Args:
         folder: of the set, its card and its hull.
-        save: folder of the energies so far, `energies-NAME.json`.
+        save: folder of the energies so far, `energies-NAME.jsonl`.
         output: folder of the new hull, see `hull_file`.
         force_field: the other judge.
         name: of it.
@@ -46,23 +41,26 @@ def rejudge(folder: Path, save: Path, output: Path, force_field: HullForceField,
     own, crystals = Hull.load(folder / HULL_FILE), load_prototypes(folder)
     names, phases = reference_phases(crystals, own.elements)
     key = HullKey(force_field.model_id, force_field.correction, own.key.data_version)
-    saved = _Energies(save / f"energies-{name}.json", {**vars(key), "set": crystals.card["sha256"]})
-    failures = _evaluate(names, phases, force_field, saved)
-    formulas = compositions(phases)
+    found = find_energies(
+        PackedCrystals.packed(to_crystals(phases)),
+        force_field,
+        save / f"energies-{name}.jsonl",
+        {"data_version": key.data_version, "set": crystals.card["sha256"]},
+    )
     entries = [
-        HullEntry(formula, saved.per_atom[name], name)
-        for name, formula in zip(names, formulas, strict=True)
-        if name in saved.per_atom
+        HullEntry(formula, energy, name)
+        for name, formula, energy in zip(names, compositions(phases), found.per_atom.tolist(), strict=True)
+        if np.isfinite(energy)
     ]
     hull = Hull(key, entries)
-    reasons = ", ".join(f"{reason} {count}" for reason, count in failures.most_common()) or "none"
     if own.elements - hull.elements:
         raise UserError(
             f"{force_field.model_id} gives no energy of the elements {sorted(own.elements - hull.elements)} (failures: "
-            f"{reasons}), without which a hull is not closed; run it again, or leave out crystals with these elements"
+            f"{found.failures}), without which a hull is not closed; run it again, or leave out crystals with these "
+            "elements"
         )
     hull.save(output / hull_file(name))
-    print(f"{len(entries)} of {len(names)} phases in {output / hull_file(name)}; failures: {reasons}")
+    print(f"{len(entries)} of {len(names)} phases in {output / hull_file(name)}; failures: {found.failures}")
     _print_agreement(crystals, hull, names)
     return hull
 
@@ -90,66 +88,6 @@ def reference_phases(crystals: PrototypeSet, elements: frozenset[int]) -> tuple[
         return names, own
     boxes = from_pymatgen(list(molecules.values()), own.positions.dtype)
     return [*names, *molecules], Structures.concatenate([own, boxes])
-
-
-class _Energies:
-    """Energies found so far, kept in a JSON file.
-
-    Args:
-        path: of the file; it need not exist.
-        settings: what the energies depend on.
-
-    Attributes:
-        per_atom: {name of the phase: eV/atom}.
-
-    Raises:
-        UserError: the file was begun with other settings, or is no such file.
-    """
-
-    def __init__(self, path: Path, settings: Mapping[str, str]) -> None:
-        self._path, self._settings = path, dict(settings)
-        self.per_atom: dict[str, float] = {}
-        if not path.exists():
-            return
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            found, self.per_atom = record["settings"], record["energies_per_atom"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read the energies in {path}: {error}; delete the file") from error
-        different = sorted(name for name in settings if found.get(name) != settings[name])
-        if different:
-            name = different[0]
-            raise UserError(
-                f"{path} was begun with {name} {found.get(name)!r}, now it is {settings[name]!r}; "
-                "delete the file, or save to another folder"
-            )
-
-    def add(self, energies: Mapping[str, float]) -> None:
-        """Keep these too, on the disk."""
-        self.per_atom |= energies
-        write_json(self._path, {"settings": self._settings, "energies_per_atom": self.per_atom})
-
-
-def _evaluate(names: Sequence[str], phases: Structures, force_field: HullForceField, saved: _Energies) -> Counter[str]:
-    """Find the energies that are not saved yet; failed ones are tried again by the next call.
-
-    Returns:
-        How many failed, by reason.
-    """
-    left = [row for row, name in enumerate(names) if name not in saved.per_atom]
-    print(f"{len(names)} phases, {len(names) - len(left)} done, {len(left)} to do", flush=True)
-    failures: Counter[str] = Counter()
-    for start in bar(range(0, len(left), CHUNK), "chunks of phases"):
-        rows = left[start : start + CHUNK]
-        found: dict[str, float] = {}
-        sizes = phases.sizes[rows].tolist()
-        for row, size, result in zip(rows, sizes, force_field.evaluate(phases[torch.tensor(rows)]), strict=True):
-            if result.reason is None:
-                found[names[row]] = result.energy / size
-            else:
-                failures[result.reason] += 1
-        saved.add(found)
-    return failures
 
 
 def _print_agreement(crystals: PrototypeSet, hull: Hull, names: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -59,11 +59,33 @@ def load_crystal_csv(path: Path, cache: Path | None = None, workers: Workers | i
         UserError: the file is missing, a Git LFS pointer, no CSV text in UTF-8, lacks a column, or has no row that
             holds a sound crystal.
     """
+    return parsed_once(path, _csv_blocks, "atomrl.structures.cif:parse_cif", cache, workers)
+
+
+def parsed_once(
+    path: Path,
+    blocks: Callable[[Path], Iterator[Mapping[int, Mapping[str, str]]]],
+    task: str,
+    cache: Path | None = None,
+    workers: Workers | int | None = None,
+) -> CrystalSet:
+    """The crystals of a file, parsed in worker processes on the first call, then cached; see `load_crystal_csv`.
+
+    Args:
+        path: of the file.
+        blocks: its rows by number, some at a time: the columns `material_id`, `cif` (what the task parses) and others.
+        task: of the workers: a text -> `ParsedCif`.
+        cache: folder for prepared data; the user's cache folder if None.
+        workers: of the run, or a number of processes; one per core that this process may use if None.
+
+    Raises:
+        UserError: the file is missing or a Git LFS pointer, or has no row that holds a sound crystal.
+    """
     stored = (cache or cache_folder()) / f"crystals-v{CACHE_VERSION}-{_digest(path)}.safetensors"
     if stored.exists() and stored.with_suffix(".json").exists():
         crystals = CrystalSet.load(stored)
     else:
-        crystals = _parse(path, as_workers(workers))
+        crystals = _parse(path, blocks(path), task, as_workers(workers))
         if not {failure.reason for failure in crystals.failures} & {TIMED_OUT, WORKER_DIED}:  # may parse another time
             crystals.save(stored)
     if crystals.failures or crystals.remarks:
@@ -85,21 +107,28 @@ def _digest(path: Path) -> str:
         ) from error
 
 
-def _parse(path: Path, workers: Workers) -> CrystalSet:
+def _parse(path: Path, blocks: Iterator[Mapping[int, Mapping[str, str]]], task: str, workers: Workers) -> CrystalSet:
     """Stream the rows through worker processes, a block at a time."""
     packed = _Packer()
+    with closing(workers.executor(task, TIMEOUT)) as executor:
+        for block in blocks:
+            _add_block(packed, block, executor)
+    return packed.result(path)
+
+
+def _csv_blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
+    """Rows of a CSV file by number, `BLOCK` at a time.
+
+    Raises:
+        UserError: it is no CSV text in UTF-8, or lacks a column.
+    """
     try:
-        with (
-            path.open(newline="", encoding="utf-8-sig") as file,
-            closing(workers.executor("atomrl.structures.cif:parse_cif", TIMEOUT)) as executor,
-        ):
-            for block in _blocks(path, csv.reader(file)):
-                _add_block(packed, block, executor)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            yield from _blocks(path, csv.reader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
             f"{path} is no CSV text in UTF-8 ({error}): unpack it if it is compressed, and save it in UTF-8"
         ) from error
-    return packed.result(path)
 
 
 def _add_block(packed: _Packer, block: Mapping[int, Mapping[str, str]], executor: Executor) -> None:

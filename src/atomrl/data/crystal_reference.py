@@ -12,6 +12,7 @@ import numpy as np
 from atomrl.chemistry.hull import Hull
 from atomrl.data.packed_crystals import SHIPPED, PackedCrystals, load_splits
 from atomrl.data.prototype_set import ASSETS, HULL_FILE
+from atomrl.data.reference_file import REFERENCE_FILE, load_reference
 from atomrl.util.errors import UserError
 
 
@@ -31,13 +32,20 @@ class CrystalReference:
 
     @classmethod
     def load(cls, source: str) -> CrystalReference:
-        """The training crystals of a source, see `load_splits`.
+        """The crystals of a source.
+
+        Args:
+            source: a folder of `atomrl data reference` with a reference set; else the training crystals of what
+                `load_splits` takes.
 
         Raises:
-            UserError: as `load_splits`.
+            UserError: as `load_splits`, or the reference set is damaged.
         """
-        crystals = load_splits(source).train
         folder = ASSETS if source == SHIPPED else Path(source)
+        if (folder / REFERENCE_FILE).is_file():
+            crystals = load_reference(folder / REFERENCE_FILE)
+            return cls(crystals, f"{len(crystals)} crystals of {source}", folder)
+        crystals = load_splits(source).train
         return cls(crystals, f"{len(crystals)} training crystals of {source}", folder)
 
     @cached_property
@@ -60,5 +68,7 @@ class CrystalReference:
         """
         file = {None: self.folder / name, SHIPPED: ASSETS / name}.get(path) or Path(str(path))
         if not file.is_file():
-            raise UserError(f"no hull at {file}: energies need one of the same force field, see docs/crystals.md")
+            raise UserError(
+                f"no hull at {file}: energies need one of the same force field, which `atomrl data reference` makes"
+            )
         return Hull.load(file)

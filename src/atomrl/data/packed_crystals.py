@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from atomrl.core.records import Structures
 from atomrl.data.crystal_csv import load_crystal_csv
 from atomrl.data.crystal_set import CrystalSet
 from atomrl.data.prototype_set import ASSETS, SET_FILE, PrototypeSet, load_prototypes
@@ -67,6 +69,27 @@ class PackedCrystals:
             {} if isinstance(source, PrototypeSet) else source.refused,
         )
 
+    @classmethod
+    def packed(cls, crystals: Sequence[Crystal]) -> PackedCrystals:
+        """One or more crystals, as they are, without properties."""
+        return cls(
+            np.concatenate([crystal.numbers for crystal in crystals]),
+            np.concatenate([crystal.frac_coords for crystal in crystals]).astype(np.float32),
+            np.stack([crystal.lattice for crystal in crystals]).astype(np.float32),
+            np.cumsum([0, *(len(crystal.numbers) for crystal in crystals)]),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[PackedCrystals]) -> PackedCrystals:
+        """The crystals of several sets, one after the other, without properties."""
+        sizes = np.concatenate([part.sizes for part in parts])
+        return cls(
+            np.concatenate([part.numbers for part in parts]),
+            np.concatenate([part.frac_coords for part in parts]),
+            np.concatenate([part.lattices for part in parts]),
+            np.concatenate([[0], np.cumsum(sizes)]),
+        )
+
     def __len__(self) -> int:
         return len(self.lattices)
 
@@ -74,6 +97,12 @@ class PackedCrystals:
     def sizes(self) -> NDArray[np.int64]:
         """Atoms per crystal, (C,)."""
         return np.diff(self.offsets)
+
+    def digest(self, row: int) -> str:
+        """Hash of one crystal: its atoms, their places and its lattice."""
+        atoms = slice(self.offsets[row], self.offsets[row + 1])
+        parts = (self.numbers[atoms], self.frac_coords[atoms], self.lattices[row])
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:20]
 
     def histogram(self) -> dict[int, int]:
         """Crystals by number of atoms, ascending."""
@@ -114,6 +143,12 @@ class PackedCrystals:
             torch.tensor(self.lattices),
             torch.from_numpy(mask.astype(np.float32)),
         )
+
+    def structures(self) -> Structures:
+        """All crystals as one padded batch with Cartesian positions, Å."""
+        batch = self.padded()
+        mask = batch.mask > 0
+        return Structures(batch.numbers, (batch.frac_coords @ batch.cell) * mask[..., None], mask, batch.cell)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from atomrl.chemistry.hull import Hull
 from atomrl.config.crystals import CrystalReward
-from atomrl.core.records import Structures
 from atomrl.data.crystal_reference import CrystalReference
+from atomrl.data.reference_file import FEATURES_FILE, load_features
 from atomrl.force_fields.build import KEY, build_crystal_force_field, crystal_hull_file
 from atomrl.matching.amd import AMDDistances
 from atomrl.matching.matcher import CrystalMatcher
@@ -93,8 +93,13 @@ class CrystalJudges:
         return self._above_hull(chosen, None, "evaluation.second_judge")
 
     def features(self) -> FeatureProvider:
-        """`structure_features` and `composition_features`, of the reference's too."""
-        return vae_feature_provider(self.vae, _structures(self.reference))
+        """`structure_features` and `composition_features`, of the reference's too.
+
+        The latter are read where `atomrl data reference` left those of this VAE, else they are computed now.
+        """
+        crystals = self.reference.crystals
+        known = load_features(self.reference.folder / FEATURES_FILE, self.vae, crystals)
+        return vae_feature_provider(self.vae, crystals.structures() if known is None else known)
 
     def providers(self, names: Collection[str]) -> list[MetricProvider]:
         """Those that these metrics of a reward need.
@@ -140,10 +145,3 @@ class CrystalJudges:
 def _is_relaxed(name: str) -> bool:
     """Whether a metric is an energy after some steps of relaxation."""
     return name.startswith(RELAXED) and name[len(RELAXED) :].isdigit()
-
-
-def _structures(reference: CrystalReference) -> Structures:
-    """The reference's crystals as one padded batch."""
-    batch = reference.crystals.padded()
-    mask = batch.mask > 0
-    return Structures(batch.numbers, (batch.frac_coords @ batch.cell) * mask[..., None], mask, batch.cell)

@@ -90,24 +90,39 @@ class HullProvider:
         self.force_field.close()
 
 
-def vae_feature_provider(vae: CrystalVAE, reference: Structures) -> FeatureProvider:
+def vae_feature_provider(vae: CrystalVAE, reference: Structures | Mapping[str, Tensor]) -> FeatureProvider:
     """Provider of `structure_features` (B, D) and `composition_features` (B, d), see `vae_features`.
 
     Args:
         vae: frozen, in evaluation mode.
-        reference: the set to compare with, encoded here, once. Cells must be in the orientation that the VAE was
-            trained on, since it reads raw lattice vectors.
+        reference: the set to compare with, encoded here, once; or its features, as `reference_features` gives them.
 
     Raises:
-        UserError: the reference is empty, has no cells, or features of it are not finite.
+        UserError: as `reference_features`.
     """
 
     def encode(structures: Structures) -> Mapping[str, Tensor]:
         return vae_features(vae, structures)
 
+    return FeatureProvider(
+        encode, reference_features(vae, reference) if isinstance(reference, Structures) else reference
+    )
+
+
+def reference_features(vae: CrystalVAE, reference: Structures) -> dict[str, Tensor]:
+    """Features of a set to compare with.
+
+    Args:
+        vae: frozen, in evaluation mode.
+        reference: the set. Cells must be in the orientation that the VAE was trained on, since it reads raw lattice
+            vectors.
+
+    Raises:
+        UserError: the reference is empty, has no cells, or features of it are not finite.
+    """
     if not len(reference) or reference.cell is None:
         raise UserError(f"features are compared with a set of crystals, got {len(reference)} structures without cells")
-    references = encode(reference)
+    references = vae_features(vae, reference)
     for name, values in references.items():
         bad = (~values.isfinite().all(1)).nonzero().flatten().tolist()
         if bad:
@@ -115,7 +130,7 @@ def vae_feature_provider(vae: CrystalVAE, reference: Structures) -> FeatureProvi
                 f"{name} of {len(bad)} reference crystals are not finite (the first is row {bad[0]}): leave out cells "
                 "without volume and elements that the VAE does not know"
             )
-    return FeatureProvider(encode, references)
+    return references
 
 
 @torch.no_grad()

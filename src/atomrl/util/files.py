@@ -73,3 +73,13 @@ def write_json(path: Path, values: object) -> None:
         UserError: as `whole`.
     """
     write_whole(path, json.dumps(values, indent=1) + "\n")
+
+
+def drop_partial_line(path: Path) -> None:
+    """Cut off a last line that a killed program left unfinished; the file need not exist."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    complete = content.rfind(b"\n") + 1
+    if complete < len(content):
+        os.truncate(path, complete)

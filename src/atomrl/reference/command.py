@@ -1,0 +1,186 @@
+"""`atomrl data reference`: what generated crystals are compared with, out of a set of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from atomrl.chemistry.hull import Hull, HullKey
+from atomrl.command_parser import CommandParser
+from atomrl.data.packed_crystals import SHIPPED, PackedCrystals
+from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, save_features, save_reference
+from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
+from atomrl.measures.physics import HullForceField, reference_features
+from atomrl.reference.energies import find_energies
+from atomrl.reference.hulls import closed_hull, lowest_phases, missing_elements
+from atomrl.reference.phases import Phases, joined, read_phases
+from atomrl.util.errors import UserError
+from atomrl.util.files import require_writable
+from atomrl.workers.local import LocalWorkers
+
+STEPS = 300
+"""Of a relaxation, at most."""
+
+KEY = "--force-field"
+
+
+def reference_command(arguments: Sequence[str]) -> None:
+    """Make a reference set, a hull and features as the words after `atomrl data reference` say.
+
+    Raises:
+        UserError: a word is wrong; as `build_reference`.
+    """
+    options = _parsed(arguments)
+    chosen, workers = _force_field(options.force_field), LocalWorkers(options.workers)
+    output = _output(options.sources, options.output)
+    known = joined([read_phases(source, workers) for source in options.sources])
+    more = [read_phases(source, workers) for source in options.phases]
+    if options.output is not None and output.resolve() != Path(options.sources[0]).resolve():
+        save_reference(output / REFERENCE_FILE, training_crystals(known))
+    if options.vae is not None:
+        keep_features(output, options.vae, training_crystals(known))
+    name = crystal_hull_file(chosen, KEY)
+    with build_crystal_force_field(
+        chosen, workers, options.device, options.batch_size, gradients=options.relax, key=KEY
+    ) as force_field:
+        plan = Plan(output, name, STEPS if options.relax else 0)
+        print(build_hull(joined([known, *more]), force_field, plan))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where a hull goes and how it is made.
+
+    Attributes:
+        folder: of the hull and of the energies so far.
+        hull_file: name of the hull's file.
+        relax_steps: before an energy is taken; 0: of the crystals as they are.
+    """
+
+    folder: Path
+    hull_file: str
+    relax_steps: int = 0
+
+
+def build_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> str:
+    """Evaluate known crystals, those that are not yet, and write the hull of their energies.
+
+    Args:
+        phases: the crystals.
+        force_field: of the energies, with forces and stress if they are relaxed first.
+        plan: where and how.
+
+    Returns:
+        What was made, in lines for people.
+
+    Raises:
+        UserError: the folder holds a hull or energies of another force field, no phase is a pure element, a file
+            cannot be written.
+    """
+    target, started = plan.folder / plan.hull_file, time.monotonic()
+    if target.is_file():
+        Hull.load(target).require(force_field.model_id, force_field.correction)
+    name = plan.hull_file.removesuffix(".json").replace("hull", "energies", 1)
+    path = plan.folder / f"{name}.jsonl"
+    energies = find_energies(phases.crystals, force_field, path, {}, plan.relax_steps)
+    entries = lowest_phases(phases.crystals, phases.ids, energies)
+    key = HullKey(force_field.model_id, force_field.correction, data_version(plan.folder.resolve().name, phases))
+    hull = closed_hull(key, entries, energies)
+    hull.save(target)
+    lines = [
+        f"{len(entries):,} formulas of {int(np.isfinite(energies.per_atom).sum()):,} crystals in {target}, "
+        f"{time.monotonic() - started:.0f} s; failures: {energies.failures}"
+    ]
+    if missing := missing_elements(phases.crystals, hull):
+        lines.append(
+            f"no pure phase of {', '.join(missing)}: crystals with these elements shape no hull, and samples with them "
+            "fail as element_outside_hull; --phases names more known crystals"
+        )
+    return "\n".join(lines)
+
+
+def data_version(name: str, phases: Phases) -> str:
+    """Name of a set of crystals and a hash of what is in it, whatever the order."""
+    digests = sorted(phases.crystals.digest(row) for row in range(len(phases)))
+    return f"{name}-{hashlib.sha256(''.join(digests).encode()).hexdigest()[:8]}"
+
+
+def training_crystals(phases: Phases) -> PackedCrystals:
+    """Those that novelty and diversity are measured against."""
+    return phases.crystals.select(np.array(phases.training, dtype=np.int64))
+
+
+def keep_features(output: Path, model: str, crystals: PackedCrystals) -> None:
+    """Encode crystals by the VAE of a model and keep their features."""
+    from atomrl.checkpoints.crystal import load_crystal_backbone  # noqa: PLC0415 - torch models load slowly
+
+    vae = load_crystal_backbone(model).vae
+    save_features(output / FEATURES_FILE, reference_features(vae, crystals.structures()), vae, crystals)
+    print(f"features of {len(crystals):,} crystals in {output / FEATURES_FILE}")
+
+
+def _output(sources: Sequence[str], output: Path | None) -> Path:
+    """The folder that is written.
+
+    Raises:
+        UserError: none is given and the source is none, or it cannot be written.
+    """
+    if output is None and (len(sources) > 1 or sources[0] == SHIPPED or not Path(sources[0]).is_dir()):
+        raise UserError(f"--output: give a folder for what is made of {', '.join(sources)}")
+    folder = Path(sources[0]) if output is None else output
+    return require_writable(folder, str(folder))
+
+
+def _force_field(text: str) -> str | Mapping[str, Any]:
+    """A name, or a mapping as a configuration has it.
+
+    Raises:
+        UserError: it is neither.
+    """
+    try:
+        chosen = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{KEY} {text}: neither a name nor a mapping {{_target_: name, key: value}}") from error
+    if not isinstance(chosen, str | dict):
+        raise UserError(f"{KEY} {text}: neither a name nor a mapping {{_target_: name, key: value}}")
+    return chosen
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    """The words of the command.
+
+    Raises:
+        UserError: a number that cannot be.
+    """
+    parser = CommandParser(
+        prog="atomrl data reference",
+        description="make a hull, and what novelty and diversity compare with, out of known crystals; goes on where it "
+        "was stopped",
+    )
+    parser.add_argument(
+        "sources",
+        nargs="+",
+        metavar="SOURCE",
+        help="a folder with train.csv, a .csv with material_id and cif, a .json[.gz] of entries, or prototypes",
+    )
+    parser.add_argument(
+        "--phases", nargs="+", default=[], metavar="SOURCE", help="further known crystals, for the hull alone"
+    )
+    parser.add_argument("--output", type=Path, help="folder for what is made; default: that of the only source")
+    parser.add_argument(
+        "--force-field", default="chgnet", help="chgnet, mace, sevennet, uma, or {_target_: name, key: value}"
+    )
+    parser.add_argument("--relax", action="store_true", help="relax each crystal first, by the same force field")
+    parser.add_argument("--vae", help="keep features by the VAE of this model too, for the diversity rewards")
+    parser.add_argument("--workers", type=int, help="processes of one thread each; one per core if not given")
+    parser.add_argument("--batch-size", type=int, default=16, help="crystals that the force field sees at once")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    return parser.parse_args(arguments)

@@ -1,0 +1,59 @@
+"""A hull of known crystals, and which elements it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from atomrl.chemistry.hull import Hull, HullEntry, HullKey
+from atomrl.data.packed_crystals import PackedCrystals
+from atomrl.reference.energies import Energies
+from atomrl.structures.crystals import compositions, from_crystals
+from atomrl.util.errors import UserError
+
+AT_ONCE = 1024
+"""Crystals whose formulas are made together."""
+
+
+def lowest_phases(crystals: PackedCrystals, ids: Sequence[str], energies: Energies) -> list[HullEntry]:
+    """The phase of lowest energy of each reduced formula, of the crystals that have an energy."""
+    best: dict[str, HullEntry] = {}
+    for entry in _entries(crystals, ids, energies):
+        formula = entry.composition.formula
+        if formula not in best or entry.energy_per_atom < best[formula].energy_per_atom:
+            best[formula] = entry
+    return list(best.values())
+
+
+def closed_hull(key: HullKey, entries: Sequence[HullEntry], energies: Energies) -> Hull:
+    """A hull that knows at least one element.
+
+    Raises:
+        UserError: no crystal has an energy, or none that has one is a pure element.
+    """
+    if not entries:
+        raise UserError(f"no crystal has an energy by {key.model_id} (failures: {energies.failures})")
+    hull = Hull(key, entries)
+    if not hull.elements:
+        raise UserError(
+            f"none of the {len(entries):,} phases is a pure element, and formation energies need those: give more "
+            "phases, e.g. --phases prototypes"
+        )
+    return hull
+
+
+def missing_elements(crystals: PackedCrystals, hull: Hull) -> list[str]:
+    """Symbols of the elements in crystals that the hull has no pure phase of, by atomic number."""
+    return [chemical_symbols[number] for number in np.unique(crystals.numbers).tolist() if number not in hull.elements]
+
+
+def _entries(crystals: PackedCrystals, ids: Sequence[str], energies: Energies) -> Iterator[HullEntry]:
+    """Each crystal with an energy, by its reduced composition."""
+    rows = np.flatnonzero(np.isfinite(energies.per_atom))
+    for start in range(0, len(rows), AT_ONCE):
+        some = rows[start : start + AT_ONCE].tolist()
+        formulas = compositions(from_crystals([crystals.crystal(row) for row in some]))
+        for row, formula in zip(some, formulas, strict=True):
+            yield HullEntry(formula.reduced_composition, float(energies.per_atom[row]), ids[row])
