@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
 from atomrl.core.collective import Alone, any_rank
 from atomrl.core.protocols import Collective
-from atomrl.core.records import Stats, Structures
+from atomrl.core.records import Stats
+from atomrl.export.exporter import Exporter
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
 from atomrl.training.snapshots import Snapshots, to_bytes
@@ -241,18 +242,19 @@ class ScoredStructures(Callback):
 
     Args:
         folder: of the run.
-        write: structures to a file.
+        exporter: makes their text.
         ending: of the files.
     """
 
-    def __init__(self, folder: Path, write: Callable[[Path, Structures], None], ending: str) -> None:
-        self._folder, self._write, self._ending = folder, write, ending
+    def __init__(self, folder: Path, exporter: Exporter, ending: str) -> None:
+        self._folder, self._exporter, self._ending = folder, exporter, ending
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write them (Lightning)."""
         assert isinstance(pl_module, RLModule)
         for metric, structures in pl_module.scored_structures.items():
-            self._write(self._folder / f"{metric}.{self._ending}", structures)
+            written = self._exporter.text(structures, [f"{row:05d}" for row in range(len(structures))])
+            write_whole(self._folder / f"{metric}.{self._ending}", written.text)
 
 
 class Progress(Callback):

@@ -181,7 +181,7 @@ def _fit(
     domain = domain_of(config)
     of_first: list[Callback] = [
         Progress(domain.shown),
-        ScoredStructures(folder, domain.export, domain.formats[0]),
+        ScoredStructures(folder, domain.exporter(domain.formats[0]), domain.formats[0]),
     ]
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     with warnings.catch_warnings():
