@@ -104,15 +104,20 @@ def test_energies_and_hulls_of_another_force_field_are_refused(phases: Phases, t
         build_hull(phases, Formulas(), plan)
 
 
-def test_without_a_pure_element_there_is_no_hull(tmp_path: Path) -> None:
+def test_without_a_pure_element_there_is_no_hull(phases: Phases, tmp_path: Path) -> None:
+    """Which is said before anything is evaluated."""
     salts = {name: CRYSTALS[name] for name in ("rock-salt", "magnesia")}
-    phases = read_phases(str(write_csv(tmp_path / "salts.csv", salts)), 1)
-    with pytest.raises(UserError, match=r"none of the 2 phases is a pure element, .* --phases prototypes") as caught:
-        build_hull(phases, Formulas(), Plan(tmp_path, "hull.json"))
+    compounds, field = read_phases(str(write_csv(tmp_path / "salts.csv", salts)), 1), Formulas()
+    with pytest.raises(UserError, match=r"none of the 2 crystals is a pure element, .* --phases prototypes") as caught:
+        build_hull(compounds, field, Plan(tmp_path, "hull.json"))
     assert "\n" not in str(caught.value)
-    failing = Formulas(failing={"NaCl": "timeout", "MgO": "timeout"})
-    with pytest.raises(UserError, match=r"no crystal has an energy by formulas-1 \(failures: timeout 2\)"):
+    assert field.asked == []
+    failing = Formulas(failing={"Na": "timeout", "Cl2": "timeout"})
+    with pytest.raises(UserError, match=r"no pure element has an energy by formulas-1 \(failures: timeout 2\)"):
         build_hull(phases, failing, Plan(tmp_path / "other", "hull.json"))
+    failing = Formulas(failing=dict.fromkeys(("Na", "Cl2", "NaCl", "MgO"), "timeout"))
+    with pytest.raises(UserError, match=r"no crystal has an energy by formulas-1 \(failures: timeout 5\)"):
+        build_hull(phases, failing, Plan(tmp_path / "none", "hull.json"))
     assert not (tmp_path / "hull.json").exists()
 
 

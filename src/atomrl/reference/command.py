@@ -20,7 +20,7 @@ from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, save_featu
 from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
 from atomrl.measures.physics import HullForceField, reference_features
 from atomrl.reference.energies import find_energies
-from atomrl.reference.hulls import closed_hull, lowest_phases, missing_elements
+from atomrl.reference.hulls import closed_hull, lowest_phases, missing_elements, require_element
 from atomrl.reference.phases import Phases, joined, read_phases
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
@@ -85,6 +85,7 @@ def build_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> str:
         UserError: the folder holds a hull or energies of another force field, no phase is a pure element, a file
             cannot be written.
     """
+    require_element(phases.crystals)
     target, started = plan.folder / plan.hull_file, time.monotonic()
     if target.is_file():
         Hull.load(target).require(force_field.model_id, force_field.correction)

@@ -31,17 +31,26 @@ def closed_hull(key: HullKey, entries: Sequence[HullEntry], energies: Energies) 
     """A hull that knows at least one element.
 
     Raises:
-        UserError: no crystal has an energy, or none that has one is a pure element.
+        UserError: no crystal has an energy, or none of a pure element.
     """
     if not entries:
         raise UserError(f"no crystal has an energy by {key.model_id} (failures: {energies.failures})")
     hull = Hull(key, entries)
     if not hull.elements:
-        raise UserError(
-            f"none of the {len(entries):,} phases is a pure element, and formation energies need those: give more "
-            "phases, e.g. --phases prototypes"
-        )
+        raise UserError(f"no pure element has an energy by {key.model_id} (failures: {energies.failures})")
     return hull
+
+
+def require_element(crystals: PackedCrystals) -> None:
+    """Raise UserError for crystals of which none is a pure element, before any of them is evaluated."""
+    starts = crystals.offsets[:-1]
+    if not bool(
+        np.equal(np.maximum.reduceat(crystals.numbers, starts), np.minimum.reduceat(crystals.numbers, starts)).any()
+    ):
+        raise UserError(
+            f"none of the {len(crystals):,} crystals is a pure element, and formation energies need those: give more "
+            "known crystals, e.g. --phases prototypes"
+        )
 
 
 def missing_elements(crystals: PackedCrystals, hull: Hull) -> list[str]:
