@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import replace
-from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws
-from atomrl.config import as_trained
+from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws, sections_of
+from atomrl.config import as_trained, with_overrides
 from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.domains import domain_for
@@ -45,7 +44,8 @@ def sample_command(options: argparse.Namespace) -> None:
     if path.is_dir():
         raise UserError(f"--output {path} is a folder: give a file in it")
     particles = asked_particles(options)
-    config = as_trained(domain.name, stored.card)
+    walk, _ = sections_of(options.overrides)
+    config = with_overrides(as_trained(domain.name, stored.card), walk)
     model: Model = domain.load(stored, config)
     require_writable(path.parent, f"the folder of --output {path}")
     plan = replace(_plan(options, domain.time_step, SAMPLED), **_asked(options))
@@ -184,18 +184,16 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     """What `--sizes` and `--context` ask for, as fields of a `SamplePlan`.
 
     Raises:
-        UserError: a size twice or below 1, a word that is not name=value, a name twice, or a value that is no number.
+        UserError: a size twice or below 1, a word that is not name=value, or a name twice.
     """
     if min(options.sizes, default=1) < 1 or len(set(options.sizes)) < len(options.sizes):
         raise UserError(f"--sizes {' '.join(map(str, options.sizes))}: numbers of atoms, 1 or more, each once")
-    asked: dict[str, float] = {}
+    asked: dict[str, str] = {}
     for word in options.context:
-        name, _, text = word.partition("=")
-        try:
-            value = float(text)
-        except ValueError:
-            value = nan
-        if not name or name in asked or not isfinite(value):
-            raise UserError(f"--context {word}: give name=number, each name once, e.g. alpha=75.0")
+        name, _, value = word.partition("=")
+        if name.startswith(("model.", "reward.")):
+            raise UserError(f"--context {word}: put {word} before --context, which takes all words behind it")
+        if not name or name in asked or not value:
+            raise UserError(f"--context {word}: give name=value, each name once, e.g. alpha=75.0")
         asked[name] = value
     return {"sizes": tuple(options.sizes), "asked": asked}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BeforeValidator
 
 from atomrl.checkpoints.crystal import CrystalBackbone
 from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals
@@ -15,7 +17,10 @@ from atomrl.networks.conditions import ELEMENTS, Condition, Kind
 from atomrl.policies.crystal_conditioning import KnownCrystals
 from atomrl.pretraining.property_columns import listed, mean_and_std, number_values
 from atomrl.util.errors import UserError
-from atomrl.util.options import Options
+from atomrl.util.option_words import Says
+from atomrl.util.options import Options, contradiction
+
+EXAMPLE = "[{name: band_gap, kind: value}]"
 
 
 class ConditionOption(Options):
@@ -32,6 +37,25 @@ class ConditionOption(Options):
     def said(self) -> str:
         """How to name another column, for messages."""
         return f"conditions=[{{name: {self.name}, kind: {self.kind}, column: ...}}]"
+
+
+def _each_named(value: object) -> object:
+    """Options out of a list of mappings; raises for one that is none, by itself, which pydantic would not name."""
+    if not isinstance(value, list):
+        return value
+    try:
+        return [
+            ConditionOption.read({str(name): entry for name, entry in each.items()}) if isinstance(each, dict) else each
+            for each in value
+        ]
+    except UserError as error:
+        raise contradiction(f"{{at}}conditions: {error}; e.g. {EXAMPLE}") from error
+
+
+ConditionOptions = Annotated[
+    list[ConditionOption], BeforeValidator(_each_named), Says(f"must be a list, e.g. {EXAMPLE}")
+]
+"""A list of conditions, each `{name: ..., kind: ...}`."""
 
 
 def require_same_conditions(options: Sequence[ConditionOption], start: CrystalBackbone) -> None:

@@ -23,7 +23,7 @@ from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeight
 from atomrl.networks.dit import DiTConfig
 from atomrl.policies.crystal import measure_latent_std
 from atomrl.pretraining.crystal_conditions import (
-    ConditionOption,
+    ConditionOptions,
     conditions_of,
     known_crystals,
     require_same_conditions,
@@ -68,7 +68,7 @@ class LDMRun(CrystalSession):
     backbone: str | None = None
     """Backbone that is trained further, a shipped name, a folder or a checkpoint: VAE, scale of the latents and shape
     stay. null: from random numbers."""
-    conditions: list[ConditionOption] = Field(default_factory=list)
+    conditions: ConditionOptions = Field(default_factory=list)
     """What the denoiser is conditioned on, `[{name: band_gap, kind: value}, ...]`. A `value` (standardised) and a
     `category` are columns of the data, of its name or `column: other_name`; `composition` (formula) and
     `chemical_system` (elements) are read from the crystals. With a backbone without them they begin without effect."""
