@@ -31,7 +31,7 @@ def backbone(conditions: tuple[Condition, ...] = (GAP, FORMULA, SYSTEM)) -> Crys
     denoiser = randomized(DiT(DiTConfig(hidden=16, depth=1, heads=2)), std=0.2)
     module = ConditionModule(conditions, 16) if conditions else None
     about = known(conditions) if conditions else None
-    return CrystalBackbone(small_vae(), denoiser, 1.0, {1: 1, 2: 4, 5: 2}, module, known=about)
+    return CrystalBackbone(small_vae(), denoiser, 1.0, {2: 6, 5: 2}, module, known=about)
 
 
 def write(folder: Path, conditions: tuple[Condition, ...] = (GAP, FORMULA, SYSTEM)) -> Path:

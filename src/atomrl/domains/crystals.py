@@ -209,7 +209,10 @@ def _summed(
     conditioning: Conditioning | None,
     learned: bool = False,
 ) -> ReinforceReward:
-    """A reward of these components, with providers of what they read and prompts ask for; `learned`: combined and guarded as configured."""
+    """A reward of these components, with providers of what they read, and what prompts ask for.
+
+    `learned`: combined and guarded as configured.
+    """
     train, section = config.train, config.reward
     reward = ReinforceReward(
         components,

@@ -162,10 +162,15 @@ def ready(model: Model, plan: SamplePlan, each: int, device: torch.device) -> tu
         UserError: see `prompt_plan`.
     """
     prompts = prompt_plan(model, plan, each).prompts(0).to(device)
+    return ready_policy(model, device), prompts
+
+
+def ready_policy(model: Model, device: torch.device) -> DiffusionPolicy:
+    """The model's policy on a device."""
     policy = model.policy()
     assert isinstance(policy, torch.nn.Module)
     policy.to(device).eval()
-    return policy, prompts
+    return policy
 
 
 def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
