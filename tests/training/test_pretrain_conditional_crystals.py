@@ -186,7 +186,7 @@ def test_without_conditions_a_backbone_is_trained_further(data: Path, plain: Pat
         (["conditions=[{name: a, kind: composition}, {name: a, kind: chemical_system}]"], "names that differ"),
         (["backbone=PLAIN", "vae=somewhere"], "has its own VAE and shape: leave vae out"),
         (["conditions=formula"], r"must be a list, e\.g\. \[\{name"),
-        (["conditions=[formula]"], r"must be a list, e\.g\. \[\{name"),
+        (["conditions=[formula]"], r"conditions\.0=formula: must be keys with values"),
         (["conditions=[{name: gap, sort: value}]"], "unknown configuration key sort"),
         (["backbone=PLAIN", "model.hidden=30"], "has its own VAE and shape: leave model out"),
         (["backbone=NOFRAME"], "does not say in which frame it learned: set frame="),

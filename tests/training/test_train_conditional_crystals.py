@@ -16,7 +16,7 @@ from atomrl.util.errors import UserError
 TINY = [
     *("reward.type=dummy", "model.time_step=6", "model.guidance_scale=3", "dataloader.sample_group_size=3"),
     *("dataloader.each_prompt_sample=4", "dataloader.micro_batch_size=8", "dataloader.epoches=2"),
-    *("train.exploded_above=1e5", "train.learning_rate=1e-3", "train.warmup_steps=0", "train.scheduler=constant"),
+    *("train.exploded_above=1e5", "train.learning_rate=1e-3", "train.warmup_steps=0", "train.train_steps=null"),
     *("evaluation.samples=0", "threads=1", "log.tensorboard=false", "reward.components=[]"),
 ]
 
