@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from atomrl.checkpoints.conditioning import conditioning_entries, conditioning_of
-from atomrl.core.conditioning import Conditioning, Property
+from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.util.errors import UserError
 
@@ -15,10 +15,10 @@ RNG = np.random.Generator(np.random.PCG64(1))
 SIZES = RNG.choice([5, 9, 18], 6000, p=[0.2, 0.5, 0.3])
 VALUES = 3.0 * SIZES + np.where(RNG.random(6000) < 0.5, -1.0, 1.0) * RNG.uniform(4, 5, 6000)  # nothing in the middle
 ALPHA = Property.of(SIZES, VALUES, "Bohr^3")
-ASKED = Conditioning(("alpha",), {"alpha": ALPHA})
+ASKED = PropertyConditioning(("alpha",), {"alpha": ALPHA})
 
 
-def plan(groups: int = 6, each: int = 4, seed: int = 11, asked: Conditioning = ASKED) -> PromptPlan:
+def plan(groups: int = 6, each: int = 4, seed: int = 11, asked: PropertyConditioning = ASKED) -> PromptPlan:
     return PromptPlan(SizeDistribution({5: 1, 9: 3, 18: 2}), groups, each, seed, asked)
 
 
@@ -67,7 +67,7 @@ def test_values_are_a_function_of_seed_iteration_and_group() -> None:
 
 
 def test_given_values_are_the_same_for_all() -> None:
-    both = Conditioning(("alpha", "gap"), {"alpha": ALPHA, "gap": replace(ALPHA, unit="Hartree")})
+    both = PropertyConditioning(("alpha", "gap"), {"alpha": ALPHA, "gap": replace(ALPHA, unit="Hartree")})
     prompts = plan(asked=both.asking({"gap": 20.0})).prompts(0)
     values = both.values(prompts.context)
     assert values["gap"].tolist() == pytest.approx([20.0] * len(prompts), abs=1e-4)
@@ -78,7 +78,7 @@ def test_what_nothing_is_known_of_is_refused() -> None:
     with pytest.raises(UserError, match="conditioned on alpha, not on gap"):
         ASKED.asking({"gap": 1.0})
     with pytest.raises(UserError, match="nothing with it says how values are distributed"):
-        plan(asked=Conditioning(("alpha",)))
+        plan(asked=PropertyConditioning(("alpha",)))
     with pytest.raises(UserError, match="no structure of 6, 7 atoms"):
         PromptPlan(SizeDistribution({5: 1, 6: 1, 7: 1}), 1, 1, 0, ASKED)
     PromptPlan(SizeDistribution({5: 1, 6: 0}), 1, 1, 0, ASKED)

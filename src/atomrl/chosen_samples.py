@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -18,6 +19,9 @@ from atomrl.evaluation.evaluate import SamplePlan, ready
 from atomrl.util.errors import UserError
 from atomrl.util.progress import bar
 
+SAID_BY_OPTIONS = {"model.backbone": "--backbone", "model.time_step": "--time-step"}
+"""Keys that `atomrl sample` has an option for."""
+
 
 def asked_particles(options: argparse.Namespace) -> int:
     """How many samples are drawn for each that is kept; 1 if nothing is chosen.
@@ -31,11 +35,30 @@ def asked_particles(options: argparse.Namespace) -> int:
     asked = [name for name, number in ways.items() if number]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are different ways to choose: give one")
+    _, about_reward = sections_of(options.overrides)
     if not (options.best_of or options.steer):
-        for given in (options.config_name, *options.overrides):
+        for given in (options.config_name, *about_reward):
             if given:
                 raise UserError(f"{given} says by which reward samples are chosen: give --best-of or --steer too")
     return max(int(options.best_of), int(options.steer), 1)
+
+
+def sections_of(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Overrides about how the model walks, and those about the reward that chooses.
+
+    Raises:
+        UserError: one is of another section, or about what options of the command say.
+    """
+    about: dict[str, list[str]] = {"model": [], "reward": []}
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        section = key.partition(".")[0]
+        if section not in about:
+            raise UserError(f"{override}: sampling reads keys of the sections model and reward only")
+        if key in SAID_BY_OPTIONS:
+            raise UserError(f"{override}: give {SAID_BY_OPTIONS[key]}")
+        about[section].append(override)
+    return about["model"], about["reward"]
 
 
 def require_number_of_draws(name: str, number: int, without: str) -> None:
@@ -71,11 +94,9 @@ def choose(
 
 def _config(domain: Domain[Any, Any], options: argparse.Namespace) -> Config:
     """The configuration whose reward chooses."""
-    for override in options.overrides:
-        if not override.lstrip("+~").startswith("reward."):
-            raise UserError(f"{override}: sampling reads keys of the section reward only")
     name = options.config_name or domain.demo
-    config = load_config(name, options.overrides)
+    _, about_reward = sections_of(options.overrides)
+    config = load_config(name, about_reward)
     if config.domain != domain.name:
         raise UserError(f"--config-name {name} is about {config.domain}, the backbone is of {domain.name}")
     return config

@@ -149,11 +149,35 @@ def _add_sample(commands: Any) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="ask a conditional model for these values, e.g. alpha=75.0 (Bohr^3); it draws what is not given",
+        help="ask a conditional model for these values, e.g. alpha=75.0 (Bohr^3) or chemical_system=Li-O; it draws "
+        "what is not given",
+    )
+    sample.add_argument(
+        "--compositions",
+        nargs="+",
+        default=[],
+        metavar="FORMULA",
+        help="crystals of each of these formulas, e.g. SrTiO3 NaCl, by a model that is conditioned on composition; "
+        "-n of each",
+    )
+    sample.add_argument(
+        "--formula-units",
+        type=int,
+        nargs="+",
+        default=[],
+        metavar="Z",
+        help="of a cell, with --compositions; by default as numbers of atoms are distributed in the training set",
+    )
+    sample.add_argument(
+        "--tries", type=int, default=20, metavar="N", help="walks for each sample of --compositions, at most"
     )
     sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
     sample.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the section reward, e.g. reward.stability_weight=2"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="of the section model, e.g. model.guidance_scale=3, or of the reward that chooses, e.g. "
+        "reward.stability_weight=2",
     )
     sample.add_argument(
         "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"

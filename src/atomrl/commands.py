@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import shlex
 from dataclasses import replace
-from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws
-from atomrl.config import as_trained
+from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws, sections_of
+from atomrl.composition_samples import asked_compositions, composition_samples
+from atomrl.config import as_trained, with_overrides
 from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.domains import domain_for
 from atomrl.domains.base import Domain
+from atomrl.evaluation.compositions import Composition
 from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, draw_until_accepted
@@ -44,19 +45,21 @@ def sample_command(options: argparse.Namespace) -> None:
         raise UserError(f"--output {path}: the ending says the format, {endings} for {domain.noun}")
     if path.is_dir():
         raise UserError(f"--output {path} is a folder: give a file in it")
-    particles = asked_particles(options)
-    config = as_trained(domain.name, stored.card)
+    particles, wanted = asked_particles(options), asked_compositions(options)
+    walk, _ = sections_of(options.overrides)
+    config = with_overrides(as_trained(domain.name, stored.card), walk)
     model: Model = domain.load(stored, config)
     require_writable(path.parent, f"the folder of --output {path}")
     plan = replace(_plan(options, domain.time_step, SAMPLED), **_asked(options))
     device = choose_device(options.device)
-    prompt_plan(model, plan, 1)  # refuses what the model cannot do, before a reward is built
+    if not wanted:
+        prompt_plan(model, plan, 1)  # refuses what the model cannot do, before a reward is built
     with domain.exporter(path.suffix[1:]) as exporter:
-        if not options.reject and particles == 1:
+        if not (options.reject or wanted) and particles == 1:
             drawn, cost = plan.count, ""
             written = sample_into(path, model, plan, exporter, device, repr(config.model))
         else:
-            structures, cost = _chosen(model, domain, options, plan, device)
+            structures, cost = _chosen(model, domain, options, plan, device, wanted)
             drawn, written = len(structures), write_samples(path, structures, exporter)
     if written < drawn:
         print(
@@ -66,9 +69,16 @@ def sample_command(options: argparse.Namespace) -> None:
 
 
 def _chosen(
-    model: Model, domain: Domain[Any, Any], options: argparse.Namespace, plan: SamplePlan, device: torch.device
+    model: Model,
+    domain: Domain[Any, Any],
+    options: argparse.Namespace,
+    plan: SamplePlan,
+    device: torch.device,
+    wanted: list[Composition],
 ) -> tuple[Structures, str]:
-    """What a check or a reward chose, and what it cost."""
+    """What a composition, a check or a reward chose, and what it cost."""
+    if wanted:
+        return composition_samples(model, wanted, options, plan, device), ""
     if options.reject:
         return _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
     chosen = choose(model, domain, options, plan, device)
@@ -184,18 +194,16 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     """What `--sizes` and `--context` ask for, as fields of a `SamplePlan`.
 
     Raises:
-        UserError: a size twice or below 1, a word that is not name=value, a name twice, or a value that is no number.
+        UserError: a size twice or below 1, a word that is not name=value, or a name twice.
     """
     if min(options.sizes, default=1) < 1 or len(set(options.sizes)) < len(options.sizes):
         raise UserError(f"--sizes {' '.join(map(str, options.sizes))}: numbers of atoms, 1 or more, each once")
-    asked: dict[str, float] = {}
+    asked: dict[str, str] = {}
     for word in options.context:
-        name, _, text = word.partition("=")
-        try:
-            value = float(text)
-        except ValueError:
-            value = nan
-        if not name or name in asked or not isfinite(value):
-            raise UserError(f"--context {word}: give name=number, each name once, e.g. alpha=75.0")
+        name, _, value = word.partition("=")
+        if name.startswith(("model.", "reward.")):
+            raise UserError(f"--context {word}: put {word} before --context, which takes all words behind it")
+        if not name or name in asked or not value:
+            raise UserError(f"--context {word}: give name=value, each name once, e.g. alpha=75.0")
         asked[name] = value
     return {"sizes": tuple(options.sizes), "asked": asked}

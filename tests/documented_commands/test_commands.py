@@ -95,10 +95,9 @@ def smaller(words: list[str]) -> list[str]:
         # A walk of five steps ends in nothing that is stable, and then there is nothing to write.
         return [*words, *SAMPLE, *(["--time-step", "25"] if "--reject" in rest else [])]
     if command == "pretrain":
-        crystals = (
-            [*PRETRAIN_CRYSTALS[rest[0]], "card_structures=2", "threads=1"] if rest[0] in PRETRAIN_CRYSTALS else []
-        )
-        return [*words, *PRETRAIN, *crystals]
+        crystals = ["card_structures=2", "threads=1"] if rest[0] in PRETRAIN_CRYSTALS else []
+        given = any(word.startswith("backbone=") for word in rest)
+        return [*words, *PRETRAIN, *crystals, *([] if given else PRETRAIN_CRYSTALS.get(rest[0], []))]
     if command == "data":
         return [*words, "--workers", "1"] if "--workers" in words else words
     if command == "import" or command.startswith("check-"):

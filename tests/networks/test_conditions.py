@@ -77,7 +77,7 @@ def test_guide():
 @pytest.mark.parametrize(
     ("condition", "value", "message"),
     [
-        (GAP, "high", "not a number"),
+        (GAP, "high", "must be a finite number"),
         (GROUP, 7, "no class 7"),
         (GROUP, 1.5, "no class 1.5"),
         (FORMULA, "Li(", "not a formula"),

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from atomrl.checkpoints.backbone import save_backbone
-from atomrl.core.conditioning import Conditioning, Property
+from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 
 # Small runs of a few seconds: the machinery is the same at any size.
@@ -44,7 +44,7 @@ def write_conditional(folder: Path) -> Path:
     """The same, conditioned on `alpha`, whose values are about ten times the number of atoms."""
     torch.manual_seed(0)
     network = EDMNetwork(EDMConfig(hidden=16, edge_hidden=8, layers=2, context_features=1))
-    save_backbone(folder, network, {4: 2, 6: 1, 7: 1}, {}, Conditioning(("alpha",), {"alpha": alpha()}))
+    save_backbone(folder, network, {4: 2, 6: 1, 7: 1}, {}, PropertyConditioning(("alpha",), {"alpha": alpha()}))
     return folder
 
 

@@ -11,7 +11,7 @@ from atomrl.checkpoints.backbone import load_backbone
 from atomrl.checkpoints.regressor import save_regressor
 from atomrl.cli import main
 from atomrl.config import load_config
-from atomrl.core.conditioning import Conditioning, Property
+from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import Prompts, Structures
 from atomrl.domains.molecules import MoleculeDomain
@@ -37,14 +37,14 @@ def regressor(tmp_path: Path) -> Path:
     return tmp_path / "regressor"
 
 
-def samples(qm9_test: Structures) -> tuple[Structures, Prompts, Conditioning]:
+def samples(qm9_test: Structures) -> tuple[Structures, Prompts, PropertyConditioning]:
     """Molecules that were asked for 9 to 11 times their number of atoms."""
     some = qm9_test[slice(0, 12)]
     sizes = some.sizes.numpy()
     rng = np.random.Generator(np.random.PCG64(1))
     known = np.repeat(sizes, 50)
     values = Property.of(known, known * rng.uniform(9, 11, 600), "Bohr^3")
-    conditioning = Conditioning(("alpha",), {"alpha": values})
+    conditioning = PropertyConditioning(("alpha",), {"alpha": values})
     places = torch.arange(12)
     context = conditioning.context(some.sizes, places, 3, 0)
     return some, Prompts(3, 0, some.sizes, places, places, context), conditioning

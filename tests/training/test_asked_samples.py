@@ -102,10 +102,10 @@ def test_a_trained_model_is_still_conditional(tmp_path: Path, contexts: list[tor
         (["--sizes", "6", "6"], "--sizes 6 6: numbers of atoms, 1 or more, each once"),
         (["--sizes", "0"], "--sizes 0: numbers of atoms, 1 or more, each once"),
         (["--context", "gap=3"], "the model is conditioned on alpha, not on gap"),
-        (["--context", "alpha"], "--context alpha: give name=number"),
-        (["--context", "alpha=high"], "--context alpha=high: give name=number"),
-        (["--context", "alpha=nan"], "--context alpha=nan: give name=number"),
-        (["--context", "alpha=1", "alpha=2"], "--context alpha=2: give name=number, each name once"),
+        (["--context", "alpha"], "--context alpha: give name=value, each name once"),
+        (["--context", "alpha=high"], "alpha=high: must be a finite number"),
+        (["--context", "alpha=nan"], "alpha=nan: must be a finite number"),
+        (["--context", "alpha=1", "alpha=2"], "--context alpha=2: give name=value, each name once"),
     ],
 )
 def test_what_cannot_be_asked_for(
@@ -119,13 +119,11 @@ def test_what_cannot_be_asked_for(
 
 def test_an_unconditional_model_takes_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", "--backbone", str(write(tmp_path / "net")), "--context", "alpha=3"]
-    assert "takes no value of alpha: only conditional molecule models do" in refused(words, capsys)
+    assert "takes no value of alpha: it is not conditional" in refused(words, capsys)
 
 
 def test_crystals_take_sizes_and_no_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", "--backbone", "crystal_small", "--num-samples", "3", "--time-step", "3"]
     main([*words, "--sizes", "4", "--output", str(tmp_path / "some.extxyz")])
     assert {len(atoms) for atoms in ase.io.read(tmp_path / "some.extxyz", index=":")} == {4}
-    assert "takes no value of gap: only conditional molecule models do" in refused(
-        [*words, "--context", "gap=1"], capsys
-    )
+    assert "takes no value of gap: it is not conditional" in refused([*words, "--context", "gap=1"], capsys)

@@ -11,7 +11,7 @@ from atomrl.checkpoints.conditioning import conditioning_entries, conditioning_o
 from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.published_edm import read_published
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
-from atomrl.core.conditioning import Conditioning, Property
+from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.util.errors import UserError
@@ -31,7 +31,7 @@ class Backbone:
     network: EDMNetwork
     sizes: Mapping[int, int]
     origin: str
-    conditioning: Conditioning | None = None
+    conditioning: PropertyConditioning | None = None
 
     @property
     def card(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def save_backbone(
     network: EDMNetwork,
     sizes: Mapping[int, int],
     card: Mapping[str, Any],
-    conditioning: Conditioning | None = None,
+    conditioning: PropertyConditioning | None = None,
 ) -> None:
     """Write model.safetensors and model.json; `card` holds whatever else should be known about the weights."""
     entries = {"backbone": network.config.model_dump(), "sizes": sizes_entry(sizes)}

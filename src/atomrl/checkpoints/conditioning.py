@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atomrl.core.conditioning import Conditioning, Property
+from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.util.errors import UserError
 
 NAMES, KNOWN = "conditioning", "properties"
 """Entries of a card: the properties in the order of the context, and those whose distribution is known."""
 
 
-def conditioning_entries(conditioning: Conditioning | None) -> dict[str, Any]:
+def conditioning_entries(conditioning: PropertyConditioning | None) -> dict[str, Any]:
     """A card's entries; none for an unconditional model. The bins of a size are one text, one line of the file."""
     if conditioning is None:
         return {}
@@ -23,7 +23,7 @@ def conditioning_entries(conditioning: Conditioning | None) -> dict[str, Any]:
     return {NAMES: list(conditioning.names), **({KNOWN: known} if known else {})}
 
 
-def conditioning_of(card: Mapping[str, Any], features: int, origin: str) -> Conditioning | None:
+def conditioning_of(card: Mapping[str, Any], features: int, origin: str) -> PropertyConditioning | None:
     """What the card of a model with so many context columns says; None for an unconditional model.
 
     Raises:
@@ -36,7 +36,7 @@ def conditioning_of(card: Mapping[str, Any], features: int, origin: str) -> Cond
         return None
     known = card.get(KNOWN, {})
     try:
-        return Conditioning(tuple(names), {str(name): _property(entry) for name, entry in known.items()})
+        return PropertyConditioning(tuple(names), {str(name): _property(entry) for name, entry in known.items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{origin}: its card's {KNOWN} are damaged ({type(error).__name__}: {error})") from error
 

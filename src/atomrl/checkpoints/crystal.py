@@ -11,11 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.known_crystals import known_entries, known_of
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.networks.conditions import Condition, ConditionModule
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import CrystalPolicy, Sampling
+from atomrl.policies.crystal_conditioning import CrystalConditioning, KnownCrystals
 from atomrl.util.errors import UserError
 
 
@@ -29,6 +31,7 @@ class CrystalBackbone:
         latent_std: the denoiser's latents are the VAE's over this.
         sizes: histogram of atoms per crystal in the training set.
         conditions: None if unconditional.
+        known: what its training crystals have of the conditions; None: nothing says so.
         origin: where it came from, for logs.
         sampling: how its policy walks.
     """
@@ -40,10 +43,12 @@ class CrystalBackbone:
     conditions: ConditionModule | None = None
     origin: str = "memory"
     sampling: Sampling = field(default_factory=Sampling)
+    known: KnownCrystals | None = None
 
     @property
-    def conditioning(self) -> None:
-        """Prompts of crystals have no values yet: the policy of a conditional backbone says what it lacks."""
+    def conditioning(self) -> CrystalConditioning | None:
+        """What prompts ask of it; None: it is unconditional."""
+        return None if self.conditions is None else CrystalConditioning(self.conditions.conditions, self.known)
 
     @property
     def card(self) -> dict[str, Any]:
@@ -56,6 +61,7 @@ class CrystalBackbone:
             "sizes": sizes_entry(self.sizes),
             "conditions": [] if conditions is None else [condition.model_dump() for condition in conditions.conditions],
             "drop_prob": 0.0 if conditions is None else conditions.drop_prob,
+            **known_entries(self.known),
             "origin": self.origin,
         }
 
@@ -109,7 +115,9 @@ def crystal_backbone_of(stored: Stored) -> CrystalBackbone:
         )
     conditions = _conditions(card, denoiser.config.hidden, origin)
     fill(_modules(vae, denoiser, conditions), _weights(stored), origin)
-    return CrystalBackbone(vae, denoiser, float(latent_std), sizes_of(card, origin), conditions, origin)
+    known = None if conditions is None else known_of(card, conditions.conditions, origin)
+    sizes = sizes_of(card, origin)
+    return CrystalBackbone(vae, denoiser, float(latent_std), sizes, conditions, origin, known=known)
 
 
 def _conditions(card: Mapping[str, Any], hidden: int, origin: str) -> ConditionModule | None:

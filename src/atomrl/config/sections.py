@@ -103,6 +103,8 @@ class DataloaderSection(Options):
     """Largest such size; null leaves the end open."""
     nodes_dist_focus_multiplier: Weight = 1.0
     """By this; 1 leaves the backbone's size histogram as it is."""
+    context: dict[str, float | str] = Field(default_factory=dict)
+    """What every prompt asks a conditional backbone for, {name: value}; what is not given is drawn for its size."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:

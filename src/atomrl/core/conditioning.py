@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf, isfinite
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -91,14 +93,67 @@ class Property:
         return torch.searchsorted(self.sizes, sizes)
 
 
+class Conditioning(Protocol):
+    """What the prompts of a conditional model ask for."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of what the model is conditioned on."""
+
+    def asking(self, values: Mapping[str, str | float]) -> Self:
+        """The same with these values for all prompts; what is not given is drawn.
+
+        Raises:
+            UserError: a name that the model is not conditioned on, or a value that cannot be.
+        """
+
+    def require(self, sizes: Sequence[int]) -> None:
+        """Raise UserError if nothing says what to ask for where a structure has one of these numbers of atoms.
+
+        Raises:
+            UserError: as said.
+        """
+
+    def context(self, sizes: Tensor, group_ids: Tensor, seed: int, iteration: int) -> Tensor:
+        """Context of groups of these sizes (G,) and global numbers (G,), (G, C) on the CPU."""
+
+    def values(self, context: Tensor) -> dict[str, Tensor]:
+        """What a context (B, C) asks for, by name, on the CPU: a number of each sample, (B,)."""
+
+
+def number(name: str, value: object) -> float:
+    """A value that is asked for, as a number.
+
+    Raises:
+        UserError: it is none, or not finite.
+    """
+    try:
+        found = float(str(value))
+    except ValueError:
+        found = inf
+    if not isfinite(found):
+        raise UserError(f"{name}={value}: must be a finite number, e.g. {name}=1.5")
+    return found
+
+
+def require_known(names: Sequence[str], asked: Mapping[str, object]) -> None:
+    """Raise UserError for names that are asked for and not among those that a model is conditioned on.
+
+    Raises:
+        UserError: as said.
+    """
+    if unknown := [name for name in asked if name not in names]:
+        raise UserError(f"the model is conditioned on {', '.join(names)}, not on {', '.join(unknown)}")
+
+
 def described(conditioning: Conditioning | None) -> str:
     """What a model is, for messages: `conditioned on alpha, mu`, or `unconditional`."""
     return "unconditional" if conditioning is None else f"conditioned on {', '.join(conditioning.names)}"
 
 
 @dataclass(frozen=True)
-class Conditioning:
-    """What the prompts of a conditional model ask for.
+class PropertyConditioning:
+    """Values of properties, of which each size has a distribution of its own; a `Conditioning`.
 
     Attributes:
         names: of the properties, in the order of the context's columns.
@@ -110,15 +165,14 @@ class Conditioning:
     known: Mapping[str, Property] = field(default_factory=dict)
     asked: Mapping[str, float] = field(default_factory=dict)
 
-    def asking(self, values: Mapping[str, float]) -> Conditioning:
+    def asking(self, values: Mapping[str, str | float]) -> PropertyConditioning:
         """The same with these values for all prompts.
 
         Raises:
-            UserError: a name that the model is not conditioned on.
+            UserError: a name that the model is not conditioned on, or a value that is no finite number.
         """
-        if unknown := [name for name in values if name not in self.names]:
-            raise UserError(f"the model is conditioned on {', '.join(self.names)}, not on {', '.join(unknown)}")
-        return replace(self, asked={**self.asked, **values})
+        require_known(self.names, values)
+        return replace(self, asked={**self.asked, **{name: number(name, value) for name, value in values.items()}})
 
     def require(self, sizes: Sequence[int]) -> None:
         """Raise UserError if there is a property without a value for structures of one of these sizes.

@@ -44,6 +44,7 @@ class PackedCrystals:
         properties: {name: (C,) float64}, NaN where unknown. Of a CSV file its columns of numbers; of the prototype set
             those of `PROTOTYPE_PROPERTIES`.
         refused: other columns of a CSV file, and why they are no properties, {name: reason}.
+        labels: {name: C texts}. Of a CSV file its other columns; of the prototype set `prototype` and `spacegroup`.
     """
 
     numbers: NDArray[np.int64]
@@ -52,14 +53,17 @@ class PackedCrystals:
     offsets: NDArray[np.int64]
     properties: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, NDArray[np.object_]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, source: CrystalSet | PrototypeSet) -> PackedCrystals:
         """All crystals of a set."""
         if isinstance(source, PrototypeSet):
             columns = {name: getattr(source, attribute) for name, attribute in PROTOTYPE_PROPERTIES.items()}
+            prototypes = tuple(source.prototypes[number] for number in source.prototype_ids.tolist())
+            labels = {"prototype": prototypes, "spacegroup": tuple(map(str, source.spacegroups.tolist()))}
         else:
-            columns = dict(source.properties)
+            columns, labels = dict(source.properties), dict(source.labels)
         return cls(
             np.asarray(source.numbers, dtype=np.int64),
             np.asarray(source.frac_coords),
@@ -67,6 +71,7 @@ class PackedCrystals:
             np.asarray(source.offsets),
             {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()},
             {} if isinstance(source, PrototypeSet) else source.refused,
+            {name: np.array(texts, dtype=object) for name, texts in labels.items()},
         )
 
     @classmethod
@@ -114,8 +119,9 @@ class PackedCrystals:
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
         properties = {name: values[rows] for name, values in self.properties.items()}
+        labels = {name: texts[rows] for name, texts in self.labels.items()}
         return PackedCrystals(
-            self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets, properties, self.refused
+            self.numbers[atoms], self.frac_coords[atoms], self.lattices[rows], offsets, properties, self.refused, labels
         )
 
     def crystal(self, row: int) -> Crystal:

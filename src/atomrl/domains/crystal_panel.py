@@ -102,7 +102,7 @@ class CrystalPanel(Panel):
         energies = self._kept_energies(self.physics, kept, "energies")
         providers: list[MetricProvider] = [self._kept_matching(kept), energies, self.features]
         verdicts = self._verdicts(structures, providers)
-        verdicts = self._with_components(verdicts, structures)
+        verdicts = self._with_components(verdicts, structures, prompts)
         predicted = {judge.label: judge.predict(structures) for judge in self.wanted}
         verdicts = replace(verdicts, predicted=predicted)
         further = {}
@@ -138,8 +138,8 @@ class CrystalPanel(Panel):
         finally:
             reward.close()
         rewards = torch.cat([table.diagnostics["reward"] for table in tables])
-        rows = best_of_n(rewards.numpy(), n)
-        return self.judge(structures[torch.from_numpy(rows)], kept)
+        rows = torch.from_numpy(best_of_n(rewards.numpy(), n))
+        return self.judge(structures[rows], kept, prompts[rows])
 
     def known_samples(self, count: int, seed: int) -> Structures:
         """Training crystals of the reference set."""
@@ -184,11 +184,13 @@ class CrystalPanel(Panel):
         lot = lot_size(self.judges.workers.count, self.judges.section.batch_size)
         return HullProvider(KeptForceField(physics.force_field, kept, lot, description), physics.hull)
 
-    def _with_components(self, verdicts: CrystalVerdicts, structures: Structures) -> CrystalVerdicts:
+    def _with_components(
+        self, verdicts: CrystalVerdicts, structures: Structures, prompts: Prompts | None
+    ) -> CrystalVerdicts:
         """The verdicts with what each component of one's own computes."""
         if self.own is None:
             return verdicts
-        table = self.own.score(structures, ungrouped(structures))
+        table = self.own.score(structures, ungrouped(structures) if prompts is None else prompts)
         pairs = zip(table.reasons, verdicts.reasons["geometry"], strict=True)
         return replace(
             verdicts,

@@ -11,7 +11,8 @@ from torch import Tensor
 from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import CrystalConfig
-from atomrl.config.crystals import WantedProperty
+from atomrl.config.crystals import CrystalModel, WantedProperty
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.protocols import Reward
 from atomrl.core.records import RewardTable, Structures
 from atomrl.core.stages import SampleContext, Stage
@@ -25,6 +26,7 @@ from atomrl.export.exporter import Exporter, Written
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
 from atomrl.policies.crystal import Sampling
+from atomrl.rewards.asked import require_asked
 from atomrl.rewards.base import unique_names
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import (
@@ -90,8 +92,17 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
     shown = ("raw_reward", "unique", "novel")
 
     def load(self, stored: Stored, config: CrystalConfig) -> CrystalBackbone:
-        """The backbone, with the sampler that the configuration names."""
-        model = config.model
+        """The backbone, with the sampler that the configuration names.
+
+        Raises:
+            UserError: see `base.Domain`; or it is unconditional, and the configuration has a scale of guidance.
+        """
+        model, unguided = config.model, CrystalModel().guidance_scale
+        if model.guidance_scale != unguided and not stored.card.get("conditions"):
+            raise UserError(
+                f"model.guidance_scale={model.guidance_scale:g}: {stored.origin} is not conditional, and guidance "
+                "would change nothing; leave it out, or give a conditional model"
+            )
         sampling = Sampling(model.sampler, model.eta, model.guidance_scale)
         return replace(crystal_backbone_of(stored), sampling=sampling)
 
@@ -107,9 +118,10 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         components = build_components(config.reward.components)
         if not any(component.weight for component in components):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
-        return _summed(
-            config, components, CrystalJudges(config.reward, model.vae, config.device, workers), learned=True
-        )
+        judges = CrystalJudges(config.reward, model.vae, config.device, workers)
+        reward = _summed(config, components, judges, model.conditioning, learned=True)
+        require_asked(reward, model)
+        return reward
 
     def stages(self, config: CrystalConfig, reward: Reward) -> tuple[Stage, ...]:
         """What the log counts; components are normalised over the batch where they are scored."""
@@ -144,7 +156,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             mixed_valence=config.evaluation.mixed_valence,
             reward=lambda: self.reward(config, model, judges.workers),
             batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
-            own=_summed(config, own, judges) if own else None,
+            own=_summed(config, own, judges, model.conditioning) if own else None,
             wanted=_wanted(config.evaluation.wanted),
         )
 
@@ -191,9 +203,16 @@ class CrystalExporter(Exporter):
 
 
 def _summed(
-    config: CrystalConfig, components: Sequence[RewardComponent], judges: CrystalJudges, learned: bool = False
+    config: CrystalConfig,
+    components: Sequence[RewardComponent],
+    judges: CrystalJudges,
+    conditioning: Conditioning | None,
+    learned: bool = False,
 ) -> ReinforceReward:
-    """A reward of these components, with providers of what they read; `learned`: combined and guarded as configured."""
+    """A reward of these components, with providers of what they read, and what prompts ask for.
+
+    `learned`: combined and guarded as configured.
+    """
     train, section = config.train, config.reward
     reward = ReinforceReward(
         components,
@@ -202,6 +221,7 @@ def _summed(
         section.reference_dataset,
         check=check_compounds if learned and not section.pure_elements else None,
         combine=section.combine if learned else "sum",
+        conditioning=conditioning,
     )
     if reward.missing_metrics:
         reward.provide(*judges.providers(reward.missing_metrics))

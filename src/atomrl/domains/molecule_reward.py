@@ -11,7 +11,7 @@ from typing import Any
 from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.known_smiles import read_known
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
-from atomrl.core.conditioning import Conditioning, described
+from atomrl.core.conditioning import Conditioning
 from atomrl.core.protocols import ForceField, Reward
 from atomrl.core.stages import Stage, Total
 from atomrl.force_fields.build import build_force_field
@@ -21,8 +21,8 @@ from atomrl.measures.forces import reference_energies
 from atomrl.measures.molecule_names import MoleculeNamesProvider
 from atomrl.measures.xtb_properties import GivesProperties, XTBPropertiesProvider
 from atomrl.policies.molecule import element_numbers
+from atomrl.rewards.asked import require_asked
 from atomrl.rewards.build import build_components
-from atomrl.rewards.components import ASKED, PredictorReward
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward, atom_references, force_energy_stages
 from atomrl.rewards.reinforce import ReinforceReward
@@ -78,24 +78,6 @@ def own_components(
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward
-
-
-def require_asked(own: ReinforceReward, model: Backbone) -> None:
-    """Raise UserError for a reward toward what prompts ask for, of a model whose prompts do not.
-
-    Raises:
-        UserError: as said.
-    """
-    names = () if model.conditioning is None else model.conditioning.names
-    for component in own.components:
-        if not isinstance(component, PredictorReward) or component.target_value != ASKED:
-            continue
-        if component.target_name not in names:
-            raise UserError(
-                f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
-                f"{model.origin} is {described(model.conditioning)}: take a backbone that is conditioned on it, or "
-                "give target_value a number"
-            )
 
 
 def own_weights(reward: Reward) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from atomrl.checkpoints.regressor import LoadedRegressor
-from atomrl.core.conditioning import Conditioning, described
+from atomrl.core.conditioning import PropertyConditioning, described
 from atomrl.core.records import Prompts, Structures
 from atomrl.evaluation.definition import Definition
 from atomrl.evaluation.molecules import MoleculeScorecard
@@ -28,7 +28,7 @@ class AskedJudge:
 
     regressor: LoadedRegressor
     origin: str
-    conditioning: Conditioning | None
+    conditioning: PropertyConditioning | None
 
     def __post_init__(self) -> None:
         names = () if self.conditioning is None else self.conditioning.names

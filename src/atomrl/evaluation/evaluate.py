@@ -42,7 +42,7 @@ class SamplePlan:
         seed: of sizes and noise; the same for every model that is compared.
         micro_batch_size: samples that the sampler sees at once.
         sizes: atoms, of which each is drawn equally often; empty: as in the model's histogram.
-        asked: {property: value in its unit} that a conditional model is asked for; it draws the others.
+        asked: {name: value} that a conditional model is asked for; it draws the others.
         share_initial_noise, skip_prefix: what the samples of a size share, as in `RolloutConfig`.
 
     Raises:
@@ -54,7 +54,7 @@ class SamplePlan:
     seed: int
     micro_batch_size: int = 64
     sizes: tuple[int, ...] = ()
-    asked: Mapping[str, float] = field(default_factory=dict)
+    asked: Mapping[str, str | float] = field(default_factory=dict)
     share_initial_noise: bool = False
     skip_prefix: int = 0
 
@@ -162,10 +162,15 @@ def ready(model: Model, plan: SamplePlan, each: int, device: torch.device) -> tu
         UserError: see `prompt_plan`.
     """
     prompts = prompt_plan(model, plan, each).prompts(0).to(device)
+    return ready_policy(model, device), prompts
+
+
+def ready_policy(model: Model, device: torch.device) -> DiffusionPolicy:
+    """The model's policy on a device."""
     policy = model.policy()
     assert isinstance(policy, torch.nn.Module)
     policy.to(device).eval()
-    return policy, prompts
+    return policy
 
 
 def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
@@ -183,7 +188,7 @@ def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
         )
     if plan.asked and model.conditioning is None:
         raise UserError(
-            f"{model.origin} takes no value of {', '.join(plan.asked)}: only conditional molecule models do"
+            f"{model.origin} takes no value of {', '.join(plan.asked)}: it is not conditional; leave it out"
         )
     conditioning = None if model.conditioning is None else model.conditioning.asking(plan.asked)
     sizes = dict.fromkeys(plan.sizes, 1) or model.sizes

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atomrl.core.protocols import Model
+from atomrl.core.protocols import DiffusionPolicy, Model
 from atomrl.core.records import Prompts, Structures
 from atomrl.evaluation.evaluate import CPU, SamplePlan, draw_prompts, ready
 from atomrl.evaluation.kept_samples import KeptSamples
 
 Accepts = Callable[[Structures], Tensor]
 """Which structures pass, (B,) bool."""
+
+AcceptsAsked = Callable[[Structures, Prompts], Tensor]
+"""The same, where that depends on what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ class Passed:
         passed: which passed, (B,) bool.
         drawn: walks.
         prompts: what asked for each of these structures, on the CPU.
+        walks: that each took, (B,) int64.
     """
 
     structures: Structures
     passed: Tensor
     drawn: int
     prompts: Prompts
+    walks: Tensor
 
     @property
     def accepted(self) -> Structures:
@@ -52,11 +57,26 @@ def draw_until_accepted(
     then the second ones of those that did not pass, and so on.
     """
     policy, prompts = ready(model, plan, tries, device)
+    return until_accepted(policy, prompts, plan, tries, lambda structures, _: accepts(structures), kept)
+
+
+def until_accepted(
+    policy: DiffusionPolicy,
+    prompts: Prompts,
+    plan: SamplePlan,
+    tries: int,
+    accepts: AcceptsAsked,
+    kept: KeptSamples | None = None,
+) -> Passed:
+    """What `draw_until_accepted` does, for prompts that are given: `tries` rows in a row for each sample.
+
+    Their `sample_ids` number these rows from 0.
+    """
     places = torch.arange(len(prompts)).reshape(-1, tries)  # a sample of the plan, a try
     passed = torch.zeros(len(places), dtype=torch.bool)
     latest = torch.zeros(len(places), dtype=torch.int64)
     parts: list[Structures] = []
-    drawn = 0
+    walks, drawn = torch.zeros(len(places), dtype=torch.int64), 0
     for number in range(tries):
         asked = places[~passed, number]
         if not len(asked):
@@ -65,7 +85,8 @@ def draw_until_accepted(
         rows, structures = draw_prompts(policy, again, plan, plan.micro_batch_size, f"try {number + 1}", kept)
         samples = rows.sample_ids // tries
         latest[samples] = drawn + torch.arange(len(asked))
-        passed[samples] = accepts(structures)
+        passed[samples] = accepts(structures, rows)
+        walks[samples] += 1
         parts.append(structures)
         drawn += len(asked)
-    return Passed(Structures.concatenate(parts)[latest], passed, drawn, prompts.to(CPU)[places[:, 0]])
+    return Passed(Structures.concatenate(parts)[latest], passed, drawn, prompts.to(CPU)[places[:, 0]], walks)

@@ -6,8 +6,9 @@ A context is one row of numbers per sample, the columns of all conditions side b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Self
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal, Self, get_args
 
 import torch
 from ase.data import atomic_numbers
@@ -16,13 +17,18 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from atomrl.core.conditioning import number
 from atomrl.util.errors import UserError
 from atomrl.util.options import Number, Options, Whole, contradiction
 
 ELEMENTS = 100
 """Columns of a composition or chemical system; column = Z."""
 
-KINDS = ("value", "category", "composition", "chemical_system")
+SHOWN = 8
+"""Classes that a message names at most."""
+
+Kind = Literal["value", "category", "composition", "chemical_system"]
+KINDS: tuple[str, ...] = get_args(Kind)
 
 
 class Condition(Options):
@@ -38,6 +44,8 @@ class Condition(Options):
     """Its standard deviation."""
     categories: Whole = 0
     """Number of classes of a category."""
+    classes: tuple[str, ...] = ()
+    """Their names, in the order of their numbers; none where they are asked for by number."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:
@@ -46,14 +54,23 @@ class Condition(Options):
             raise contradiction(f"condition {self.name}: unknown kind {self.kind!r}; use one of {', '.join(KINDS)}")
         if self.kind == "category" and self.categories < 1:
             raise contradiction(f"condition {self.name}: a category needs its number of classes, `categories`")
+        if self.classes and len(self.classes) != self.categories:
+            raise contradiction(
+                f"condition {self.name}: {len(self.classes)} names of {self.categories} classes, give one for each"
+            )
         if not self.std > 0:
             raise contradiction(f"condition {self.name}: std={self.std} must be positive")
         return self
 
     @property
+    def of_elements(self) -> bool:
+        """Whether a crystal's elements alone say its columns."""
+        return self.kind in {"composition", "chemical_system"}
+
+    @property
     def columns(self) -> int:
         """Width in a context."""
-        return ELEMENTS if self.kind in {"composition", "chemical_system"} else 1
+        return ELEMENTS if self.of_elements else 1
 
     @property
     def inputs(self) -> int:
@@ -61,41 +78,102 @@ class Condition(Options):
         return self.categories if self.kind == "category" else self.columns
 
     def row(self, value: object) -> Tensor:
-        """Context columns of one sample: a number, a class, a formula (`LiMnO2`) or a system (`Li-Mn-O`), (columns,).
+        """Context columns of one sample: a number, a class, a formula (`LiMnO2`) or a system (`Li-Mn-O`).
+
+        Returns:
+            (columns,) float64.
 
         Raises:
             UserError: the value is of another kind, or names an unknown element or class.
         """
-        if self.kind == "composition":
-            return self._elements(_formula_counts(self.name, str(value)))
-        if self.kind == "chemical_system":
-            return self._elements(dict.fromkeys(str(value).split("-"), 1), normalize=False)
-        if not isinstance(value, (int, float)):
-            raise UserError(f"condition {self.name}: {value!r} is not a number")
-        if self.kind == "category" and value not in range(self.categories):
+        if self.of_elements:
+            text = str(value)
+            with _naming(self.name):
+                counts = formula_counts(text) if self.kind == "composition" else element_counts(text.split("-"))
+            return self.of_counts(counts)
+        return torch.tensor([self._class(value) if self.kind == "category" else number(self.name, value)]).double()
+
+    def of_counts(self, counts: Tensor) -> Tensor:
+        """Context columns of atoms by element (..., ELEMENTS): their shares, or 1 where there are any; float64."""
+        wide = counts.double()
+        return wide / wide.sum(-1, keepdim=True) if self.kind == "composition" else (wide > 0).double()
+
+    def _class(self, value: object) -> float:
+        """Number of a class, out of its name, or of its number where classes have no names."""
+        if self.classes:
+            if str(value) not in self.classes:
+                names = ", ".join(self.classes[:SHOWN]) + (", ..." if len(self.classes) > SHOWN else "")
+                raise UserError(f"condition {self.name}: there is no class {value}, only {names}")
+            return float(self.classes.index(str(value)))
+        found = number(self.name, value)
+        if found not in range(self.categories):
             raise UserError(f"condition {self.name}: there is no class {value}, only 0..{self.categories - 1}")
-        return torch.tensor([float(value)])
-
-    def _elements(self, counts: Mapping[str, int], normalize: bool = True) -> Tensor:
-        """Counts by element in columns of their Z, normalised to sum 1 or as they are."""
-        row = torch.zeros(ELEMENTS)
-        for symbol, count in counts.items():
-            number = atomic_numbers.get(symbol, 0)
-            if not 0 < number < ELEMENTS:
-                raise UserError(f"condition {self.name}: {symbol!r} is not an element with Z below {ELEMENTS}")
-            row[number] = count
-        return row / row.sum() if normalize else row
+        return found
 
 
-def _formula_counts(name: str, formula: str) -> dict[str, int]:
-    """Atoms by element of a formula."""
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Say in an error inside which condition it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"condition {name}: {error}") from error
+
+
+def formula_counts(formula: str) -> Tensor:
+    """Atoms by element of a formula such as `LiMnO2`, (ELEMENTS,) int64; column = Z.
+
+    Raises:
+        UserError: it is no formula, is empty or names what is no element with Z below `ELEMENTS`.
+    """
     try:
         counts: dict[str, int] = Formula(formula).count()
     except ValueError as error:
-        raise UserError(f"condition {name}: {formula!r} is not a formula") from error
+        raise UserError(f"{formula!r} is not a formula") from error
     if not counts:
-        raise UserError(f"condition {name}: an empty formula")
+        raise UserError("an empty formula")
+    return element_counts(list(counts), list(counts.values()))
+
+
+def element_counts(symbols: Sequence[str], counts: Sequence[int] | None = None) -> Tensor:
+    """Atoms by element, one of each if not said otherwise, (ELEMENTS,) int64; column = Z.
+
+    Raises:
+        UserError: a symbol is of no element with Z below `ELEMENTS`.
+    """
+    numbers = [atomic_numbers.get(symbol, 0) for symbol in symbols]
+    for symbol, found in zip(symbols, numbers, strict=True):
+        if not 0 < found < ELEMENTS:
+            raise UserError(f"{symbol!r} is not an element with Z below {ELEMENTS}")
+    row = torch.zeros(ELEMENTS, dtype=torch.int64)
+    row[numbers] = torch.tensor([1] * len(numbers) if counts is None else list(counts))
+    return row
+
+
+def counts_by_element(atoms: Tensor) -> Tensor:
+    """Atoms by element of crystals of these atomic numbers (B, N), 0 where padded; (B, ELEMENTS) int64."""
+    counts = torch.zeros(len(atoms), ELEMENTS, dtype=torch.int64, device=atoms.device)
+    counts.scatter_add_(1, atoms, torch.ones_like(atoms))
+    counts[:, 0] = 0
     return counts
+
+
+def context_of(conditions: Sequence[Condition], numbers: Tensor, properties: Mapping[str, Tensor]) -> Tensor:
+    """What a model would be asked for to get these crystals.
+
+    Args:
+        conditions: of the model.
+        numbers: atomic numbers, (B, N), 0 where padded.
+        properties: values and numbers of classes of the crystals by condition, (B,) float64, NaN where unknown.
+
+    Returns:
+        (B, C) float64, NaN where unknown.
+    """
+    counts = counts_by_element(numbers)
+    columns = [
+        entry.of_counts(counts) if entry.of_elements else properties[entry.name][:, None] for entry in conditions
+    ]
+    return torch.cat(columns, dim=1)
 
 
 class ConditionEncoder(nn.Module):
@@ -110,8 +188,8 @@ class ConditionEncoder(nn.Module):
     def forward(self, columns: Tensor, dropped: Tensor) -> Tensor:
         """Columns (B, columns), dropped (B,) bool."""
         condition, dtype = self.condition, self.null_embed.dtype
-        if condition.kind == "value":
-            columns = (columns.to(dtype) - condition.mean) / condition.std
+        if condition.kind == "value":  # in float64, which a value may need
+            columns = (columns.double() - condition.mean) / condition.std
         elif condition.kind == "category":
             columns = functional.one_hot(columns[:, 0].long(), condition.categories)
         inputs = torch.where(dropped[:, None], self.null_embed, columns.to(dtype))
@@ -177,8 +255,12 @@ class ConditionModule(nn.Module):
         return out
 
     def training_embedding(self, context: Tensor, uniforms: Tensor) -> Tensor:
-        """Embedding (B, H) in which samples with a uniform draw (B,) below `drop_prob` are dropped."""
-        embedded: Tensor = self(context, uniforms < self.drop_prob)
+        """Embedding (B, H) of a context (B, columns).
+
+        Dropped are samples with a uniform draw (B,) below `drop_prob`, and those of which something is unknown, NaN.
+        """
+        dropped = (uniforms < self.drop_prob) | context.isnan().any(1)
+        embedded: Tensor = self(context.nan_to_num(0.0), dropped)
         return embedded
 
     def guidance_embedding(self, context: Tensor) -> Tensor:

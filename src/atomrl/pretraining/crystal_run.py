@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
+import torch
+from pydantic import Field, model_validator
+
+from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of, save_crystal_backbone
+from atomrl.checkpoints.stored import read_stored
 from atomrl.checkpoints.vae import load_vae, save_vae
 from atomrl.data.crystal_batches import augment, settle
-from atomrl.data.packed_crystals import PackedCrystals, load_splits
+from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals, load_splits
 from atomrl.data.sized import full_batches
 from atomrl.evaluation.reconstruction import match_rate
+from atomrl.networks.conditional_dit import ConditionalDiT
+from atomrl.networks.conditions import Condition
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
 from atomrl.networks.dit import DiTConfig
 from atomrl.policies.crystal import measure_latent_std
+from atomrl.pretraining.crystal_conditions import (
+    ConditionOptions,
+    conditions_of,
+    known_crystals,
+    require_same_conditions,
+    with_all_conditions,
+)
 from atomrl.pretraining.crystal_session import (
     STORED,
     CrystalSession,
@@ -27,15 +41,16 @@ from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.pretraining.vae import PretrainVAE, ReconstructionRate
 from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.errors import UserError
-from atomrl.util.options import Count
+from atomrl.util.options import Count, Fraction, contradiction
 
+OWN_VAE = "runs/pretrain_vae"
 FRAMES = {"random": unchanged, "first_atom": settle}
 
 
 class VAERun(CrystalSession):
     """Options of `atomrl pretrain vae`, given as key=value."""
 
-    save_path: str = "runs/pretrain_vae"
+    save_path: str = OWN_VAE
     match_structures: Count = 48
     """Validation crystals whose reconstruction each validation matches."""
     model: CrystalVAEConfig = CrystalVAEConfig(width=128, heads=4, feedforward=384, layers=3)
@@ -48,18 +63,39 @@ class LDMRun(CrystalSession):
     """Options of `atomrl pretrain ldm`, given as key=value."""
 
     save_path: str = "runs/pretrain_ldm"
-    vae: str = "runs/pretrain_vae"
+    vae: str = OWN_VAE
     """Folder of the VAE whose latents are learned, or whatever else `load_vae` takes."""
-    frame: Literal["random", "first_atom"] = "random"
+    backbone: str | None = None
+    """Backbone that is trained further, a shipped name, a folder or a checkpoint: VAE, scale of the latents and shape
+    stay. null: from random numbers."""
+    conditions: ConditionOptions = Field(default_factory=list)
+    """What the denoiser is conditioned on, `[{name: band_gap, kind: value}, ...]`. A `value` (standardised) and a
+    `category` are columns of the data, of its name or `column: other_name`; `composition` (formula) and
+    `chemical_system` (elements) are read from the crystals. With a backbone without them they begin without effect."""
+    drop_prob: Fraction = 0.1
+    """Chance that training drops all conditions of a crystal, so that guidance has something to compare with."""
+    frame: Literal["random", "first_atom"] | None = None
     """`random`, crystals rotated and translated at random, as published; or `first_atom`, each crystal always in the
-    same description (`settle`), which is less to learn for a small model or a small set."""
+    same description (`settle`), which is less to learn for a small model or a small set; null: as `backbone` learned
+    it, without one `random`."""
     model: DiTConfig = DiTConfig(hidden=160, depth=6, heads=5)
     """Shape of the denoiser."""
+
+    @model_validator(mode="after")
+    def _check_start(self) -> LDMRun:
+        """Raise UserError for what a backbone fixes and is given beside it."""
+        fixed = {"vae": self.vae != OWN_VAE, "model": self.model != type(self).model_fields["model"].default}
+        if self.backbone is not None and any(fixed.values()):
+            given = " and ".join(f"{{at}}{name}" for name, is_given in fixed.items() if is_given)
+            raise contradiction(f"{{at}}backbone={self.backbone} has its own VAE and shape: leave {given} out")
+        return self
 
     @property
     def learned_from(self) -> dict[str, object]:
         """Options that a run keeps for all its life, by name."""
-        return {**super().learned_from, "frame": self.frame}
+        asked: dict[str, Any] = {"conditions": [condition.model_dump() for condition in self.conditions]}
+        asked |= {"drop_prob": self.drop_prob} if self.conditions else {}
+        return {**super().learned_from, "frame": self.frame or "random", "backbone": self.backbone, **asked}
 
 
 def pretrain_vae(overrides: Sequence[str]) -> Path:
@@ -91,30 +127,81 @@ def pretrain_ldm(overrides: Sequence[str]) -> Path:
         UserError: an unknown option or one that cannot be, no VAE, or crystals that are not there or do not fit it.
     """
     options = options_from(LDMRun, overrides, "pretrain ldm")
-    dtype = STORED[options.store]
+    start, options = _start(options)
     splits = load_splits(options.data)
-    describe = FRAMES[options.frame]
-    vae = load_vae(options.vae)
+    vae = load_vae(options.vae) if start is None else start.vae
     check_elements(splits, vae.config)
-    if vae.config.latent != options.model.latent:
+    if start is None and vae.config.latent != options.model.latent:
         raise UserError(
             f"the VAE in {options.vae} has {vae.config.latent} latent channels, the denoiser {options.model.latent}: "
             f"set model.latent={vae.config.latent}"
         )
     full_batches(len(splits.train), options.train.batch_size)
+    conditions, splits = conditions_of(options.conditions, splits, start)
+    asked_for = with_all_conditions(splits.train) if conditions else splits.train
     begin(options)
-    # The stream's first batch holds crystals of one size; their latents need not spread like those of all.
-    some = _sample(splits.train, options.train.batch_size, options.train.seed)
-    module = PretrainLDM(options.model, options.train, vae, measure_latent_std(vae, describe(some)), describe)
+    module = _module(options, splits, vae, start, conditions)
     card = fit(module, crystal_stream(splits, options), options)
-    folder = Path(options.save_path)
-    kept = rounded(module.vae, dtype)
+    kept = rounded(module.vae, STORED[options.store])
     card |= {"data": options.data, "frame": options.frame}
     card |= {"reconstruction": _reconstruction(kept, splits.validation, options)}
-    denoiser, sizes = rounded(module.average, dtype), splits.train.histogram()
-    backbone = CrystalBackbone(kept.to(dtype), denoiser.to(dtype), float(module.latent_std), sizes)
-    save_crystal_backbone(folder, backbone, card)
+    card |= {} if start is None else {"started_from": start.origin}
+    backbone = _backbone(module, kept, asked_for.histogram(), STORED[options.store])
+    known = known_crystals(conditions, asked_for, options.train.seed) if conditions else None
+    folder = Path(options.save_path)
+    save_crystal_backbone(folder, replace(backbone, known=known), card)
     return folder
+
+
+def _start(options: LDMRun) -> tuple[CrystalBackbone | None, LDMRun]:
+    """The backbone that is trained further, if there is one, and the options with all that it fixes.
+
+    Raises:
+        UserError: it is no crystal backbone, is conditioned on something else, or does not say in which frame it
+            learned.
+    """
+    if options.backbone is None:
+        return None, options.changed(frame=options.frame or "random")
+    stored = read_stored(options.backbone)
+    start = crystal_backbone_of(stored)
+    require_same_conditions(options.conditions, start)
+    frame = options.frame or stored.card.get("frame")
+    if frame not in FRAMES:
+        raise UserError(
+            f"backbone={options.backbone} does not say in which frame it learned: set frame=random, or "
+            "frame=first_atom as for crystal_small"
+        )
+    return start, options.model_copy(update={"frame": frame})
+
+
+def _module(
+    options: LDMRun,
+    splits: CrystalSplits,
+    vae: CrystalVAE,
+    start: CrystalBackbone | None,
+    conditions: tuple[Condition, ...],
+) -> PretrainLDM:
+    """What is trained, with the weights of the backbone that it starts from."""
+    describe = FRAMES[options.frame or "random"]
+    if start is None:
+        # The stream's first batch holds crystals of one size; their latents need not spread like those of all.
+        some = _sample(splits.train, options.train.batch_size, options.train.seed)
+        latent_std, shape = measure_latent_std(vae, describe(some)), options.model
+    else:
+        latent_std, shape = start.latent_std, start.denoiser.config
+    module = PretrainLDM(shape, options.train, vae, latent_std, describe, conditions, options.drop_prob)
+    if start is not None:
+        module.start_from(start.denoiser, start.conditions)
+    return module
+
+
+def _backbone(module: PretrainLDM, vae: CrystalVAE, sizes: dict[int, int], dtype: torch.dtype) -> CrystalBackbone:
+    """The backbone that was trained, with weights of this type."""
+    network, embedding = rounded(module.average, dtype), None
+    if isinstance(network, ConditionalDiT):
+        network, embedding = network.parts()
+        embedding = embedding.to(dtype)
+    return CrystalBackbone(vae.to(dtype), network.to(dtype), float(module.latent_std), sizes, embedding)
 
 
 def _sample(crystals: PackedCrystals, count: int, seed: int) -> CrystalTensors:

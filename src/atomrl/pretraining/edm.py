@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atomrl.core.conditioning import Conditioning
+from atomrl.core.conditioning import PropertyConditioning
 from atomrl.core.random import generator
 from atomrl.data.batches import MoleculeBatch
 from atomrl.diffusion.edm import alpha, project, sigma
@@ -43,7 +43,9 @@ class PretrainEDM(Pretraining[EDMNetwork, MoleculeBatch]):
         conditioning: how a batch's properties become the context of a conditional network.
     """
 
-    def __init__(self, model: EDMConfig, train: PretrainConfig, conditioning: Conditioning | None = None) -> None:
+    def __init__(
+        self, model: EDMConfig, train: PretrainConfig, conditioning: PropertyConditioning | None = None
+    ) -> None:
         super().__init__(EDMNetwork(model), train)
         self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump()})
         self.model_config, self.conditioning = model, conditioning

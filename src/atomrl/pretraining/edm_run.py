@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from pydantic import BeforeValidator, Field, model_validator
 
 from atomrl.checkpoints.backbone import Backbone, load_backbone, save_backbone
-from atomrl.core.conditioning import Conditioning
+from atomrl.core.conditioning import PropertyConditioning
 from atomrl.data.batches import MoleculeBatch, SizedBatches
 from atomrl.data.qm9 import ATOMIC_NUMBERS, MoleculeSet, load_qm9, size_histogram, split
 from atomrl.data.qm9_properties import check_names, distributions, with_properties
@@ -92,7 +92,7 @@ class SampleQuality(Callback):
     """Logs the stability of a few molecules that the averaged weights draw."""
 
     def __init__(
-        self, sizes: dict[int, int], every: int, samples: int, conditioning: Conditioning | None = None
+        self, sizes: dict[int, int], every: int, samples: int, conditioning: PropertyConditioning | None = None
     ) -> None:
         self.sizes, self.every, self.samples, self.conditioning = sizes, every, samples, conditioning
 
@@ -151,14 +151,14 @@ def _qm9(options: PretrainRun) -> TrainingMolecules:
     return TrainingMolecules({**parts, "train": parts[options.half or "train"]}, tuple(ATOMIC_NUMBERS), "QM9")
 
 
-def _conditioning(options: PretrainRun, molecules: MoleculeSet, start: Backbone | None) -> Conditioning | None:
+def _conditioning(options: PretrainRun, molecules: MoleculeSet, start: Backbone | None) -> PropertyConditioning | None:
     """How the properties of the training molecules are distributed; scaled as for the backbone, if that knows them."""
     if not options.context:
         return None
     known = distributions(molecules)
     before = {} if start is None or start.conditioning is None else start.conditioning.known
     scaled = {name: replace(known[name], mean=found.mean, mad=found.mad) for name, found in before.items()}
-    return Conditioning(tuple(options.context), {**known, **scaled})
+    return PropertyConditioning(tuple(options.context), {**known, **scaled})
 
 
 def _validation(molecules: MoleculeSet, options: PretrainRun) -> list[MoleculeBatch]:

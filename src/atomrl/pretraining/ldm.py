@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,8 @@ from torch import Tensor
 from atomrl.core.random import generator
 from atomrl.data.crystal_batches import CrystalBatch
 from atomrl.diffusion.gaussian import DIFFUSION_STEPS, training_loss
+from atomrl.networks.conditional_dit import ConditionalDiT
+from atomrl.networks.conditions import Condition, ConditionModule, context_of
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import encode
@@ -23,7 +25,7 @@ def unchanged(crystals: CrystalTensors) -> CrystalTensors:
 
 
 class PretrainLDM(Pretraining[DiT, CrystalBatch]):
-    """Trains a `DiT`, without conditions, on `training_loss`.
+    """Trains a `DiT` on `training_loss`, with conditions a `ConditionalDiT`.
 
     A checkpoint holds the VAE and the scale of its latents too: a run that continues keeps those it began with.
 
@@ -33,6 +35,8 @@ class PretrainLDM(Pretraining[DiT, CrystalBatch]):
         vae: gives the clean latents, its posterior's mean; frozen.
         latent_std: the denoiser's latents are the VAE's over this.
         describe: which description of the crystals is learned, a function of the batch's augmented ones.
+        conditions: whose values are the crystals' own; a batch's `properties` have those that are not about elements.
+        drop_prob: chance that a crystal's conditions are dropped.
     """
 
     latent_std: Tensor
@@ -44,12 +48,22 @@ class PretrainLDM(Pretraining[DiT, CrystalBatch]):
         vae: CrystalVAE,
         latent_std: float,
         describe: Callable[[CrystalTensors], CrystalTensors] = unchanged,
+        conditions: Sequence[Condition] = (),
+        drop_prob: float = 0.1,
     ) -> None:
-        super().__init__(DiT(model), train)
+        super().__init__(ConditionalDiT(model, conditions, drop_prob) if conditions else DiT(model), train)
         self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump()})
         self.vae = vae.requires_grad_(False).eval()
-        self.describe = describe
+        self.describe, self.conditions = describe, tuple(conditions)
         self.register_buffer("latent_std", torch.tensor(latent_std))
+
+    def start_from(self, denoiser: DiT, conditions: ConditionModule | None) -> None:
+        """Take the weights of a backbone, for the averaged ones too; new conditions begin without effect."""
+        for own in (self.network, self.average):
+            if isinstance(own, ConditionalDiT):
+                own.start_from(denoiser.state_dict(), conditions)
+            else:
+                own.load_state_dict(denoiser.state_dict())
 
     def losses(self, network: DiT, batch: CrystalBatch, purpose: str) -> dict[str, Tensor]:
         """Batch means of `mse`, `vb` (bits) and their sum, `loss`."""
@@ -58,9 +72,14 @@ class PretrainLDM(Pretraining[DiT, CrystalBatch]):
             clean = encode(self.vae, self.describe(batch.crystals), float(self.latent_std))
         steps = torch.randint(DIFFUSION_STEPS, clean.shape[:1], generator=rng, device=self.device)
         noise = torch.randn(clean.shape, generator=rng, device=self.device)
+        embedded = None
+        if isinstance(network, ConditionalDiT):
+            context = context_of(self.conditions, batch.crystals.numbers, batch.properties)
+            uniforms = torch.rand(len(context), generator=rng, device=self.device)
+            embedded = network.condition_module.training_embedding(context, uniforms)
 
         def predict(noisy: Tensor, times: Tensor) -> Tensor:
-            out: Tensor = network(noisy, times, batch.mask)
+            out: Tensor = network(noisy, times, batch.mask, embedded)
             return out
 
         terms = training_loss(predict, clean, batch.mask, steps, noise)

@@ -18,6 +18,7 @@ from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.crystal_session import STORED, CrystalSession, check_elements, crystal_stream, rounded
 from atomrl.pretraining.predictor import PretrainPredictor
 from atomrl.pretraining.predictor_errors import Common, draw_parity, predictions
+from atomrl.pretraining.property_columns import listed, mean_and_std, number_values
 from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.util.errors import UserError
 from atomrl.util.options import Count
@@ -112,24 +113,10 @@ def with_properties(crystals: PackedCrystals, columns: Mapping[str, str], split:
     Raises:
         UserError: a column is missing or has no finite value.
     """
-    properties = {}
-    for name, column in columns.items():
-        if column in crystals.refused:
-            raise UserError(
-                f"the {split} crystals have a column {column!r} that is no property, since {crystals.refused[column]}: "
-                "write numbers without a unit, and leave missing ones empty"
-            )
-        if column not in crystals.properties:
-            raise UserError(
-                f"the {split} crystals have no property {column!r}, they have {_list(crystals.properties)}: "
-                f"add a column of numbers of this name, or name another, targets=[{name}:column]"
-            )
-        values = crystals.properties[column]
-        known = int(np.isfinite(values).sum())
-        if not known:
-            raise UserError(f"the {split} crystals have a column {column!r} without a number: nothing to learn")
-        print(f"{name}: {known:,} of {len(crystals):,} {split} crystals have it")
-        properties[name] = np.where(np.isfinite(values), values, np.nan)
+    properties = {
+        name: number_values(crystals, name, column, split, f"targets=[{name}:column]")
+        for name, column in columns.items()
+    }
     some = ~np.isnan(np.stack(list(properties.values()))).all(axis=0)
     return replace(crystals, properties=properties).select(np.flatnonzero(some))
 
@@ -141,12 +128,7 @@ def standardize(head: PropertyHead, crystals: PackedCrystals) -> None:
         UserError: a property is the same for all.
     """
     for place, name in enumerate(head.targets):
-        values = crystals.properties[name]
-        unit = float(np.nanmax(np.abs(values))) or 1.0  # neither squares nor sums may leave float64
-        mean, spread = unit * float(np.nanmean(values / unit)), unit * float(np.nanstd(values / unit))
-        if np.nanmin(values) == np.nanmax(values) or not spread > 0:
-            raise UserError(f"all training crystals have the same {name}, {mean:g}: nothing to learn")
-        head.mean[place], head.std[place] = mean, spread
+        head.mean[place], head.std[place] = mean_and_std(name, crystals.properties[name])
 
 
 def _columns(targets: Sequence[str], splits: CrystalSplits) -> dict[str, str]:
@@ -161,11 +143,6 @@ def _columns(targets: Sequence[str], splits: CrystalSplits) -> dict[str, str]:
     if not columns or len(columns) < len(targets) or not all(columns) or not all(columns.values()):
         raise UserError(
             f"targets={list(targets)}: name each property to predict once, e.g. targets=[formation_energy_per_atom]; "
-            f"the data has {_list(splits.train.properties)}"
+            f"the data has {listed(splits.train.properties)}"
         )
     return columns
-
-
-def _list(names: Mapping[str, object]) -> str:
-    """Names for a message."""
-    return ", ".join(sorted(names)) or "none"

@@ -114,9 +114,13 @@ def build_plan(config: Config, sizes: Mapping[int, int], conditioning: Condition
     """Prompts from a backbone's size histogram, re-weighted as the configuration says; with values, if it takes some.
 
     Raises:
-        UserError: no size is left, or nothing says what to ask a conditional backbone for.
+        UserError: no size is left, nothing says what to ask a conditional backbone for, or it takes no such value.
     """
     loader = config.dataloader
+    with hinted(f" (dataloader.context={loader.context})"):
+        if loader.context and conditioning is None:
+            raise UserError(f"{config.model.backbone} is not conditional and takes no values: leave them out")
+        conditioning = None if conditioning is None else conditioning.asking(loader.context)
     low, high, factor = (
         loader.nodes_dist_focus_min,
         loader.nodes_dist_focus_max,

@@ -1,0 +1,27 @@
+"""Rewards toward what the prompts of a conditional model ask for."""
+
+from __future__ import annotations
+
+from atomrl.core.conditioning import described
+from atomrl.core.protocols import Model
+from atomrl.rewards.components import ASKED, PredictorReward
+from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.util.errors import UserError
+
+
+def require_asked(own: ReinforceReward, model: Model) -> None:
+    """Raise UserError for a reward toward what prompts ask for, of a model whose prompts do not.
+
+    Raises:
+        UserError: as said.
+    """
+    names = () if model.conditioning is None else model.conditioning.names
+    for component in own.components:
+        if not isinstance(component, PredictorReward) or component.target_value != ASKED:
+            continue
+        if component.target_name not in names:
+            raise UserError(
+                f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
+                f"{model.origin} is {described(model.conditioning)}: take a backbone that is conditioned on it, or "
+                "give target_value a number"
+            )

@@ -1,0 +1,144 @@
+"""`atomrl sample --compositions`: what was asked for and nothing else, and a line about what was not found."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import ase.io
+import pytest
+import torch
+from conditional_crystals import FORMULA, GAP, backbone, write
+
+from atomrl.cli import main
+from atomrl.core.records import Prompts, Structures
+from atomrl.evaluation.compositions import Composition, predict_structures
+from atomrl.evaluation.evaluate import SamplePlan
+from atomrl.networks.crystal_vae import CrystalVAE
+from atomrl.util.errors import UserError
+
+CPU = torch.device("cpu")
+PLAN = SamplePlan(count=8, time_step=3, seed=1)
+NA_CL, SR_TI_O = [11, 17], [38, 22, 8, 8, 8]
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that makes Na and Cl of pairs, half of them as rock salt, and SrTiO3 of all others."""
+
+    def reconstruct(self: CrystalVAE, latents: torch.Tensor, mask: torch.Tensor) -> Structures:
+        numbers = torch.zeros(mask.shape, dtype=torch.int64)
+        for row, size in enumerate(mask.sum(1).long().tolist()):
+            right = NA_CL if latents[row, 0, 0] > 0 else [11, 11]
+            numbers[row, :size] = torch.tensor(right if size == 2 else [*SR_TI_O, *SR_TI_O][:size])
+        where = torch.arange(mask.shape[1])[None, :, None] * torch.tensor([1.3, 1.7, 2.1])
+        return Structures(numbers, where * mask[..., None], mask > 0, 8 * torch.eye(3).expand(len(mask), 3, 3))
+
+    monkeypatch.setattr(CrystalVAE, "reconstruct", reconstruct)
+
+
+@pytest.mark.usefixtures("decoded")
+def test_only_what_was_asked_for_is_found() -> None:
+    model = backbone((GAP, FORMULA))
+    wanted = [Composition.of(formula) for formula in ("NaCl", "Sr2Ti2O6", "LiF")]
+    assert [each.atoms for each in wanted] == [2, 5, 2]
+    salt, oxide, fluoride = predict_structures(model, wanted, PLAN, 4, CPU)
+    assert (oxide.asked, len(oxide.structures), oxide.drawn) == (8, 8, 8)
+    assert {tuple(row) for row in oxide.structures.numbers[:, :5].tolist()} == {tuple(SR_TI_O)}
+    assert 4 <= len(salt.structures) <= 8
+    assert salt.drawn > 8  # about half of the walks have another composition
+    assert {tuple(row) for row in salt.structures.numbers[:, :2].tolist()} == {tuple(NA_CL)}
+    assert (len(fluoride.structures), fluoride.drawn, len(fluoride.others)) == (0, 32, 8)
+
+
+@pytest.mark.usefixtures("decoded")
+def test_the_command_says_what_came_of_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, path = write(tmp_path / "net"), tmp_path / "some.extxyz"
+    words = ["sample", "--backbone", str(folder), "-n", "3", "--time-step", "3", "--tries", "2", "--output", str(path)]
+    main([*words, "--compositions", "SrTiO3", "LiF"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "SrTiO3: 3 asked, 3 got, 3 drawn"
+    assert lines[1].startswith("LiF: 3 asked, 0 got, 6 drawn; 3 had another composition each time, at last ")
+    assert lines[2] == f"3 crystals -> {path}"
+    assert [Counter(atoms.numbers.tolist()) for atoms in ase.io.read(path, ":")] == [Counter(SR_TI_O)] * 3
+    path.unlink()
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, "--compositions", "LiF"])
+    assert stopped.value.code == 2
+    assert "no sample has the composition that was asked for, after 2 tries each" in capsys.readouterr().err
+    assert not path.exists()
+
+
+def test_prompts_ask_for_composition_and_formula_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Seen(Exception):
+        pass
+
+    def watched(policy: object, prompts: Prompts, *_: object) -> None:
+        asked.append(prompts)
+        raise Seen
+
+    monkeypatch.setattr("atomrl.evaluation.compositions.until_accepted", watched)
+    model = replace(backbone((FORMULA,)), sizes={2: 1, 4: 3, 5: 9, 6: 0})
+    with pytest.raises(Seen):
+        predict_structures(model, [Composition.of("NaCl")], replace(PLAN, count=400), 2, CPU)
+    (prompts,) = asked
+    assert prompts.sizes.unique().tolist() == [2, 4]  # of the histogram, 3 of 4 with two formula units
+    assert 0.65 < float((prompts.sizes == 4).double().mean()) < 0.85
+    assert torch.equal(prompts.sample_ids, torch.arange(800))
+    assert torch.equal(prompts.sizes[::2], prompts.sizes[1::2])
+    assert {number: share for number, share in enumerate(prompts.context[0].tolist()) if share} == {11: 0.5, 17: 0.5}
+
+
+@pytest.mark.parametrize(
+    ("formulas", "more", "message"),
+    [
+        (["Qq2"], [], "--compositions Qq2: 'Qq' is not an element with Z below 100"),
+        (["Na("], [], "--compositions Na(: 'Na(' is not a formula"),
+        (["NaCl", "Na2Cl2"], [], "NaCl and Na2Cl2 are the same; name each once"),
+        (["Al2O3", "NaCl"], ["--formula-units", "3"], "Al2O3: cells of 15 atoms (--formula-units), and the model was"),
+        (
+            ["Mg3Al2Si3O12"],
+            [],
+            "Mg3Al2Si3O12: 20 atoms in a formula unit, and the model was trained on cells of 2, 5 atoms",
+        ),
+        (["NaCl"], ["--sizes", "4"], "--compositions and --sizes do not go together"),
+        (["NaCl"], ["--reject", "4"], "--compositions and --reject do not go together"),
+        (["NaCl"], ["--tries", "0"], "--tries 0: must be at least 1"),
+        (["NaCl"], ["--formula-units", "0"], "--formula-units 0: must be at least 1"),
+        ([], ["--formula-units", "2"], "--formula-units is about formulas: give --compositions too"),
+    ],
+)
+def test_what_cannot_be(
+    formulas: list[str], more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sample", "--backbone", str(write(tmp_path / "net")), "--output", str(tmp_path / "a.cif"), *more]
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, *(["--compositions", *formulas] if formulas else [])])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+@pytest.mark.parametrize("name", ["crystal_small", "edm_qm9_small", "of_gaps"])
+def test_a_model_without_that_condition(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = str(write(tmp_path / "net", (GAP,))) if name == "of_gaps" else name
+    with pytest.raises(SystemExit):
+        main(["sample", "--backbone", where, "--output", str(tmp_path / "a.extxyz"), "--compositions", "NaCl"])
+    assert "is not conditioned on composition: make a model that is" in capsys.readouterr().err
+
+
+def test_a_guidance_scale_needs_something_to_guide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["sample", "-n", "1", "--time-step", "2", "--output", str(tmp_path / "a.extxyz"), "model.guidance_scale=3"]
+    with pytest.raises(SystemExit):
+        main([*words, "--backbone", "crystal_small"])
+    assert "model.guidance_scale=3: " in (line := capsys.readouterr().err)
+    assert "is not conditional, and guidance would change nothing; leave it out" in line
+    main([*words, "--backbone", str(write(tmp_path / "net"))])
+
+
+def test_a_formula_is_reduced() -> None:
+    with pytest.raises(UserError, match="an empty formula"):
+        Composition.of("")
+    assert Composition.of("Ti2O4").counts.nonzero().flatten().tolist() == [8, 22]
+    assert Composition.of("Ti2O4").atoms == 3
