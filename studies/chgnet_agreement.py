@@ -23,15 +23,16 @@ from scipy.stats import spearmanr
 from atomrl.command_parser import CommandParser
 from atomrl.core.records import Structures
 from atomrl.data.packed_crystals import PackedCrystals, load_splits, load_test
+from atomrl.data.structure_files import CRYSTALS, as_structures, read_entries_of
 from atomrl.force_fields.chgnet import CHGNetForceField
-from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import from_crystals
 from atomrl.util.errors import UserError
+from atomrl.workers.local import as_workers
 from studies.queue import ending_like_a_queue
 
 Array = NDArray[np.float64]
 
-RESAMPLES = 1000
+RESAMPLES, FEWEST = 1000, 3
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,10 @@ def _compare(data: str, name: str, evaluation: Path | None, fitted: int) -> None
         for path in sorted(evaluation.glob("*.extxyz")) if evaluation else []:
             atoms = ase.io.read(path, index=":")
             predicted = np.array([one.info.get(f"predicted_{name}", np.nan) for one in atoms], dtype=np.float64)
-            cells = [Crystal(one.numbers, one.get_scaled_positions(), np.asarray(one.cell)) for one in atoms]
+            samples = as_structures(path, read_entries_of(path, as_workers(1)), CRYSTALS).structures
             _say(
                 f"{len(atoms):,} samples of {path.stem}",
-                heats.of(*_energies(force_field, from_crystals(cells))),
+                heats.of(*_energies(force_field, samples)),
                 predicted,
             )
 
@@ -107,23 +108,30 @@ def _energies(force_field: CHGNetForceField, structures: Structures) -> tuple[Ar
     numbers = torch.where(structures.mask.bool(), structures.numbers, 0)
     counts = torch.zeros(len(structures), 119, dtype=torch.float64)
     counts.scatter_add_(1, numbers, structures.mask.double())
-    shares = (counts / structures.sizes[:, None]).numpy()
+    shares = (counts / structures.sizes.clamp(min=1)[:, None]).numpy()
     found = force_field.evaluate(structures)
     energies = np.array([one.energy if one.reason is None else np.nan for one in found], dtype=np.float64)
-    return shares, energies / structures.sizes.numpy()
+    return shares, energies / structures.sizes.clamp(min=1).numpy()
 
 
 def _say(what: str, heats: Array, values: Array) -> None:
     """Rank correlation, with a 95 % interval by bootstrap."""
     known = np.isfinite(heats) & np.isfinite(values)
-    if known.sum() < 3:
-        print(f"{what}: too few have both")
-        return
     pairs = np.column_stack([heats[known], values[known]])
+    found = _correlation(pairs)
+    if np.isnan(found):
+        print(f"{what}: too few of them have both, {len(pairs)}, or all have the same")
+        return
     rng = np.random.Generator(np.random.PCG64(0))
-    drawn = [spearmanr(pairs[rng.integers(0, len(pairs), len(pairs))]).statistic for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    print(f"{what}: rank correlation {spearmanr(pairs).statistic:.3f} [{low:.3f}, {high:.3f}] of {known.sum():,}")
+    drawn = [_correlation(pairs[rng.integers(0, len(pairs), len(pairs))]) for _ in range(RESAMPLES)]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    print(f"{what}: rank correlation {found:.3f} [{low:.3f}, {high:.3f}] of {len(pairs):,}")
+
+
+def _correlation(pairs: Array) -> float:
+    """Of (C, 2); NaN for fewer than three, or if all of one column are the same."""
+    enough = len(pairs) >= FEWEST and all(len(np.unique(column)) > 1 for column in pairs.T)
+    return float(spearmanr(pairs).statistic) if enough else np.nan
 
 
 if __name__ == "__main__":

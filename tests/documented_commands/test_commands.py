@@ -17,6 +17,7 @@ from pathlib import Path
 
 import mp_20_files
 import own_molecules
+import perov_5_files
 import published_crystals
 import published_experiments
 import pytest
@@ -28,10 +29,14 @@ from atomrl.pretraining import edm_run as pretrain_run
 from atomrl.pretraining import regressor_run
 from atomrl.rewards.build import build_components
 from studies.__main__ import main as results_main
+from studies.chgnet_agreement import main as chgnet_agreement
 from tools.prototypes import candidates
 from tools.prototypes.candidate import REFERENCE, Candidate
 from tools.prototypes.recipes import MOLECULE
 from tools.prototypes.references import BCC, ROCK_SALT, textbook_candidate
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from test_train_crystals import backbone
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -163,6 +168,8 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         run_several(words)
     elif program == "sbatch":
         assert Path(words[0]).is_file(), command  # tests/training/test_several_processes.py runs it
+    elif program == "python" and words[:2] == ["-m", "studies.chgnet_agreement"]:
+        chgnet_agreement(words[2:])
     elif program == "python" and words[:2] == ["-m", "results"]:
         results_main(smaller_study(words[2:]))
     elif program == "atomrl":
@@ -175,11 +182,6 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif program == "python" and words[0] in SCRIPTS:
         monkeypatch.setattr(sys, "argv", [*words, *SCRIPTS[words[0]]])
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
-    elif program == "torchrun":
-        place = words.index("run_elign.py")
-        _, *arguments = smaller(["train", *words[place + 1 :]])
-        launched = [*words[:place], str(ROOT / "run_elign.py"), *arguments]
-        subprocess.run([sys.executable, "-m", "torch.distributed.run", *launched], check=True, timeout=300)
     else:
         raise AssertionError(f"nothing here knows how to test {command!r}")
 
@@ -234,6 +236,9 @@ def test_commands_of_a_page(
     if "data/mp_20" in page.read_text():
         mp_20_files.write_csv(tmp_path, monkeypatch)
         mp_20_files.write_hull(tmp_path)
+    if page.stem == "property-as-the-goal":
+        backbone(tmp_path / "checkpoints" / "mp_20")
+        perov_5_files.write_csv(tmp_path / "perov_5")
     if "ckpts/" in page.read_text():
         published_crystals.write_downloads(tmp_path / "ckpts")
         published_experiments.write(tmp_path / "published" / "configs")

@@ -33,7 +33,6 @@ from atomrl.rewards.components import (
     CompositionDiversityReward,
     CreativityReward,
     EnergyReward,
-    PredictorReward,
     RewardComponent,
     StructureDiversityReward,
 )
@@ -166,9 +165,10 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             return set()
         paid = {metric for component in build_components(config.reward.components) for metric in _paid(component)}
         own = _own_components(config)
-        predicted = {component.target_name for component in own if isinstance(component, PredictorReward)}
+        paying = [entry for entry in config.reward.components if isinstance(entry, Mapping)]
+        predicted = {(str(entry.get("predictor")), entry.get("target_name")) for entry in paying}
         labels = zip(config.evaluation.wanted, _labels(config.evaluation.wanted), strict=True)
-        sought = {wanted_metric(label) for wanted, label in labels if wanted.name in predicted}
+        sought = {wanted_metric(label) for one, label in labels if (one.predictor, one.name) in predicted}
         return paid | sought | {component_metric(name) for name in unique_names(own)}
 
     def accepts(self, structures: Structures) -> Tensor:

@@ -80,7 +80,7 @@ class WantedJudge:
         values = samples.predicted[label]
         share, middle = wanted_metric(label), f"{label}_median"
         rows = {
-            share: Definition(f"unique, novel, {self.name} {self.limit} (predicted)", "%", "samples", "higher"),
+            share: Definition(f"unique, novel, {label} {self.limit} (predicted)", "%", "samples", "higher"),
             middle: Definition(f"{label}, predicted, median", "", "predicted", "neither"),
         }
         hits = self.has(values) & samples.unique & samples.novel
