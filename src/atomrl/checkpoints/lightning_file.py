@@ -194,9 +194,10 @@ def _pickle(archive: zipfile.ZipFile) -> Any:
 def _storage(reference: Any) -> Storage:
     """What a reference of the pickle stands for."""
     kind, of, key, *_ = reference
-    if kind != "storage" or of.name not in TYPES:
-        raise ValueError(f"numbers of an unknown type, {getattr(of, 'name', of)}")
-    return Storage(str(key), TYPES[of.name])
+    named = of.name if isinstance(of, type) and issubclass(of, Held) else str(of)
+    if kind != "storage" or named not in TYPES:
+        raise ValueError(f"numbers of an unknown type, {named}")
+    return Storage(str(key), TYPES[named])
 
 
 def _folder(archive: zipfile.ZipFile) -> str:

@@ -70,12 +70,13 @@ def growing(path: Path, settings: Settings) -> Iterator[GrowingFile]:
         with partial.open("a+b") as file:
             _take(file, partial)
             grown = _continued(file, notes, settings)
+            whole = False
             try:
                 yield grown
-            except BaseException:
-                if not grown.parts:
+                whole = True
+            finally:
+                if not whole and not grown.parts:
                     partial.unlink()
-                raise
             partial.replace(path)
             notes.unlink(missing_ok=True)
     except OSError as error:
