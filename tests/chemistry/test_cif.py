@@ -182,6 +182,14 @@ def test_formula_units(declared, units, expected):
     assert multiple({11: 4, 17: 4}, declared, units) == expected
 
 
+@pytest.mark.parametrize("symbol", ["O", "N", "H", "F"])
+def test_half_a_molecule(symbol):
+    """pymatgen counts these elements in molecules, of which one atom is 0 formula units."""
+    text = Structure(Lattice.cubic(3.0), [symbol], [[0, 0, 0]]).to(fmt="cif")
+    assert "_cell_formula_units_Z   0" in text
+    assert formula(parse_cif(text).crystal) == {symbol: 1}
+
+
 def test_a_formula_that_is_none():
     assert reason(cif(chemical_formula_sum="C2 H5 O, 2H2O")) == "formula: 'C2 H5 O, 2H2O' is none"
     assert reason(cif(chemical_formula_sum="Na Qq")) == "formula: 'Na Qq' has the element 'Qq'"

@@ -86,7 +86,7 @@ def parse_cif(text: str, niggli: bool = True) -> ParsedCif:
         if sites.doubtful is not None and formula is None:
             raise Failure("element: {!r} may be {} or not, and no formula says".format(*sites.doubtful))
         options = {option: _structure(sites, cell, option) for option in symmetry.possible(cell)}
-        count = None if math.isnan(units) else round(units)
+        count = round(units) if units >= 1 else None  # pymatgen writes 0 for half a molecule, e.g. one O
         structure = _declared(options, formula, count, "; it names no symmetry" if symmetry.absent else "")
         symmetry.check(structure)
         return ParsedCif(to_arrays(canonical(structure) if niggli else structure), symmetry.absent)
