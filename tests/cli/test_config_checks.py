@@ -56,7 +56,6 @@ TOGETHER = [
     ("domain=crystals reward.timeout=inf", "must be positive and at most 86400"),
     ("dataloader.nodes_dist_focus_min=9 dataloader.nodes_dist_focus_max=5", "nodes_dist_focus_min=9 exceeds"),
     ("domain=crystals evaluation.relaxed=-1", "at least 0"),
-    ("domain=crystals evaluation.second_judge=chgnet", "must be sevennet or null"),
     ("domain=crystals reward.batch_size=0", "at least 1"),
     ("domain=crystals reward.timeout=-1", "positive"),
 ]

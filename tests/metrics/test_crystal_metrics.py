@@ -252,7 +252,7 @@ def test_real_judges_end_to_end(tmp_path):
     phases = [("Na", -1.31), ("Cl", -1.84), ("NaCl", -3.67), ("Cs", -0.86), ("Si", -5.42)]
     hull = Hull(key, [HullEntry(Composition(formula), energy, formula) for formula, energy in phases])
     physics = HullProvider(force_field, hull)
-    assert physics.names == PHYSICS
+    assert set(PHYSICS) <= set(physics.names)
     structures = from_pymatgen([ROCK_SALT, rattled(ROCK_SALT), CAESIUM_CHLORIDE, SILICON, with_distance(0.3)])
     with CrystalMatcher([to_arrays(SILICON)]) as matcher:
         judged = judge_crystals(structures, [MatchingProvider(matcher), physics])

@@ -129,6 +129,9 @@ class NoFiles:
     def draw(self, folder, judged):
         pass
 
+    def columns(self, judged):
+        return {}
+
 
 def test_an_evaluation_leaves_the_files_that_a_study_waits_for(tmp_path):
     titles = [table.title for table in CRYSTALS.further]
