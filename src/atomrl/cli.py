@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.launch = ALONE
 
     def run() -> None:
-        if options.command == "train":
+        if options.command in {"train", "resume"}:
             options.launch = launched()
         if options.command == "pretrain":
             check_one_process()
@@ -100,11 +101,15 @@ def metrics_main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = CommandParser(prog="atomrl", description="RL post-training of atomistic diffusion models")
+    parser.add_argument("--version", action="version", version=f"atomrl {version('atomrl')}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="post-train a backbone (default: the demo's experiment)")
     train.add_argument("--config-name", help="a YAML of the package's conf/, without its ending; default demo")
     train.add_argument("--config-dir", type=Path, help="take the YAML from this folder instead")
+    train.add_argument(
+        "--print-config", action="store_true", help="print the whole configuration that these words make, and end"
+    )
     train.add_argument(
         "overrides",
         nargs="*",
@@ -112,18 +117,35 @@ def _parser() -> argparse.ArgumentParser:
         help="override the YAML, as Hydra writes it; experiment=prototypes/rl_dng takes that YAML of conf/experiment",
     )
 
+    _add_resume(commands)
     _add_sample(commands)
     _add_evaluate(commands)
     _add_makers(commands)
     _add_checks(commands)
+    _add_finding(commands)
     return parser
+
+
+def _add_resume(commands: Any) -> None:
+    """`atomrl resume`."""
+    resume = commands.add_parser("resume", help="continue a run that was stopped, as its own config.yaml says")
+    resume.add_argument("run", type=Path, metavar="RUN", help="run directory, or its checkpoint_latest.pth")
+    resume.add_argument(
+        "--trust-code", action="store_true", help="run code that the run's config.yaml names: a reward of yours"
+    )
+    resume.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="how long, and where: e.g. dataloader.epoches=200, max_time_hours=8, reward.workers=4",
+    )
 
 
 def _add_sample(commands: Any) -> None:
     """`atomrl sample`."""
     sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
     _sampling(sample, "10")
-    sample.add_argument("--backbone", help="shipped name (edm_qm9_small, crystal_small), folder or checkpoint")
+    sample.add_argument("--backbone", help="shipped name (atomrl list backbones), run directory, folder or checkpoint")
     sample.add_argument(
         "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
     )
@@ -197,8 +219,12 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--domain", choices=["crystals", "molecules"], help="what --structures holds; the first of them says it"
     )
-    evaluate.add_argument("--base", help="shipped name, folder or checkpoint")
-    evaluate.add_argument("--trained", type=Path, help="run directory or checkpoint; leave out to judge the base alone")
+    evaluate.add_argument("--base", help="shipped name, run directory, folder or checkpoint")
+    evaluate.add_argument(
+        "--trained",
+        type=Path,
+        help="run directory or checkpoint, or a model as for --base; leave out to judge the base alone",
+    )
     evaluate.add_argument(
         "--trust-code", action="store_true", help="run code that the trained run's config.yaml names: a reward of yours"
     )
@@ -242,6 +268,7 @@ def _add_makers(commands: Any) -> None:
         help="molecules: edm; a property of them: regressor; crystals: vae, then ldm; a property of them: predictor",
     )
     pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
+    pretrain.more_help = _keys_of_pretraining
 
     imported = commands.add_parser("import", help="make a model's folder of published weights")
     imported.add_argument(
@@ -279,6 +306,16 @@ def _add_makers(commands: Any) -> None:
     )
 
 
+def _keys_of_pretraining(words: Sequence[str]) -> str:
+    """The keys of what `atomrl pretrain` is asked about."""
+    from atomrl.finding.keys import OF, keys_text  # noqa: PLC0415
+
+    asked = next((word for word in words if word in OF), None)
+    if asked is None:
+        return "\natomrl pretrain edm --help, or another of these, lists its keys\n"
+    return f"\nkeys of atomrl pretrain {asked}, with type and default:\n\n{keys_text('', asked)}"
+
+
 def _add_checks(commands: Any) -> None:
     """Commands that try what the user made."""
     named = "path/to/file.py:name, or a dotted path"
@@ -290,7 +327,21 @@ def _add_checks(commands: Any) -> None:
     backbone = commands.add_parser(
         "check-backbone", help="try a model as a policy: steps, log-ratios, padding, noising"
     )
-    backbone.add_argument("backbone", help="shipped name, folder or checkpoint")
+    backbone.add_argument("backbone", help="shipped name, run directory, folder or checkpoint")
+
+
+def _add_finding(commands: Any) -> None:
+    """Commands that say what there is."""
+    listed = commands.add_parser("list", help="configurations, backbones, rewards, force fields, objectives")
+    listed.add_argument("kinds", nargs="*", metavar="KIND", help="of these alone, e.g. rewards; all if not given")
+    keys = commands.add_parser("keys", help="what can be set: key, type, default, unit, meaning")
+    keys.add_argument("prefix", nargs="?", default="", help="keys that begin so, e.g. train. or reward.shaping")
+    keys.add_argument(
+        "--of",
+        metavar="COMMAND",
+        help="crystals, or edm, regressor, vae, ldm, predictor of atomrl pretrain; atomrl train on both if not given",
+    )
+    commands.add_parser("doctor", help="try what is installed: versions, GPU, extras, cores, workers, xTB")
 
 
 def _sampling(parser: argparse.ArgumentParser, count: str) -> None:
@@ -317,11 +368,31 @@ def _train(options: argparse.Namespace) -> None:
     from atomrl.config.naming import named_yaml  # noqa: PLC0415
     from atomrl.training.crew import Crew  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
+    from atomrl.training.run_directory import refuse_forgotten  # noqa: PLC0415
 
+    if options.print_config:
+        _print_config(options)
+        return
     with Crew(options.launch) as crew:  # around all, so that a mistake is told once
         name, overrides = named_yaml(options.overrides, options.config_name, options.config_dir)
         config = load_config(name, overrides, options.config_dir)
+        if config.resume and options.config_dir is None:
+            refuse_forgotten(config, overrides)
         train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]), crew)
+
+
+def _print_config(options: argparse.Namespace) -> None:
+    from atomrl.config import load_config, to_yaml  # noqa: PLC0415
+    from atomrl.config.naming import named_yaml  # noqa: PLC0415
+
+    name, overrides = named_yaml(options.overrides, options.config_name, options.config_dir)
+    print(to_yaml(load_config(name, overrides, options.config_dir)), end="")
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from atomrl.resume_command import resume_command  # noqa: PLC0415
+
+    resume_command(options)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -433,8 +504,27 @@ def _check_backbone(options: argparse.Namespace) -> None:
     check_backbone_command(options)
 
 
+def _list(options: argparse.Namespace) -> None:
+    from atomrl.finding.listing import list_command  # noqa: PLC0415
+
+    list_command(options.kinds)
+
+
+def _keys(options: argparse.Namespace) -> None:
+    from atomrl.finding.keys import keys_command  # noqa: PLC0415
+
+    keys_command(options.prefix, options.of)
+
+
+def _doctor(_: argparse.Namespace) -> None:
+    from atomrl.finding.doctor import doctor_command  # noqa: PLC0415
+
+    doctor_command()
+
+
 _COMMANDS = {
     "train": _train,
+    "resume": _resume,
     "sample": _sample,
     "evaluate": _evaluate,
     "pretrain": _pretrain,
@@ -443,4 +533,7 @@ _COMMANDS = {
     "check-reward": _check_reward,
     "check-force-field": _check_force_field,
     "check-backbone": _check_backbone,
+    "list": _list,
+    "keys": _keys,
+    "doctor": _doctor,
 }
