@@ -150,8 +150,9 @@ def test_code_that_a_run_names_runs_if_it_is_trusted(
     run, mine = tmp_path / "run", tmp_path / "mine.py"
     mine.write_text(
         "from pathlib import Path\n"
-        f"Path({str(tmp_path / 'ran')!r}).touch()\n"
-        "def size(structures):\n    return [float(len(one)) for one in structures]\n"
+        "def size(structures):\n"
+        f"    Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "    return [float(len(one)) for one in structures]\n"
     )
     own = [word for word in words if not word.startswith("reward.components=")]
     reward = f"reward.components=[{{_target_: dummy}}, {{_target_: '{mine}:size'}}]"
