@@ -29,7 +29,8 @@ def resume_command(options: argparse.Namespace) -> None:
         place = _run(options.run)
         described = described_run(place / CONFIG, options.trust_code, "--trust-code")
         config = with_overrides(described, options.overrides).changed(save_path=str(place), resume=True)
-        if said := _finished(place, config):
+        again = any(word.lstrip("+~").startswith("evaluation") for word in options.overrides)
+        if not again and (said := _finished(place, config)):
             if crew.launch.rank == 0:
                 print(said)
             return

@@ -46,7 +46,6 @@ def test_a_list_of_an_option_ends_where_a_key_begins(words: str, tmp_path: Path)
         "2",
         "--time-step",
         "10",
-        "reward.components=[{_target_: dummy}]",
         "--output",
         str(tmp_path / "out.extxyz"),
     ]

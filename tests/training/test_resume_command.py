@@ -107,6 +107,20 @@ def test_what_is_changed_is_said(
     assert log(run)[2]["lr"] > 0  # of the schedule over 4
 
 
+def test_a_finished_run_gets_its_table(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    main(["train", *words, "dataloader.epoches=1", "reward.workers=1", f"save_path={run}"])
+    before = (run / "metrics.jsonl").read_text()
+    for samples in (2, 3):
+        main(["resume", str(run), f"evaluation.samples={samples}", "evaluation.time_step=10"])
+        found = json.loads((run / "evaluation" / "evaluation.json").read_text())
+        assert found["columns"]["trained"]["samples"] == samples
+    capsys.readouterr()
+    main(["resume", str(run)])
+    assert "nothing is left to do" in capsys.readouterr().out
+    assert (run / "metrics.jsonl").read_text() == before
+
+
 def test_what_would_be_another_run(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     main(["train", *words, "dataloader.epoches=2", f"save_path={run}"])
