@@ -92,13 +92,10 @@ def files(page: Path) -> dict[Path, str]:
 def smaller(words: list[str]) -> list[str]:
     """Arguments of `atomrl` for a short run."""
     command, *rest = words
-    if command in {"list", "keys", "doctor"} or "--print-config" in rest:
+    if command in {"list", "keys", "doctor", "import"} or command.startswith("check-") or "--print-config" in rest:
         return words
-    if command == "train":
-        return [*words, *smaller_training(rest), f"dataloader.epoches={2 if 'resume=true' in rest else 1}"]
-    if command == "resume":
-        asked = any(word.startswith("evaluation.") for word in rest)
-        return [*words, "dataloader.epoches=2", *([TABLE] if asked else [])]
+    if command in {"train", "resume"}:
+        return [*words, *smaller_run(command, rest)]
     if "--structures" in rest:
         return [*words, "reward.workers=1"]
     if command in {"sample", "evaluate"}:
@@ -110,9 +107,15 @@ def smaller(words: list[str]) -> list[str]:
         return [*words, *PRETRAIN, *crystals, *([] if given else PRETRAIN_CRYSTALS.get(rest[0], []))]
     if command == "data":
         return [*words, "--workers", "1"] if "--workers" in words else words
-    if command == "import" or command.startswith("check-"):
-        return words
     raise AssertionError(f"no short form of atomrl {command}: add one here")
+
+
+def smaller_run(command: str, words: list[str]) -> list[str]:
+    """Overrides for a short training, or for a short continuation of one."""
+    if command == "train":
+        return [*smaller_training(words), f"dataloader.epoches={2 if 'resume=true' in words else 1}"]
+    asked = any(word.startswith("evaluation.") for word in words)
+    return ["dataloader.epoches=2", *([TABLE] if asked else [])]
 
 
 def smaller_training(words: list[str]) -> list[str]:
