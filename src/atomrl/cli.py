@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from atomrl.command_parser import CommandParser
+from atomrl.finding.command_line import FINDING, add_finding, keys_of_pretraining
 from atomrl.util.errors import NonFiniteLossError, RankError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
 from atomrl.util.processes import ALONE, check_one_process, launched, ranks_hidden
@@ -122,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_makers(commands)
     _add_checks(commands)
-    _add_finding(commands)
+    add_finding(commands)
     return parser
 
 
@@ -268,7 +269,7 @@ def _add_makers(commands: Any) -> None:
         help="molecules: edm; a property of them: regressor; crystals: vae, then ldm; a property of them: predictor",
     )
     pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
-    pretrain.more_help = _keys_of_pretraining
+    pretrain.more_help = keys_of_pretraining
 
     imported = commands.add_parser("import", help="make a model's folder of published weights")
     imported.add_argument(
@@ -306,16 +307,6 @@ def _add_makers(commands: Any) -> None:
     )
 
 
-def _keys_of_pretraining(words: Sequence[str]) -> str:
-    """The keys of what `atomrl pretrain` is asked about."""
-    from atomrl.finding.keys import OF, keys_text  # noqa: PLC0415
-
-    asked = next((word for word in words if word in OF), None)
-    if asked is None:
-        return "\natomrl pretrain edm --help, or another of these, lists its keys\n"
-    return f"\nkeys of atomrl pretrain {asked}, with type and default:\n\n{keys_text('', asked)}"
-
-
 def _add_checks(commands: Any) -> None:
     """Commands that try what the user made."""
     named = "path/to/file.py:name, or a dotted path"
@@ -328,20 +319,6 @@ def _add_checks(commands: Any) -> None:
         "check-backbone", help="try a model as a policy: steps, log-ratios, padding, noising"
     )
     backbone.add_argument("backbone", help="shipped name, run directory, folder or checkpoint")
-
-
-def _add_finding(commands: Any) -> None:
-    """Commands that say what there is."""
-    listed = commands.add_parser("list", help="configurations, backbones, rewards, force fields, objectives")
-    listed.add_argument("kinds", nargs="*", metavar="KIND", help="of these alone, e.g. rewards; all if not given")
-    keys = commands.add_parser("keys", help="what can be set: key, type, default, unit, meaning")
-    keys.add_argument("prefix", nargs="?", default="", help="keys that begin so, e.g. train. or reward.shaping")
-    keys.add_argument(
-        "--of",
-        metavar="COMMAND",
-        help="crystals, or edm, regressor, vae, ldm, predictor of atomrl pretrain; atomrl train on both if not given",
-    )
-    commands.add_parser("doctor", help="try what is installed: versions, GPU, extras, cores, workers, xTB")
 
 
 def _sampling(parser: argparse.ArgumentParser, count: str) -> None:
@@ -504,24 +481,6 @@ def _check_backbone(options: argparse.Namespace) -> None:
     check_backbone_command(options)
 
 
-def _list(options: argparse.Namespace) -> None:
-    from atomrl.finding.listing import list_command  # noqa: PLC0415
-
-    list_command(options.kinds)
-
-
-def _keys(options: argparse.Namespace) -> None:
-    from atomrl.finding.keys import keys_command  # noqa: PLC0415
-
-    keys_command(options.prefix, options.of)
-
-
-def _doctor(_: argparse.Namespace) -> None:
-    from atomrl.finding.doctor import doctor_command  # noqa: PLC0415
-
-    doctor_command()
-
-
 _COMMANDS = {
     "train": _train,
     "resume": _resume,
@@ -533,7 +492,5 @@ _COMMANDS = {
     "check-reward": _check_reward,
     "check-force-field": _check_force_field,
     "check-backbone": _check_backbone,
-    "list": _list,
-    "keys": _keys,
-    "doctor": _doctor,
+    **FINDING,
 }

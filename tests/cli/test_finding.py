@@ -63,7 +63,10 @@ def test_what_is_listed_can_be_named_as_it_is_listed() -> None:
         assert (config.domain == "crystals") == (entry.extra == "crystals"), word
         assert named_yaml(words, None)[1] == []
     assert [entry.name for entry in listing.backbones()] == list(BACKBONES)
-    assert {entry.name for entry in listing.force_fields()} == {*registered_names("atomrl.force_fields"), "chgnet"}
+    folder = "atomrl.force_fields"
+    of = {entry.name: entry.said.partition(":")[0] for entry in listing.force_fields()}
+    assert {name for name, what in of.items() if "molecules" in what} == set(registered_names(folder))
+    assert {name for name, what in of.items() if "crystals" in what} == set(registered_names(folder, "CRYSTAL_SPEC"))
     assert tuple(entry.name for entry in listing.objectives()) == registered_names("atomrl.core.objectives")
     named = [entry.name for entry in listing.rewards()]
     assert [name for name in named if "=" in name] == ["reward.type=xtb", "reward.type=dummy", "reward.type=reinforce"]

@@ -18,8 +18,8 @@ from atomrl.util.registry import registered_names
 
 PACKAGE = Path(str(files("atomrl")))
 
-CHGNET = "chgnet"
-"""The default of crystals; molecules, whose names are registered, do not have it."""
+MARKS = {"molecules": "SPEC", "crystals": "CRYSTAL_SPEC"}
+"""What a file of a force field assigns that is one of them."""
 
 GUARD = re.compile(r"""\bextra\(["'](\w+)["']\)""")
 """How a file says that what it imports comes with an extra."""
@@ -96,14 +96,16 @@ def rewards() -> list[Entry]:
 
 
 def force_fields() -> list[Entry]:
-    """By the names of `reward.force_field`, and the default of crystals."""
+    """By the names of `reward.force_field`, with what they are of."""
     folder = "atomrl.force_fields"
+    known = {what: registered_names(folder, mark) for what, mark in MARKS.items()}
     found = []
-    for name in sorted({*registered_names(folder), CHGNET}):
+    for name in sorted({name for names in known.values() for name in names}):
+        of = " and ".join(what for what, names in known.items() if name in names)
         source = _source(f"{folder}.{name}")
         guarded = GUARD.search(source)
         extra = guarded[1] if guarded else name if name in packages_of_extras() else None
-        found.append(Entry(name, _said(source), extra))
+        found.append(Entry(name, f"{of}: {_said(source)}", extra))
     return found
 
 
