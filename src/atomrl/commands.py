@@ -142,7 +142,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
             judged["known set"] = replace(panel.judge(panel.known_samples(options.known, plan.seed), kept), drawn=0)
         rewarded = domain.rewarded(config) if is_run else set()
         report = compare(judged, rewarded, panel, plan, command, options.output)
-    print(report.markdown())
+    print(report.text())
     print(f"tables and {domain.noun} -> {options.output}")
 
 
@@ -204,7 +204,7 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
         keep=options.keep,
         command=command,
     )
-    print(report.markdown())
+    print(report.text())
     print(f"tables and structures -> {options.output}")
 
 

@@ -141,7 +141,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
         with kept.until_written(how_to_resume(folder, config)):
             judged = {label: judge(model, plan, panel, device, label, kept) for label, model in models.items()}
             report = compare(judged, domain.rewarded(config), panel, plan, command, folder / "evaluation")
-    print(report.markdown())
+    print(report.text())
     print(f"table and {domain.noun} -> {folder / 'evaluation'}")
     return folder
 
