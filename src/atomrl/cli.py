@@ -9,10 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
 from atomrl.command_parser import CommandParser
+from atomrl.finding.command_line import FINDING, add_finding, keys_of_pretraining
 from atomrl.util.errors import NonFiniteLossError, RankError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
 from atomrl.util.processes import ALONE, check_one_process, launched, ranks_hidden
@@ -31,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.launch = ALONE
 
     def run() -> None:
-        if options.command == "train":
+        if options.command in {"train", "resume"}:
             options.launch = launched()
         if options.command == "pretrain":
             check_one_process()
@@ -100,11 +102,15 @@ def metrics_main(arguments: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     parser = CommandParser(prog="atomrl", description="RL post-training of atomistic diffusion models")
+    parser.add_argument("--version", action="version", version=f"atomrl {version('atomrl')}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     train = commands.add_parser("train", help="post-train a backbone (default: the demo's experiment)")
     train.add_argument("--config-name", help="a YAML of the package's conf/, without its ending; default demo")
     train.add_argument("--config-dir", type=Path, help="take the YAML from this folder instead")
+    train.add_argument(
+        "--print-config", action="store_true", help="print the whole configuration that these words make, and end"
+    )
     train.add_argument(
         "overrides",
         nargs="*",
@@ -112,18 +118,35 @@ def _parser() -> argparse.ArgumentParser:
         help="override the YAML, as Hydra writes it; experiment=prototypes/rl_dng takes that YAML of conf/experiment",
     )
 
+    _add_resume(commands)
     _add_sample(commands)
     _add_evaluate(commands)
     _add_makers(commands)
     _add_checks(commands)
+    add_finding(commands)
     return parser
+
+
+def _add_resume(commands: Any) -> None:
+    """`atomrl resume`."""
+    resume = commands.add_parser("resume", help="continue a run that was stopped, as its own config.yaml says")
+    resume.add_argument("run", type=Path, metavar="RUN", help="run directory, or its checkpoint_latest.pth")
+    resume.add_argument(
+        "--trust-code", action="store_true", help="run code that the run's config.yaml names: a reward of yours"
+    )
+    resume.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="how long, and where: e.g. dataloader.epoches=200, max_time_hours=8, reward.workers=4",
+    )
 
 
 def _add_sample(commands: Any) -> None:
     """`atomrl sample`."""
     sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
     _sampling(sample, "10")
-    sample.add_argument("--backbone", help="shipped name (edm_qm9_small, crystal_small), folder or checkpoint")
+    sample.add_argument("--backbone", help="shipped name (atomrl list backbones), run directory, folder or checkpoint")
     sample.add_argument(
         "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
     )
@@ -197,8 +220,12 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--domain", choices=["crystals", "molecules"], help="what --structures holds; the first of them says it"
     )
-    evaluate.add_argument("--base", help="shipped name, folder or checkpoint")
-    evaluate.add_argument("--trained", type=Path, help="run directory or checkpoint; leave out to judge the base alone")
+    evaluate.add_argument("--base", help="shipped name, run directory, folder or checkpoint")
+    evaluate.add_argument(
+        "--trained",
+        type=Path,
+        help="run directory or checkpoint, or a model as for --base; leave out to judge the base alone",
+    )
     evaluate.add_argument(
         "--trust-code", action="store_true", help="run code that the trained run's config.yaml names: a reward of yours"
     )
@@ -242,6 +269,7 @@ def _add_makers(commands: Any) -> None:
         help="molecules: edm; a property of them: regressor; crystals: vae, then ldm; a property of them: predictor",
     )
     pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
+    pretrain.more_help = keys_of_pretraining
 
     imported = commands.add_parser("import", help="make a model's folder of published weights")
     imported.add_argument(
@@ -290,7 +318,7 @@ def _add_checks(commands: Any) -> None:
     backbone = commands.add_parser(
         "check-backbone", help="try a model as a policy: steps, log-ratios, padding, noising"
     )
-    backbone.add_argument("backbone", help="shipped name, folder or checkpoint")
+    backbone.add_argument("backbone", help="shipped name, run directory, folder or checkpoint")
 
 
 def _sampling(parser: argparse.ArgumentParser, count: str) -> None:
@@ -317,11 +345,31 @@ def _train(options: argparse.Namespace) -> None:
     from atomrl.config.naming import named_yaml  # noqa: PLC0415
     from atomrl.training.crew import Crew  # noqa: PLC0415
     from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
+    from atomrl.training.run_directory import refuse_forgotten  # noqa: PLC0415
 
+    if options.print_config:
+        _print_config(options)
+        return
     with Crew(options.launch) as crew:  # around all, so that a mistake is told once
         name, overrides = named_yaml(options.overrides, options.config_name, options.config_dir)
         config = load_config(name, overrides, options.config_dir)
+        if config.resume and options.config_dir is None:
+            refuse_forgotten(config, overrides)
         train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]), crew)
+
+
+def _print_config(options: argparse.Namespace) -> None:
+    from atomrl.config import load_config, to_yaml  # noqa: PLC0415
+    from atomrl.config.naming import named_yaml  # noqa: PLC0415
+
+    name, overrides = named_yaml(options.overrides, options.config_name, options.config_dir)
+    print(to_yaml(load_config(name, overrides, options.config_dir)), end="")
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from atomrl.resume_command import resume_command  # noqa: PLC0415
+
+    resume_command(options)
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -435,6 +483,7 @@ def _check_backbone(options: argparse.Namespace) -> None:
 
 _COMMANDS = {
     "train": _train,
+    "resume": _resume,
     "sample": _sample,
     "evaluate": _evaluate,
     "pretrain": _pretrain,
@@ -443,4 +492,5 @@ _COMMANDS = {
     "check-reward": _check_reward,
     "check-force-field": _check_force_field,
     "check-backbone": _check_backbone,
+    **FINDING,
 }

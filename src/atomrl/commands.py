@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from atomrl.checkpoints.stored import read_stored
+from atomrl.checkpoints.named import named_model
+from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws, sections_of
 from atomrl.composition_samples import asked_compositions, composition_samples
-from atomrl.config import as_trained, with_overrides
+from atomrl.config import Config, as_trained, with_overrides
 from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.domains import domain_for
@@ -25,7 +26,7 @@ from atomrl.evaluation.rejection import Passed, draw_until_accepted
 from atomrl.evaluation_options import overridden
 from atomrl.judge_structures import evaluate_structures
 from atomrl.sample_file import sample_into, write_samples
-from atomrl.training.run_directory import described_run, find_run
+from atomrl.training.run_directory import described_run
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
@@ -119,18 +120,12 @@ def evaluate_command(options: argparse.Namespace) -> None:
     stored = read_stored(options.base or DEFAULT_BACKBONE)
     domain = domain_for(stored)
     device, plan = choose_device(options.device), _plan(options, domain.time_step, EVALUATED)
-    config, checkpoint = as_trained(domain.name, stored.card), None
+    config, tuned, is_run = as_trained(domain.name, stored.card), None, False
     if options.trained is not None:
-        checkpoint, described = find_run(options.trained)
-        config = described_run(described, options.trust_code, "--trust-code")
-        if config.domain != domain.name:
-            raise UserError(
-                f"--base {stored.origin} is a model of {domain.name}, --trained a run on {config.domain}: give "
-                f"--base {config.model.backbone}, which that run started from"
-            )
+        config, tuned, is_run = _trained(options, domain, stored)
     config = overridden(config, options.overrides).changed(device=options.device)  # of this command, not of the run
     base: Model = domain.load(stored, config)
-    trained: Model | None = None if checkpoint is None else domain.load(read_stored(str(checkpoint)), config)
+    trained: Model | None = None if tuned is None else domain.load(tuned, config)
     require_writable(options.output, f"--output {options.output}")
     kept, judged = KeptSamples(options.output, repr(config.model), options.keep), {}
     with domain.panel(config, base) as panel, kept.until_written(command):
@@ -145,10 +140,43 @@ def evaluate_command(options: argparse.Namespace) -> None:
             judged["trained"] = judge(trained, plan, panel, device, "trained", kept)
         if options.known:
             judged["known set"] = replace(panel.judge(panel.known_samples(options.known, plan.seed), kept), drawn=0)
-        rewarded = domain.rewarded(config) if trained is not None else set()
+        rewarded = domain.rewarded(config) if is_run else set()
         report = compare(judged, rewarded, panel, plan, command, options.output)
-    print(report.markdown())
+    print(report.text())
     print(f"tables and {domain.noun} -> {options.output}")
+
+
+def _trained(options: argparse.Namespace, domain: Domain[Any, Any], base: Stored) -> tuple[Config, Stored, bool]:
+    """What the trained model's run says, or the documented defaults; the model; and whether a run says it.
+
+    Raises:
+        UserError: it is of another domain than the base, or there is no run to choose by the reward of.
+    """
+    found = named_model(options.trained)
+    tuned = read_stored(str(options.trained))
+    if found.described is not None:
+        config = described_run(found.described, options.trust_code, "--trust-code")
+        if config.domain != domain.name:
+            raise UserError(
+                f"--base {base.origin} is a model of {domain.name}, --trained a run on {config.domain}: give "
+                f"--base {config.model.backbone}, which that run started from"
+            )
+        return config, tuned, True
+    if domain_for(tuned) is not domain:
+        raise UserError(
+            f"--base {base.origin} is a model of {domain.name}, --trained {options.trained} one of "
+            f"{domain_for(tuned).name}: give two of one kind"
+        )
+    if options.best_of:
+        raise UserError(
+            f"--best-of {options.best_of} chooses by a training's reward, and {options.trained} is a model without its "
+            "run: give the run directory"
+        )
+    print(
+        f"{options.trained} is a model without its run's config.yaml: no metric is marked as rewarded, and what is "
+        "judged is as documented, or as you say"
+    )
+    return as_trained(domain.name, tuned.card), tuned, False
 
 
 def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
@@ -176,7 +204,7 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
         keep=options.keep,
         command=command,
     )
-    print(report.markdown())
+    print(report.text())
     print(f"tables and structures -> {options.output}")
 
 

@@ -1,8 +1,9 @@
-"""The table of all keys out of the options themselves: `python -m atomrl.key_table > docs/keys.md`."""
+"""All keys out of the options themselves: `python -m atomrl.key_table > docs/keys.md`, and `atomrl keys`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from atomrl.config.crystals import CrystalConfig
@@ -11,7 +12,7 @@ from atomrl.pretraining.crystal_run import LDMRun, VAERun
 from atomrl.pretraining.edm_run import PretrainRun
 from atomrl.pretraining.predictor_run import PredictorRun
 from atomrl.pretraining.regressor_run import RegressorRun
-from atomrl.util.option_words import allowed, type_name
+from atomrl.util.option_words import allowed, type_name, unit_of
 from atomrl.util.options import Options
 
 COMMAND = "python -m atomrl.key_table > docs/keys.md"
@@ -44,29 +45,56 @@ def page() -> str:
     return HEAD + "".join(f"\n## {title}\n\n{_table(kind())}" for title, kind in PARTS.items())
 
 
-def _table(options: Options) -> str:
-    """A table in Markdown."""
-    lines = [("key", "type", "default", "allowed", "meaning"), ("---",) * 5, *_rows(options, "")]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+@dataclass(frozen=True)
+class Key:
+    """What is said of one key.
+
+    Attributes:
+        name: the whole dotted path.
+        type: as one writes it.
+        default: as a YAML has it.
+        unit: of its number; empty: it has none.
+        allowed: what it may be, where its type does not say all.
+        meaning: in a sentence or two.
+    """
+
+    name: str
+    type: str
+    default: str
+    unit: str
+    allowed: str
+    meaning: str
 
 
-def _rows(options: Options, prefix: str) -> Iterator[tuple[str, ...]]:
-    """One row for each key, sections opened."""
+def keys_of(options: Options, prefix: str = "") -> Iterator[Key]:
+    """All keys in their order, sections opened."""
     for name, value in options:
         if isinstance(value, Options):
-            yield from _rows(value, f"{prefix}{name}.")
+            yield from keys_of(value, f"{prefix}{name}.")
             continue
         field = type(options).model_fields[name]
         words = allowed(field).removeprefix("must be ").removeprefix("must ")
-        shown = type_name(field.annotation).replace("None", "null").replace("|", "\\|")
-        yield f"`{prefix}{name}`", f"`{shown}`", f"`{_value(value)}`", words, _meaning(type(options), name)
+        shown = type_name(field.annotation).replace("None", "null")
+        yield Key(f"{prefix}{name}", shown, _value(value), unit_of(field), words, _meaning(type(options), name))
+
+
+def _table(options: Options) -> str:
+    """A table in Markdown."""
+    lines = [("key", "type", "default", "unit", "allowed", "meaning"), ("---",) * 6, *map(_row, keys_of(options))]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _row(key: Key) -> tuple[str, ...]:
+    """A key's cells."""
+    shown, meaning = key.type.replace("|", "\\|"), key.meaning.replace("|", "\\|")
+    return f"`{key.name}`", f"`{shown}`", f"`{key.default}`", key.unit, key.allowed, meaning
 
 
 def _meaning(kind: type[Options], name: str) -> str:
     """What is said about an option, where a class changes only its default by its base."""
     sections = (base for base in kind.__mro__ if issubclass(base, Options))
     said = (base.model_fields[name].description for base in sections if name in base.model_fields)
-    return " ".join(next((text for text in said if text), "").replace("|", "\\|").split())
+    return " ".join(next((text for text in said if text), "").split())
 
 
 def _value(value: Any) -> str:

@@ -24,4 +24,4 @@ def test_every_key_has_a_row_with_a_meaning():
         table = page().partition(f"## {title}\n")[2].partition("\n## ")[0]
         rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
         assert [row[0].strip("`") for row in rows] == leaves(kind())
-        assert all(len(row) == 5 and row[4] for row in rows)
+        assert all(len(row) == 6 and row[5] for row in rows)

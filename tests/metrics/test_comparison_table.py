@@ -9,6 +9,7 @@ from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.records import Structures
 from atomrl.evaluation.molecules import evaluate_molecules
 from atomrl.evaluation.table import Column, Comparison
+from atomrl.evaluation.table_text import as_text
 from atomrl.force_fields.base import Evaluation
 from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
@@ -38,6 +39,40 @@ def columns(qm9_test, records_of):
         column("base", shaken, records_of(shaken), 4.0),
         column("trained", qm9_test, records_of(qm9_test), 1.0),
     )
+
+
+def test_text_for_a_terminal(columns):
+    """Aligned; each number of the Markdown; three lines below, nothing of them lost in the JSON."""
+    table = Comparison.of(columns, rewarded={"molecule_stability"})
+    head, rule, *rows, blank, reading, sampled, conditions = as_text(table).splitlines()
+    assert head.split() == ["base", "trained", "overlaps", "base?"]
+    assert set(rule) == {"-"}
+    assert blank == ""
+    assert len(rows) == len(table.names)
+    ends = {head.index("base") + 4, head.index("trained") + 7, len(head)}
+    assert all(row[end - 1] != " " and row[end : end + 2].strip() == "" for row in rows for end in ends)
+    assert {row[:2] for row in rows} == {"* ", "  "}
+    [stability] = [row for row in rows if row.startswith("* ")]
+    assert stability.startswith("* molecule stability ↑ ")
+    assert stability.endswith(" no")
+    for cell in ("6.928 [6.928, 6.928] / 300", "/ 299"):
+        assert any(cell in row for row in rows)
+        assert cell in table.markdown()
+    assert reading.startswith("edm-2022, energies and forces by gfn2; value [95 % interval] / denominator")
+    assert reading.endswith("; * rewarded in training")
+    assert sampled.startswith("base: 300 samples, T = 50, seed 1 and 2, failed: ")
+    assert "; trained: 300 samples" in sampled
+    assert "bond_table_sha256" in conditions
+    assert conditions.endswith("in full, with commands, in the JSON")
+    whole = table.as_json()
+    for name, value in columns[0].metrics.conditions.items():
+        assert whole["conditions"][name] == value
+        assert f"{name} {str(value)[:20]}" in conditions
+    assert [whole["columns"][label]["command"] for label in ("base", "trained")] == [
+        "atomrl evaluate base",
+        "atomrl evaluate trained",
+    ]
+    assert "rewarded" not in as_text(Comparison.of(columns[:1]))
 
 
 def test_markdown(columns):

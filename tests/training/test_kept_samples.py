@@ -155,7 +155,7 @@ def test_the_table_at_the_end_of_a_training_goes_on_after_ctrl_c(
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 130
-    assert f"go on with save_path={run} resume=true" in capsys.readouterr().out
+    assert f"go on with atomrl resume {run}\n" in capsys.readouterr().out
     trained = (run / "metrics.jsonl").read_text()
     monkeypatch.setattr(evaluation, "rollout", second := Counted())
     main([*words, "resume=true"])

@@ -75,7 +75,7 @@ def test_a_batch_system_may_end_a_run(
     with pytest.raises(SystemExit) as caught:
         run(tmp_path)
     assert caught.value.code == 143
-    assert "stopped; continue with: save_path=" in capsys.readouterr().out
+    assert f"stopped; continue with: atomrl resume {tmp_path}" in capsys.readouterr().out
     assert torch.load(tmp_path / "run" / "checkpoint_latest.pth", weights_only=True)["atomrl"]["iteration"] == 0
 
 
@@ -126,7 +126,8 @@ def test_a_resumed_run_may_change_its_kl(
     folder = run(tmp_path, f"train.kl_penalty_weight={after}", "resume=true", "dataloader.epoches=3", name=name)
     said = [record.message for record in caplog.records if "other settings" in record.message]
     assert len(said) == 1
-    assert said[0].endswith(f"than it had: train.kl_penalty_weight={float(after)}, was {float(before)}")
+    change = f"train.kl_penalty_weight={float(after)}, was {float(before)}"
+    assert f"than it had: dataloader.epoches=3, was 2; {change}; the learning rate follows" in said[0]
     state = torch.load(folder / "checkpoint_latest.pth", weights_only=True)["state_dict"]
     kept = {name.removeprefix("policy.initial."): value for name, value in state.items() if ".initial." in name}
     backbone = load_file(tmp_path / "backbone" / "model.safetensors")

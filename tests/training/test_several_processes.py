@@ -159,7 +159,7 @@ def test_the_example_for_slurm(tmp_path: Path) -> None:
 
 def test_sigterm_of_one_process_stops_all_after_the_iteration(tmp_path: Path) -> None:
     ended = torchrun(FAULT, "1:SIGTERM", *short_run(tmp_path, f"save_path={tmp_path / 'run'}", "save_every=10"))
-    assert ended.stdout.count("stopped; continue with: save_path=") == 1
+    assert ended.stdout.count("stopped; continue with: torchrun [its options as before] -m atomrl resume ") == 1
     assert errors(ended) == []
     assert "exitcode  : 143" in ended.stderr
     assert [line["iteration"] for line in lines(tmp_path / "run")] == [0, 1]
@@ -178,7 +178,7 @@ def test_torchrun_may_be_stopped(asked: signal.Signals, tmp_path: Path, ctrl_c: 
             time.sleep(0.1)
         os.kill(started.pid, asked)
         said, complaints = started.communicate(timeout=250)
-    assert said.count("stopped; continue with: save_path=") == 1, complaints
+    assert said.count("stopped; continue with: torchrun [its options as before] -m atomrl resume ") == 1, complaints
     assert (tmp_path / "run" / "checkpoint_latest.pth").is_file()
 
 

@@ -161,7 +161,7 @@ def test_the_best_checkpoint_follows_the_raw_number(tmp_path, places):
     main([*train, f"save_path={old}", "dataloader.epoches=1", "best_checkpoint_metric=reward"])
     assert "best_checkpoint_metric: reward" in (old / "config.yaml").read_text()
     main([*train, f"save_path={old}", "dataloader.epoches=2", "best_checkpoint_metric=reward", "resume=true"])
-    main([*train, f"save_path={old}", "dataloader.epoches=4", "resume=true"])
+    main([*train, f"save_path={old}", "dataloader.epoches=4", "best_checkpoint_metric=raw_reward", "resume=true"])
     assert read_stored(str(old / "checkpoint_best.pth")).card["iteration"] == 2 + (raw[3] > raw[2])
 
 

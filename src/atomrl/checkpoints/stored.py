@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from atomrl.checkpoints.folder import read_folder, require_tensors
+from atomrl.checkpoints.named import named_model
 from atomrl.checkpoints.published_edm import is_published, read_published
-from atomrl.checkpoints.shipped import BACKBONES, located
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.util.errors import UserError
 
@@ -46,27 +46,21 @@ def read_stored(where: str) -> Stored:
     """Read a model.
 
     Args:
-        where: name of a shipped backbone; a folder with model.safetensors and model.json, or with the published files
-            of an EDM; or a checkpoint (.pth) of a run.
+        where: as of `named_model`; of a run directory its latest checkpoint is read.
 
     Raises:
-        UserError: nothing there, not a checkpoint, truncated or otherwise damaged, or code inside.
+        UserError: as `named_model`, or not a checkpoint, truncated or otherwise damaged, or code inside.
     """
-    path = located(where)
+    path = named_model(where).weights
     if path.is_dir():
         card, weights = read_published(path) if is_published(path) else read_folder(path)
         return Stored(card, weights, str(path), trained=False)
-    if not path.exists():
-        raise UserError(
-            f"no backbone at {where}: give one of {', '.join(BACKBONES)}, a folder or a checkpoint file; published "
-            "weights become a folder by `atomrl import`"
-        )
     checkpoint = read_torch(path)
     for entry in ("atomrl", "state_dict"):
         if not isinstance(checkpoint, dict) or entry not in checkpoint:
-            raise UserError(f"{where} is not a checkpoint of this package: it lacks the entry {entry!r}")
+            raise UserError(f"{path} is not a checkpoint of this package: it lacks the entry {entry!r}")
     card, weights = checkpoint["atomrl"], checkpoint["state_dict"]
     if not isinstance(card, dict):
-        raise UserError(f"{where} is damaged: its entry 'atomrl' is {card!r}, not the mapping that describes a model")
-    require_tensors(weights, where)
-    return Stored(card, weights, where, trained=True, entries=frozenset(checkpoint))
+        raise UserError(f"{path} is damaged: its entry 'atomrl' is {card!r}, not the mapping that describes a model")
+    require_tensors(weights, str(path))
+    return Stored(card, weights, str(path), trained=True, entries=frozenset(checkpoint))

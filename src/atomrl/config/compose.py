@@ -15,8 +15,10 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from atomrl.config.as_typed import as_typed
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
+from atomrl.config.naming import DEFAULT, named_yaml
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import READ_BY, Config, TrainSection
@@ -43,7 +45,8 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
 
     Args:
         name: of a YAML file, without its ending, in the package's `conf/` or in `folder`.
-        overrides: `key=value`, as Hydra writes them.
+        overrides: `key=value`, as Hydra writes them. With the default name and no folder they may name another YAML of
+            the package, `experiment=prototypes/rl_dng`, as they do in `atomrl train`.
         folder: where the user's own YAML files are.
 
     Raises:
@@ -51,18 +54,25 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
             an override of a key that the chosen objective does not read.
     """
     _require_pairs(overrides)
+    if folder is None:
+        name, overrides = named_yaml(overrides, None if name == DEFAULT else name)
     if published := composition(name, overrides, folder):
-        overrides = renamed_overrides(published.ours)
+        overrides = _ours(published.ours)
         config = from_yaml(_override(_published(published), overrides))
         _require_read(config.train, overrides)
         return config
-    overrides = renamed_overrides(overrides)
+    overrides = _ours(overrides)
     _require_file(name, folder)
     plain = _as_written(_composed(name, (), folder))
     named = renamed(plain)
     config = from_yaml(_composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides))
     _require_read(config.train, overrides)
     return config
+
+
+def _ours(overrides: Sequence[str]) -> list[str]:
+    """Overrides in the names of this package, text as it was typed."""
+    return as_typed(renamed_overrides(overrides), tuple(DOMAINS.values()))
 
 
 def _published(published: Composition) -> dict[str, Any]:
@@ -107,7 +117,8 @@ def with_overrides(options: T, overrides: Sequence[str]) -> T:
     """
     if not overrides:
         return options
-    return type(options).read(_values(_override(options.model_dump(), overrides)))
+    _require_pairs(overrides)
+    return type(options).read(_values(_override(options.model_dump(), as_typed(overrides, [type(options)]))))
 
 
 def read_config(path: Path) -> Config:

@@ -19,6 +19,7 @@ from atomrl.config.sections import (
 )
 from atomrl.rewards.filter_options import FilterOptions
 from atomrl.rewards.force_energy_config import OMOL, ForceEnergyConfig
+from atomrl.util.option_words import Unit
 from atomrl.util.options import Count, CountOrNone, Seconds, Weight, contradiction
 from atomrl.util.registry import registered_names
 
@@ -197,9 +198,9 @@ class MoleculeTrain(TrainSection):
     that the forces point."""
     force_alignment_weight: Weight = 0.5
     """Of that."""
-    force_alignment_min_force: Weight = 1e-4
+    force_alignment_min_force: Annotated[Weight, Unit("eV/Å")] = 1e-4
     """eV/Å; an atom with a smaller force takes no part."""
-    force_alignment_min_delta: Weight = 1e-4
+    force_alignment_min_delta: Annotated[Weight, Unit("Å")] = 1e-4
     """Å; an atom whose mean has moved less takes no part."""
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from atomrl.util.option_words import Unit
 from atomrl.util.options import Count, CountOrNone, Options, Seed
 
 VALIDATED = "val/"
@@ -31,7 +34,7 @@ class LogSection(Options):
 class ValidationSection(Options):
     """Rollouts between iterations that nothing is trained on, of the same prompts and noise each time."""
 
-    every: CountOrNone = 0
+    every: Annotated[CountOrNone, Unit("iterations")] = 0
     """Iterations from one validation to the next; 0: none."""
     groups: Count | None = None
     """Its prompts (groups), of dataloader.each_prompt_sample samples each; null takes dataloader.sample_group_size."""

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from atomrl.config.outputs import VALIDATED, EvaluationSection, LogSection, ValidationSection, WandbSection
 from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
-from atomrl.util.option_words import Says
+from atomrl.util.option_words import Says, Unit
 from atomrl.util.options import (
     BelowOne,
     Count,
@@ -95,11 +95,11 @@ class DataloaderSection(Options):
     """Samples per prompt."""
     micro_batch_size: Count = 512
     """Samples that the sampler sees at once; at least one group, each_prompt_sample."""
-    epoches: Count = 100
+    epoches: Annotated[Count, Unit("iterations")] = 100
     """Iterations."""
-    nodes_dist_focus_min: Whole | None = None
+    nodes_dist_focus_min: Annotated[Whole | None, Unit("atoms")] = None
     """Smallest size, in atoms, whose weight is multiplied; null leaves the end open."""
-    nodes_dist_focus_max: Whole | None = None
+    nodes_dist_focus_max: Annotated[Whole | None, Unit("atoms")] = None
     """Largest such size; null leaves the end open."""
     nodes_dist_focus_multiplier: Weight = 1.0
     """By this; 1 leaves the backbone's size histogram as it is."""
@@ -196,9 +196,9 @@ class TrainSection(Options):
     """Of AdamW, added to the denominator."""
     scheduler: Literal["constant", "cosine", "wsd"] = "cosine"
     """Shape of the learning rate's schedule."""
-    warmup_steps: CountOrNone = 10
+    warmup_steps: Annotated[CountOrNone, Unit("iterations")] = 10
     """Iterations of linear warm-up."""
-    total_steps: Count | None = None
+    total_steps: Annotated[Count | None, Unit("iterations")] = None
     """Iterations of the schedule; null takes dataloader.epoches."""
     decay_fraction: Fraction = 0.2
     """Of `wsd`: last part of the schedule, over which the rate falls."""
@@ -206,7 +206,7 @@ class TrainSection(Options):
     """The rate never falls below this fraction of its peak."""
     ema_decay: Fraction = 0.9
     """Of the averaged weights, per iteration."""
-    rank_timeout: Positive = 1800.0
+    rank_timeout: Annotated[Positive, Unit("s")] = 1800.0
     """Of several processes: seconds that the others wait for one before they end the run."""
 
     @model_validator(mode="after")
@@ -282,9 +282,9 @@ class Config(Options):
     """Of torch; null leaves torch's choice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """`auto` takes a GPU where there is one."""
-    max_time_hours: Positive | None = None
+    max_time_hours: Annotated[Positive | None, Unit("h")] = None
     """Hours after which the run stops; null: never."""
-    save_every: Count = 1
+    save_every: Annotated[Count, Unit("iterations")] = 1
     """Iterations between saves of checkpoint_latest.pth."""
     best_checkpoint_metric: str = "reward"
     """Which logged number says what `best` is."""
@@ -294,7 +294,7 @@ class Config(Options):
     """Number that must improve; null: no early stop."""
     early_stop_mode: Literal["max", "min"] = "max"
     """Whether more of it is better, or less."""
-    early_stop_minutes: Weight = 20.0
+    early_stop_minutes: Annotated[Weight, Unit("min")] = 20.0
     """Stop when it has not for this long, minutes."""
     early_stop_patience: Count | None = None
     """Stop when it has not in so many iterations that have the number; then minutes do not count. null: minutes do."""

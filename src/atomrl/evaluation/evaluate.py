@@ -19,6 +19,7 @@ from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import write_sample_table
 from atomrl.evaluation.table import Column, Comparison
+from atomrl.evaluation.table_text import as_text
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar
@@ -88,6 +89,12 @@ class Report:
         """All tables, the further ones under their titles."""
         return "\n".join(
             [self.main.markdown(), *(f"## {title}\n\n{table.markdown()}" for title, table in self.further.items())]
+        )
+
+    def text(self) -> str:
+        """The same for a terminal."""
+        return "\n".join(
+            [as_text(self.main), *(f"{title}:\n\n{as_text(table)}" for title, table in self.further.items())]
         )
 
 

@@ -110,7 +110,7 @@ class Comparison:
             "metrics": {
                 name: asdict(self.definitions[name])
                 | {"columns": {column.label: _json_estimate(self.estimate(column, name)) for column in self.columns}}
-                | {"overlaps_first": {column.label: self._overlap(column, name) for column in self.columns[1:]}}
+                | {"overlaps_first": {column.label: self.overlap(column, name) for column in self.columns[1:]}}
                 for name in self.names
             },
             "columns": {column.label: _json_column(column) for column in self.columns},
@@ -122,14 +122,13 @@ class Comparison:
 
     def _row(self, name: str) -> list[str]:
         definition = self.definitions[name]
-        arrow = {"higher": " ↑", "lower": " ↓", "neither": ""}[definition.better]
-        unit = "" if definition.unit in {"", "%"} else f", {definition.unit}"
-        cells = [f"{definition.label}{arrow}{unit}", "yes" if name in self.rewarded else ""]
-        cells += [_cell(self.estimate(column, name), definition.unit, definition.counted) for column in self.columns]
+        cells = [label(definition), "yes" if name in self.rewarded else ""]
+        cells += [cell(self.estimate(column, name), definition.unit, definition.counted) for column in self.columns]
         words = {True: "yes", False: "**no**", None: "-"}
-        return cells + [words[self._overlap(column, name)] for column in self.columns[1:]]
+        return cells + [words[self.overlap(column, name)] for column in self.columns[1:]]
 
-    def _overlap(self, column: Column, name: str) -> bool | None:
+    def overlap(self, column: Column, name: str) -> bool | None:
+        """Whether a column's interval overlaps that of the first; None: one of them has none."""
         return self.estimate(column, name).overlaps(self.estimate(self.columns[0], name))
 
     def _notes(self) -> list[str]:
@@ -147,13 +146,21 @@ class Comparison:
                 for reason, count in reasons.items()
             )
             notes.append(
-                f"- {column.label}: {len(column.metrics.samples)} {_walks(column)}, "
+                f"- {column.label}: {len(column.metrics.samples)} {walks(column)}, "
                 f"{_seeds(column.seeds)}`{column.command}`; failures: {failed or 'none'}"
             )
         return notes
 
 
-def _cell(estimate: Estimate, unit: str, counted: str) -> str:
+def label(definition: Definition) -> str:
+    """A metric as a row names it: what is better, and the unit."""
+    arrow = {"higher": " ↑", "lower": " ↓", "neither": ""}[definition.better]
+    unit = "" if definition.unit in {"", "%"} else f", {definition.unit}"
+    return f"{definition.label}{arrow}{unit}"
+
+
+def cell(estimate: Estimate, unit: str, counted: str) -> str:
+    """An estimate in words: value, interval, denominator."""
     if math.isnan(estimate.value):
         return f"- / {estimate.denominator} {counted}"
     scale, digits = (100, 1) if unit == "%" else (1, 3)
@@ -161,7 +168,7 @@ def _cell(estimate: Estimate, unit: str, counted: str) -> str:
     return f"{value} [{low}, {high}] / {estimate.denominator} {counted}"
 
 
-def _walks(column: Column) -> str:
+def walks(column: Column) -> str:
     """How the samples were drawn."""
     if column.drawn == 0:
         return f"taken from {column.source}, not drawn from a model"

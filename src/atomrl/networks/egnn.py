@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from atomrl.networks.pair_network import PairInputs, message_sum, pair_scalar
+from atomrl.util.option_words import Unit
 from atomrl.util.options import Count, Number, Options, PositiveFinite
 
 SIN_FREQUENCIES = 6
@@ -42,7 +43,7 @@ class EGNNShape(Options):
     """Weigh each message by a learned sigmoid."""
     tanh: bool = True
     """Bound a pair's coordinate update."""
-    norm_constant: Annotated[Number, AllowInfNan(False), Field(ge=0.0)] = 1.0
+    norm_constant: Annotated[Number, AllowInfNan(False), Field(ge=0.0), Unit("Å")] = 1.0
     """Å, added to the distance that normalises a difference vector."""
     sin_embedding: bool = False
     """Embed distances by sines and cosines instead of their square."""

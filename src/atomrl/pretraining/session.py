@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import lightning
 import torch
@@ -22,6 +22,7 @@ from atomrl.training.callbacks import Interruption
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
+from atomrl.util.option_words import Unit
 from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads
 from atomrl.util.processes import one_process
 
@@ -46,7 +47,7 @@ class Session(Options):
     """Batches of a validation; 0: none."""
     log_every: CountOrNone = 50
     """Steps between lines of the log; 0: none."""
-    checkpoint_minutes: Positive = 3.0
+    checkpoint_minutes: Annotated[Positive, Unit("min")] = 3.0
     """Minutes between checkpoints."""
     train: PretrainConfig = PretrainConfig()
     """How to train."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, model_validator
 
+from atomrl.util.option_words import Unit
 from atomrl.util.options import Finite, Options, PositiveFinite, Weight, contradiction
 
 STABILITY_WEIGHTS = (
@@ -54,7 +55,7 @@ class ForceEnergyConfig(Options):
     """Of the energy channel in the total."""
     force_aggregation: Literal["rms", "max"] = "rms"
     """Over atoms."""
-    force_clip_threshold: PositiveFinite | None = None
+    force_clip_threshold: Annotated[PositiveFinite | None, Unit("eV/Å")] = None
     """eV/Å; longer force vectors are shortened to this first; null: they are not."""
     use_energy: bool = False
     """Whether there is an energy channel."""
@@ -65,9 +66,9 @@ class ForceEnergyConfig(Options):
     field; `own`: those that the force field says itself; `omol`: the same, of UMA (published name); null: none."""
     energy_normalize_by_atoms: bool = True
     """Divide by the number of atoms."""
-    energy_transform_offset: Finite = 0.0
+    energy_transform_offset: Annotated[Finite, Unit("eV")] = 0.0
     """eV, added then."""
-    energy_transform_scale: PositiveFinite = 1.0
+    energy_transform_scale: Annotated[PositiveFinite, Unit("eV")] = 1.0
     """eV, divides the sum."""
     energy_transform_clip: PositiveFinite | None = None
     """The result is clamped to plus and minus this; null: it is not."""
@@ -83,7 +84,7 @@ class ForceEnergyConfig(Options):
     """Cost of a missing smooth bond order."""
     valence_overbond_soft_weight: Weight = 0.0
     """Cost of an excess smooth bond order."""
-    valence_soft_temperature: PositiveFinite = 0.02
+    valence_soft_temperature: Annotated[PositiveFinite, Unit("Å")] = 0.02
     """Å, width of a smooth bond order."""
     stability_channel: Literal["force", "own"] = "force"
     """Where the stability and valence terms go: `force` (as published), or a channel of their `own`, named

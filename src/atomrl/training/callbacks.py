@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from tqdm import tqdm
 
+from atomrl.checkpoints.named import AVERAGED_WEIGHTS, BEST, LATEST
 from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
 from atomrl.core.collective import Alone, any_rank
@@ -21,7 +22,6 @@ from atomrl.core.protocols import Collective
 from atomrl.core.records import Stats
 from atomrl.export.exporter import Exporter
 from atomrl.training.rl_module import RLModule
-from atomrl.training.run_directory import BEST, LATEST, WEIGHTS
 from atomrl.training.snapshots import Snapshots, to_bytes
 from atomrl.util.errors import RankError, UserError
 from atomrl.util.files import whole, write_whole
@@ -134,7 +134,7 @@ class Checkpoints(Callback):
         self._unsaved = self.snapshots.take(trainer)
         if best:
             write_whole(self.folder / BEST, self._unsaved)
-            save_tensors(self.folder / WEIGHTS, pl_module.averaged.module.state_dict())
+            save_tensors(self.folder / AVERAGED_WEIGHTS, pl_module.averaged.module.state_dict())
         done = trainer.current_epoch + 1
         if done % self.config.save_every == 0 or done == trainer.max_epochs or trainer.should_stop:
             self._save()

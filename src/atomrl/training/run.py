@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from atomrl.checkpoints.named import LATEST
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.core.protocols import Collective, Model
@@ -26,13 +27,13 @@ from atomrl.training.requirements import check_needs
 from atomrl.training.rl_module import build_module
 from atomrl.training.run_directory import (
     CSV,
-    LATEST,
     METRICS,
     REPRODUCER,
     check_resumable,
     find_run,
     forget_if_empty,
     fresh_path,
+    how_to_resume,
     open_run,
 )
 from atomrl.training.snapshots import Snapshots
@@ -137,10 +138,10 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
         folder = train(config, name, workers if crew.launch.size == 1 else None, crew)
         models: dict[str, Model] = {"base": base, "trained": domain.load(read_stored(str(folder / LATEST)), config)}
         kept = KeptSamples(folder / "evaluation", repr(config.model))
-        with kept.until_written(f"save_path={folder} resume=true"):
+        with kept.until_written(how_to_resume(folder, config)):
             judged = {label: judge(model, plan, panel, device, label, kept) for label, model in models.items()}
             report = compare(judged, domain.rewarded(config), panel, plan, command, folder / "evaluation")
-    print(report.markdown())
+    print(report.text())
     print(f"table and {domain.noun} -> {folder / 'evaluation'}")
     return folder
 
@@ -212,14 +213,14 @@ def _fit(
             # tear-down; SIGTERM, as of a batch system, ends a run after the iteration in which it comes.
             if interruption.code is None:
                 raise
-            _say_how_to_go_on(folder, collective)
+            _say_how_to_go_on(folder, config, collective)
             raise (KeyboardInterrupt if interruption.code == 130 else SystemExit(interruption.code)) from None
         except NonFiniteLossError as error:
             path = folder / REPRODUCER
             save_tensors(path, error.reproducer)
             raise NonFiniteLossError(f"{error}; the run stopped, {path} reproduces it", error.reproducer) from error
     if interruption.code is not None:
-        _say_how_to_go_on(folder, collective)
+        _say_how_to_go_on(folder, config, collective)
     return interruption.code
 
 
@@ -236,17 +237,15 @@ def _check_groups(config: Config, launch: Launch) -> None:
             )
 
 
-def _say_how_to_go_on(folder: Path, collective: Collective) -> None:
+def _say_how_to_go_on(folder: Path, config: Config, collective: Collective) -> None:
     """Print it, once."""
-    if collective.rank == 0:
-        print(f"\n{_how_to_go_on(folder)}", flush=True)
-
-
-def _how_to_go_on(folder: Path) -> str:
-    """What to do after Ctrl-C."""
+    if collective.rank:
+        return
     if (folder / LATEST).is_file():
-        return f"stopped; continue with: save_path={folder} resume=true, beside the words that it was started with"
-    return f"stopped before the first checkpoint; start again with: save_path={folder}"
+        launcher = "" if collective.size == 1 else "torchrun [its options as before] -m "
+        print(f"\nstopped; continue with: {launcher}{how_to_resume(folder, config)}", flush=True)
+    else:
+        print(f"\nstopped before the first checkpoint; start again with: save_path={folder}", flush=True)
 
 
 def _loggers(config: Config, folder: Path, first: int) -> list[Logger]:

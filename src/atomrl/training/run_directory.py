@@ -4,41 +4,26 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from atomrl.checkpoints.stored import read_stored
+from atomrl.checkpoints.named import BEST, CONFIG, LATEST, named_model
+from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, read_config
+from atomrl.config.published import renamed_overrides
 from atomrl.domains import domain_of
-from atomrl.user_code.trust import require_trust
+from atomrl.training.changed_settings import require_typed, said_of
+from atomrl.user_code.trust import foreign_code, require_trust
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 
 log = logging.getLogger(__name__)
 
-LATEST, BEST, WEIGHTS = "checkpoint_latest.pth", "checkpoint_best.pth", "generative_model_ema.npy"
-CONFIG, METRICS, CSV = "config.yaml", "metrics.jsonl", "csv/metrics.csv"
+METRICS, CSV = "metrics.jsonl", "csv/metrics.csv"
 REPRODUCER = "nonfinite_loss.pt"
-FREE = frozenset(
-    {
-        *("save_path", "resume", "threads", "device", "max_time_hours", "save_every", "needs", "wandb", "log"),
-        *(
-            "early_stop_metric",
-            "early_stop_mode",
-            "early_stop_minutes",
-            "early_stop_delta",
-            "early_stop_patience",
-            "evaluation",
-            "dataloader.epoches",
-        ),
-        *("reward.workers", "reward.batch_size", "train.rank_timeout"),
-    }
-)
-"""Keys that a resumed run may change without a word: how long it trains, where, and what is written and judged."""
-
 STATES = frozenset({"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"})
 """What Lightning continues from."""
 
@@ -55,14 +40,14 @@ def find_run(place: Path) -> tuple[Path, Path]:
         place: the run directory, for its latest checkpoint, or a checkpoint in one.
 
     Raises:
-        UserError: either is not there.
+        UserError: either is not there, or a model is named that no run lies around.
     """
-    checkpoint = place / LATEST if place.is_dir() else place
-    described = checkpoint.parent / CONFIG
-    for path in (checkpoint, described):
-        if not path.is_file():
-            raise UserError(f"no {path}: give a run directory, or a checkpoint of a run next to its {CONFIG}")
-    return checkpoint, described
+    found = named_model(place)
+    if found.described is None:
+        raise UserError(
+            f"{place} is a model, and no run: give a run directory, or a checkpoint of a run next to its {CONFIG}"
+        )
+    return found.weights, found.described
 
 
 def described_run(described: Path, trust_code: bool, remedy: str) -> Config:
@@ -105,35 +90,52 @@ def check_resumable(path: Path, config: Config) -> int:
                 f"resume=true with {key}={new}, but the run in {path} began with {key}={old}: give the same experiment "
                 "and the same overrides, or another save_path for another run"
             )
-    if changed := _changes(began.model_dump(), config.model_dump()):
-        log.warning("%s goes on with other settings than it had: %s", path, "; ".join(changed))
+    if changed := said_of(began, config):
+        log.warning("%s goes on with other settings than it had: %s", path, changed)
     stored = read_stored(str(checkpoint))
-    done = stored.card.get("iteration")
-    if not isinstance(done, int):
-        raise UserError(f"{checkpoint} is not a run's checkpoint: it lacks the number of its iteration")
+    done = iterations_done(stored, checkpoint)
     domain_of(config).load(stored, config)  # refuses weights that do not fit
     if missing := STATES - stored.entries:
         raise UserError(f"{checkpoint} cannot be continued, it lacks {', '.join(sorted(missing))}: copy it again")
-    if done + 1 > config.dataloader.epoches:
+    if done > config.dataloader.epoches:
         raise UserError(
-            f"dataloader.epoches={config.dataloader.epoches}, but the run in {path} has done {done + 1} iterations: "
+            f"dataloader.epoches={config.dataloader.epoches}, but the run in {path} has done {done} iterations: "
             "give as many at least, or another save_path for another run"
         )
-    return done + 1
+    return done
 
 
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Each key whose value changed, with both values; not those of `FREE`."""
-    found: list[str] = []
-    for name, value in new.items():
-        key, before = f"{prefix}{name}", old.get(name)
-        if key in FREE or value == before:
-            continue
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            found += _changes(before, value, f"{key}.")
-        else:
-            found.append(f"{key}={value}, was {before}")
-    return found
+def refuse_forgotten(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse a command that continues a run and would change what was not typed; see `require_typed`.
+
+    Args:
+        config: with `resume`.
+        overrides: what was typed.
+
+    Raises:
+        UserError: as `require_typed`.
+    """
+    place = Path(config.save_path or "")
+    if (place / LATEST).is_file() and (place / CONFIG).is_file():
+        require_typed(place, read_config(place / CONFIG), config, renamed_overrides(overrides))
+
+
+def iterations_done(stored: Stored, checkpoint: Path) -> int:
+    """How many iterations a checkpoint stands after.
+
+    Raises:
+        UserError: it does not say so.
+    """
+    last = stored.card.get("iteration")
+    if not isinstance(last, int):
+        raise UserError(f"{checkpoint} is not a run's checkpoint: it lacks the number of its iteration")
+    return last + 1
+
+
+def how_to_resume(folder: Path, config: Config) -> str:
+    """The command that continues a run."""
+    trust = ["--trust-code"] if foreign_code(config.code) else []
+    return shlex.join(["atomrl", "resume", str(folder), *trust])
 
 
 def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> Path:
@@ -154,7 +156,7 @@ def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> P
     try:
         created = not path.exists()
         if not resume and not created and (not path.is_dir() or any(path.iterdir())):
-            how = "set resume=true to continue the run in it" if (path / LATEST).is_file() else "remove it"
+            how = f"continue the run in it with `atomrl resume {path}`" if (path / LATEST).is_file() else "remove it"
             raise UserError(f"{path} exists: {how}, or give another save_path")
         path.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(path).free

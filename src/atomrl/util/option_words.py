@@ -36,6 +36,18 @@ class Says:
     words: str
 
 
+@dataclass(frozen=True)
+class Unit:
+    """What an option's number is in, for the tables of keys."""
+
+    symbol: str
+
+
+def unit_of(field: FieldInfo) -> str:
+    """The unit of an option; empty for a pure number, or what is none."""
+    return next((mark.symbol for mark in _marks(field.annotation, field.metadata) if isinstance(mark, Unit)), "")
+
+
 def explained(error: ValidationError, kind: type[BaseModel], given: Mapping[str, Any], from_text: bool = False) -> str:
     """One line about the first thing that is wrong; an unknown option comes first.
 

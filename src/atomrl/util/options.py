@@ -16,7 +16,7 @@ from pydantic import AfterValidator, AllowInfNan, BaseModel, BeforeValidator, Co
 from pydantic_core import PydanticCustomError
 
 from atomrl.util.errors import UserError
-from atomrl.util.option_words import Says, explained
+from atomrl.util.option_words import Says, Unit, explained
 
 
 def contradiction(sentence: str) -> PydanticCustomError:
@@ -59,7 +59,7 @@ Finite = Annotated[Number, AllowInfNan(False), Says("must be a finite number")]
 Fraction = Annotated[Number, Field(ge=0.0, le=1.0)]
 BelowOne = Annotated[Number, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[Number, AllowInfNan(False), Field(ge=0.0), Says("must be 0 or more, and finite")]
-Seconds = Annotated[Number, Field(gt=0.0, le=86_400.0)]
+Seconds = Annotated[Number, Field(gt=0.0, le=86_400.0), Unit("s")]
 """That one score may take: at most a day."""
 Rate = Annotated[Number, Field(gt=0.0, le=1.0)]
 """Of learning: AdamW moves each weight by about as much in a step."""

@@ -1,0 +1,1 @@
+"""Commands that say what there is: `atomrl list`, `atomrl keys`, `atomrl doctor`."""
