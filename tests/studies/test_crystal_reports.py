@@ -18,7 +18,7 @@ from atomrl.evaluation.crystals import METRICS, PROFILE, evaluate_crystals
 from atomrl.evaluation.evaluate import SamplePlan, compare
 from atomrl.evaluation.molecules import METRICS as MOLECULE_METRICS
 from atomrl.evaluation.panel import Judged
-from atomrl.evaluation.sample_table import SampleColumn
+from atomrl.evaluation.sample_table import SAMPLE_ID, SampleColumn
 from atomrl.measures.crystal_verdicts import MATCHING, PHYSICS, CrystalVerdicts
 from atomrl.rewards.components import CreativityReward
 from atomrl.structures.crystals import from_pymatgen
@@ -131,7 +131,7 @@ class NoFiles:
         pass
 
     def columns(self, judged):
-        return {"atoms": SampleColumn(judged.metrics.samples.sizes, "number of atoms")}
+        return {SAMPLE_ID: SampleColumn([f"{row}" for row in range(len(judged.metrics.samples))], "number")}
 
 
 def test_an_evaluation_leaves_the_files_that_a_study_waits_for(tmp_path):
