@@ -69,12 +69,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("property", help="column of the data")
     parser.add_argument("evaluation", type=Path, nargs="?", help="folder of an evaluation")
     parser.add_argument("--fitted", type=int, default=1000, help="training crystals that the references are fitted to")
+    parser.add_argument("--at-most", type=float, help="say too which share has a heat of so much or less by CHGNet")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     with ending_like_a_queue():
-        _compare(options.data, options.property, options.evaluation, options.fitted)
+        _compare(options.data, options.property, options.evaluation, options.fitted, options.at_most)
 
 
-def _compare(data: str, name: str, evaluation: Path | None, fitted: int) -> None:
+def _compare(data: str, name: str, evaluation: Path | None, fitted: int, at_most: float | None) -> None:
     train, test = load_splits(data).train, load_test(data)
     if test is None or name not in train.properties:
         known = ", ".join(sorted(train.properties)) or "none"
@@ -85,9 +86,8 @@ def _compare(data: str, name: str, evaluation: Path | None, fitted: int) -> None
         kept = np.isfinite(energies) & np.isfinite(chosen.properties[name])
         heats = Heats.fit(shares[kept], energies[kept], chosen.properties[name][kept])
         print(f"{name}: CHGNet's energies fitted to {kept.sum():,} training crystals")
-        _say(
-            f"{len(test):,} test crystals", heats.of(*_energies(force_field, _structures(test))), test.properties[name]
-        )
+        heats_of_test = heats.of(*_energies(force_field, _structures(test)))
+        _say(f"{len(test):,} test crystals", heats_of_test, test.properties[name], at_most)
         for path in sorted(evaluation.glob("*.extxyz")) if evaluation else []:
             atoms = ase.io.read(path, index=":")
             predicted = np.array([one.info.get(f"predicted_{name}", np.nan) for one in atoms], dtype=np.float64)
@@ -96,6 +96,7 @@ def _compare(data: str, name: str, evaluation: Path | None, fitted: int) -> None
                 f"{len(atoms):,} samples of {path.stem}",
                 heats.of(*_energies(force_field, samples)),
                 predicted,
+                at_most,
             )
 
 
@@ -114,8 +115,8 @@ def _energies(force_field: CHGNetForceField, structures: Structures) -> tuple[Ar
     return shares, energies / structures.sizes.clamp(min=1).numpy()
 
 
-def _say(what: str, heats: Array, values: Array) -> None:
-    """Rank correlation, with a 95 % interval by bootstrap."""
+def _say(what: str, heats: Array, values: Array, at_most: float | None) -> None:
+    """Rank correlation, with a 95 % interval by bootstrap; the median heat by CHGNet and the share that is low."""
     known = np.isfinite(heats) & np.isfinite(values)
     pairs = np.column_stack([heats[known], values[known]])
     found = _correlation(pairs)
@@ -125,7 +126,12 @@ def _say(what: str, heats: Array, values: Array) -> None:
     rng = np.random.Generator(np.random.PCG64(0))
     drawn = [_correlation(pairs[rng.integers(0, len(pairs), len(pairs))]) for _ in range(RESAMPLES)]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
-    print(f"{what}: rank correlation {found:.3f} [{low:.3f}, {high:.3f}] of {len(pairs):,}")
+    share = "" if at_most is None else f", {100 * float((heats <= at_most).mean()):.1f} % at most {at_most:g}"
+    print(
+        f"{what}: rank correlation {found:.3f} [{low:.3f}, {high:.3f}] of {len(pairs):,}; by CHGNet median "
+        f"{np.nanmedian(heats):.3f}{share}",
+        flush=True,
+    )
 
 
 def _correlation(pairs: Array) -> float:
