@@ -7,7 +7,8 @@ import torch
 
 from atomrl.core.collective import Alone
 from atomrl.core.records import GATED, Prompts, RewardTable, Structures
-from atomrl.core.stages import FailedScores, Gate, Penalties, SampleContext, Total, apply_stages
+from atomrl.core.stages import FailedScores, Gate, Penalties, SampleContext, Total, apply_stages, total_reward
+from atomrl.rewards.dummy import DummyReward
 from atomrl.training.score_log import summarise
 from atomrl.util.errors import UserError
 
@@ -78,3 +79,12 @@ def test_a_stage_names_what_the_reward_lacks() -> None:
         Gate("force")(table(force=[1.0]), context([0]))
     with pytest.raises(UserError, match="worst, mask; got 'best'"):
         FailedScores("best")
+
+
+def test_a_reward_without_a_total_cannot_choose() -> None:
+    samples = Structures(torch.tensor([[6, 1]]), torch.rand(1, 2, 3), torch.ones(1, 2, dtype=torch.bool))
+    asked = context([0]).prompts
+    with pytest.raises(UserError, match=r"DummyReward has channels \(force, energy\) and no total"):
+        total_reward(DummyReward(), (), samples, asked)
+    weighed = total_reward(DummyReward(), (Total({"force": 1.0, "energy": 2.0}),), samples, asked)
+    assert weighed.shape == (1,)

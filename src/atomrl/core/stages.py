@@ -23,6 +23,8 @@ from atomrl.util.errors import UserError
 
 GATES = ("floor", "mask", "published")
 FAILED = ("worst", "mask")
+TOTAL = "reward"
+"""Diagnostic that adds a sample's channels up."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,19 @@ def apply_stages(stages: Sequence[Stage], table: RewardTable, samples: SampleCon
 
 
 def total_reward(reward: Reward, stages: Sequence[Stage], structures: Structures, prompts: Prompts) -> Tensor:
-    """The total reward of samples that are not trained on, (B,): what the log calls `reward`. Scored on the CPU."""
+    """The total reward of samples that are not trained on, (B,): what the log calls `reward`. Scored on the CPU.
+
+    Raises:
+        UserError: neither the reward nor a stage adds one up.
+    """
     samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
     table = apply_stages(stages, reward.score(samples, asked), SampleContext.of(samples, asked))
-    return table.diagnostics["reward"]
+    if TOTAL not in table.diagnostics:
+        raise UserError(
+            f"{type(reward).__name__} has channels ({', '.join(table.channels)}) and no total, by which samples could "
+            f"be chosen: give a reward with the diagnostic {TOTAL!r}"
+        )
+    return table.diagnostics[TOTAL]
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class Total:
     def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
         """NaN in any channel is NaN in the sum."""
         shares = [self.weights.get(name, 1.0) * values for name, values in table.channels.items()]
-        return replace(table, diagnostics={"reward": torch.stack(shares).sum(0), **table.diagnostics})
+        return replace(table, diagnostics={TOTAL: torch.stack(shares).sum(0), **table.diagnostics})
 
 
 @dataclass(frozen=True)
