@@ -153,15 +153,15 @@ def _trained(options: argparse.Namespace, domain: Domain[Any, Any], base: Stored
         UserError: it is of another domain than the base, or there is no run to choose by the reward of.
     """
     found = named_model(options.trained)
-    tuned = read_stored(str(options.trained))
     if found.described is not None:
-        config = described_run(found.described, options.trust_code, "--trust-code")
+        config = described_run(found.described, options.trust_code, "--trust-code")  # refuses code before it reads more
         if config.domain != domain.name:
             raise UserError(
                 f"--base {base.origin} is a model of {domain.name}, --trained a run on {config.domain}: give "
                 f"--base {config.model.backbone}, which that run started from"
             )
-        return config, tuned, True
+        return config, read_stored(str(options.trained)), True
+    tuned = read_stored(str(options.trained))
     if domain_for(tuned) is not domain:
         raise UserError(
             f"--base {base.origin} is a model of {domain.name}, --trained {options.trained} one of "

@@ -97,7 +97,8 @@ def test_a_training_toward_what_is_asked_and_its_table(
     capsys.readouterr()
     table = ["--base", str(folder), "--trained", str(tmp_path / "run"), "--num-molecules", "6", "--time-step", "5"]
     main(["evaluate", *table, f"evaluation.regressor={regressor}", "--output", str(tmp_path / "table"), "--known", "3"])
-    rows = [line for line in capsys.readouterr().out.splitlines() if "asked" in line]
+    page = (tmp_path / "table" / "evaluation.md").read_text()
+    rows = [line for line in page.splitlines() if "asked" in line]
     assert len(rows) == 2
     assert rows[0].startswith("| alpha, distance of predicted from asked, mean ↓, Bohr^3 | yes |")
     assert "/ 0 scored" in rows[0]  # nobody asked for the known molecules

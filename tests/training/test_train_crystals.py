@@ -129,7 +129,8 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
     main(["evaluate", "--base", base, "--trained", str(run), "--best-of", "2", *four, "evaluation.relaxed=1"])
     said = capsys.readouterr().out
     assert "base best of 2" in said
-    assert "## relaxed" in said
+    assert "\nrelaxed:\n" in said
+    assert "## relaxed" in (tmp_path / "table" / "evaluation.md").read_text()
     three = ["--num-samples", "3", "--time-step", "6", "--output", str(tmp_path / "three.cif")]
     main(["sample", "--backbone", str(run / "checkpoint_latest.pth"), *three])
     assert (tmp_path / "three.cif").read_text().count("data_0000") == 3
