@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import NoneType
-from typing import Annotated, Any, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -38,7 +38,8 @@ def _members(annotation: Any) -> set[Any]:
     """The types of a key's values, but null."""
     if get_origin(annotation) is Annotated:
         return _members(get_args(annotation)[0])
-    return {part for part in get_args(annotation) or (annotation,) if part is not NoneType}
+    parts = get_args(annotation) if get_origin(annotation) in {Union, UnionType} else (annotation,)
+    return {part for part in parts if part is not NoneType}
 
 
 def _quoted(override: str) -> str:
