@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from atomrl.util.errors import UserError
+from atomrl.util.trees import texts
 
 log = logging.getLogger(__name__)
 
@@ -356,7 +357,7 @@ def _folder_of(name: str, hub: Mapping[str, Any]) -> str:
 def _needs(tree: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
     """What the experiment cannot start without, and where it comes from."""
     hub, needs = tree.get(HUB) or {}, dict[str, str]()
-    for text in _texts(tree):
+    for text in texts(tree):
         for name in NAMED.findall(text):
             folder = _folder_of(name, hub)
             needs[folder] = (
@@ -373,12 +374,3 @@ def _needs(tree: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
             needs |= {f"{folder}/train.csv": files, f"{folder}/val.csv": files}
             needs[f"{folder}/hull.json"] = "the hull of CHGNet's energies of the set, see docs/crystals.md"
     return needs
-
-
-def _texts(tree: Any) -> Iterator[str]:
-    """All texts among the values."""
-    if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, Mapping | list):
-        for value in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from _texts(value)

@@ -11,11 +11,10 @@ A model is a file that holds a pickled network. Such a file may run code when it
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomrl.force_fields.base import CrystalForceFieldSpec, ForceFieldSpec
-from atomrl.force_fields.network_workers import NetworkForceField
+from atomrl.force_fields.network_workers import Network, NetworkForceField, existing
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 
 NAME = "MACE"
 TASKS = "atomrl.force_fields.mace_task"
+MODEL = "MACE: give a model that mace-torch saved"
 HOW = "reward.force_field={_target_: mace, python: mace/bin/python, model_file: my.model}"
 
 
@@ -40,7 +40,7 @@ class MACEForceField(NetworkForceField):
         device: `auto` takes a GPU if there is one.
 
     Raises:
-        UserError: as `NetworkForceField`, or there is no such file.
+        UserError: as `Network` and `NetworkForceField`, or there is no such file.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class MACEForceField(NetworkForceField):
         timeout: float = 10.0,
         device: str = "auto",
     ) -> None:
-        settings = {"model_file": _existing(model_file), "head": head}
-        super().__init__(NAME, TASKS, settings, batch_size, workers, timeout, device, python)
+        settings = {"model_file": existing(model_file, MODEL), "head": head}
+        super().__init__(Network(NAME, TASKS, settings, batch_size, workers, timeout, device, python))
 
 
 def mace_crystals(
@@ -87,21 +87,9 @@ def mace_crystals(
     """
     from atomrl.force_fields.network_crystals import NetworkCrystals  # noqa: PLC0415 - an extra
 
-    settings = {"model_file": _existing(model_file), "head": head, "gradients": gradients}
+    settings = {"model_file": existing(model_file, MODEL), "head": head, "gradients": gradients}
     name = "mace" if head is None else f"mace-{head}"
-    return NetworkCrystals(name, TASKS, settings, correction, batch_size, workers, timeout, device, python)
-
-
-def _existing(model_file: str) -> str:
-    """The whole path of a model's file.
-
-    Raises:
-        UserError: there is none.
-    """
-    path = Path(model_file).expanduser()
-    if not path.is_file():
-        raise UserError(f"no file {model_file} (from {Path.cwd()}) for MACE: give a model that mace-torch saved")
-    return str(path.resolve())
+    return NetworkCrystals(Network(name, TASKS, settings, batch_size, workers, timeout, device, python), correction)
 
 
 def _make(settings: Mapping[str, Any], **options: Any) -> MACEForceField:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from atomrl.force_fields.crystals import (
@@ -16,7 +16,7 @@ from atomrl.force_fields.mp2020 import MP2020, mp2020_correction
 from atomrl.force_fields.network_workers import Network
 from atomrl.structures.cells import Crystal
 from atomrl.util.errors import UserError
-from atomrl.workers.executor import Executor, Workers
+from atomrl.workers.executor import Executor
 
 UNCORRECTED = "none"
 """Name of the scheme of energies that are taken as the network gives them."""
@@ -65,41 +65,23 @@ class NetworkCrystals(CrystalForceField):
     """Energies, and if asked for forces and stress, of crystals by a network in worker processes, batched.
 
     Args:
-        name: of the model, in `model_id`.
-        module: with the tasks `describe_crystals(item, **settings)`, which returns the atomic numbers that the model
-            knows and a hash of it, and `evaluate_crystals(items, **settings)`, see `CrystalLots`.
-        settings: of both, besides `device`.
+        network: its workers; its name begins `model_id`. Tasks of its module are `describe_crystals(item, **settings)`,
+            which returns the atomic numbers that the model knows and a hash of it, and `evaluate_crystals(items,
+            **settings)`, see `CrystalLots`.
         correction: added to the energies: `none`, or `MP2020` for a network that learned the uncorrected energies of
             Materials Project.
-        batch_size: crystals evaluated together.
-        workers: of the run, or a number of processes; one per core that this process may use if None.
-        timeout: seconds per crystal.
-        device: `auto` takes a GPU if there is one.
-        python: interpreter of the network's own environment; None: it is installed here.
 
     Attributes:
         elements: atomic numbers that the model knows.
         model_id: name and hash of the model.
 
     Raises:
-        UserError: an impossible number, an unknown correction, no such interpreter, or the model cannot be loaded.
+        UserError: an unknown correction, or the model cannot be loaded.
     """
 
-    def __init__(
-        self,
-        name: str,
-        module: str,
-        settings: Mapping[str, Any],
-        correction: str,
-        batch_size: int,
-        workers: Workers | int | None,
-        timeout: float,
-        device: str,
-        python: str | None,
-    ) -> None:
+    def __init__(self, network: Network, correction: str) -> None:
         if correction not in CORRECTIONS:
             raise UserError(f"correction={correction}: must be one of {', '.join(CORRECTIONS)}")
-        network = Network(name, module, settings, batch_size, workers, timeout, device, python)
         elements, digest = network.described("describe_crystals")
-        self.elements, self.model_id, self.correction = frozenset(elements), f"{name}-{digest}", correction
-        super().__init__(CrystalLots(batch_size, network.executor("evaluate_crystals"), correction))
+        self.elements, self.model_id, self.correction = frozenset(elements), f"{network.name}-{digest}", correction
+        super().__init__(CrystalLots(network.batch_size, network.executor("evaluate_crystals"), correction))

@@ -7,6 +7,7 @@ that this one cannot have, or read models out of pickles, which may run code. No
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from atomrl.force_fields.batches import Lots, require_size
@@ -47,6 +48,9 @@ class Network:
 
     Raises:
         UserError: an impossible number, or no such interpreter.
+
+    Attributes:
+        name, batch_size: as given.
     """
 
     def __init__(
@@ -65,7 +69,8 @@ class Network:
         of_run = as_workers(workers)
         own = of_run if python is None else of_run.in_environment(python)
         self._workers = own.limited(1) if chosen == "cuda" else own
-        self._name, self._module, self._settings = name, module, {**settings, "device": chosen}
+        self.name, self.batch_size = name, batch_size
+        self._module, self._settings = module, {**settings, "device": chosen}
         self._timeout = LOADING + batch_size * timeout
 
     def described(self, task: str) -> Any:
@@ -80,7 +85,7 @@ class Network:
         finally:
             executor.close()
         if outcome.reason is not None:
-            raise UserError(f"{self._name} cannot be loaded: {outcome.reason}")
+            raise UserError(f"{self.name} cannot be loaded: {outcome.reason}")
         return outcome.value
 
     def executor(self, task: str) -> Executor:
@@ -95,35 +100,17 @@ class NetworkForceField(MoleculeForceField):
     those of the checks: `nonfinite_result`, `timeout`, `worker_died`, and `error` with the exception.
 
     Args:
-        name: for messages.
-        module: with the tasks `describe(item, **settings)`, which returns a `Description`, and
+        network: its workers. Tasks of its module are `describe(item, **settings)`, which returns a `Description`, and
             `evaluate(items, **settings)`, which returns energy (eV) and forces (eV/Å, (N, 3)) of each `Geometry`.
-        settings: of both, besides `device`, `cpu` or `cuda`.
-        batch_size: molecules evaluated together.
-        workers: of the run, or a number of processes; one per core that this process may use if None.
-        timeout: seconds per molecule.
-        device: `auto` takes a GPU if there is one.
-        python: interpreter of the network's own environment; None: it is installed here.
 
     Raises:
-        UserError: an impossible number, no such interpreter, or the model cannot be loaded.
+        UserError: the model cannot be loaded.
     """
 
-    def __init__(
-        self,
-        name: str,
-        module: str,
-        settings: Mapping[str, Any],
-        batch_size: int,
-        workers: Workers | int | None,
-        timeout: float,
-        device: str,
-        python: str | None,
-    ) -> None:
-        network = Network(name, module, settings, batch_size, workers, timeout, device, python)
+    def __init__(self, network: Network) -> None:
         self._description = Description(*network.described("describe"))
-        lots = Lots(batch_size, network.executor("evaluate"))
-        super().__init__(name, frozenset(self._description.elements), lots)
+        lots = Lots(network.batch_size, network.executor("evaluate"))
+        super().__init__(network.name, frozenset(self._description.elements), lots)
 
     def atom_energies(self) -> Mapping[str, float]:
         """Those of the model.
@@ -134,3 +121,19 @@ class NetworkForceField(MoleculeForceField):
         if self._description.atom_energies is None:
             return super().atom_energies()
         return self._description.atom_energies
+
+
+def existing(model_file: str, whose: str) -> str:
+    """The whole path of a model's file.
+
+    Args:
+        model_file: as the user says it.
+        whose: the network, and what to give, for the error.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(model_file).expanduser()
+    if not path.is_file():
+        raise UserError(f"no file {model_file} (from {Path.cwd()}) for {whose}")
+    return str(path.resolve())

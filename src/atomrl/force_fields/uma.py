@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomrl.force_fields.base import CrystalForceFieldSpec, ForceFieldSpec
-from atomrl.force_fields.network_workers import NetworkForceField
+from atomrl.force_fields.network_workers import Network, NetworkForceField, existing
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 
@@ -37,7 +36,7 @@ class UMAForceField(NetworkForceField):
         device: `auto` takes a GPU if there is one.
 
     Raises:
-        UserError: as `NetworkForceField`; fairchem is not installed; weights that cannot be had.
+        UserError: as `Network` and `NetworkForceField`; fairchem is not installed; weights that cannot be had.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class UMAForceField(NetworkForceField):
         device: str = "auto",
     ) -> None:
         settings = {"model": model, "model_file": _place(model_file, python)}
-        super().__init__(NAME, TASKS, settings, batch_size, workers, timeout, device, python)
+        super().__init__(Network(NAME, TASKS, settings, batch_size, workers, timeout, device, python))
 
     def atom_energies(self) -> Mapping[str, float]:
         """Energies of isolated neutral atoms by the same method, {symbol: eV}, which come with published weights.
@@ -99,7 +98,7 @@ def uma_crystals(
 
     settings = {"model": model, "model_file": _place(model_file, python), "gradients": gradients}
     name = model if model_file is None else "uma"
-    return NetworkCrystals(name, TASKS, settings, UNCORRECTED, batch_size, workers, timeout, device, python)
+    return NetworkCrystals(Network(name, TASKS, settings, batch_size, workers, timeout, device, python), UNCORRECTED)
 
 
 def _place(model_file: str | None, python: str | None) -> str | None:
@@ -110,12 +109,7 @@ def _place(model_file: str | None, python: str | None) -> str | None:
     """
     if python is None and find_spec("fairchem") is None:
         raise UserError("this needs the package fairchem-core, which is not installed: pip install 'atomrl[uma]'")
-    if model_file is None:
-        return None
-    path = Path(model_file).expanduser()
-    if not path.is_file():
-        raise UserError(f"no file {model_file} (from {Path.cwd()}) for UMA")
-    return str(path.resolve())
+    return None if model_file is None else existing(model_file, NAME)
 
 
 def _make(settings: Mapping[str, Any], **options: Any) -> UMAForceField:
