@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from atomrl.config import Config, load_config
+from atomrl.config.naming import key_of
 from atomrl.core.protocols import Model
 from atomrl.core.stages import total_reward
 from atomrl.core.steering import Steered, SteeringConfig, steer
@@ -51,7 +52,7 @@ def sections_of(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """
     about: dict[str, list[str]] = {"model": [], "reward": []}
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
+        key = key_of(override)
         section = key.partition(".")[0]
         if section not in about:
             raise UserError(f"{override}: sampling reads keys of the sections model and reward only")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atomrl.config import Config, with_overrides
+from atomrl.config.naming import key_of
 from atomrl.util.errors import UserError
 
 SAID_BY_OPTIONS = {
@@ -33,7 +34,7 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
     """
     sections = ("reward.", "evaluation.", *(("model.",) if sampled else ()))
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
+        key = key_of(override)
         if (key.startswith(sections) or key == KNOWN) and key not in SAID_BY_OPTIONS:
             continue
         keys = f"it reads {', '.join(f'{section}*' for section in sections)} and {KNOWN}"

@@ -54,8 +54,10 @@ def _run(where: Path) -> Path:
 
 def _finished(place: Path, config: Config) -> str | None:
     """What to say of a run that is done and judged; None: there is something left to do."""
-    done, judged = iterations_done(read_stored(str(place / LATEST)), place / LATEST), place / "evaluation" / TABLES
-    if done != config.dataloader.epoches or (config.evaluation.samples and not judged.is_file()):
+    if config.evaluation.samples and not (place / "evaluation" / TABLES).is_file():
+        return None
+    done = iterations_done(read_stored(str(place / LATEST)), place / LATEST)
+    if done != config.dataloader.epoches:
         return None
     longer = shlex.join(["atomrl", "resume", str(place), f"dataloader.epoches={2 * done}"])
     return f"{place} has done its {done} iterations: nothing is left to do; for more: {longer}"

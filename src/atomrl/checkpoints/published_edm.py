@@ -23,6 +23,7 @@ from atomrl.checkpoints.folder import (
     sizes_entry,
     sizes_of,
 )
+from atomrl.checkpoints.shipped import located
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.networks.edm import EDMConfig
 from atomrl.util.errors import UserError
@@ -144,11 +145,7 @@ def published_weights(path: Path) -> dict[str, Tensor]:
 
 def _published_sizes(dataset: str) -> dict[int, int]:
     """Atoms per molecule of QM9, as in the shipped backbone, or of GEOM-Drugs."""
-    assets = Path(str(resources.files("atomrl") / "assets"))
-    return read_sizes(assets / "geom_drugs_sizes.json") if dataset == "geom" else _sizes_of_qm9(assets)
-
-
-def _sizes_of_qm9(assets: Path) -> dict[int, int]:
-    """Those of the backbone that ships."""
-    shipped = assets / "edm_qm9_small"
+    if dataset == "geom":
+        return read_sizes(Path(str(resources.files("atomrl") / "assets" / "geom_drugs_sizes.json")))
+    shipped = located("edm_qm9_small")
     return sizes_of(read_card(shipped), str(shipped))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from atomrl.config.naming import key_of
 from atomrl.util.option_words import section_of
 from atomrl.util.options import Options
 
@@ -25,7 +26,7 @@ def as_typed(overrides: Sequence[str], kinds: Sequence[type[Options]]) -> list[s
 
 def _takes_text(kind: type[Options], override: str) -> bool:
     """Whether an override names a key whose values are texts, or null."""
-    *sections, name = override.partition("=")[0].lstrip("+~").split(".")
+    *sections, name = key_of(override).split(".")
     for section in sections:
         inside = section_of(kind.model_fields[section].annotation) if section in kind.model_fields else None
         if inside is None or not issubclass(inside, Options):

@@ -42,3 +42,8 @@ def named_yaml(words: Sequence[str], name: str | None = None, folder: Path | Non
     if group == "custom_reward" and value not in REWARDS:
         raise UserError(f"{chosen[0]}: must be one of {', '.join(REWARDS)}; or give --config-dir, a folder of yours")
     return f"experiment/{REWARDS[value] if group == 'custom_reward' else value}", others
+
+
+def key_of(override: str) -> str:
+    """The key of `key=value`, without the signs that Hydra takes before it."""
+    return override.partition("=")[0].lstrip("+~")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from atomrl.config.naming import key_of
 from atomrl.config.published_crystals import HUB, MODULE, SECTIONS
 
 BASE = "train_rl"
@@ -97,7 +98,7 @@ def _is_group(word: str) -> bool:
 
 def _section(word: str) -> str:
     """The first part of an override's key."""
-    return word.partition("=")[0].lstrip("+~").partition(".")[0].partition("/")[0]
+    return key_of(word).partition(".")[0].partition("/")[0]
 
 
 def _read(path: Path) -> Mapping[str, Any]:

@@ -59,7 +59,7 @@ def load_crystal_csv(path: Path, cache: Path | None = None, workers: Workers | i
         UserError: the file is missing, a Git LFS pointer, no CSV text in UTF-8, lacks a column, or has no row that
             holds a sound crystal.
     """
-    return parsed_once(path, _csv_blocks, "atomrl.structures.cif:parse_cif", cache, workers)
+    return parsed_once(path, csv_blocks, "atomrl.structures.cif:parse_cif", cache, workers)
 
 
 def parsed_once(
@@ -116,7 +116,7 @@ def _parse(path: Path, blocks: Iterator[Mapping[int, Mapping[str, str]]], task: 
     return packed.result(path)
 
 
-def _csv_blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
+def csv_blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
     """Rows of a CSV file by number, `BLOCK` at a time.
 
     Raises:

@@ -6,7 +6,7 @@ import argparse
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from atomrl.command_parser import CommandParser
-from atomrl.data.crystal_csv import CIF, ID, load_crystal_csv
+from atomrl.data.crystal_csv import CIF, ID, csv_blocks, load_crystal_csv
 from atomrl.data.crystal_set import CrystalSet
 from atomrl.structures.crystals import compositions, from_crystals, readable_formula
 from atomrl.util.errors import UserError
@@ -107,7 +107,7 @@ def _columns(files: Sequence[Path]) -> list[str]:
     """
     headers = []
     for path in files:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             headers.append([name.strip() for name in next(csv.reader(file))])
         if set(headers[-1]) != set(headers[0]):
             raise UserError(
@@ -117,15 +117,11 @@ def _columns(files: Sequence[Path]) -> list[str]:
     return [name for name in headers[0] if name]  # the unnamed first column is the index that pandas writes
 
 
-def _sound_rows(path: Path, crystals: CrystalSet) -> Iterator[dict[str, str]]:
+def _sound_rows(path: Path, crystals: CrystalSet) -> Iterator[Mapping[str, str]]:
     """The rows of a file that hold the crystals of its set, in their order."""
     left_out = {failure.row for failure in crystals.failures}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.reader(file)
-        header = [name.strip() for name in next(reader)]
-        for number, row in enumerate((row for row in reader if row), start=1):
-            if number not in left_out:
-                yield {name: text for name, text in zip(header, row, strict=False) if name}
+    for block in csv_blocks(path):
+        yield from (row for number, row in block.items() if number not in left_out)
 
 
 def _formulas(crystals: CrystalSet) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.config import Config
+from atomrl.config.naming import key_of
 from atomrl.util.errors import UserError
 
 NAMING = frozenset({"save_path", "resume", "needs"})
@@ -61,7 +62,7 @@ def require_typed(place: Path, old: Config, new: Config, overrides: Sequence[str
     Raises:
         UserError: with each such key.
     """
-    typed = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    typed = [key_of(override) for override in overrides]
     left_out = {key: values for key, values in changes(old, new).items() if not _named(key, typed)}
     if not left_out or old.domain != new.domain:
         return
@@ -79,7 +80,7 @@ def require_lengthening(overrides: Sequence[str]) -> None:
         UserError: there is one.
     """
     for override in overrides:
-        key = override.partition("=")[0].lstrip("+~")
+        key = key_of(override)
         if not any(key == free or key.startswith(f"{free}.") for free in LENGTH | AROUND):
             raise UserError(
                 f"{override}: atomrl resume continues a run as it is; it takes what says how long and where it trains, "
