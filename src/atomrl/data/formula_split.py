@@ -16,11 +16,10 @@ import numpy as np
 from atomrl.command_parser import CommandParser
 from atomrl.data.crystal_csv import CIF, ID, csv_blocks, load_crystal_csv
 from atomrl.data.crystal_set import CrystalSet
+from atomrl.data.prototype_set import SPLITS
 from atomrl.structures.crystals import compositions, from_crystals, readable_formula
 from atomrl.util.errors import UserError
 from atomrl.util.files import whole
-
-SPLITS = ("train", "val", "test")
 
 AT_ONCE = 1024
 """Crystals whose formulas are made together."""

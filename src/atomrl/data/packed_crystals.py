@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,11 @@ class PackedCrystals:
     def sizes(self) -> NDArray[np.int64]:
         """Atoms per crystal, (C,)."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """`digest` of each crystal."""
+        return tuple(self.digest(row) for row in range(len(self)))
 
     def digest(self, row: int) -> str:
         """Hash of one crystal: its atoms, their places and its lattice."""

@@ -26,6 +26,7 @@ from torch import Tensor
 from atomrl.core.protocols import ForceField
 from atomrl.core.records import Structures
 from atomrl.force_fields.descent import SLOW
+from atomrl.structures.padding import replace_rows
 from atomrl.util.errors import UserError
 
 FIRST_STEP, LONGEST_STEP, LONGEST_MOVE = 0.1, 1.0, 0.2
@@ -88,7 +89,7 @@ def relax_batch(
             energies[row], reasons[row] = result.energy if result.reason is None else np.nan, result.reason
         results = [result for result in results if result.reason is None]
         rows, moving = rows[good], moving[good]
-        structures, steps[rows.numpy()] = _put(structures, rows, moving), step
+        structures, steps[rows.numpy()] = replace_rows(structures, rows.tolist(), moving), step
         forces = _forces(moving, start[rows], results)
         still = torch.linalg.vector_norm(forces, dim=2).amax(1) > fmax
         converged[rows[~still].numpy()] = True
@@ -173,15 +174,6 @@ def _deformation(cell: Tensor, start: Tensor) -> Tensor:
     """F of cell = start F^T, (R, 3, 3)."""
     deformation: Tensor = torch.linalg.solve(start, cell).mT
     return deformation
-
-
-def _put(structures: Structures, rows: Tensor, moved: Structures) -> Structures:
-    """The structures with those at these rows where they are now."""
-    assert structures.cell is not None
-    assert moved.cell is not None
-    positions, cell = structures.positions.clone(), structures.cell.clone()
-    positions[rows], cell[rows] = moved.positions, moved.cell
-    return replace(structures, positions=positions, cell=cell)
 
 
 def _doubled(structures: Structures) -> Structures:

@@ -110,7 +110,7 @@ def build_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> str:
 
 def data_version(name: str, phases: Phases) -> str:
     """Name of a set of crystals and a hash of what is in it, whatever the order."""
-    digests = sorted(phases.crystals.digest(row) for row in range(len(phases)))
+    digests = sorted(phases.crystals.digests)
     return f"{name}-{hashlib.sha256(''.join(digests).encode()).hexdigest()[:8]}"
 
 

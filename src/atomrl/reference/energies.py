@@ -138,10 +138,10 @@ def find_energies(
             **settings,
         },
     )
-    digests = [crystals.digest(row) for row in range(len(crystals))]
+    digests = crystals.digests
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     left = sorted((row for digest, row in first.items() if digest not in known), key=lambda row: crystals.sizes[row])
-    done = len(digests) - sum(digest not in known for digest in digests)
+    done = sum(digest in known for digest in digests)
     print(f"{len(digests):,} crystals, {done:,} done, {len(digests) - done:,} to do", flush=True)
     chunks = [left[start : start + CHUNK] for start in range(0, len(left), CHUNK)]
     for rows in bar(chunks, f"{CHUNK} crystals each"):

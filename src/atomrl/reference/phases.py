@@ -8,9 +8,8 @@ from pathlib import Path
 
 from atomrl.data.crystal_csv import load_crystal_csv
 from atomrl.data.crystal_entries import ENDINGS, load_crystal_entries
-from atomrl.data.formula_split import SPLITS
 from atomrl.data.packed_crystals import SHIPPED, PackedCrystals
-from atomrl.data.prototype_set import ASSETS, SET_FILE, load_prototypes
+from atomrl.data.prototype_set import ASSETS, SET_FILE, SPLITS, load_prototypes
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 
