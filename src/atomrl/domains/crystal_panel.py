@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import Reward
 from atomrl.core.records import Prompts, Structures
+from atomrl.core.stages import total_reward
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.evaluation.crystals import CrystalScorecard, evaluate_crystals
@@ -129,16 +131,11 @@ class CrystalPanel(Panel):
         """
         if self._reward is None:
             raise UserError("best-of-N chooses by a training's reward: give the run with --trained")
-        structures, reward, at_once = structures.to(torch.device("cpu")), self._reward(), n * max(1, self.batch // n)
-        starts = range(0, len(structures), at_once)
-        try:
-            tables = [
-                reward.score(structures[start : start + at_once], prompts[start : start + at_once]) for start in starts
-            ]
-        finally:
-            reward.close()
-        rewards = torch.cat([table.diagnostics["reward"] for table in tables])
-        rows = torch.from_numpy(best_of_n(rewards.numpy(), n))
+        structures, at_once = structures.to(torch.device("cpu")), n * max(1, self.batch // n)
+        lots = [slice(start, start + at_once) for start in range(0, len(structures), at_once)]
+        with closing(self._reward()) as reward:
+            rewards = [total_reward(reward, (), structures[lot], prompts[lot]) for lot in lots]
+        rows = torch.from_numpy(best_of_n(torch.cat(rewards).numpy(), n))
         return self.judge(structures[rows], kept, prompts[rows])
 
     def known_samples(self, count: int, seed: int) -> Structures:

@@ -163,8 +163,9 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """By component."""
         if config.reward.type == "dummy":
             return set()
-        paid = {metric for component in build_components(config.reward.components) for metric in _paid(component)}
-        own = _own_components(config)
+        components = build_components(config.reward.components)
+        paid = {metric for component in components for metric in _paid(component)}
+        own = [component for component in components if not _paid(component)]
         paying = [entry for entry in config.reward.components if isinstance(entry, Mapping)]
         predicted = {(str(entry.get("predictor")), entry.get("target_name")) for entry in paying}
         labels = zip(config.evaluation.wanted, _labels(config.evaluation.wanted), strict=True)

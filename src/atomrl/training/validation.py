@@ -66,7 +66,7 @@ class Validation:
         active = usable(trajectory, self.exploded_above)
         samples = SampleContext(trajectory.prompts, trajectory.structures, active, collective)
         table = apply_stages(self.stages, scores.to(device), samples)
-        return named(replace(table, fields={}, seconds={}).gather(collective))
+        return named(replace(table, fields={}, seconds={}, scored_structures={}).gather(collective))
 
 
 def build_validation(
