@@ -34,7 +34,7 @@ venv: .venv/.stamp  ## build or refresh .venv
 	$(BIN)/pip install -c constraints.txt torch==2.13.0 -e '.[data,crystals,dev]'
 	@touch $@
 
-demo: venv  ## post-train the shipped backbone and compare before with after, 20 minutes on 2 cores
+demo: venv  ## post-train the shipped backbone and compare before with after, 20 minutes to an hour on 2 cores
 	$(BIN)/atomrl train
 
 demo-crystals: venv  ## the same for crystals: new, different, low-energy ones, 30 minutes on 2 cores
