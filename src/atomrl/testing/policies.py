@@ -1,0 +1,148 @@
+"""What the core builds on in a policy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atomrl.core.log_prob import gaussian_log_prob
+from atomrl.core.protocols import DiffusionPolicy
+from atomrl.core.records import Bucket, Prompts, Step, Trajectory, Transition, pad_atoms
+from atomrl.core.rollout import RolloutConfig, draw, rollout
+from atomrl.testing.closeness import assert_close
+
+PADDING = 2
+"""Atoms by which `check_policy` pads even the largest sample."""
+
+
+def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20, tolerance: float = 1e-5) -> None:
+    """Check that a policy keeps the promises that the core builds on.
+
+    Args:
+        policy: on the prompts' device.
+        prompts: at least two samples of different sizes: they must not notice each other in one batch.
+        num_steps: length of the walk.
+        tolerance: of log-ratios and padding, as in float32; pass 1e-8 for a float64 policy.
+    """
+    assert isinstance(policy, DiffusionPolicy), f"{type(policy).__name__} lacks methods of DiffusionPolicy"
+    walk = policy.transitions(num_steps)
+    assert len(walk) == num_steps, f"transitions({num_steps}) returned {len(walk)} steps"
+    assert [step.index for step in walk] == list(range(num_steps)), "transitions must be numbered 0..T-1 in order"
+    assert all(step.t > step.s for step in walk), "time must fall along the walk"
+    assert any(step.trainable for step in walk), "no transition is trainable"
+
+    trajectory = rollout(policy, prompts, RolloutConfig(num_steps, micro_batch_size=len(prompts)))
+    for bucket in trajectory.buckets:
+        assert len(bucket.structures) == len(bucket.prompts), "decode must return one structure per prompt"
+        assert torch.equal(bucket.structures.sizes, bucket.prompts.sizes), "decoded sizes differ from the prompts'"
+        for index, old in bucket.log_probs.items():
+            transition = walk[index]
+            latents, following = bucket.latents[index], bucket.latents[index + 1]
+            step = policy.step(latents, bucket.mask, transition, bucket.prompts)
+            assert transition.trainable, f"transition {index} is recorded but not trainable"
+            assert bool((torch.as_tensor(step.std) > 0).all()), f"trainable transition {index} has a std of 0"
+            assert_close(policy.project(following, bucket.mask), following, tolerance, "project must keep a latent")
+            new = gaussian_log_prob(following, step.mean, step.std, bucket.mask, "sum")
+            assert_close(
+                new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update"
+            )
+            log_prob = gaussian_log_prob(following, step.mean, step.std, bucket.mask, "sum")
+            _check_gradient(policy, log_prob, "log-probability")
+            _check_estimate(policy, bucket, transition, step, tolerance)
+        _check_forward_process(policy, bucket, tolerance)
+    _check_padding(policy, trajectory, tolerance)
+
+
+def _check_gradient(policy: DiffusionPolicy, values: Tensor, what: str) -> None:
+    """What an objective reads must reach a trainable parameter with finite gradients."""
+    parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(values.sum(), parameters, allow_unused=True, retain_graph=True)
+    used = [gradient for gradient in gradients if gradient is not None]
+    assert used, f"the {what} does not depend on any trainable parameter"
+    assert all(bool(torch.isfinite(gradient).all()) for gradient in used), f"a gradient of the {what} is not finite"
+
+
+def _check_estimate(
+    policy: DiffusionPolicy, bucket: Bucket, transition: Transition, step: Step, tolerance: float
+) -> None:
+    """z0_pred lies in the policy's space, agrees with `predict`, and `read` makes structures of it without a call."""
+    latents, mask, prompts = bucket.latents[transition.index], bucket.mask, bucket.prompts
+    with torch.no_grad():
+        estimate = policy.estimate(latents, transition, step.prediction.detach())
+        times = latents.new_full((len(latents),), transition.t)
+        # alpha_t z0_pred, since near t = 1 the division by a small alpha_t magnifies roundings
+        signal, _ = policy.forward_noise(estimate, mask, times, torch.zeros_like(latents))
+        assert_close(policy.project(signal, mask), signal, tolerance, "estimate must return a latent of the space")
+        predicted = policy.predict(latents, mask, times, prompts)
+        _, target = policy.forward_noise(estimate, mask, times, predicted)
+        if torch.allclose(target, predicted, atol=tolerance):  # the network predicts the noise
+            again, _ = policy.forward_noise(estimate, mask, times, predicted)
+            what = f"z0_pred of transition {transition.index}, noised again by its own prediction, must give z_t back"
+            assert_close(again, latents, 100 * tolerance, what)
+        calls: list[object] = []
+        hook = policy.trainable().register_forward_hook(lambda *_: calls.append(None))
+        try:
+            structures = policy.read(estimate, mask, prompts)
+        finally:
+            hook.remove()
+    assert not calls, "read must not call the denoiser"
+    assert torch.equal(structures.sizes, prompts.sizes), (
+        "the sizes of structures that were read differ from the prompts'"
+    )
+
+
+def _check_forward_process(policy: DiffusionPolicy, bucket: Bucket, tolerance: float) -> None:
+    """Noising and prediction at a time of each sample's own: in the policy's space, the same as alone, and finite."""
+    clean, mask, prompts = bucket.clean, bucket.mask, bucket.prompts
+    times = torch.linspace(0.2, 0.8, len(clean), dtype=clean.dtype, device=clean.device)
+    normals = draw(prompts, "forward", dtype=clean.dtype, atoms=clean.shape[1])(clean.shape[-1])
+    noised, target = policy.forward_noise(clean, mask, times, normals)
+    predicted = policy.predict(noised, mask, times, prompts)
+    assert noised.shape == clean.shape, f"forward_noise returned z_t of shape {tuple(noised.shape)}"
+    assert predicted.shape == target.shape, (
+        f"predict returned {tuple(predicted.shape)}, its target in forward_noise has {tuple(target.shape)}"
+    )
+    assert_close(policy.project(noised, mask), noised, tolerance, "forward_noise must return a latent of the space")
+    _check_gradient(policy, (predicted - target).square(), "denoising loss")
+    for row in range(len(clean)):
+        rows = slice(row, row + 1)
+        alone, _ = policy.forward_noise(clean[rows], mask[rows], times[rows], normals[rows])
+        assert_close(alone, noised[rows], tolerance, "forward_noise must give each sample its own time")
+        answer = policy.predict(alone, mask[rows], times[rows], prompts[rows])
+        assert_close(answer, predicted[rows], tolerance, "predict must give each sample its own time")
+
+
+def _check_padding(policy: DiffusionPolicy, trajectory: Trajectory, tolerance: float) -> None:
+    """A sample's step and noise must depend neither on its padding nor on the sizes of the samples beside it.
+
+    A rollout pads little or not at all, so here all its samples, small and large, form one batch that is wider than
+    any of them.
+    """
+    prompts = trajectory.prompts
+    atoms = int(prompts.sizes.max()) + PADDING
+    mask = torch.cat([pad_atoms(bucket.mask, atoms) for bucket in trajectory.buckets])
+    for index in trajectory.trained:
+        transition = trajectory.walk[index]
+        latents = torch.cat([pad_atoms(bucket.latents[index], atoms) for bucket in trajectory.buckets])
+        wide = _answers(policy, latents, mask, transition, prompts)
+        start = 0
+        for bucket in trajectory.buckets:
+            rows, real = slice(start, start + len(bucket.prompts)), bucket.mask > 0
+            narrow = _answers(policy, bucket.latents[index], bucket.mask, transition, bucket.prompts)
+            for name, expected in narrow.items():
+                found = wide[name][rows, : real.shape[1]]
+                what = f"the {name} of transition {index} depends on the padding, or on other samples' sizes"
+                assert_close(found[real], expected[real], tolerance, what)
+            start = rows.stop
+
+
+def _answers(
+    policy: DiffusionPolicy, latents: Tensor, mask: Tensor, transition: Transition, prompts: Prompts
+) -> dict[str, Tensor]:
+    """What a policy says about latents (B, N, D), and about normals that each sample has of its own, by name."""
+    normals = draw(prompts, "padding", transition.index, dtype=latents.dtype, atoms=mask.shape[1])(latents.shape[-1])
+    with torch.no_grad():
+        step = policy.step(latents, mask, transition, prompts)
+        noise, projected = policy.noise(normals, mask), policy.project(normals, mask)
+    std = torch.as_tensor(step.std, dtype=step.mean.dtype, device=step.mean.device).expand_as(step.mean)
+    return {"mean": step.mean, "std": std, "noise": noise, "projection": projected}
