@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from atomrl.checkpoints.regressor import LoadedRegressor
 from atomrl.core.conditioning import PropertyConditioning, described
@@ -70,19 +70,15 @@ class AskedJudge:
         said = (
             f"{self.origin}; mean absolute error {held_out['mae']:.3g} {unit} on molecules that it did not learn from"
         )
-        judged = replace(
-            metrics,
-            definitions={**metrics.definitions, **rows},
-            conditions={**metrics.conditions, f"{name}_predicted_by": said},
-        )
+        conditions = {f"{name}_predicted_by": said}
         if prompts is None or prompts.context is None or self.conditioning is None:
-            return judged
+            return metrics.with_rows(rows, {}, conditions)
         asked = self.conditioning.values(prompts.context)[name]
         predicted = self.regressor.network.predict(structures)[name].cpu().double()
         expected = self.conditioning.known[name].mean_of(structures.sizes.cpu())
         values = {error: (predicted - asked).abs(), by_size: (expected - asked).abs()}
         summary = {row: mean(found.numpy(), seed, resamples) for row, found in values.items()}
-        return replace(judged, summary={**metrics.summary, **summary})
+        return metrics.with_rows(rows, summary, conditions)
 
 
 def asked_metric(name: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sized
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, Self, TypeVar
 
 from atomrl.measures.bootstrap import Estimate
 
@@ -57,3 +57,23 @@ class Scorecard(Generic[S]):
     sizes: Mapping[int, int]
     elements: Mapping[str, int]
     failures: Mapping[str, Mapping[str, int]]
+
+    def with_rows(
+        self,
+        definitions: Mapping[str, Definition],
+        summary: Mapping[str, Estimate],
+        conditions: Mapping[str, str] | None = None,
+    ) -> Self:
+        """The same verdict with more rows at the end of the table.
+
+        Args:
+            definitions: of the rows.
+            summary: their numbers; a row without one stays empty.
+            conditions: what else these depend on.
+        """
+        return replace(
+            self,
+            definitions={**self.definitions, **definitions},
+            summary={**self.summary, **summary},
+            conditions={**self.conditions, **(conditions or {})},
+        )

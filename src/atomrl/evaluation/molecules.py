@@ -331,15 +331,8 @@ def with_components(
         seed: of the bootstrap.
         resamples: of the bootstrap.
     """
-    rows = {component_metric(name): column for name, column in values.items()}
-    return replace(
-        metrics,
-        definitions={
-            **metrics.definitions,
-            **{
-                component_metric(name): Definition(f"reward component {name}, mean", "", "scored", "higher")
-                for name in values
-            },
-        },
-        summary={**metrics.summary, **{row: mean(column.numpy(), seed, resamples) for row, column in rows.items()}},
-    )
+    definitions = {
+        component_metric(name): Definition(f"reward component {name}, mean", "", "scored", "higher") for name in values
+    }
+    summary = {component_metric(name): mean(column.numpy(), seed, resamples) for name, column in values.items()}
+    return metrics.with_rows(definitions, summary)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -85,16 +85,8 @@ class WantedJudge:
         }
         hits = self.has(values) & samples.unique & samples.novel
         known = values[np.isfinite(values)]
-        return replace(
-            metrics,
-            definitions={**metrics.definitions, **rows},
-            conditions={**metrics.conditions, f"{label}_predicted_by": self.folder},
-            summary={
-                **metrics.summary,
-                share: proportion(hits, seed, resamples),
-                middle: median(known, seed, resamples),
-            },
-        )
+        summary = {share: proportion(hits, seed, resamples), middle: median(known, seed, resamples)}
+        return metrics.with_rows(rows, summary, {f"{label}_predicted_by": self.folder})
 
 
 def wanted_metric(label: str) -> str:
