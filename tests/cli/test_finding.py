@@ -6,6 +6,7 @@ import sys
 from importlib.metadata import version
 
 import pytest
+from refusals import refused
 
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.cli import main
@@ -24,15 +25,6 @@ def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     capsys.readouterr()
     main(list(words))
     return capsys.readouterr().out
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main(list(words))
-    assert caught.value.code == 2
-    [line] = capsys.readouterr().err.splitlines()
-    return line
 
 
 def helped(capsys: pytest.CaptureFixture[str], *words: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from refusals import refused
 from small_backbone import TINY, write
 
 from atomrl.cli import main
@@ -50,15 +51,6 @@ def wait_for(lines: int, run: Path, process: subprocess.Popen[str]) -> None:
 
 def done(run: Path) -> int:
     return int(torch.load(run / "checkpoint_latest.pth", weights_only=True)["atomrl"]["iteration"]) + 1
-
-
-def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main(list(words))
-    assert caught.value.code == 2
-    [line] = capsys.readouterr().err.splitlines()
-    return line
 
 
 @pytest.mark.usefixtures("ctrl_c")
