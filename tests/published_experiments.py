@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import indent
+
+DNG = """\
+_target_: src.rl_module.reward.ReinforceReward
+normalize_fn: std
+eps: 1e-4
+reference_dataset: mp-20
+components:
+  - {_target_: src.rl_module.components.CreativityReward, weight: 1.0, normalize_fn: null}
+  - {_target_: src.rl_module.components.EnergyReward, weight: 1.0, normalize_fn: norm}
+  - {_target_: src.rl_module.components.StructureDiversityReward, weight: 0.1, normalize_fn: norm}
+  - {_target_: src.rl_module.components.CompositionDiversityReward, weight: 1.0, normalize_fn: norm}
+"""
+"""The reward of the experiments, as the base and an experiment write it out."""
 
 FILES = {
     "train_rl.yaml": """
@@ -40,15 +54,9 @@ rl_configs:
   {clip_ratio: 0.001, kl_weight: 1.0, entropy_weight: 1e-5, num_group_samples: 1, group_reward_norm: false,
    num_inner_batch: 2}
 reward_fn:
-  _target_: src.rl_module.reward.ReinforceReward
-  normalize_fn: std
-  eps: 1e-4
-  reference_dataset: mp-20
-  components:
-    - {_target_: src.rl_module.components.CreativityReward, weight: 1.0, normalize_fn: null}
-    - {_target_: src.rl_module.components.EnergyReward, weight: 1.0, normalize_fn: norm}
-    - {_target_: src.rl_module.components.StructureDiversityReward, weight: 0.1, normalize_fn: norm}
-    - {_target_: src.rl_module.components.CompositionDiversityReward, weight: 1.0, normalize_fn: norm}
+"""
+    + indent(DNG, "  ")
+    + """\
 sampling_configs:
   {sampler: ddim, sampling_steps: 50, eta: 1.0, cfg_scale: 2.0, collect_trajectory: true, progress: false}
 optimizer: {_target_: torch.optim.AdamW, _partial_: true, lr: 1e-5, weight_decay: 0.0}
@@ -112,15 +120,9 @@ rl_module:
   vae_ckpt_path: ${hub:mp_20_vae}
   rl_configs: {num_group_samples: 64, group_reward_norm: true}
   reward_fn:
-    _target_: src.rl_module.reward.ReinforceReward
-    normalize_fn: std
-    eps: 1e-4
-    reference_dataset: mp-20
-    components:
-      - {_target_: src.rl_module.components.CreativityReward, weight: 1.0, normalize_fn: null}
-      - {_target_: src.rl_module.components.EnergyReward, weight: 1.0, normalize_fn: norm}
-      - {_target_: src.rl_module.components.StructureDiversityReward, weight: 0.1, normalize_fn: norm}
-      - {_target_: src.rl_module.components.CompositionDiversityReward, weight: 1.0, normalize_fn: norm}
+"""
+    + indent(DNG, "    ")
+    + """\
 logger: {wandb: {name: rl_dng_grpo}}
 """,
     "experiment/mp_20/rl_dng_po.yaml": """
