@@ -56,7 +56,7 @@ class WideSpace(LearnedStdGaussian):
         return normals * mask[..., None]
 
     def project(self, latents, mask):
-        return latents - latents.mean(1, keepdim=True)
+        return (latents - latents.mean(1, keepdim=True)) * mask[..., None]
 
 
 class FirstSize(SubspaceGaussian):

@@ -85,7 +85,12 @@ def test_example_runs(tmp_path: Path) -> None:
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=lambda page: page.stem)
+def marked(page: Path) -> Any:
+    """A page as a parameter; one whose blocks train for more than a few seconds is slow."""
+    return pytest.param(page, id=page.stem, marks=[pytest.mark.slow] if page.stem == "add-a-backbone" else [])
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES if python_blocks(page)])
 def test_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     if "data/mp_20" in page.read_text():
@@ -106,6 +111,11 @@ def test_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: 
         assert (len(names["molecules"]), len(names["stable"]), len(names["forces"])) == (2, 1, 1)
         assert names["smiles"] == ["[H]O[H]"]
         assert (tmp_path / "first.xyz").read_text().startswith("3\n")
+    elif page.stem == "add-a-backbone":
+        begun, ended = np.mean(names["rewards"][:3]), np.mean(names["rewards"][-5:])
+        assert len(names["rewards"]) == 40
+        assert begun < -0.3
+        assert ended > begun / 2
 
 
 def write_molecules(folder: Path) -> None:

@@ -9,6 +9,7 @@ from atomrl.core.log_prob import gaussian_log_prob
 from atomrl.core.protocols import DiffusionPolicy
 from atomrl.core.records import Bucket, Prompts, Step, Trajectory, Transition, pad_atoms
 from atomrl.core.rollout import RolloutConfig, draw, rollout
+from atomrl.testing.answers import check_answers, check_structures
 from atomrl.testing.closeness import assert_close
 
 PADDING = 2
@@ -26,15 +27,20 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
     """
     assert isinstance(policy, DiffusionPolicy), f"{type(policy).__name__} lacks methods of DiffusionPolicy"
     walk = policy.transitions(num_steps)
+    assert isinstance(walk, tuple | list), f"transitions must return a tuple of Transition, got {type(walk).__name__}"
+    for transition in walk:
+        assert isinstance(transition, Transition), (
+            f"transitions must return Transition objects, got {type(transition).__name__}"
+        )
     assert len(walk) == num_steps, f"transitions({num_steps}) returned {len(walk)} steps"
     assert [step.index for step in walk] == list(range(num_steps)), "transitions must be numbered 0..T-1 in order"
     assert all(step.t > step.s for step in walk), "time must fall along the walk"
     assert any(step.trainable for step in walk), "no transition is trainable"
 
+    check_answers(policy, prompts, tuple(walk))
     trajectory = rollout(policy, prompts, RolloutConfig(num_steps, micro_batch_size=len(prompts)))
     for bucket in trajectory.buckets:
-        assert len(bucket.structures) == len(bucket.prompts), "decode must return one structure per prompt"
-        assert torch.equal(bucket.structures.sizes, bucket.prompts.sizes), "decoded sizes differ from the prompts'"
+        check_structures(bucket.structures, bucket.prompts, "decode")
         for index, old in bucket.log_probs.items():
             transition = walk[index]
             latents, following = bucket.latents[index], bucket.latents[index + 1]
@@ -46,8 +52,8 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
             assert_close(
                 new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update"
             )
-            log_prob = gaussian_log_prob(following, step.mean, step.std, bucket.mask, "sum")
-            _check_gradient(policy, log_prob, "log-probability")
+            _check_gradient(policy, step.mean, f"mean of transition {index}")
+            _check_gradient(policy, new, "log-probability")
             _check_estimate(policy, bucket, transition, step, tolerance)
         _check_forward_process(policy, bucket, tolerance)
     _check_padding(policy, trajectory, tolerance)
@@ -56,9 +62,15 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
 def _check_gradient(policy: DiffusionPolicy, values: Tensor, what: str) -> None:
     """What an objective reads must reach a trainable parameter with finite gradients."""
     parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
+    assert parameters, "trainable must return a module with parameters that require a gradient"
+    missing = (
+        f"the {what} does not depend on any trainable parameter: compute it from what trainable() answers, without "
+        "detach() or no_grad()"
+    )
+    assert values.requires_grad, missing
     gradients = torch.autograd.grad(values.sum(), parameters, allow_unused=True, retain_graph=True)
     used = [gradient for gradient in gradients if gradient is not None]
-    assert used, f"the {what} does not depend on any trainable parameter"
+    assert used, missing
     assert all(bool(torch.isfinite(gradient).all()) for gradient in used), f"a gradient of the {what} is not finite"
 
 
@@ -73,12 +85,7 @@ def _check_estimate(
         # alpha_t z0_pred, since near t = 1 the division by a small alpha_t magnifies roundings
         signal, _ = policy.forward_noise(estimate, mask, times, torch.zeros_like(latents))
         assert_close(policy.project(signal, mask), signal, tolerance, "estimate must return a latent of the space")
-        predicted = policy.predict(latents, mask, times, prompts)
-        _, target = policy.forward_noise(estimate, mask, times, predicted)
-        if torch.allclose(target, predicted, atol=tolerance):  # the network predicts the noise
-            again, _ = policy.forward_noise(estimate, mask, times, predicted)
-            what = f"z0_pred of transition {transition.index}, noised again by its own prediction, must give z_t back"
-            assert_close(again, latents, 100 * tolerance, what)
+        _check_implied(policy, latents, mask, transition, prompts, estimate, tolerance)
         calls: list[object] = []
         hook = policy.trainable().register_forward_hook(lambda *_: calls.append(None))
         try:
@@ -86,9 +93,34 @@ def _check_estimate(
         finally:
             hook.remove()
     assert not calls, "read must not call the denoiser"
-    assert torch.equal(structures.sizes, prompts.sizes), (
-        "the sizes of structures that were read differ from the prompts'"
-    )
+    check_structures(structures, prompts, "read")
+
+
+def _check_implied(
+    policy: DiffusionPolicy,
+    latents: Tensor,
+    mask: Tensor,
+    transition: Transition,
+    prompts: Prompts,
+    estimate: Tensor,
+    tolerance: float,
+) -> None:
+    """z0_pred and the noise that z_t then holds are what the network's prediction says, whatever it predicts.
+
+    With eps = (z_t - alpha_t z0_pred) / sigma_t, `forward_noise` of z0_pred and eps gives z_t back, and as the target
+    of a prediction it gives the prediction itself: be that the noise, z_0, or a mixture of both. Multiplied by sigma_t,
+    since near t = 0 the division by it magnifies roundings.
+    """
+    times = latents.new_full((len(latents),), transition.t)
+    signal, level = (part.to(latents.dtype) for part in policy.levels(times))
+    implied = (latents - signal * estimate) / level
+    again, target = policy.forward_noise(estimate, mask, times, implied)
+    where = f"z0_pred of transition {transition.index}, which estimate returned"
+    what = f"{where}, noised again by the noise that it implies, must give z_t back"
+    assert_close(again, latents, 100 * tolerance, what)
+    predicted = policy.predict(latents, mask, times, prompts)
+    what = f"{where}, does not agree with the network's prediction at t: as a target of forward_noise it must give that"
+    assert_close(level * target, level * predicted, 100 * tolerance, what)
 
 
 def _check_forward_process(policy: DiffusionPolicy, bucket: Bucket, tolerance: float) -> None:
