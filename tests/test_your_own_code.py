@@ -170,7 +170,7 @@ def test_what_a_configuration_cannot_mean(words: list[str], message: str) -> Non
         (["reward.force_field={_target_: examples/your_own_code.py:Sprigs}"], "did you mean Springs"),
         (
             ["reward.force_field={_target_: examples/your_own_code.py:Reinforce, channel_weights: {}}"],
-            "examples/your_own_code.py:Reinforce with",
+            "examples/your_own_code.py:Reinforce takes no length",
         ),
     ],
 )

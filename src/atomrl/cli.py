@@ -7,18 +7,22 @@ import os
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import NoReturn
 
 from atomrl.command_options import parser
 from atomrl.finding.command_line import FINDING
-from atomrl.util.errors import NonFiniteLossError, RankError, UserError
+from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
 from atomrl.util.processes import ALONE, check_one_process, launched, ranks_hidden
 
 LATER = 3.0
 """Seconds that a process lets another one end first, whose error it is: torchrun names the first, and ends the rest."""
+
+TRACEBACK = "ATOMRL_TRACEBACK"
+"""Variable that, set to anything, has the whole traceback of the user's code printed."""
 
 BUILDER = "tools.prototypes.command"
 """What makes the crystal set that ships; in the repository alone."""
@@ -52,7 +56,7 @@ def _ending(command: Callable[[], None], options: argparse.Namespace) -> None:
     try:
         command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _tell(error)
         _exit(2, options)
     except NonFiniteLossError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -65,6 +69,19 @@ def _ending(command: Callable[[], None], options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         _exit(130, options)
+
+
+def _tell(error: UserError) -> None:
+    """Print a mistake; of code of the user's also their own line, and where the whole traceback is."""
+    print(f"error: {error}", *error.notes, sep="\n", file=sys.stderr)
+    if not isinstance(error, UserCodeError):
+        return
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error.error)
+    elif error.traceback_file is not None:
+        print(f"the whole traceback: {error.traceback_file}", file=sys.stderr)
+    else:
+        print(f"with {TRACEBACK}=1 the whole traceback is printed", file=sys.stderr)
 
 
 def _exit(code: int, options: argparse.Namespace) -> NoReturn:

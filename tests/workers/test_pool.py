@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from atomrl.util.errors import UserError
+from atomrl.util.own_frames import from_here
 from atomrl.workers.executor import Outcome
 from atomrl.workers.pool import WorkerPool
 from atomrl.workers.worker_process import Worker
@@ -92,9 +93,15 @@ def test_what_waits_behind_a_lost_item_is_not_lost(item, reason, following):
     assert outcomes == [Outcome("a", None), lost, *[Outcome(following, None)] * 4, lost, Outcome("b", None)]
 
 
+TASKS = HERE / "pool_tasks.py"
+LINE = 1 + TASKS.read_text().splitlines().index('            raise ZeroDivisionError("a bug\\nin two lines")')
+BUG = f"error: ZeroDivisionError: a bug in two lines ({from_here(str(TASKS))}, line {LINE}, in misbehave)"
+"""With the line that it came from."""
+
+
 def test_unforeseen_exception_is_reported_in_one_line(misbehaving):
     raised, fine, unpicklable = misbehaving.map(["raise", "a", "unpicklable"])
-    assert raised == Outcome(None, "error: ZeroDivisionError: a bug in two lines")
+    assert raised == Outcome(None, BUG)
     assert fine == Outcome("a", None)
     assert unpicklable.reason.startswith("error: ")
 
@@ -102,8 +109,7 @@ def test_unforeseen_exception_is_reported_in_one_line(misbehaving):
 def test_many_bad_items_in_a_row(misbehaving):
     items = ["die", "fail", "sleep", "die", "raise", "sleep", "a"]
     reasons = [outcome.reason for outcome in misbehaving.map(items)]
-    error = "error: ZeroDivisionError: a bug in two lines"
-    assert reasons == ["worker_died", "foreseen", "timeout", "worker_died", error, "timeout", None]
+    assert reasons == ["worker_died", "foreseen", "timeout", "worker_died", BUG, "timeout", None]
 
 
 def test_small_items_go_several_to_a_message():

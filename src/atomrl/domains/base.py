@@ -56,6 +56,14 @@ class Domain(ABC, Generic[M, C]):
         """
 
     @abstractmethod
+    def check_code(self, config: C) -> None:
+        """Import the code that a configuration's reward and judges name, and compare arguments with its signatures.
+
+        Raises:
+            UserError: code that is not there, that cannot be imported, or that does not take its arguments.
+        """
+
+    @abstractmethod
     def reward(self, config: C, model: M, workers: Workers | None = None) -> Reward:
         """The reward that a configuration names; its workers start at the first scoring.
 

@@ -23,12 +23,14 @@ from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.evaluation.wanted import WantedJudge, wanted_metric
 from atomrl.export.crystals import AnnotatedCrystals, cif_text, extxyz_text
 from atomrl.export.exporter import Exporter, Written
+from atomrl.force_fields.base import CRYSTALS
+from atomrl.force_fields.build import check_force_field
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
 from atomrl.policies.crystal import Sampling
 from atomrl.rewards.asked import require_asked
 from atomrl.rewards.base import unique_names
-from atomrl.rewards.build import build_components
+from atomrl.rewards.build import build_components, check_components
 from atomrl.rewards.components import (
     CompositionDiversityReward,
     CreativityReward,
@@ -104,6 +106,12 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             )
         sampling = Sampling(model.sampler, model.eta, model.guidance_scale)
         return replace(crystal_backbone_of(stored), sampling=sampling)
+
+    def check_code(self, config: CrystalConfig) -> None:
+        """Of components, force field and second judge."""
+        check_components(config.reward.components)
+        check_force_field(config.reward.force_field, CRYSTALS)
+        check_force_field(config.evaluation.second_judge, CRYSTALS, "evaluation.second_judge")
 
     def reward(self, config: CrystalConfig, model: CrystalBackbone, workers: Workers | None = None) -> Reward:
         """The sum of components, with the providers of the metrics that they read; or the dummy.

@@ -32,10 +32,11 @@ from atomrl.evaluation.monitor import MoleculeMonitor
 from atomrl.export.exporter import Exporter, Written
 from atomrl.export.molecules import SDF_LIMIT, Annotated, extxyz_text, sdf_text
 from atomrl.force_fields.base import ForceFieldSpec
+from atomrl.force_fields.build import check_force_field
 from atomrl.force_fields.computed_once import ComputedOnce
 from atomrl.measures.measure import component_metric
 from atomrl.rewards.base import unique_names
-from atomrl.rewards.build import build_components
+from atomrl.rewards.build import build_components, check_components
 from atomrl.rewards.components import PredictorReward
 from atomrl.rewards.filter import Filter
 from atomrl.rewards.novelty import NoveltyReward
@@ -86,6 +87,11 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
                 "NEW` adds that"
             )
         return backbone
+
+    def check_code(self, config: MoleculeConfig) -> None:
+        """Of components and force field."""
+        check_components(config.reward.components)
+        check_force_field(config.reward.force_field)
 
     def reward(self, config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> Reward:
         """See `molecule_reward`."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from atomrl.core.records import Structures
 from atomrl.force_fields.ase_task import calculator
 from atomrl.force_fields.batches import periodic
 from atomrl.force_fields.crystals import (
@@ -16,6 +17,7 @@ from atomrl.force_fields.crystals import (
     checked,
     unknown_gradients,
 )
+from atomrl.force_fields.exceptions import Exceptions
 from atomrl.structures.cells import Crystal
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
@@ -59,6 +61,13 @@ class ASECrystalForceField(CrystalForceField):
         self.model_id = f"{target}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"
         settings = {"target": target, "options": dict(options), "gradients": gradients}
         super().__init__(CrystalBatches(evaluate_crystals, settings, 1, workers, timeout, "cpu"))
+        self._exceptions = Exceptions(target, "crystals")
+
+    def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
+        """As of `CrystalForceField`; warns once of what the calculator raises."""
+        results = super().evaluate(structures)
+        self._exceptions.note([result.reason for result in results])
+        return results
 
 
 def evaluate_crystals(

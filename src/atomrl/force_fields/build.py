@@ -11,6 +11,8 @@ from ase.calculators.calculator import BaseCalculator
 from atomrl.core.protocols import ForceField
 from atomrl.force_fields.ase_calculator import ASEForceField
 from atomrl.force_fields.base import CRYSTALS
+from atomrl.force_fields.own import OwnForceField
+from atomrl.user_code.arguments import require_arguments
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.registry import MARK, registered, registered_names
@@ -45,8 +47,7 @@ def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, An
     if isinstance(own, BaseCalculator):
         return ASEForceField(name, options, settings["workers"], settings["timeout"])
     require_methods(own, name, METHODS, KEY)
-    force_field: ForceField = own
-    return force_field
+    return OwnForceField(own, name)
 
 
 def build_crystal_force_field(
@@ -85,7 +86,7 @@ def build_crystal_force_field(
     if isinstance(own, BaseCalculator):
         return ASECrystalForceField(name, options, workers, gradients=gradients)
     require_methods(own, name, (*METHODS, "model_id", "correction"), key)
-    return own
+    return OwnForceField(own, name)
 
 
 def crystal_hull_file(chosen: str | Mapping[str, Any], key: str = KEY) -> str:
@@ -116,6 +117,27 @@ def _named(chosen: str | Mapping[str, Any], key: str, mark: str) -> tuple[Any, s
     if not isinstance(chosen, str) and name not in ours:
         return None
     return registered(PACKAGE, name, key, mark), name, given
+
+
+def check_force_field(chosen: str | Mapping[str, Any] | None, mark: str = MARK, key: str = KEY) -> None:
+    """Import what is named, and compare its options with its signature; nothing is made.
+
+    Args:
+        chosen: as `build_force_field` takes it; None: nothing is.
+        mark: of force fields of molecules or of crystals.
+        key: of the configuration, for messages.
+
+    Raises:
+        UserError: there is none of this name, or it does not take these options.
+    """
+    if not isinstance(chosen, Mapping):
+        return
+    if (found := _named(chosen, key, mark)) is not None:
+        spec, name, given = found
+        require_arguments(spec.make, given, f"{key}: {name}", handed=1)
+        return
+    name, options = target_of(chosen, key)
+    require_arguments(load_object(name), options, f"{key}: {name}")
 
 
 def _of_the_user(chosen: str | Mapping[str, Any], key: str) -> tuple[Any, str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from atomrl.force_fields.base import Computed, Evaluation
+from atomrl.force_fields.exceptions import Exceptions
 from atomrl.structures.molecules import ODD_ELECTRONS, Geometry, check_geometries, odd_electrons, split
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Outcome
@@ -39,6 +40,7 @@ class MoleculeForceField:
 
     def __init__(self, name: str, elements: frozenset[int], executor: Computes) -> None:
         self.name, self.elements, self._executor = name, elements, executor
+        self._exceptions = Exceptions(name, "molecules")
 
     def evaluate(self, structures: Structures) -> list[Evaluation]:
         """Energy (eV) and forces (eV/Å) of each structure, in order.
@@ -52,9 +54,9 @@ class MoleculeForceField:
             )
         geometries = split(structures)
         reasons = check_geometries(structures, self.elements)
-        outcomes = iter(
-            self._executor.map([g for g, reason in zip(geometries, reasons, strict=True) if reason is None])
-        )
+        found = self._executor.map([g for g, reason in zip(geometries, reasons, strict=True) if reason is None])
+        self._exceptions.note([outcome.reason for outcome in found])
+        outcomes = iter(found)
         return [
             _evaluation(geometry, next(outcomes) if reason is None else Outcome(None, reason))
             for geometry, reason in zip(geometries, reasons, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
@@ -12,13 +12,22 @@ from torch import Tensor
 from atomrl.core.normalize import CLIP_RANGE, check_normalization, normalize, require_number
 from atomrl.rewards.scores import Scores
 from atomrl.structures.listing import form_of
+from atomrl.user_code.arguments import require_handed
+from atomrl.user_code.calling import located
 from atomrl.util.errors import UserError
+from atomrl.util.own_frames import definition
 
 if TYPE_CHECKING:
     from pymatgen.core.structure import Structure
 
 TOTAL = "reward"
 """Name of the sum of the components."""
+
+SCALING = ("weight", "normalize_fn", "eps", "clip_range")
+"""Options of every component."""
+
+HANDED = ("gen_structures", "batch_gen", "device")
+"""What `compute` of every component is called with, by keyword; further ones may come."""
 
 
 class RewardComponent(ABC):
@@ -61,6 +70,11 @@ class RewardComponent(ABC):
         return snake_case(type(self).__name__)
 
     @property
+    def code(self) -> object:
+        """The class or function that computes it, of which a message shows the line."""
+        return type(self)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the metrics that `compute` reads."""
         return self.required_metrics
@@ -93,18 +107,25 @@ class RewardComponent(ABC):
         return self.scale(answer.values if isinstance(answer, Scores) else answer)
 
 
-def check_scaling(component: RewardComponent) -> None:
-    """Raise UserError for a component that does not know its weight and normalisation.
+def check_component(component: RewardComponent) -> None:
+    """Raise UserError for a component that does not know its weight and normalisation, or cannot be asked.
 
     Raises:
-        UserError: its `__init__` does not call that of `RewardComponent`.
+        UserError: its `__init__` does not call that of `RewardComponent`, or its `compute` takes something else.
     """
-    missing = [name for name in ("weight", "normalize_fn", "eps", "clip_range") if not hasattr(component, name)]
+    kind = type(component).__name__
+    missing = [name for name in SCALING if not hasattr(component, name)]
     if missing:
-        raise UserError(
-            f"reward component {type(component).__name__} has no {', '.join(missing)}: its __init__ must call "
-            "super().__init__(**options)"
+        error = UserError(
+            f"reward component {kind} has no {', '.join(missing)}: its __init__ must call super().__init__(**options)"
         )
+        raise located(error, definition(component.code))
+    require_compute(component.compute, f"reward component {kind}: compute")
+
+
+def require_compute(compute: Callable[..., Any], label: str) -> None:
+    """Raise UserError for a `compute` that does not take what each component is called with."""
+    require_handed(compute, dict.fromkeys(HANDED), label, "compute(self, gen_structures, **kwargs)")
 
 
 def snake_case(name: str) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atomrl.rewards.base import RewardComponent, check_scaling
-from atomrl.rewards.components import CustomReward
+from atomrl.rewards.base import SCALING, RewardComponent, check_component
+from atomrl.rewards.components import CustomReward, is_custom
+from atomrl.user_code.arguments import require_arguments
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, target_of
-from atomrl.user_code.trust import TARGET
+from atomrl.user_code.trust import REWARD_TYPES, TARGET
 from atomrl.util.errors import UserError
 
 KEY = "reward.components"
@@ -32,26 +33,74 @@ def build_components(entries: Sequence[Any]) -> list[RewardComponent]:
     return [_component(entry) for entry in entries]
 
 
+def check_components(entries: Sequence[Any]) -> None:
+    """Import the code that entries name, and compare their arguments with its signatures; nothing is made.
+
+    Args:
+        entries: as of `build_components`, or names of the package's own rewards, whose options stand elsewhere.
+
+    Raises:
+        UserError: as `build_components`, as far as signatures say.
+    """
+    for entry in entries:
+        if not isinstance(entry, Mapping) or entry.get(TARGET) not in REWARD_TYPES:
+            _named(entry)
+        elif given := [str(name) for name in entry if name != TARGET]:
+            raise UserError(f"{KEY}: {entry[TARGET]} takes no {', '.join(given)}: its options are keys of `reward`")
+
+
 def _component(entry: Any) -> RewardComponent:
     """One component; what is none becomes a `CustomReward` around it."""
-    name, arguments = target_of(entry, KEY)
-    options, found = {key: _value(value) for key, value in arguments.items()}, load_object(name)
-    if isinstance(found, type) and issubclass(found, RewardComponent):
+    found, name, arguments = _named(entry)
+    options = {key: _value(value) for key, value in arguments.items()}
+    if _is_component(found):
         component = made(found, name, options, KEY)
     else:
         component = made(CustomReward, name, {"source": found, **options}, KEY)
     assert isinstance(component, RewardComponent)
-    check_scaling(component)
+    check_component(component)
     return component
 
 
-def _value(value: Any) -> Any:
-    """An argument; a mapping with `_target_` becomes an object of the class that it names, which must predict."""
-    if not isinstance(value, Mapping) or TARGET not in value:
-        return value
+def _named(entry: Any) -> tuple[Any, str, dict[str, Any]]:
+    """What an entry names, the name, and its arguments, which have been compared with the signature."""
+    name, arguments = target_of(entry, KEY)
+    found, label = load_object(name), f"{KEY}: {name}"
+    if _is_component(found):
+        require_arguments(found, arguments, label)
+    elif is_custom(found):
+        own = {key: value for key, value in arguments.items() if key not in SCALING}
+        require_arguments(found, own, label, 0 if isinstance(found, type) else 1, SCALING)
+    for value in arguments.values():
+        if _is_target(value):
+            _predictor_class(value)
+    return found, name, arguments
+
+
+def _is_component(found: Any) -> bool:
+    """Whether it is a component, and not to be wrapped in one."""
+    return isinstance(found, type) and issubclass(found, RewardComponent)
+
+
+def _is_target(value: Any) -> bool:
+    """Whether an argument is a mapping that names code."""
+    return isinstance(value, Mapping) and TARGET in value
+
+
+def _predictor_class(value: Any) -> tuple[Any, str, dict[str, Any]]:
+    """The class that an argument names, which must predict, its name and its arguments."""
     name, options = target_of(value, KEY)
     found = load_object(name)
     # A class of the user's, which may lack it: the error says so.
     if not isinstance(found, type) or not callable(getattr(found, "predict", None)):
         raise UserError(f"reward.components: {name} is no class with predict, and an argument can be of no other class")
+    require_arguments(found, options, f"{KEY}: {name}")
+    return found, name, options
+
+
+def _value(value: Any) -> Any:
+    """An argument; a mapping with `_target_` becomes an object of the class that it names."""
+    if not _is_target(value):
+        return value
+    found, name, options = _predictor_class(value)
     return made(found, name, {key: _value(inner) for key, inner in options.items()}, KEY)

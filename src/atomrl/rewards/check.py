@@ -20,9 +20,11 @@ from atomrl.rewards.components import RewardComponent
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.listing import MOLECULES
 from atomrl.testing import check_reward
-from atomrl.user_code.load import load_object, no_exit
+from atomrl.user_code.arguments import require_arguments
+from atomrl.user_code.calling import calling
+from atomrl.user_code.load import load_object
 from atomrl.user_code.trust import here
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 
 ROCK_SALT = (
     ((0, 0, 0), (0, 0.5, 0.5), (0.5, 0, 0.5), (0.5, 0.5, 0)),
@@ -123,14 +125,12 @@ def load_reward(source: str, molecules: bool = False) -> Reward:
     if isinstance(found, type) and not issubclass(found, RewardComponent) and hasattr(found, "score"):
         if missing := [part for part in ("scope", "close") if not hasattr(found, part)]:
             raise UserError(f"{source} has no {' and no '.join(missing)}, which a class with score needs too")
-        try:
-            with no_exit(source):
-                return cast("Reward", found())
-        except TypeError as error:
-            raise UserError(f"{source} cannot be made without arguments ({error}): check it from Python") from error
-    with no_exit(source):
-        components = build_components([{"_target_": source}])
-        return ReinforceReward(components, listing=MOLECULES if molecules else None, weighed=not molecules)
+        with hinted(" (it is made without arguments here: else check it from Python)"):
+            require_arguments(found, {}, source)
+        with calling(f"{source}()", found):
+            return cast("Reward", found())
+    components = build_components([{"_target_": source}])
+    return ReinforceReward(components, listing=MOLECULES if molecules else None, weighed=not molecules)
 
 
 def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardReport:
@@ -142,10 +142,10 @@ def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardRe
         prompts: theirs.
 
     Raises:
-        UserError: as `reward.score`, or it ends the program.
+        UserError: as `reward.score`; it raises an exception, or ends the program.
     """
     broken = None
-    with no_exit("the reward"):
+    with calling(f"the reward {type(reward).__name__}", reward, f"called on {len(structures)} samples"):
         reward.score(structures, prompts)
         started = time.perf_counter()
         table = reward.score(structures, prompts)

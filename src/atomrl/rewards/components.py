@@ -23,11 +23,13 @@ from torch import Tensor
 from atomrl.core.normalize import CLIP_RANGE, require_number
 from atomrl.measures.measure import ENERGY, RELAXED, BatchMetrics
 from atomrl.rewards.abstention import HULL_ENTRIES, abstain, check_entries
-from atomrl.rewards.base import RewardComponent, snake_case
+from atomrl.rewards.base import SCALING, RewardComponent, require_compute, snake_case
 from atomrl.rewards.mmd import FEWEST, MAX_REFERENCES, leave_one_out, subsample
 from atomrl.rewards.predictor import NetworkPredictor, Predictor, unknown_target
 from atomrl.rewards.scores import Scores, as_scores
 from atomrl.structures.listing import form_of
+from atomrl.user_code.arguments import require_arguments
+from atomrl.user_code.calling import calling
 from atomrl.user_code.load import FORMS, load_object
 from atomrl.util.errors import UserError
 
@@ -90,27 +92,40 @@ class CustomReward(RewardComponent):
         if isinstance(found, type) and issubclass(found, CustomReward) and found.compute is CustomReward.compute:
             raise UserError(f"CustomReward cannot be made of {source!r}, which has no compute of its own")
         self._name = snake_case(found.__name__) if hasattr(found, "__name__") else "custom"
+        self._code = found
         self._function: Callable[..., Any]
         self._metrics: tuple[str, ...] = self.required_metrics
+        label = source if isinstance(source, str) else self._name
         if found is type(self):
             self._function = self.compute
-        elif isinstance(found, type) and issubclass(found, RewardComponent):
-            made = found(**options)
-            self._function, self._metrics = made.compute, made.metrics
-            self.failed_value = made.failed_value
-        elif isinstance(found, type) and hasattr(found, "compute"):
-            made = found(**options)
-            self._function = made.compute
-        elif callable(found) and not isinstance(found, type):
-            self._function = lambda gen_structures, **_: found(gen_structures, **options)
+        elif is_custom(found):
+            require_arguments(found, options, label, 0 if isinstance(found, type) else 1, SCALING)
+            self._function = self._called(found, options, label)
         else:
             raise UserError(f"{source!r} is neither a class with compute nor a function f(structures) -> array")
         self._form = form_of(found if not isinstance(found, type) else self._function)
+
+    def _called(self, found: Callable[..., Any], options: Mapping[str, Any], label: str) -> Callable[..., Any]:
+        """What computes the values: a function with its options, or `compute` of an object of a class."""
+        if not isinstance(found, type):
+            return lambda gen_structures, **_: found(gen_structures, **options)
+        with calling(f"{label}({', '.join(options)})", found):
+            made: Any = found(**options)
+        if isinstance(made, RewardComponent):
+            self._metrics, self.failed_value = made.metrics, made.failed_value
+        require_compute(made.compute, f"{label}.compute")
+        function: Callable[..., Any] = made.compute
+        return function
 
     @property
     def name(self) -> str:
         """Of the user's class or function."""
         return self._name
+
+    @property
+    def code(self) -> object:
+        """The user's class or function."""
+        return self._code
 
     @property
     def form(self) -> str | None:
@@ -125,6 +140,11 @@ class CustomReward(RewardComponent):
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
         """What the user's code says."""
         return as_scores(self._function(gen_structures=gen_structures, **kwargs), self.name)
+
+
+def is_custom(found: Any) -> bool:
+    """Whether a `CustomReward` can be made of something: a class with `compute`, or a function."""
+    return hasattr(found, "compute") if isinstance(found, type) else callable(found)
 
 
 class PredictorReward(RewardComponent):

@@ -36,13 +36,13 @@ from atomrl.measures.measure import (
     sound_samples,
     spread,
 )
-from atomrl.rewards.base import RewardComponent, check_scaling, unique_names
+from atomrl.rewards.base import RewardComponent, check_component, unique_names
 from atomrl.rewards.components import CustomReward
 from atomrl.rewards.product import PRODUCT, check_factors, multiplied
 from atomrl.rewards.scores import as_scores
 from atomrl.structures.listing import MOL, STRUCTURES, Listing
 from atomrl.structures.padding import replace_rows
-from atomrl.user_code.load import no_exit
+from atomrl.user_code.calling import calling
 from atomrl.util.errors import UserError
 
 CELL_CHECKS = "cell_checks"
@@ -99,7 +99,7 @@ class ReinforceReward:
         if not components:
             raise UserError("ReinforceReward got no components: name at least one")
         for component in components:
-            check_scaling(component)
+            check_component(component)
         if combine not in COMBINE:
             raise UserError(f"ReinforceReward's combine is one of {', '.join(COMBINE)}; got {combine!r}")
         if combine == PRODUCT:
@@ -302,13 +302,13 @@ class ReinforceReward:
             further: keyword arguments of `compute`.
             prompts: of the same, with what they ask for.
         """
-        nothing: tuple[str | None, ...] = (None,) * len(batch)
         if not len(batch):
             return Metric(torch.zeros(0, dtype=torch.float64), ())
         # Not of the package's own, which are known to leave them alone: looking goes through every site.
         foreign = not type(component).__module__.startswith(OWN) or isinstance(component, CustomReward)
         before = self._content(batch) if foreign else ()
-        with no_exit(f"reward component {name}"):
+        count = f"{len(batch)} sample{'s' if len(batch) > 1 else ''}"
+        with calling(f"the reward component {name}", component.code, f"called on {count}"):
             returned = component.compute(
                 gen_structures=handed,
                 batch_gen=batch.tensors,
@@ -316,12 +316,21 @@ class ReinforceReward:
                 **further,
                 **self._asked(prompts),
             )
-        if foreign and self._content(batch) != before:
-            raise UserError(
-                f"reward component {name} changes gen_structures or batch_gen, which other components read too: "
-                "let it work on copies"
-            )
+            if foreign and self._content(batch) != before:
+                raise UserError(
+                    f"reward component {name} changes gen_structures or batch_gen, which other components read too: "
+                    "let it work on copies"
+                )
+            return self._checked(name, returned, batch, prompts)
+
+    def _checked(self, name: str, returned: Any, batch: SoundSamples, prompts: Prompts) -> Metric:
+        """What a component returned for samples, float64 on the CPU, each finite or NaN with a reason.
+
+        Raises:
+            UserError: it is something else.
+        """
         answer = as_scores(returned, name)
+        nothing: tuple[str | None, ...] = (None,) * len(batch)
         values, reasons = (answer, nothing) if isinstance(answer, Tensor) else (answer.values, answer.reasons)
         if values.shape != (len(batch),) or len(reasons) != len(batch):
             raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from inspect import signature
+from typing import Any
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
@@ -22,6 +22,7 @@ from atomrl.domains import domain_of
 from atomrl.training.parts import Parts
 from atomrl.training.shaping import OnTheWay, shaping_stages
 from atomrl.training.validation import build_validation
+from atomrl.user_code.arguments import require_arguments, takes
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.errors import UserError, hinted
@@ -101,13 +102,30 @@ def build_objective(
         shaped = {"terminal_weight": config.reward.shaping.last_weight, "force_alignment": alignment}
         settings = {**config.train.model_dump(), **shaped}
         return spec.make(settings, channel_weights, config.dataloader.each_prompt_sample)
-    name, options = target_of(chosen, KEY)
-    kind = load_object(name)
-    if "channel_weights" in signature(kind).parameters:
-        options = {"channel_weights": channel_weights, **options}
+    kind, name, options = _of_the_user(chosen, channel_weights)
     objective: Objective = made(kind, name, options, KEY)
     require_methods(objective, name, ("needs_reference", "needs_walk", "old_decay", "advantages", "terms", "loss"), KEY)
     return objective
+
+
+def check_objective(chosen: str | Mapping[str, Any]) -> None:
+    """Import an objective of the user's, and compare its options with its signature; nothing is made.
+
+    Raises:
+        UserError: no such code, or it does not take these options.
+    """
+    if not isinstance(chosen, str):
+        _of_the_user(chosen, {})
+
+
+def _of_the_user(chosen: Mapping[str, Any], channel_weights: Mapping[str, float]) -> tuple[Any, str, Mapping[str, Any]]:
+    """The class of an objective of the user's, its name and its options, which are right by its signature."""
+    name, options = target_of(chosen, KEY)
+    kind = load_object(name)
+    if takes(kind, "channel_weights"):
+        options = {"channel_weights": channel_weights, **options}
+    require_arguments(kind, options, f"{KEY}: {name}")
+    return kind, name, options
 
 
 def build_plan(config: Config, sizes: Mapping[int, int], conditioning: Conditioning | None = None) -> PromptPlan:

@@ -39,10 +39,12 @@ from atomrl.core.update_log import UpdateLog
 from atomrl.data.batches import Listed
 from atomrl.training.experiment import build_parts
 from atomrl.training.jsonl import JSONLLogger
+from atomrl.training.own_objective import asked
 from atomrl.training.parts import Parts
-from atomrl.training.requirements import check_needs
+from atomrl.training.requirements import check_code, check_needs
 from atomrl.training.run_directory import described_run, find_run
-from atomrl.training.score_log import count_potentials, summarise
+from atomrl.training.score_log import count_potentials, require_scores, summarise
+from atomrl.user_code.calling import during
 from atomrl.util.closeable import Closing
 from atomrl.util.errors import ExplodedError, UserError
 from atomrl.workers.executor import Workers
@@ -110,6 +112,7 @@ class RLModule(lightning.LightningModule):
         policy = parts.policy
         assert isinstance(policy, nn.Module), "the policy must be a torch module: its weights are saved with the run"
         self.policy, self.plan, self.objective = policy, parts.plan, parts.objective
+        self.asked = asked(parts.objective)
         self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
@@ -117,9 +120,9 @@ class RLModule(lightning.LightningModule):
         self._collective, self._warned = parts.collective, False
         self.line: Stats = {}
         self.scored_structures: Mapping[str, Structures] = {}
-        if self.objective.needs_reference:
+        if self.asked.needs_reference:
             policy.keep_reference()
-        if self.objective.old_decay(0) is not None:
+        if self.asked.old_decay(0) is not None:
             policy.follow(0.0)
         self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, self.config.ema_decay))
 
@@ -150,6 +153,7 @@ class RLModule(lightning.LightningModule):
         config = described_run(described, trust_code, "trust_code=True")
         config = config.changed(model=config.model.changed(backbone=str(checkpoint)))
         check_needs(config)
+        check_code(config)
         module, _ = build_module(config)
         try:
             content = read_torch(checkpoint)
@@ -167,7 +171,7 @@ class RLModule(lightning.LightningModule):
 
     def rollout(self, batch: Prompts) -> tuple[Generated, Trajectory]:
         """Sample every prompt; a `per_sample` reward scores the first samples while the next are drawn."""
-        trajectory = sample_and_score(self.policy, batch, self.scorer, self.objective, self.iteration.rollout)
+        trajectory = sample_and_score(self.policy, batch, self.scorer, self.asked, self.iteration.rollout)
         streamed = self.scorer.reward.scope == "per_sample"
         return Generated(trajectory, self.scorer.finish(trajectory, self.collective) if streamed else None), trajectory
 
@@ -176,7 +180,7 @@ class RLModule(lightning.LightningModule):
         trajectory, scores = batch_gen.trajectory, batch_gen.scores
         if scores is None:
             scores = self.scorer.finish(trajectory, self.collective)
-        return compare(trajectory, scores, self.stages, self.objective, self.iteration.update, self.collective)
+        return compare(trajectory, scores, self.stages, self.asked, self.iteration.update, self.collective)
 
     def calculate_loss(self, trajectory: Trajectory, advantages: Advantages) -> Tensor:
         """The objective -J, mean over samples and terms: a number, (), that can be differentiated once.
@@ -194,7 +198,7 @@ class RLModule(lightning.LightningModule):
             for parameter in parameters:
                 parameter.grad = None
             lesson = Lesson.of(trajectory, advantages, self.iteration.update, self.collective)
-            accumulate(self.policy, lesson, self.objective.terms(trajectory, 0), self.objective, numbers)
+            accumulate(self.policy, lesson, self.asked.terms(trajectory, 0), self.asked, numbers)
             reduce_and_clip(parameters, inf, self.collective)
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         finally:
@@ -258,6 +262,15 @@ class RLModule(lightning.LightningModule):
 
     def training_step(self, batch: Prompts, batch_idx: int) -> None:
         """One iteration (Lightning)."""
+        with during(f" in iteration {batch.iteration}"):
+            self._iteration(batch)
+
+    def _iteration(self, batch: Prompts) -> None:
+        """Sample, score, update; the numbers for the log.
+
+        Raises:
+            UserError: all samples exploded, or the first iteration has no score for any.
+        """
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
         # Lightning's wrapper passes everything on, and counts the steps.
         assert isinstance(optimizer, LightningOptimizer)
@@ -268,7 +281,7 @@ class RLModule(lightning.LightningModule):
                 batch,
                 self.scorer,
                 self.stages,
-                self.objective,
+                self.asked,
                 optimizer,
                 self.iteration,
                 self.collective,
@@ -291,6 +304,7 @@ class RLModule(lightning.LightningModule):
         collective = self.collective
         potentials = {name: float(collective.sum(n)) for name, n in count_potentials(done.table).items()}
         table = replace(done.table, fields={}, seconds={}, potentials={}, rewards_ts={}).gather(collective)
+        require_scores(table, done.trajectory.prompts.iteration)
         self.scored_structures = table.scored_structures
         measured = {} if self.monitor is None or collective.rank else self.monitor.measure(everyone)
         times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}

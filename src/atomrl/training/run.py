@@ -23,7 +23,7 @@ from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, ScoredStructures, save_tensors
 from atomrl.training.crew import Crew
 from atomrl.training.jsonl import JSONLLogger
-from atomrl.training.requirements import check_needs
+from atomrl.training.requirements import check_code, check_needs
 from atomrl.training.rl_module import build_module
 from atomrl.training.run_directory import (
     CSV,
@@ -34,12 +34,13 @@ from atomrl.training.run_directory import (
     forget_if_empty,
     fresh_path,
     how_to_resume,
+    keep_traceback,
     open_run,
 )
 from atomrl.training.snapshots import Snapshots
 from atomrl.util.cpu_count import cores
 from atomrl.util.device import choose_device
-from atomrl.util.errors import NonFiniteLossError, RankError, UserError
+from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.processes import Launch, launched
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import LocalWorkers, as_workers
@@ -71,6 +72,7 @@ def train(config: Config, name: str, workers: Workers | None = None, crew: Crew 
     launch = crew.launch
     check_extras(config)
     check_needs(config)
+    check_code(config)
     _check_groups(config, launch)
     warn_of_unread(config)
     workers = workers or LocalWorkers(launch.share(config.reward.workers or cores()))
@@ -108,6 +110,9 @@ def _train(
             print(f"{name}: {model.origin} on {device.type}{several}, {left} iterations -> {place}")
         try:
             return place, _fit(module, config, place, first, device, collective)
+        except UserCodeError as error:
+            keep_traceback(place, error)
+            raise
         finally:
             if first_rank:
                 forget_if_empty(place)
@@ -126,6 +131,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
             return train_and_evaluate(config, name, command, own)
     check_extras(config)
     check_needs(config)
+    check_code(config)
     if not config.evaluation.samples or crew.launch.rank:
         return train(config, name, crew=crew)
     domain, device = domain_of(config), choose_device(config.device, crew.launch)

@@ -6,7 +6,9 @@ import logging
 import os
 import shlex
 import shutil
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -17,13 +19,13 @@ from atomrl.config.published import renamed_overrides
 from atomrl.domains import domain_of
 from atomrl.training.changed_settings import require_typed, said_of
 from atomrl.user_code.trust import foreign_code, require_trust
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserCodeError, UserError
 from atomrl.util.files import write_whole
 
 log = logging.getLogger(__name__)
 
 METRICS, CSV = "metrics.jsonl", "csv/metrics.csv"
-REPRODUCER = "nonfinite_loss.pt"
+REPRODUCER, TRACEBACK = "nonfinite_loss.pt", "traceback.txt"
 STATES = frozenset({"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"})
 """What Lightning continues from."""
 
@@ -176,8 +178,20 @@ def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> P
 
 def forget_if_empty(path: Path) -> None:
     """Take back the directory of a run that ended before it had anything to keep, so that it can start there again."""
+    if not _has_begun(path):
+        shutil.rmtree(path)
+
+
+def keep_traceback(path: Path, error: UserCodeError) -> None:
+    """Write what code of the user's raised into the directory of a run that has anything to keep, if it can be."""
+    if _has_begun(path):
+        with suppress(UserError):  # a full disk must not hide it
+            write_whole(path / TRACEBACK, "".join(traceback.format_exception(error.error)))
+            error.traceback_file = path / TRACEBACK
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether a run has left anything but its configuration."""
     metrics = path / METRICS
     begun = metrics.is_file() and metrics.stat().st_size > 0
-    if begun or any((path / name).exists() for name in (LATEST, BEST, REPRODUCER)):
-        return
-    shutil.rmtree(path)
+    return begun or any((path / name).exists() for name in (LATEST, BEST, REPRODUCER))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from atomrl.core.records import RewardTable, Stats
+from atomrl.util.errors import UserError
+from atomrl.workers.executor import EXCEPTION
 
 
 def summarise(table: RewardTable) -> Stats:
@@ -31,6 +33,23 @@ def summarise(table: RewardTable) -> Stats:
     for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
         log[f"failed_{reason.partition(':')[0]}"] = float(count)
     return log | {f"seconds_reward_{part}": seconds for part, seconds in table.seconds.items()}
+
+
+def require_scores(table: RewardTable, iteration: int) -> None:
+    """Refuse to go on after a first iteration that has no score for any sample, for some because of exceptions.
+
+    Later on the same is a failure like any other, which the log counts.
+
+    Raises:
+        UserError: it has none.
+    """
+    raised = [reason for reason in table.reasons if reason is not None and reason.startswith(EXCEPTION)]
+    if iteration or not raised or None in table.reasons:
+        return
+    raise UserError(
+        f"none of the {len(table)} samples of the first iteration could be scored: {len(raised)} ended in an "
+        f"exception, the first in {raised[0].removeprefix(EXCEPTION)}"
+    )
 
 
 def count_potentials(table: RewardTable) -> dict[str, Tensor]:

@@ -11,7 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from atomrl.user_code.calling import calling, located
 from atomrl.util.errors import UserError
+from atomrl.util.own_frames import own_frame
 
 FORMS = "path/to/file.py:name or package.module.name"
 
@@ -30,27 +32,11 @@ def load_object(source: str) -> Any:
     in_file = place.endswith(".py")
     dotted = all(part.isidentifier() for part in place.split("."))
     if not name.isidentifier() or not (in_file or dotted):
-        raise UserError(f"a reward of your own is named {FORMS}; got {source!r}")
-    module = _from_file(Path(place)) if in_file else _from_path(place, source)
+        raise UserError(f"code of your own is named {FORMS}; got {source!r}")
+    module = _from_file(Path(place), source) if in_file else _from_path(place, source)
     if name not in vars(module):
         raise UserError(f"{place} holds no {name}; {_instead(module, name)}")
     return vars(module)[name]
-
-
-@contextmanager
-def no_exit(place: str) -> Iterator[None]:
-    """Around code of the user's: `sys.exit()` in it must not look like the end of a command that did its work.
-
-    Args:
-        place: what runs, for the message.
-
-    Raises:
-        UserError: it wanted to end the program.
-    """
-    try:
-        yield
-    except SystemExit as error:
-        raise UserError(f"{place} calls sys.exit({error.code!r}): raise an exception instead") from error
 
 
 def _instead(module: Any, name: str) -> str:
@@ -64,10 +50,10 @@ def _instead(module: Any, name: str) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"it holds {', '.join(own) or 'no class or function'}"
 
 
-def _from_file(path: Path) -> Any:
+def _from_file(path: Path, source: str) -> Any:
     """The module in a file; read once, however often it is named."""
     if not path.is_file():
-        raise UserError(f"no file {path} (from {Path.cwd()}); a reward of your own is named {FORMS}")
+        raise UserError(f"no file {path} (from {Path.cwd()}); code of your own is named {FORMS}")
     name = f"_atomrl_user_{path.stem}_{abs(hash(path.resolve())):x}"
     if name in sys.modules:
         return sys.modules[name]
@@ -78,7 +64,7 @@ def _from_file(path: Path) -> Any:
     sys.modules[name] = module  # dataclasses look their module up there
     with ExitStack() as failure:
         failure.callback(sys.modules.pop, name)  # half a module must not be found the next time
-        with _importing(str(path)):
+        with _importing(str(path), source):
             spec.loader.exec_module(module)
         failure.pop_all()
     return module
@@ -89,27 +75,24 @@ def _from_path(place: str, source: str) -> Any:
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
-        with _importing(place, module=place):
+        with _importing(place, source, module=place):
             return import_module(place)
     except ModuleNotFoundError as error:
-        raise UserError(f"no module {error.name} for {source!r}; a reward of your own is named {FORMS}") from error
+        raise UserError(f"no module {error.name} for {source!r}; code of your own is named {FORMS}") from error
     finally:
         sys.path.remove(here)
 
 
 @contextmanager
-def _importing(place: str, module: str = "") -> Iterator[None]:
+def _importing(place: str, source: str, module: str = "") -> Iterator[None]:
     """Around an import: what is wrong in one line; that `module` is not there stays a `ModuleNotFoundError`."""
-    try:
-        with no_exit(place):
+    with calling(place, None, f"imported for {source}"):
+        try:
             yield
-    except SyntaxError as error:
-        line = f", line {error.lineno}" if error.lineno else ""
-        raise UserError(f"{error.filename or place}{line}: {error.msg}") from error
-    except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError)
-        if missing and f"{module}.".startswith(f"{error.name}."):
-            raise
-        why = " ".join(str(error).split())
-        what = f"imports {error.name}, which is not installed" if missing else f"cannot be imported: {why}"
-        raise UserError(f"{place} {what}") from error
+        except ImportError as error:
+            missing = isinstance(error, ModuleNotFoundError)
+            if missing and f"{module}.".startswith(f"{error.name}."):
+                raise
+            why = " ".join(str(error).split())
+            what = f"imports {error.name}, which is not installed" if missing else f"cannot be imported: {why}"
+            raise located(UserError(f"{place} {what}"), own_frame(error)) from error

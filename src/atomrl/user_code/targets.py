@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atomrl.user_code.load import load_object, no_exit
+from atomrl.user_code.arguments import require_arguments
+from atomrl.user_code.calling import calling
 from atomrl.user_code.trust import TARGET, here
 from atomrl.util.errors import UserError
+from atomrl.util.own_frames import is_ours
 
 
 def target_of(entry: Any, key: str) -> tuple[str, dict[str, Any]]:
@@ -35,30 +37,17 @@ def made(kind: Any, name: str, options: Mapping[str, Any], key: str) -> Any:
         key: where it stands.
 
     Raises:
-        UserError: it does not take these arguments, or wants to end the program.
+        UserError: it does not take these arguments, raises an exception, or wants to end the program.
     """
-    try:
-        with no_exit(name):
+    label = f"{key}: {name}"
+    require_arguments(kind, options, label)
+    with calling(f"{label}({', '.join(options)})", kind):
+        try:
             return kind(**options)
-    except TypeError as error:
-        raise UserError(f"{key}: {name} with {', '.join(options) or 'no arguments'}: {error}") from error
-
-
-def object_of(entry: Any, key: str, methods: tuple[str, ...]) -> Any:
-    """The object that a mapping with `_target_` describes.
-
-    Args:
-        entry: of the configuration.
-        key: where it stands, for messages.
-        methods: what the object must have.
-
-    Raises:
-        UserError: no such file, module or name, wrong arguments, or an object without these methods.
-    """
-    name, options = target_of(entry, key)
-    found = made(load_object(name), name, options, key)
-    require_methods(found, name, methods, key)
-    return found
+        except TypeError as error:
+            if not is_ours(kind):
+                raise
+            raise UserError(f"{label} with {', '.join(options) or 'no arguments'}: {error}") from error
 
 
 def require_methods(found: Any, name: str, methods: tuple[str, ...], key: str) -> None:

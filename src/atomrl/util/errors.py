@@ -4,10 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UserError(Exception):
     """Something that the user gave is wrong; the message says what, what arrived and what to do. Exit code 2."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What stands below the message (PEP 678), e.g. a line of the user's code."""
+        return tuple(self.__notes__) if hasattr(self, "__notes__") else ()
+
+
+class UserCodeError(UserError):
+    """Code of the user's raised an exception, which is the cause of this one.
+
+    A note of it (PEP 678) shows the user's own frame; the message says in one line what called that code.
+
+    Args:
+        called: what was called, e.g. `the reward component score`.
+        how: in what way, e.g. `called on 16 samples`; may be empty.
+        error: what it raised.
+        place: the user's frame, in lines; empty if no line of theirs is known.
+
+    Attributes:
+        during: when that was, e.g. ` in iteration 3`; said by whoever knows.
+        traceback_file: what holds the whole traceback; None: no file does.
+    """
+
+    def __init__(self, called: str, how: str, error: BaseException, place: str) -> None:
+        super().__init__(called, how, error)
+        self.called, self.how, self.error, self.during = called, how, error, ""
+        self.traceback_file: Path | None = None
+        if place:
+            self.add_note(place)
+
+    def __str__(self) -> str:
+        message = self.error.msg if isinstance(self.error, SyntaxError) else str(self.error)
+        what = f"{type(self.error).__name__}: {' '.join(message.split())}".removesuffix(": ")
+        how = f"{self.how}{self.during}".strip()
+        return f"{self.called}{f', {how},' if how else ''} raised {what}"
 
 
 class ExplodedError(UserError):

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 TIMEOUT = "timeout"
 WORKER_DIED = "worker_died"
+EXCEPTION = "error: "
+"""How the reason of an item begins whose task raised an exception that it did not foresee."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Outcome:
     Attributes:
         value: what the task returned; None if it failed.
         reason: None if it worked; else `timeout`, `worker_died`, the reason of a `Failure`, or
-            `error: TypeName: message` for an exception that the task did not foresee.
+            `error: TypeName: message` for an exception that the task did not foresee, with the line of the user's code
+            that it came from, if it came from one.
     """
 
     value: Any

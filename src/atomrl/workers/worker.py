@@ -18,6 +18,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection
 from typing import Any
 
+from atomrl.util.own_frames import in_words, own_frame
+from atomrl.workers.executor import EXCEPTION
 from atomrl.workers.failure import Failure
 from atomrl.workers.progress import Progress
 
@@ -78,7 +80,8 @@ def _answer(function: Callable[..., object], settings: dict[str, Any], pickled: 
         # The process boundary: what a task (possibly a user's) raises cannot travel up the stack, so it travels as
         # the reason of this one item. Nothing else runs inside this `try`.
         message = " ".join(str(error).split())
-        return pickle.dumps((None, f"error: {type(error).__name__}: {message}"))
+        where = in_words(own_frame(error))
+        return pickle.dumps((None, f"{EXCEPTION}{type(error).__name__}: {message}{where}"))
 
 
 if __name__ == "__main__":
