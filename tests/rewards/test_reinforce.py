@@ -2,16 +2,19 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from atomrl.core.normalize import normalize
 from atomrl.core.records import Prompts, Structures
+from atomrl.measures.drawn_before import DrawnBefore
 from atomrl.measures.measure import Metric, SoundSamples
 from atomrl.rewards.check import example_crystals
 from atomrl.rewards.components import CreativityReward, CustomReward, EnergyReward, RewardComponent, Scores
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.crystals import check_cells
 from atomrl.testing import check_reward
 from atomrl.util.errors import UserError
 
@@ -98,6 +101,26 @@ def test_unsound_cells_reach_nothing(degenerate: tuple[Structures, Prompts]) -> 
     assert table.channels["energy"][[2, 4]].tolist() == [-1, -1]
     assert table.channels["energy"][3] == pytest.approx(-0.1)
     check_reward(reward, *degenerate)
+
+
+def test_what_was_scored_is_not_checked_again(degenerate: tuple[Structures, Prompts]) -> None:
+    """Cells are checked once, also where a validation is scored before the samples are remembered; others are."""
+    structures, prompts = degenerate
+    seen, memory = [], DrawnBefore()
+
+    def check(cells: Structures) -> list[str | None]:
+        seen.append(cells)
+        return check_cells(cells)
+
+    reward = ReinforceReward([CustomReward(density)], providers=[memory], check=check)
+    validation = replace(structures, positions=structures.positions + 0.01)
+    reward.score(structures, prompts)
+    reward.score(validation, prompts)
+    reward.remember(replace(structures, positions=structures.positions.clone()))
+    assert len(seen) == 2
+    assert sum(memory.memory().values()) == len(structures) - 2
+    reward.remember(replace(structures, positions=structures.positions + 0.02))
+    assert len(seen) == 3
 
 
 def test_a_batch_of_nothing_sound(batch: tuple[Structures, Prompts]) -> None:

@@ -37,6 +37,7 @@ from atomrl.measures.measure import (
     spread,
 )
 from atomrl.rewards.base import RewardComponent, check_component, unique_names
+from atomrl.rewards.checked_once import CheckedOnce
 from atomrl.rewards.components import CustomReward
 from atomrl.rewards.product import PRODUCT, check_factors, multiplied
 from atomrl.rewards.scores import as_scores
@@ -108,7 +109,7 @@ class ReinforceReward:
         self.components, self.normalize_fn, self.eps = tuple(components), normalize_fn, eps
         self.listing = _crystals() if listing is None else listing
         self.reference_dataset, self.weighed, self.conditioning = reference_dataset, weighed, conditioning
-        self.check = self.listing.check if check is None else check
+        self.check = CheckedOnce(self.listing.check if check is None else check)
         self.names = unique_names(self.components)
         self._require_forms()
         self._providers: dict[str, MetricProvider] = {}
@@ -153,7 +154,7 @@ class ReinforceReward:
         """
         self._require_metrics()
         samples, started = len(structures), time.perf_counter()
-        checked = tuple(self.check(structures))
+        checked = self.check(structures)
         order = prompts.sample_ids.argsort(stable=True).tolist()
         rows = torch.tensor([row for row in order if checked[row] is None], dtype=torch.int64)
         metrics = BatchMetrics(sound_samples(structures, rows, self.listing.listed), self._providers)
@@ -198,7 +199,7 @@ class ReinforceReward:
         return normalize(rewards, self.normalize_fn, groups=groups, eps=self.eps)
 
     def remember(self, structures: Structures) -> None:
-        """See `Remembering`: each provider with a memory gets the samples of sound cells."""
+        """See `Remembering`: each provider with a memory gets the samples of sound cells; scoring has checked them."""
         keepers = self._remembering
         if not keepers:
             return
