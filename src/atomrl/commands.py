@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
-from atomrl.checkpoints.stored import Stored, read_stored
+from atomrl.checkpoints.stored import Stored, read_named, read_stored
 from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws, sections_of
 from atomrl.composition_samples import asked_compositions, composition_samples
 from atomrl.config import Config, as_trained, with_overrides
@@ -20,7 +21,7 @@ from atomrl.core.records import Structures
 from atomrl.domains import domain_for
 from atomrl.domains.base import Domain
 from atomrl.evaluation.compositions import Composition
-from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan
+from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, drawn_by, judge, prompt_plan
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, draw_until_accepted
 from atomrl.evaluation_options import overridden
@@ -39,6 +40,8 @@ SAMPLED, EVALUATED, SEED = 10, 1000, 1_000_003
 def sample_command(options: argparse.Namespace) -> None:
     """Draw samples and write them to a file."""
     stored = read_stored(options.backbone or DEFAULT_BACKBONE)
+    if is_hub_name(stored.origin):
+        print(f"the model is {stored.origin}")
     domain = domain_for(stored)
     path: Path = options.output or Path(f"samples.{domain.formats[0]}")
     if path.suffix[1:] not in domain.formats:
@@ -133,7 +136,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         if options.reject:
             found = draw_until_accepted(base, plan, options.reject, domain.accepts, device, kept)
             rejected = panel.judge(found.structures, kept, found.prompts)
-            judged["base after rejection"] = replace(rejected, drawn=found.drawn)
+            judged["base after rejection"] = replace(rejected, drawn=found.drawn, model=drawn_by(base))
         if options.best_of:
             judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device, kept)
         if trained is not None:
@@ -160,8 +163,8 @@ def _trained(options: argparse.Namespace, domain: Domain[Any, Any], base: Stored
                 f"--base {base.origin} is a model of {domain.name}, --trained a run on {config.domain}: give "
                 f"--base {config.model.backbone}, which that run started from"
             )
-        return config, read_stored(str(options.trained)), True
-    tuned = read_stored(str(options.trained))
+        return config, read_named(found), True
+    tuned = read_named(found)
     if domain_for(tuned) is not domain:
         raise UserError(
             f"--base {base.origin} is a model of {domain.name}, --trained {options.trained} one of "
