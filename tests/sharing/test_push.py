@@ -209,7 +209,7 @@ def test_crystals(tmp_path: Path, logged_in, monkeypatch, capsys) -> None:  # no
     words = ["reward.type=dummy", "reward.components=[]", "model.sampler=ddim", "save_path=run", "reward.workers=1"]
     words += [f"model.backbone={backbone(tmp_path / 'backbone')}", "dataloader.epoches=1", "train.num_inner_batch=null"]
     train(load_config("demo", ["experiment=prototypes/rl_dng", *TINY, *words]), "crystals")
-    shown = said(capsys, "push", "run", "me/crystals", *MIT)
+    shown = said(capsys, "push", tmp_path / "run", "me/crystals", *MIT)
     assert "pushed to hub:me/crystals" in shown
     repository = logged_in.repositories["me/crystals"]
     files = repository.commits[repository.names["main"]]

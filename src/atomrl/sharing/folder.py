@@ -89,8 +89,9 @@ def write_shared(model: str, asked: Asked, folder: Path) -> Written:
         evaluated=evaluated,
         conditioned=() if loaded.conditioning is None else tuple(loaded.conditioning.names),
     )
-    own = loaded.card
-    domain.save(folder, loaded, {name: value for name, value in shared.card.items() if name not in own})
+    own = loaded.card.keys() - {"origin"}  # which is where it lay on this machine; its card says what it was made of
+    start = {"origin": "not recorded"}
+    domain.save(folder, loaded, start | {name: value for name, value in shared.card.items() if name not in own})
     if config is not None:
         write_whole(folder / CONFIG, to_yaml(config))
     for name, table in {} if evaluated is None else evaluated.tables.items():
