@@ -31,7 +31,7 @@ venv: .venv/.stamp  ## build or refresh .venv
 .venv/.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "atomrl needs Python 3.11 or later, found %s: make venv PYTHON=..." % sys.version.split()[0])'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -c constraints.txt torch==2.13.0 -e '.[data,crystals,dev]'
+	$(BIN)/pip install -c constraints.txt torch==2.13.0 -e '.[data,crystals,hub,dev]'
 	@touch $@
 
 demo: venv  ## post-train the shipped backbone and compare before with after, 20 minutes to an hour on 2 cores

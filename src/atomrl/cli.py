@@ -240,6 +240,12 @@ def _data(options: argparse.Namespace) -> None:
     builder.data_command(options.rest)
 
 
+def _push(options: argparse.Namespace) -> None:
+    from atomrl.sharing.command import push_command  # noqa: PLC0415
+
+    push_command(options)
+
+
 def _check_reward(options: argparse.Namespace) -> None:
     from atomrl.check_commands import check_reward_command  # noqa: PLC0415
 
@@ -266,6 +272,7 @@ _COMMANDS = {
     "pretrain": _pretrain,
     "import": _import,
     "data": _data,
+    "push": _push,
     "check-reward": _check_reward,
     "check-force-field": _check_force_field,
     "check-backbone": _check_backbone,

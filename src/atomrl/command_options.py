@@ -9,6 +9,7 @@ from typing import Any
 
 from atomrl.command_parser import CommandParser
 from atomrl.finding.command_line import add_finding, keys_of_pretraining
+from atomrl.sharing.licences import LICENCES
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     _add_sample(commands)
     _add_evaluate(commands)
     _add_makers(commands)
+    _add_push(commands)
     _add_checks(commands)
     add_finding(commands)
     return whole
@@ -58,7 +60,9 @@ def _add_sample(commands: Any) -> None:
     """`atomrl sample`."""
     sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
     _sampling(sample, "10")
-    sample.add_argument("--backbone", help="shipped name (atomrl list backbones), run directory, folder or checkpoint")
+    sample.add_argument(
+        "--backbone", help="shipped name (atomrl list backbones), run directory, folder, checkpoint or hub:user/name"
+    )
     sample.add_argument(
         "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
     )
@@ -137,10 +141,9 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--domain", choices=["crystals", "molecules"], help="what --structures holds; the first of them says it"
     )
-    evaluate.add_argument("--base", help="shipped name, run directory, folder or checkpoint")
+    evaluate.add_argument("--base", help="shipped name, run directory, folder, checkpoint or hub:user/name")
     evaluate.add_argument(
         "--trained",
-        type=Path,
         help="run directory or checkpoint, or a model as for --base; leave out to judge the base alone",
     )
     evaluate.add_argument(
@@ -224,6 +227,32 @@ def _add_makers(commands: Any) -> None:
     )
 
 
+def _add_push(commands: Any) -> None:
+    """`atomrl push`."""
+    push = commands.add_parser("push", help="put a model on the Hugging Face hub, with a card (extra hub)")
+    push.add_argument(
+        "model", metavar="RUN", help="run directory (its latest checkpoint), a checkpoint, or a folder of weights"
+    )
+    push.add_argument("repository", metavar="USER/NAME", help="of the model on the hub; made if there is none")
+    push.add_argument(
+        "--licence",
+        "--license",
+        choices=LICENCES,
+        help="of the weights; if not given, that of the shipped model that the run started from",
+    )
+    push.add_argument(
+        "--evaluation",
+        type=Path,
+        metavar="FOLDER",
+        help="that `atomrl evaluate --trained RUN` wrote; if not given, the one in the run directory",
+    )
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--replace", action="store_true", help="write over files that are there in other versions")
+    push.add_argument("--message", default="Weights by atomrl push", help="of the commit")
+    push.add_argument("--dry-run", action="store_true", help="print the files and the card, send nothing")
+    push.add_argument("--output", type=Path, metavar="FOLDER", help="write the files into this folder, send nothing")
+
+
 def _add_checks(commands: Any) -> None:
     """Commands that try what the user made."""
     named = "path/to/file.py:name, or a dotted path"
@@ -235,7 +264,7 @@ def _add_checks(commands: Any) -> None:
     backbone = commands.add_parser(
         "check-backbone", help="try a model as a policy: steps, log-ratios, padding, noising"
     )
-    backbone.add_argument("backbone", help="shipped name, run directory, folder or checkpoint")
+    backbone.add_argument("backbone", help="shipped name, run directory, folder, checkpoint or hub:user/name")
 
 
 def _sampling(parser: argparse.ArgumentParser, count: str) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
+from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
-from atomrl.checkpoints.stored import Stored, read_stored
+from atomrl.checkpoints.stored import Stored, read_named, read_stored
 from atomrl.chosen_samples import asked_particles, choose, require_number_of_draws, sections_of
 from atomrl.composition_samples import asked_compositions, composition_samples
 from atomrl.config import Config, as_trained, with_overrides
@@ -20,10 +21,10 @@ from atomrl.core.records import Structures
 from atomrl.domains import domain_for
 from atomrl.domains.base import Domain
 from atomrl.evaluation.compositions import Composition
-from atomrl.evaluation.evaluate import TABLES, SamplePlan, best_of, compare, judge, prompt_plan
+from atomrl.evaluation.evaluate import SamplePlan, best_of, compare, drawn_by, judge, prompt_plan
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, draw_until_accepted
-from atomrl.evaluation_options import overridden
+from atomrl.evaluation_options import overridden, require_new_table
 from atomrl.judge_structures import evaluate_structures
 from atomrl.sample_file import sample_into, write_samples
 from atomrl.training.run_directory import described_run
@@ -39,6 +40,8 @@ SAMPLED, EVALUATED, SEED = 10, 1000, 1_000_003
 def sample_command(options: argparse.Namespace) -> None:
     """Draw samples and write them to a file."""
     stored = read_stored(options.backbone or DEFAULT_BACKBONE)
+    if is_hub_name(stored.origin):
+        print(f"the model is {stored.origin}")
     domain = domain_for(stored)
     path: Path = options.output or Path(f"samples.{domain.formats[0]}")
     if path.suffix[1:] not in domain.formats:
@@ -111,12 +114,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
         raise UserError(f"--domain {options.domain} says what --structures holds: give these too")
     for name, number in (("--best-of", options.best_of), ("--reject", options.reject)):
         require_number_of_draws(name, number, "for no such control")
-    if options.known < 0:
-        raise UserError(f"--known {options.known}: must be at least 1; 0 or nothing for no such column")
+    require_new_table(options.output, options.known)
     if options.best_of and options.trained is None:
         raise UserError(f"--best-of {options.best_of} chooses by a training's reward: give the run with --trained")
-    if (options.output / TABLES).exists():
-        raise UserError(f"--output {options.output} holds an evaluation: give another folder, or remove that one")
     stored = read_stored(options.base or DEFAULT_BACKBONE)
     domain = domain_for(stored)
     device, plan = choose_device(options.device), _plan(options, domain.time_step, EVALUATED)
@@ -133,7 +133,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         if options.reject:
             found = draw_until_accepted(base, plan, options.reject, domain.accepts, device, kept)
             rejected = panel.judge(found.structures, kept, found.prompts)
-            judged["base after rejection"] = replace(rejected, drawn=found.drawn)
+            judged["base after rejection"] = replace(rejected, drawn=found.drawn, model=drawn_by(base))
         if options.best_of:
             judged[f"base best of {options.best_of}"] = best_of(base, plan, options.best_of, panel, device, kept)
         if trained is not None:
@@ -160,8 +160,8 @@ def _trained(options: argparse.Namespace, domain: Domain[Any, Any], base: Stored
                 f"--base {base.origin} is a model of {domain.name}, --trained a run on {config.domain}: give "
                 f"--base {config.model.backbone}, which that run started from"
             )
-        return config, read_stored(str(options.trained)), True
-    tuned = read_stored(str(options.trained))
+        return config, read_named(found), True
+    tuned = read_named(found)
     if domain_for(tuned) is not domain:
         raise UserError(
             f"--base {base.origin} is a model of {domain.name}, --trained {options.trained} one of "
@@ -189,8 +189,6 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
     sampling |= {"--best-of": options.best_of or None, "--reject": options.reject or None}
     if given := [name for name, value in sampling.items() if value is not None]:
         raise UserError(f"{given[0]} is about samples of a model, --structures judges files: give one of both")
-    if options.known < 0:
-        raise UserError(f"--known {options.known}: must be at least 1; 0 or nothing for no such column")
     paths = [word for word in options.structures if "=" not in word or Path(word).exists()]
     report = evaluate_structures(
         paths,
@@ -229,8 +227,6 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     asked: dict[str, str] = {}
     for word in options.context:
         name, _, value = word.partition("=")
-        if name.startswith(("model.", "reward.")):
-            raise UserError(f"--context {word}: put {word} before --context, which takes all words behind it")
         if not name or name in asked or not value:
             raise UserError(f"--context {word}: give name=value, each name once, e.g. alpha=75.0")
         asked[name] = value

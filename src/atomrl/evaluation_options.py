@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from atomrl.config import Config, with_overrides
 from atomrl.config.naming import key_of
+from atomrl.evaluation.evaluate import TABLES
 from atomrl.util.errors import UserError
 
 SAID_BY_OPTIONS = {
@@ -41,3 +43,19 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
         told = SAID_BY_OPTIONS.get(key, keys) if sampled else keys
         raise UserError(f"{override}: an evaluation {'' if sampled else 'of files '}takes no {key}; {told}")
     return with_overrides(config, overrides)
+
+
+def require_new_table(output: Path, known: int) -> None:
+    """Refuse what no evaluation can be written for, before anything is loaded.
+
+    Args:
+        output: folder for the tables.
+        known: samples of the known set.
+
+    Raises:
+        UserError: the folder holds an evaluation, or the number is below 0.
+    """
+    if known < 0:
+        raise UserError(f"--known {known}: must be at least 1; 0 or nothing for no such column")
+    if (output / TABLES).exists():
+        raise UserError(f"--output {output} holds an evaluation: give another folder, or remove that one")

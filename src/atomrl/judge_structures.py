@@ -21,11 +21,11 @@ from atomrl.data.structure_files import (
     read_entries_of,
 )
 from atomrl.domains import domain_for, domain_named
-from atomrl.evaluation.evaluate import TABLES, Report, compare
+from atomrl.evaluation.evaluate import Report, compare
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import SampleColumn
-from atomrl.evaluation_options import overridden
+from atomrl.evaluation_options import overridden, require_new_table
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.workers.executor import Workers
@@ -66,12 +66,11 @@ def evaluate_structures(
         command: what a reader types to get the same tables.
 
     Raises:
-        UserError: a file cannot be read, holds nothing, or is of another domain; the folder holds an evaluation; as
+        UserError: a file cannot be read, holds nothing, or is of another domain; as `require_new_table` and
             `overridden`; a judge is not there, e.g. a hull is of another force field.
     """
     output = Path(output)
-    if (output / TABLES).exists():
-        raise UserError(f"--output {output} holds an evaluation: give another folder, or remove that one")
+    require_new_table(output, known)
     named = sources if isinstance(sources, Mapping) else _headings(sources)
     workers = as_workers(None)
     read, found = _read(named, domain, workers)

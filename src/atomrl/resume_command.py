@@ -6,7 +6,8 @@ import argparse
 import shlex
 from pathlib import Path
 
-from atomrl.checkpoints.named import CONFIG, LATEST
+from atomrl.checkpoints.folder import CONFIG
+from atomrl.checkpoints.named import LATEST
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, with_overrides
 from atomrl.evaluation.evaluate import TABLES

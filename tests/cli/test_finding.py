@@ -86,7 +86,7 @@ def test_whether_an_extra_is_installed(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_extras_are_those_that_are_declared() -> None:
     found = extras.packages_of_extras()
-    assert {"ani", "crystals", "data", "eval", "sevennet", "uma", "wandb"} <= found.keys()
+    assert {"ani", "crystals", "data", "eval", "hub", "sevennet", "uma", "wandb"} <= found.keys()
     assert "dev" not in found
     assert "chgnet" in found["crystals"]
 

@@ -183,6 +183,7 @@ def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogC
         ),
         (["hub=3"], "hub=3: must map names of published models to their folders"),
         (["hub.mp_20_ldm_base=3"], "hub.mp_20_ldm_base=3: must be the folder that `atomrl import chemeleon2` made"),
+        (["hub.mp_20_ldm_base=hub:a/b"], "the Hugging Face hub is given as model.backbone=hub:a/b"),
         (["rl_module.ldm_ckpt_path=3"], "rl_module.ldm_ckpt_path=3: must be the path of a checkpoint, a folder or"),
         (["rl_module.reward_fn.reference_dataset=3"], "must be one of mp-20, alex-mp-20, or a folder"),
         (["data=mp-200"], "Could not find 'data/mp-200'"),

@@ -15,6 +15,7 @@ import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
+import hub_stand_in  # before anything imports huggingface_hub
 import mp_20_files
 import own_molecules
 import perov_5_files
@@ -38,6 +39,7 @@ from tools.prototypes.references import BCC, ROCK_SALT, textbook_candidate
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from test_train_crystals import backbone
 
+hub, logged_in = hub_stand_in.hub, hub_stand_in.logged_in
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PACKAGE = ROOT / "src" / "atomrl"
@@ -92,7 +94,11 @@ def files(page: Path) -> dict[Path, str]:
 def smaller(words: list[str]) -> list[str]:
     """Arguments of `atomrl` for a short run."""
     command, *rest = words
-    if command in {"list", "keys", "doctor", "import"} or command.startswith("check-") or "--print-config" in rest:
+    if (
+        command in {"list", "keys", "doctor", "import", "push"}
+        or command.startswith("check-")
+        or "--print-config" in rest
+    ):
         return words
     if command in {"train", "resume"}:
         return [*words, *smaller_run(command, rest)]
@@ -234,7 +240,11 @@ def few_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("few_molecules", "few_candidates")
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.stem)
 def test_commands_of_a_page(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "examples", "examples")
@@ -244,6 +254,8 @@ def test_commands_of_a_page(
     if "data/mp_20" in page.read_text():
         mp_20_files.write_csv(tmp_path, monkeypatch)
         mp_20_files.write_hull(tmp_path)
+    if page.stem == "sharing":
+        request.getfixturevalue("logged_in")
     if page.stem == "property-as-the-goal":
         backbone(tmp_path / "checkpoints" / "mp_20")
         perov_5_files.write_csv(tmp_path / "perov_5")

@@ -137,6 +137,9 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
         (["--structures", "{cif}", "--known", "-1"], "--known -1: must be at least 1"),
         (["--structures", "absent.cif"], "absent.cif cannot be read: No such file"),
         (["--structures", "my.poscar"], "the ending says the format, .cif"),
+        (["--known", "-1"], "--known -1: must be at least 1"),
+        (["--structures", "{cif}", "--output", "{done}"], "done holds an evaluation: give another folder"),
+        (["--output", "{done}"], "done holds an evaluation: give another folder"),
         (["--domain", "crystals"], "--domain crystals says what --structures holds: give these too"),
         (["-n", "0"], "-n 0: must be at least 1"),
     ],
@@ -144,14 +147,17 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
 def test_mistakes_are_one_line(words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     CAESIUM_CHLORIDE.to(filename=str(tmp_path / "a.cif"))
     (tmp_path / "empty.cif").write_text("")
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "evaluation.md").touch()
     names = {
         "empty": tmp_path / "empty.cif",
+        "done": tmp_path / "done",
         "cif": tmp_path / "a.cif",
         "sdf": own_molecules.write_sdf(tmp_path / "a.sdf", ("metformin",)),
         "hull": ASSETS / "hull-sevennet-0.json",
     }
     with pytest.raises(SystemExit) as ended:
-        main(["evaluate", *(word.format(**names) for word in words), "--output", str(tmp_path / "table")])
+        main(["evaluate", "--output", str(tmp_path / "table"), *(word.format(**names) for word in words)])
     error = capsys.readouterr().err
     assert ended.value.code == 2
     assert said in error

@@ -18,6 +18,9 @@ from atomrl.util.options import Options
 T = TypeVar("T", bound=Options)
 
 WEIGHTS, CARD = "model.safetensors", "model.json"
+CONFIG = "config.yaml"
+"""Describes the run that made a model: in its directory, and in a folder that was made of it to be shared."""
+
 LFS_POINTER = b"version https://git-lfs"
 
 

@@ -1,4 +1,4 @@
-"""A model on disk: a shipped one, a folder, or a run's checkpoint. Reading never runs code from a file."""
+"""A model on disk: a shipped or fetched one, a folder, or a run's checkpoint. Reading never runs code from a file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from atomrl.checkpoints.folder import read_folder, require_tensors
-from atomrl.checkpoints.named import named_model
+from atomrl.checkpoints.named import Named, named_model
 from atomrl.checkpoints.published_edm import is_published, read_published
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.util.errors import UserError
@@ -25,7 +25,7 @@ class Stored:
     Attributes:
         card: what describes the model.
         weights: all tensors.
-        origin: where it was, for messages.
+        origin: where it was, for messages and results.
         trained: whether it is a run's checkpoint, with the names of `RLModule`.
         entries: names of all that such a checkpoint holds.
     """
@@ -51,10 +51,15 @@ def read_stored(where: str) -> Stored:
     Raises:
         UserError: as `named_model`, or not a checkpoint, truncated or otherwise damaged, or code inside.
     """
-    path = named_model(where).weights
+    return read_named(named_model(where))
+
+
+def read_named(named: Named) -> Stored:
+    """Read a model that was found; errors as of `read_stored`."""
+    path = named.weights
     if path.is_dir():
         card, weights = read_published(path) if is_published(path) else read_folder(path)
-        return Stored(card, weights, str(path), trained=False)
+        return Stored(card, weights, named.origin, trained=False)
     checkpoint = read_torch(path)
     for entry in ("atomrl", "state_dict"):
         if not isinstance(checkpoint, dict) or entry not in checkpoint:

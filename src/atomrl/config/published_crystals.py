@@ -122,6 +122,9 @@ STEPS, INNER = "trainer.max_steps", "train.num_inner_batch"
 """Published number of optimizer steps, and ours of those in an iteration."""
 
 HUB, NAMED = "hub", re.compile(r"\$\{hub:\s*([\w.-]+)\s*\}")
+ON_THE_HUB = "hub:"
+"""What the name of a model on the Hugging Face hub begins with, see `checkpoints.hub`; importing that takes torch."""
+
 """Section {name: folder} of what was imported, and how a published value names one."""
 
 IMPORTED = "checkpoints"
@@ -351,6 +354,11 @@ def _folder_of(name: str, hub: Mapping[str, Any]) -> str:
     folder = hub.get(name, f"{IMPORTED}/{name}")
     if not isinstance(folder, str):
         raise UserError(f"{HUB}.{name}={folder}: must be the folder that `atomrl import chemeleon2` made")
+    if folder.startswith(ON_THE_HUB):
+        raise UserError(
+            f"{HUB}.{name}={folder}: must be a folder on this machine; a model on the Hugging Face hub is given as "
+            f"model.backbone={folder}"
+        )
     return folder
 
 

@@ -74,7 +74,9 @@ class ModelSection(Options):
     """The backbone and how it samples."""
 
     backbone: str = "edm_qm9_small"
-    """Name of a shipped backbone, or a path: a folder with model.safetensors and model.json, or a run's checkpoint."""
+    """Name of a shipped backbone; a path: a folder with model.safetensors and model.json, a run directory or its
+    checkpoint; or `hub:user/name`, a model on the Hugging Face hub, with `@revision` if it shall be another than the
+    newest."""
     time_step: Count = 1000
     """T, transitions of the reverse walk."""
     share_initial_noise: bool = False

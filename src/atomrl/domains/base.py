@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -61,6 +62,14 @@ class Domain(ABC, Generic[M, C]):
 
         Raises:
             UserError: code that is not there, that cannot be imported, or that does not take its arguments.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path, model: M, card: Mapping[str, Any]) -> None:
+        """Write the model as a folder that `load` reads; `card` holds what else should be known about the weights.
+
+        Raises:
+            UserError: the folder cannot be written.
         """
 
     @abstractmethod

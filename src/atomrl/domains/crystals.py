@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of
+from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of, save_crystal_backbone
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import CrystalConfig
 from atomrl.config.crystals import CrystalModel, WantedProperty
@@ -112,6 +114,10 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         check_components(config.reward.components)
         check_force_field(config.reward.force_field, CRYSTALS)
         check_force_field(config.evaluation.second_judge, CRYSTALS, "evaluation.second_judge")
+
+    def save(self, folder: Path, model: CrystalBackbone, card: Mapping[str, Any]) -> None:
+        """See `save_crystal_backbone`."""
+        save_crystal_backbone(folder, model, card)
 
     def reward(self, config: CrystalConfig, model: CrystalBackbone, workers: Workers | None = None) -> Reward:
         """The sum of components, with the providers of the metrics that they read; or the dummy.

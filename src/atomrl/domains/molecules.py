@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from atomrl.checkpoints.backbone import Backbone, backbone_of
+from atomrl.checkpoints.backbone import Backbone, backbone_of, save_backbone
 from atomrl.checkpoints.regressor import load_regressor, property_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.chemistry.bonds import valence
@@ -92,6 +94,10 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """Of components and force field."""
         check_components(config.reward.components)
         check_force_field(config.reward.force_field)
+
+    def save(self, folder: Path, model: Backbone, card: Mapping[str, Any]) -> None:
+        """See `save_backbone`."""
+        save_backbone(folder, model.network, model.sizes, card, model.conditioning)
 
     def reward(self, config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> Reward:
         """See `molecule_reward`."""

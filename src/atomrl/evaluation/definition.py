@@ -33,6 +33,19 @@ class Definition:
 
 
 @dataclass(frozen=True)
+class DrawnBy:
+    """Which model drew samples.
+
+    Attributes:
+        origin: where it came from; of a model on the hub its name with the commit.
+        weights: a hash of all its tensors, the same for a checkpoint and for a folder that was made of it.
+    """
+
+    origin: str
+    weights: str
+
+
+@dataclass(frozen=True)
 class Scorecard(Generic[S]):
     """The verdict on a set of samples, of molecules or crystals.
 

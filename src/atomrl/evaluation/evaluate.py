@@ -14,8 +14,8 @@ from atomrl.core.prompts import PromptPlan, SizeDistribution, cut_into_buckets
 from atomrl.core.protocols import DiffusionPolicy, Model
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import RolloutConfig, rollout
-from atomrl.evaluation.definition import Scorecard
-from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.definition import DrawnBy, Scorecard
+from atomrl.evaluation.kept_samples import KeptSamples, digest_of
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import write_sample_table
 from atomrl.evaluation.table import Column, Comparison
@@ -28,6 +28,9 @@ CPU = torch.device("cpu")
 
 TABLES = "evaluation.md"
 """The file that an evaluation writes last."""
+
+JSON = "evaluation.json"
+"""The main table for programs."""
 
 SAMPLES = "evaluation.parquet"
 """A row per sample."""
@@ -118,7 +121,7 @@ def judge(
 ) -> Judged:
     """Draw samples as `sample` does, and judge them."""
     prompts, structures = draw(model, plan, 1, device, description, kept)
-    return panel.judge(structures, kept, prompts)
+    return replace(panel.judge(structures, kept, prompts), model=drawn_by(model))
 
 
 def best_of(
@@ -129,7 +132,14 @@ def best_of(
     Every block of n shares a size, drawn as for the other columns, so that the sizes stay comparable.
     """
     prompts, structures = draw(model, plan, n, device, f"best of {n}", kept)
-    return replace(panel.judge_best(structures, prompts, n, kept), drawn=len(prompts))
+    return replace(panel.judge_best(structures, prompts, n, kept), drawn=len(prompts), model=drawn_by(model))
+
+
+def drawn_by(model: Model) -> DrawnBy:
+    """What a table says of the model that drew its samples."""
+    policy = model.policy()
+    assert isinstance(policy, torch.nn.Module)
+    return DrawnBy(model.origin, digest_of(policy.state_dict(), ""))
 
 
 def draw(
@@ -224,8 +234,9 @@ def compare(
 
     def columns(metrics: Mapping[str, Scorecard[Any]]) -> list[Column]:
         return [
-            Column(label, of_one, seeds, command, time_step, judged[label].drawn, judged[label].source)
+            Column(label, of_one, seeds, command, time_step, verdict.drawn, verdict.source, verdict.model)
             for label, of_one in metrics.items()
+            for verdict in (judged[label],)
         ]
 
     main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)
@@ -240,7 +251,7 @@ def compare(
     panel.draw(folder, judged)
     rows = {label: {**panel.columns(verdict), **verdict.about} for label, verdict in judged.items()}
     write_sample_table(folder / SAMPLES, rows, _about(main, command))
-    write_whole(folder / "evaluation.json", report.main.json_text())
+    write_whole(folder / JSON, report.main.json_text())
     for title, comparison in report.further.items():
         write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", comparison.json_text())
     write_whole(folder / TABLES, report.markdown())

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.core.records import Prompts, Structures
-from atomrl.evaluation.definition import Scorecard
+from atomrl.evaluation.definition import DrawnBy, Scorecard
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.sample_table import SampleColumns
 from atomrl.util.closeable import Closing
@@ -26,6 +26,7 @@ class Judged:
         drawn: how many walks the samples were chosen from; None: from no more than there are; 0: no model drew them.
         source: where samples come from that no model drew.
         about: further columns for the table of samples.
+        model: that drew the samples; None: none did, or nothing says which.
     """
 
     metrics: Scorecard[Any]
@@ -34,6 +35,7 @@ class Judged:
     drawn: int | None = None
     source: str = "the set"
     about: SampleColumns = field(default_factory=dict)
+    model: DrawnBy | None = None
 
 
 class Panel(Closing, ABC):

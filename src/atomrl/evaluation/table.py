@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from atomrl.evaluation.definition import Definition, Scorecard
+from atomrl.evaluation.definition import Definition, DrawnBy, Scorecard
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 
@@ -27,6 +27,7 @@ class Column:
         time_step: T of the walk that made them: samples of different T do not compare; None: no walk did.
         drawn: walks that they were chosen from, if there were more; 0: they were not drawn from a model.
         source: where they come from then.
+        model: that drew them; None: none did, or nothing says which.
     """
 
     label: str
@@ -36,6 +37,7 @@ class Column:
     time_step: int | None
     drawn: int | None = None
     source: str = "the set"
+    model: DrawnBy | None = None
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,7 @@ def _json_column(column: Column) -> Json:
         "drawn": len(metrics.samples) if column.drawn is None else column.drawn,
         "seeds": list(column.seeds),
         "command": column.command,
+        "model": None if column.model is None else asdict(column.model),
         "time_step": None if column.drawn == 0 else column.time_step,
         "sizes": {str(size): count for size, count in metrics.sizes.items()},
         "elements": dict(metrics.elements),

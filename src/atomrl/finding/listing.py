@@ -126,7 +126,7 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
 
 HOW = {
     "configurations": "atomrl train NAME",
-    "backbones": "model.backbone=NAME, --backbone NAME, --base NAME",
+    "backbones": "model.backbone=NAME, --backbone NAME, --base NAME; paths and hub:user/name stand there too",
     "rewards": "reward.components=[{_target_: NAME}], or as it stands",
     "force-fields": "reward.force_field=NAME",
     "objectives": "train.objective=NAME",

@@ -13,7 +13,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from atomrl.checkpoints.named import LATEST
+from atomrl.checkpoints.named import LATEST, pinned
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.core.protocols import Collective, Model
@@ -95,6 +95,7 @@ def _train(
     Rank 0 checks and opens the directory. All read a checkpoint from it, so that it must be one that all hosts see.
     """
     first_rank = collective.rank == 0
+    config = _from(config, collective.of_first(pinned(config.model.backbone) if first_rank else ""))
     place = Path(collective.of_first(config.save_path or str(fresh_path(name))))
     first = collective.of_first(check_resumable(place, config) if config.resume and first_rank else 0)
     if config.resume:
@@ -134,6 +135,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
     check_code(config)
     if not config.evaluation.samples or crew.launch.rank:
         return train(config, name, crew=crew)
+    config = _from(config, pinned(config.model.backbone))  # what is compared with is what training starts from
     domain, device = domain_of(config), choose_device(config.device, crew.launch)
     base = domain.load(read_stored(config.model.backbone), config)
     plan = SamplePlan(
@@ -150,6 +152,11 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
     print(report.text())
     print(f"table and {domain.noun} -> {folder / 'evaluation'}")
     return folder
+
+
+def _from(config: Config, backbone: str) -> Config:
+    """A run that starts from this backbone."""
+    return config.changed(model=config.model.changed(backbone=backbone))
 
 
 def check_extras(config: Config) -> None:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
-from atomrl.checkpoints.named import BEST, CONFIG, LATEST, named_model
+from atomrl.checkpoints.folder import CONFIG
+from atomrl.checkpoints.named import BEST, LATEST, named_model
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, read_config
 from atomrl.config.published import renamed_overrides
@@ -45,7 +46,7 @@ def find_run(place: Path) -> tuple[Path, Path]:
         UserError: either is not there, or a model is named that no run lies around.
     """
     found = named_model(place)
-    if found.described is None:
+    if found.described is None or found.weights.is_dir():  # weights of a run that were shared are none
         raise UserError(
             f"{place} is a model, and no run: give a run directory, or a checkpoint of a run next to its {CONFIG}"
         )

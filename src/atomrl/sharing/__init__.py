@@ -1,0 +1,1 @@
+"""Models made ready for others: a folder of weights with a card, and its way to the Hugging Face hub."""
