@@ -144,7 +144,7 @@ def _print_config(options: argparse.Namespace) -> None:
 
 
 def _resume(options: argparse.Namespace) -> None:
-    from atomrl.resume_command import resume_command  # noqa: PLC0415
+    from atomrl.library.resuming import resume_command  # noqa: PLC0415
 
     resume_command(options)
 

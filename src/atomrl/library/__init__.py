@@ -1,0 +1,1 @@
+"""What `import atomrl` offers, and what the commands of the same names call."""
