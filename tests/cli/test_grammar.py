@@ -94,6 +94,8 @@ def test_python_composes_as_the_command_line_does(capsys: pytest.CaptureFixture[
     main(["train", "--print-config", *words])
     printed = capsys.readouterr().out
     assert printed.startswith("domain: crystals\nseed: 3\n")
+    main(["train", "--print-config", "--config-name", "demo", *words])
+    assert capsys.readouterr().out == printed
 
 
 def test_a_printed_configuration_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

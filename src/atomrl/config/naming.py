@@ -23,7 +23,7 @@ def named_yaml(words: Sequence[str], name: str | None = None, folder: Path | Non
 
     Args:
         words: `key=value`.
-        name: given by --config-name.
+        name: given by --config-name; the default's is as good as none.
         folder: the user's; None: the package's YAMLs.
 
     Raises:
@@ -34,7 +34,7 @@ def named_yaml(words: Sequence[str], name: str | None = None, folder: Path | Non
     if folder is not None:
         whole = name or (chosen.pop(0).replace("=", "/", 1) if chosen else DEFAULT)
         return whole, chosen + others
-    if len(chosen) > 1 or (chosen and name):
+    if len(chosen) > 1 or (chosen and name not in (None, DEFAULT)):
         raise UserError(f"{chosen[-1]}: name one YAML only, by experiment=, custom_reward= or --config-name")
     if not chosen:
         return name or DEFAULT, others
