@@ -1,6 +1,15 @@
 """The configuration of a run: typed, composed by Hydra from one self-contained YAML, checked before anything loads."""
 
-from atomrl.config.compose import SAMPLING, as_trained, from_yaml, load_config, read_config, to_yaml, with_overrides
+from atomrl.config.compose import (
+    SAMPLING,
+    as_trained,
+    from_yaml,
+    load_config,
+    read_config,
+    to_yaml,
+    with_further,
+    with_overrides,
+)
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.sections import Config, TrainSection
@@ -16,5 +25,6 @@ __all__ = [
     "load_config",
     "read_config",
     "to_yaml",
+    "with_further",
     "with_overrides",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from atomrl.config.as_typed import as_typed
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.molecules import MoleculeConfig
-from atomrl.config.naming import DEFAULT, named_yaml
+from atomrl.config.naming import named_yaml
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import READ_BY, Config, TrainSection
@@ -39,15 +39,26 @@ DOMAINS: dict[str, type[Config]] = {"molecules": MoleculeConfig, "crystals": Cry
 
 T = TypeVar("T", bound=Options)
 
+Further = Callable[[dict[str, Any], Sequence[str]], Mapping[str, Any]]
+"""What a program gives beside a YAML and overrides: (values that these make, the overrides) -> all values."""
 
-def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = None) -> Config:
+
+def load_config(
+    name: str, overrides: Sequence[str] = (), folder: Path | None = None, further: Further | None = None
+) -> Config:
     """Compose, validate and type a configuration.
+
+    Example:
+        >>> config = load_config("demo", ["experiment=prototypes/rl_dng", "seed=3"])
+        >>> (config.domain, config.seed, config.model.backbone)
+        ('crystals', 3, 'crystal_small')
 
     Args:
         name: of a YAML file, without its ending, in the package's `conf/` or in `folder`.
         overrides: `key=value`, as Hydra writes them. With the default name and no folder they may name another YAML of
             the package, `experiment=prototypes/rl_dng`, as they do in `atomrl train`.
         folder: where the user's own YAML files are.
+        further: what a program gives beside these.
 
     Raises:
         UserError: unknown or contradictory keys, values of the wrong type, no such file, or a file that is not YAML; or
@@ -55,17 +66,17 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
     """
     _require_pairs(overrides)
     if folder is None:
-        name, overrides = named_yaml(overrides, None if name == DEFAULT else name)
+        name, overrides = named_yaml(overrides, name)
     if published := composition(name, overrides, folder):
         overrides = _ours(published.ours)
-        config = from_yaml(_override(_published(published), overrides))
-        _require_read(config.train, overrides)
-        return config
-    overrides = _ours(overrides)
-    _require_file(name, folder)
-    plain = _as_written(_composed(name, (), folder))
-    named = renamed(plain)
-    config = from_yaml(_composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides))
+        composed = _override(_published(published), overrides)
+    else:
+        overrides = _ours(overrides)
+        _require_file(name, folder)
+        plain = _as_written(_composed(name, (), folder))
+        named = renamed(plain)
+        composed = _composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides)
+    config = _typed(_values(composed), further, overrides)
     _require_read(config.train, overrides)
     return config
 
@@ -121,6 +132,15 @@ def with_overrides(options: T, overrides: Sequence[str]) -> T:
     return type(options).read(_values(_override(options.model_dump(), as_typed(overrides, [type(options)]))))
 
 
+def with_further(config: Config, further: Further, overrides: Sequence[str] = ()) -> Config:
+    """A configuration with what a program gives beside it, and beside the overrides that it has already.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    return _typed(config.model_dump(), further, overrides)
+
+
 def read_config(path: Path) -> Config:
     """The configuration in a file, e.g. the config.yaml of a run.
 
@@ -145,7 +165,14 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
     Raises:
         UserError: as `load_config`.
     """
-    tree = renamed(_values(composed))
+    return _typed(_values(composed))
+
+
+def _typed(values: Mapping[str, Any], further: Further | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Typed and validated, with what a program gives beside these."""
+    tree: Mapping[str, Any] = renamed(values)
+    if further is not None:
+        tree = further(dict(tree), overrides)
     domain = tree.get("domain", MoleculeConfig().domain)
     if not isinstance(domain, str) or domain not in DOMAINS:
         raise UserError(f"domain={domain}: must be one of {', '.join(DOMAINS)}")

@@ -75,7 +75,8 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
     components: list[Any] = Field(default_factory=list)
     """In place of `type`, several rewards at once: each `{_target_: name, key: value, ...}`, where the name is a value
     of `type`, or your own class or function f(structures) -> array: a dotted path, or `path/to/file.py:name`. One of
-    your own is a channel with its `weight` in the objective."""
+    your own is a channel with its `weight` in the objective. A class with `score` and `weights` is a whole reward, and
+    stands alone."""
     force_field: Annotated[str | dict[str, Any] | None, AfterValidator(_force_field)] = None
     """Who computes forces and energies: a name as in `type`; or `{_target_: name, key: value}`, such a name with
     options, a calculator of ASE or your own force field; null: that of `type`."""

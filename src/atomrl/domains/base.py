@@ -73,6 +73,14 @@ class Domain(ABC, Generic[M, C]):
         """
 
     @abstractmethod
+    def adopt(self, model: Model, config: C) -> M:
+        """A model that is loaded already, or that a program gave, so that it samples as the configuration says.
+
+        Raises:
+            UserError: it is none of this domain.
+        """
+
+    @abstractmethod
     def reward(self, config: C, model: M, workers: Workers | None = None) -> Reward:
         """The reward that a configuration names; its workers start at the first scoring.
 

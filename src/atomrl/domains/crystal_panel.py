@@ -30,6 +30,7 @@ from atomrl.measures.crystal_verdicts import MATCHING, CrystalVerdicts, judge_cr
 from atomrl.measures.measure import Metric, MetricProvider, SoundSamples
 from atomrl.measures.physics import HullProvider
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.rewards.whole import WholeReward
 from atomrl.structures.crystals import check_cells, from_crystals, to_crystals
 from atomrl.structures.padding import replace_rows
 from atomrl.util.errors import UserError
@@ -85,7 +86,7 @@ class CrystalPanel(Panel):
         second_judge: str | Mapping[str, Any] | None = None,
         reward: Callable[[], Reward] | None = None,
         batch: int = 320,
-        own: ReinforceReward | None = None,
+        own: ReinforceReward | WholeReward | None = None,
         mixed_valence: bool = False,
         wanted: Sequence[WantedJudge] = (),
     ) -> None:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of, save_crystal_backbone
-from atomrl.checkpoints.stored import Stored
+from atomrl.checkpoints.given_policy import GivenModel, stored_form
+from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import CrystalConfig
 from atomrl.config.crystals import CrystalModel, WantedProperty
 from atomrl.core.conditioning import Conditioning
-from atomrl.core.protocols import Reward
+from atomrl.core.protocols import Model, Reward
 from atomrl.core.records import RewardTable, Structures
 from atomrl.core.stages import SampleContext, Stage
 from atomrl.domains.base import Domain
@@ -29,6 +30,7 @@ from atomrl.force_fields.base import CRYSTALS
 from atomrl.force_fields.build import check_force_field
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
+from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.policies.crystal import Sampling
 from atomrl.rewards.asked import require_asked
 from atomrl.rewards.base import unique_names
@@ -45,6 +47,7 @@ from atomrl.rewards.fresh_formula import FreshFormulaReward
 from atomrl.rewards.metastability import MetastabilityReward
 from atomrl.rewards.pure_elements import check_compounds
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.rewards.whole import WholeReward, whole_reward
 from atomrl.structures.crystals import check_cells, compositions, readable_formula
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
@@ -82,7 +85,7 @@ def count_msun(table: RewardTable, samples: SampleContext) -> RewardTable:
     return replace(table, diagnostics={**numbers, "msun": held.double()})
 
 
-class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
+class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
     """See `base.Domain`."""
 
     name = "crystals"
@@ -94,20 +97,31 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
     card_entry = "denoiser"
     shown = ("raw_reward", "unique", "novel")
 
-    def load(self, stored: Stored, config: CrystalConfig) -> CrystalBackbone:
+    def load(self, stored: Stored, config: CrystalConfig) -> CrystalBackbone | GivenModel:
         """The backbone, with the sampler that the configuration names.
 
         Raises:
-            UserError: see `base.Domain`; or it is unconditional, and the configuration has a scale of guidance.
+            UserError: see `base.Domain`; or as `adopt`.
         """
-        model, unguided = config.model, CrystalModel().guidance_scale
-        if model.guidance_scale != unguided and not stored.card.get("conditions"):
+        return self.adopt(crystal_backbone_of(stored), config)
+
+    def adopt(self, model: Model, config: CrystalConfig) -> CrystalBackbone | GivenModel:
+        """The backbone, with the sampler that the configuration names; a policy that was given samples as it does.
+
+        Raises:
+            UserError: it is none of crystals, or is unconditional, and the configuration has a scale of guidance.
+        """
+        if isinstance(model, GivenModel):
+            return model
+        if not isinstance(model, CrystalBackbone):
+            raise UserError(f"{model.origin} is no model of crystals: give one, or a configuration of molecules")
+        section, unguided = config.model, CrystalModel().guidance_scale
+        if section.guidance_scale != unguided and model.conditions is None:
             raise UserError(
-                f"model.guidance_scale={model.guidance_scale:g}: {stored.origin} is not conditional, and guidance "
+                f"model.guidance_scale={section.guidance_scale:g}: {model.origin} is not conditional, and guidance "
                 "would change nothing; leave it out, or give a conditional model"
             )
-        sampling = Sampling(model.sampler, model.eta, model.guidance_scale)
-        return replace(crystal_backbone_of(stored), sampling=sampling)
+        return replace(model, sampling=Sampling(section.sampler, section.eta, section.guidance_scale))
 
     def check_code(self, config: CrystalConfig) -> None:
         """Of components, force field and second judge."""
@@ -115,11 +129,13 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         check_force_field(config.reward.force_field, CRYSTALS)
         check_force_field(config.evaluation.second_judge, CRYSTALS, "evaluation.second_judge")
 
-    def save(self, folder: Path, model: CrystalBackbone, card: Mapping[str, Any]) -> None:
+    def save(self, folder: Path, model: CrystalBackbone | GivenModel, card: Mapping[str, Any]) -> None:
         """See `save_crystal_backbone`."""
-        save_crystal_backbone(folder, model, card)
+        save_crystal_backbone(folder, stored_form(model, CrystalBackbone), card)
 
-    def reward(self, config: CrystalConfig, model: CrystalBackbone, workers: Workers | None = None) -> Reward:
+    def reward(
+        self, config: CrystalConfig, model: CrystalBackbone | GivenModel, workers: Workers | None = None
+    ) -> Reward:
         """The sum of components, with the providers of the metrics that they read; or the dummy.
 
         Raises:
@@ -128,10 +144,12 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """
         if config.reward.type == "dummy":
             return DummyReward()
+        if (whole := whole_reward(config.reward.components)) is not None:
+            return whole
         components = build_components(config.reward.components)
         if not any(component.weight for component in components):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
-        judges = CrystalJudges(config.reward, model.vae, config.device, workers)
+        judges = CrystalJudges(config.reward, _vae(model), config.device, workers)
         reward = _summed(config, components, judges, model.conditioning, learned=True)
         require_asked(reward, model)
         return reward
@@ -150,6 +168,8 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         The reward's channels are weighed already. An objective that normalises each by itself undoes that, so that it
         needs the weights again; one that sums them first does not.
         """
+        if isinstance(reward, WholeReward):
+            return reward.weights
         if not isinstance(reward, ReinforceReward):
             return {"force": 1.0}
         return reward.weights if config.train.by_channel else dict.fromkeys(reward.weights, 1.0)
@@ -158,10 +178,13 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """Cells, compositions, elements."""
         return CrystalMonitor()
 
-    def panel(self, config: CrystalConfig, model: CrystalBackbone, workers: Workers | None = None) -> CrystalPanel:
+    def panel(
+        self, config: CrystalConfig, model: CrystalBackbone | GivenModel, workers: Workers | None = None
+    ) -> CrystalPanel:
         """Profile `mp20-2025`, by CHGNet, with the run's reference set."""
-        judges = CrystalJudges(config.reward, model.vae, config.device, workers)
-        own = _own_components(config)
+        judges = CrystalJudges(config.reward, _vae(model), config.device, workers)
+        whole = None if config.reward.type == "dummy" else whole_reward(config.reward.components)
+        own = [] if whole is not None else _own_components(config)
         return CrystalPanel(
             judges,
             relaxed=config.evaluation.relaxed,
@@ -169,7 +192,7 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
             mixed_valence=config.evaluation.mixed_valence,
             reward=lambda: self.reward(config, model, judges.workers),
             batch=config.dataloader.sample_group_size * config.dataloader.each_prompt_sample,
-            own=_summed(config, own, judges, model.conditioning) if own else None,
+            own=_summed(config, own, judges, model.conditioning) if own else whole,
             wanted=_wanted(config.evaluation.wanted),
         )
 
@@ -177,6 +200,8 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         """By component."""
         if config.reward.type == "dummy":
             return set()
+        if (whole := whole_reward(config.reward.components)) is not None:
+            return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
         components = build_components(config.reward.components)
         paid = {metric for component in components for metric in _paid(component)}
         own = [component for component in components if not _paid(component)]
@@ -215,6 +240,13 @@ class CrystalExporter(Exporter):
         ]
         annotated = AnnotatedCrystals(structures, ids, verdicts)
         return cif_text(annotated) if self._cif else extxyz_text(annotated)
+
+
+def _vae(model: CrystalBackbone | GivenModel) -> CrystalVAE:
+    """In whose features diversity is measured: the model's; of a policy that was given, the shipped one's."""
+    if isinstance(model, CrystalBackbone):
+        return model.vae
+    return crystal_backbone_of(read_stored(CrystalModel().backbone)).vae
 
 
 def _summed(

@@ -37,6 +37,7 @@ from atomrl.force_fields.xtb import XTBForceField, atom_energies
 from atomrl.measures.forces import stack_results
 from atomrl.rewards.force_energy import score_physics, with_own_references
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.rewards.whole import WholeReward
 from atomrl.structures.molecules import check_geometries, split
 from atomrl.workers.executor import Executor, Workers
 from atomrl.workers.local import as_workers
@@ -76,7 +77,7 @@ class MoleculePanel(Panel):
         self,
         reward: MoleculeReward | None = None,
         workers: Workers | int | None = None,
-        own: ReinforceReward | None = None,
+        own: ReinforceReward | WholeReward | None = None,
         relaxed: int = 0,
         poses: int = 0,
         second: tuple[str, ForceField] | None = None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.backbone import Backbone
+from atomrl.checkpoints.given_policy import GivenModel
 from atomrl.chemistry.known_smiles import read_known
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
 from atomrl.core.conditioning import Conditioning
@@ -27,6 +28,7 @@ from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import ForceEnergyReward, atom_references, force_energy_stages
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.rewards.together import Together
+from atomrl.rewards.whole import WholeReward, whole_reward
 from atomrl.structures.listing import MOLECULES
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
@@ -34,7 +36,7 @@ from atomrl.workers.executor import Workers
 log = logging.getLogger(__name__)
 
 
-def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> Reward:
+def molecule_reward(config: MoleculeConfig, model: Backbone | GivenModel, workers: Workers | None = None) -> Reward:
     """The reward; warns of stability terms that nothing learns from.
 
     Raises:
@@ -49,8 +51,9 @@ def molecule_reward(config: MoleculeConfig, model: Backbone, workers: Workers | 
     elif section.built_in is not None:
         parts.append(_physics(config, model, gfn2 or _force_field(config, workers)))
     own = own_components(section, workers, config.dataloader.known, gfn2, model.conditioning)
-    if own is not None:
+    if isinstance(own, ReinforceReward):
         require_asked(own, model)
+    if own is not None:
         parts.append(own)
     return parts[0] if len(parts) == 1 else Together(parts)
 
@@ -61,14 +64,20 @@ def own_components(
     known: Path | None = None,
     gfn2: GivesProperties | None = None,
     conditioning: Conditioning | None = None,
-) -> ReinforceReward | None:
+) -> ReinforceReward | WholeReward | None:
     """The user's components as one reward, a channel each, which the objective weighs; None if there are none.
 
     A component that normalises over the batch needs all samples; the others score each sample as it comes. Properties
-    by GFN2-xTB come from `gfn2`, which the built-in reward asks too, or from workers of their own.
+    by GFN2-xTB come from `gfn2`, which the built-in reward asks too, or from workers of their own. A whole reward of
+    the user's stands alone.
+
+    Raises:
+        UserError: as `whole_reward` and `build_components`.
     """
     if not section.own:
         return None
+    if (whole := whole_reward(section.components)) is not None:
+        return whole
     reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False, conditioning=conditioning)
     if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
         training = None if known is None else read_known(known, workers or section.workers)
@@ -84,7 +93,7 @@ def own_weights(reward: Reward) -> Mapping[str, float]:
     """Weight of each of the user's components in a reward of `molecule_reward`, by the name of its channel."""
     if isinstance(reward, Together):
         return {name: weight for part in reward.rewards for name, weight in own_weights(part).items()}
-    return reward.weights if isinstance(reward, ReinforceReward) else {}
+    return reward.weights if isinstance(reward, ReinforceReward | WholeReward) else {}
 
 
 def molecule_stages(config: MoleculeConfig, reward: Reward) -> tuple[Stage, ...]:
@@ -112,13 +121,14 @@ def force_field_settings(config: MoleculeConfig, workers: Workers | None = None)
     return {**dict(config.reward), "workers": workers or config.reward.workers, "device": config.device}
 
 
-def _physics(config: MoleculeConfig, model: Backbone, force_field: ForceField) -> ForceEnergyReward:
+def _physics(config: MoleculeConfig, model: Backbone | GivenModel, force_field: ForceField) -> ForceEnergyReward:
     """Forces and energies."""
     section = config.reward
     if not section.by_gfn2 and not section.use_energy and isinstance(section.energy_atom_refs, str):
         section = section.changed(energy_atom_refs=None)  # nobody learns from energies here, and these may be of GFN2
     reward = ForceEnergyReward(force_field, section)
-    _require_elements(section, reward, model)
+    if isinstance(model, Backbone):  # a policy that a program gave does not say its elements
+        _require_elements(section, reward, model)
     if section.pays_stability and not config.channel_weights[section.stability_home]:
         log.warning(
             "stability and valence are scored, but not learned: they are in the channel %s, and train.%s_adv_weight=0",

@@ -10,13 +10,14 @@ from typing import Any
 from torch import Tensor
 
 from atomrl.checkpoints.backbone import Backbone, backbone_of, save_backbone
+from atomrl.checkpoints.given_policy import GivenModel, stored_form
 from atomrl.checkpoints.regressor import load_regressor, property_of
 from atomrl.checkpoints.stored import Stored
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.known_smiles import read_known
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.config import MoleculeConfig
-from atomrl.core.protocols import ForceField, Reward
+from atomrl.core.protocols import ForceField, Model, Reward
 from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
 from atomrl.domains.base import Domain
@@ -42,6 +43,7 @@ from atomrl.rewards.build import build_components, check_components
 from atomrl.rewards.components import PredictorReward
 from atomrl.rewards.filter import Filter
 from atomrl.rewards.novelty import NoveltyReward
+from atomrl.rewards.whole import whole_reward
 from atomrl.util.errors import UserError
 from atomrl.util.registry import registered
 from atomrl.workers.executor import Workers
@@ -59,7 +61,7 @@ STABILITY = ("atom_stability", "molecule_stability")
 """Metrics that the stability and valence terms pay for, in the channel that they are in."""
 
 
-class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
+class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
     """See `base.Domain`."""
 
     name = "molecules"
@@ -71,35 +73,47 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
     card_entry = "backbone"
     shown = ("reward", "molecule_stability", "atom_stability")
 
-    def load(self, stored: Stored, config: MoleculeConfig) -> Backbone:
+    def load(self, stored: Stored, config: MoleculeConfig) -> Backbone | GivenModel:
         """The backbone.
 
         Raises:
-            UserError: as `backbone_of`, or it is conditional and says nothing about the values of a property.
+            UserError: as `backbone_of` and `adopt`.
         """
-        backbone = backbone_of(stored)
-        conditioning = backbone.conditioning
+        return self.adopt(backbone_of(stored), config)
+
+    def adopt(self, model: Model, config: MoleculeConfig) -> Backbone | GivenModel:
+        """The backbone as it is.
+
+        Raises:
+            UserError: it is none of molecules, or is conditional and says nothing about the values of a property.
+        """
+        if isinstance(model, GivenModel):
+            return model
+        if not isinstance(model, Backbone):
+            raise UserError(f"{model.origin} is no model of molecules: give one, or a configuration of crystals")
+        conditioning = model.conditioning
         lacking = (
             [] if conditioning is None else [name for name in conditioning.names if name not in conditioning.known]
         )
         if lacking:
             raise UserError(
-                f"{stored.origin} is conditioned on {', '.join(lacking)} and does not say how its values are "
+                f"{model.origin} is conditioned on {', '.join(lacking)} and does not say how its values are "
                 "distributed, which it takes to draw or to scale one: `atomrl import edm FOLDER --properties --output "
                 "NEW` adds that"
             )
-        return backbone
+        return model
 
     def check_code(self, config: MoleculeConfig) -> None:
         """Of components and force field."""
         check_components(config.reward.components)
         check_force_field(config.reward.force_field)
 
-    def save(self, folder: Path, model: Backbone, card: Mapping[str, Any]) -> None:
+    def save(self, folder: Path, model: Backbone | GivenModel, card: Mapping[str, Any]) -> None:
         """See `save_backbone`."""
-        save_backbone(folder, model.network, model.sizes, card, model.conditioning)
+        backbone = stored_form(model, Backbone)
+        save_backbone(folder, backbone.network, backbone.sizes, card, backbone.conditioning)
 
-    def reward(self, config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> Reward:
+    def reward(self, config: MoleculeConfig, model: Backbone | GivenModel, workers: Workers | None = None) -> Reward:
         """See `molecule_reward`."""
         return molecule_reward(config, model, workers)
 
@@ -126,7 +140,9 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         """Stability, elements, RDKit."""
         return MoleculeMonitor(config.log.rdkit, as_workers(workers or config.reward.workers).limited(1))
 
-    def panel(self, config: MoleculeConfig, model: Backbone, workers: Workers | None = None) -> MoleculePanel:
+    def panel(
+        self, config: MoleculeConfig, model: Backbone | GivenModel, workers: Workers | None = None
+    ) -> MoleculePanel:
         """GFN2-xTB and RDKit, and the user's components, which get rows of their own."""
         section = config.reward
         by_panel = (section.by_gfn2 and not section.own) or (section.built_in == "dummy" and not section.own)
@@ -147,7 +163,7 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         )
 
     def _with_stages(
-        self, config: MoleculeConfig, model: Backbone, workers: Workers | None
+        self, config: MoleculeConfig, model: Backbone | GivenModel, workers: Workers | None
     ) -> tuple[Reward, Sequence[Stage]]:
         """The reward and its stages."""
         reward = self.reward(config, model, workers)
@@ -159,6 +175,8 @@ class MoleculeDomain(Domain[Backbone, MoleculeConfig]):
         Forces and energies in the table are by GFN2-xTB: another force field pays for them only as far as both agree.
         """
         reward, weights = config.reward, config.channel_weights
+        if (whole := whole_reward(reward.own)) is not None:
+            return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
         parts = build_components(reward.own) if reward.own else []
         paying = {name: part for name, part in zip(unique_names(parts), parts, strict=True) if part.weight > 0}
         paid = {component_metric(name) for name in paying}
@@ -203,7 +221,7 @@ class MoleculeExporter(Exporter):
         self._checker.close()
 
 
-def _asked_judge(config: MoleculeConfig, model: Backbone) -> AskedJudge | None:
+def _asked_judge(config: MoleculeConfig, model: Backbone | GivenModel) -> AskedJudge | None:
     """What compares samples with what they were asked for, if a regressor is named."""
     chosen = config.evaluation.regressor
     if chosen is None:

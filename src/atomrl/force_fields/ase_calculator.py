@@ -16,15 +16,21 @@ class ASEForceField(MoleculeForceField):
     A calculator that raises costs that molecule's score: its reason is `error`, with the exception.
 
     Args:
-        target: of the calculator's class: a dotted path, or `path/to/file.py:name`.
+        target: of the calculator's class, or of a function that makes one: a dotted path, or `path/to/file.py:name`.
         options: of its constructor.
         workers: processes, one thread each; one per core that this process may use if None.
         timeout: seconds per molecule, after which its worker is killed.
+        pickled: the calculator, or what makes it, where workers cannot import it by its name.
     """
 
     def __init__(
-        self, target: str, options: Mapping[str, Any], workers: Workers | int | None = None, timeout: float = 10.0
+        self,
+        target: str,
+        options: Mapping[str, Any],
+        workers: Workers | int | None = None,
+        timeout: float = 10.0,
+        pickled: bytes | None = None,
     ) -> None:
-        settings = {"target": target, "options": dict(options)}
+        settings = {"target": target, "options": dict(options), "pickled": pickled}
         executor = as_workers(workers).executor("atomrl.force_fields.ase_task:singlepoint", timeout, settings)
         super().__init__(target, frozenset(range(1, 119)), executor)

@@ -35,6 +35,7 @@ class ASECrystalForceField(CrystalForceField):
         workers: of the run, or a number of processes, at least 1.
         timeout: seconds per crystal, after which its worker is killed.
         gradients: whether to compute forces and stress; a hull compares energies alone.
+        pickled: as of `ASEForceField`.
 
     Attributes:
         elements: all; those that the calculator does not know, it refuses itself.
@@ -55,11 +56,12 @@ class ASECrystalForceField(CrystalForceField):
         workers: Workers | int,
         timeout: float = 60.0,
         gradients: bool = False,
+        pickled: bytes | None = None,
     ) -> None:
         if isinstance(workers, int) and workers < 1:
             raise UserError(f"a calculator of ASE runs in worker processes, got workers={workers}: set at least 1")
         self.model_id = f"{target}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"
-        settings = {"target": target, "options": dict(options), "gradients": gradients}
+        settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
         super().__init__(CrystalBatches(evaluate_crystals, settings, 1, workers, timeout, "cpu"))
         self._exceptions = Exceptions(target, "crystals")
 
@@ -71,7 +73,12 @@ class ASECrystalForceField(CrystalForceField):
 
 
 def evaluate_crystals(
-    item: list[Crystal], device: str, target: str, options: Mapping[str, Any], gradients: bool
+    item: list[Crystal],
+    device: str,
+    target: str,
+    options: Mapping[str, Any],
+    gradients: bool,
+    pickled: bytes | None = None,
 ) -> list[CrystalEvaluation]:
     """Evaluate each crystal; the task of the workers.
 
@@ -81,11 +88,12 @@ def evaluate_crystals(
         target: of the calculator's class.
         options: of its constructor.
         gradients: whether to compute forces and stress.
+        pickled: the calculator, or what makes it, if nothing can import it.
     """
     results = []
     atoms: Any
     for atoms in periodic(item):
-        atoms.calc = calculator(target, options)
+        atoms.calc = calculator(target, options, pickled)
         energy = float(atoms.get_potential_energy())
         if gradients:
             results.append(checked(energy, np.asarray(atoms.get_forces()), atoms.get_stress(voigt=False)))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 
 from atomrl.structures.molecules import Geometry
@@ -19,27 +21,31 @@ _CALCULATORS: dict[str, Any] = {}
 """The calculator of this worker, by its target and options: making one may take seconds."""
 
 
-def singlepoint(geometry: Geometry, target: str, options: Mapping[str, Any]) -> tuple[float, NDArray[np.float64]]:
+def singlepoint(
+    geometry: Geometry, target: str, options: Mapping[str, Any], pickled: bytes | None = None
+) -> tuple[float, NDArray[np.float64]]:
     """Energy, eV, and forces, eV/Å, (N, 3).
 
     Args:
         geometry: of the molecule.
         target: of the calculator's class.
         options: of its constructor.
+        pickled: the calculator, or what makes it, if nothing can import it.
 
     Raises:
         Failure: `nonfinite_result`: the calculator answers NaN or infinity.
     """
-    atoms: Any = Atoms(geometry.numbers, geometry.positions, calculator=calculator(target, options))
+    atoms: Any = Atoms(geometry.numbers, geometry.positions, calculator=calculator(target, options, pickled))
     energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise Failure(NONFINITE)
     return energy, forces
 
 
-def calculator(target: str, options: Mapping[str, Any]) -> Any:
-    """The calculator of this class with these options: one in each process."""
+def calculator(target: str, options: Mapping[str, Any], pickled: bytes | None = None) -> Any:
+    """The calculator of this class with these options, or the one that was sent: one in each process."""
     key = repr((target, sorted(options.items())))
     if key not in _CALCULATORS:
-        _CALCULATORS[key] = load_object(target)(**options)
+        found = load_object(target) if pickled is None else pickle.loads(pickled)  # noqa: S301 - from our own parent
+        _CALCULATORS[key] = found if isinstance(found, BaseCalculator) else found(**options)
     return _CALCULATORS[key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pickle import PicklingError
 from typing import Any
 
 from ase.calculators.calculator import BaseCalculator
@@ -13,8 +14,10 @@ from atomrl.force_fields.ase_calculator import ASEForceField
 from atomrl.force_fields.base import CRYSTALS
 from atomrl.force_fields.own import OwnForceField
 from atomrl.user_code.arguments import require_arguments
+from atomrl.user_code.given import Borrowed, is_object, label_of
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
+from atomrl.util.errors import UserError, first_line
 from atomrl.util.registry import MARK, registered, registered_names
 from atomrl.workers.executor import Workers
 
@@ -45,7 +48,7 @@ def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, An
         return ours
     own, name, options = _of_the_user(chosen, KEY)
     if isinstance(own, BaseCalculator):
-        return ASEForceField(name, options, settings["workers"], settings["timeout"])
+        return ASEForceField(name, options, settings["workers"], settings["timeout"], sent(name))
     require_methods(own, name, METHODS, KEY)
     return OwnForceField(own, name)
 
@@ -84,7 +87,7 @@ def build_crystal_force_field(
         return made(partial(spec.make, settings), name, given, key)
     own, name, options = _of_the_user(chosen, key)
     if isinstance(own, BaseCalculator):
-        return ASECrystalForceField(name, options, workers, gradients=gradients)
+        return ASECrystalForceField(name, options, workers, gradients=gradients, pickled=sent(name))
     require_methods(own, name, (*METHODS, "model_id", "correction"), key)
     return OwnForceField(own, name)
 
@@ -137,10 +140,48 @@ def check_force_field(chosen: str | Mapping[str, Any] | None, mark: str = MARK, 
         require_arguments(spec.make, given, f"{key}: {name}", handed=1)
         return
     name, options = target_of(chosen, key)
-    require_arguments(load_object(name), options, f"{key}: {name}")
+    if not _is_made(code := load_object(name)):
+        require_arguments(code, options, f"{key}: {name}")
 
 
 def _of_the_user(chosen: str | Mapping[str, Any], key: str) -> tuple[Any, str, dict[str, Any]]:
-    """Their object, its name and its options; one of ASE's too, so that what is wrong with its options shows now."""
+    """Their object, its name and its options; one of ASE's too, so that what is wrong with its options shows now.
+
+    One that was handed over is taken as it is, and stays open.
+
+    Raises:
+        UserError: it cannot be made, or is an object already and is to have options.
+    """
     name, options = target_of(chosen, key)
-    return made(load_object(name), name, options, key), name, options
+    found = load_object(name)
+    if not _is_made(found):
+        return made(found, name, options, key), name, options
+    if options:
+        raise UserError(f"{key}: {name} is an object already, and takes no {', '.join(options)}")
+    return found if isinstance(found, BaseCalculator) else Borrowed(found), name, options
+
+
+def _is_made(found: Any) -> bool:
+    """Whether it is a calculator or a force field already, and neither a class nor what makes one."""
+    return not isinstance(found, type) and (isinstance(found, BaseCalculator) or hasattr(found, "evaluate"))
+
+
+def sent(name: str) -> bytes | None:
+    """What workers make a calculator of that no module holds; None: they import it by its name.
+
+    Raises:
+        UserError: it cannot be sent to another process.
+    """
+    if not is_object(name):
+        return None
+    import cloudpickle  # noqa: PLC0415 - for objects of a program alone
+
+    found = load_object(name)
+    try:
+        pickled: bytes = cloudpickle.dumps(found)
+    except (TypeError, PicklingError, AttributeError) as error:
+        raise UserError(
+            f"{KEY}: {label_of(found)} cannot be sent to worker processes ({first_line(error)}): give its class, or a "
+            "function that makes it"
+        ) from error
+    return pickled

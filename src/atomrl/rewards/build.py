@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
+from atomrl.core.normalize import require_number
 from atomrl.rewards.base import SCALING, RewardComponent, check_component
 from atomrl.rewards.components import CustomReward, is_custom
 from atomrl.user_code.arguments import require_arguments
@@ -23,7 +25,8 @@ def build_components(entries: Sequence[Any]) -> list[RewardComponent]:
         entries: each `{_target_: ..., key: value}`. `_target_` names a component of this package (by its published name
             too), or code of the user's, by a dotted path or `path/to/file.py:name`: a `RewardComponent`, another class
             with `compute`, or a function f(structures) -> array. The other keys are its arguments; a value may be such
-            a mapping again, of a class with `predict`.
+            a mapping again, of a class with `predict`. It may also name an object that was handed over: a component
+            is taken as it is, but for another `weight`.
 
     Raises:
         UserError: no entry, one without `_target_`, a name that is not there, or arguments that it refuses.
@@ -53,12 +56,30 @@ def _component(entry: Any) -> RewardComponent:
     """One component; what is none becomes a `CustomReward` around it."""
     found, name, arguments = _named(entry)
     options = {key: _value(value) for key, value in arguments.items()}
-    if _is_component(found):
+    if isinstance(found, RewardComponent):
+        component: Any = _weighed(found, name, options)
+    elif _is_component(found):
         component = made(found, name, options, KEY)
     else:
         component = made(CustomReward, name, {"source": found, **options}, KEY)
     assert isinstance(component, RewardComponent)
     check_component(component)
+    return component
+
+
+def _weighed(component: RewardComponent, name: str, options: Mapping[str, Any]) -> RewardComponent:
+    """A component that is there already, or a copy of it with another weight.
+
+    Raises:
+        UserError: it is to have other options too.
+    """
+    if unknown := [option for option in options if option != "weight"]:
+        raise UserError(f"{KEY}: {name} is an object already, and takes no {', '.join(unknown)}")
+    if "weight" not in options:
+        return component
+    require_number(f"weight of {name}", options["weight"])
+    component = copy(component)
+    component.weight = options["weight"]
     return component
 
 

@@ -30,6 +30,7 @@ from atomrl.rewards.scores import Scores, as_scores
 from atomrl.structures.listing import form_of
 from atomrl.user_code.arguments import require_arguments
 from atomrl.user_code.calling import calling
+from atomrl.user_code.given import label_of
 from atomrl.user_code.load import FORMS, load_object
 from atomrl.util.errors import UserError
 
@@ -61,9 +62,9 @@ class CustomReward(RewardComponent):
     """A reward of the user's.
 
     Args:
-        source: `path/to/file.py:name`, a dotted path, or the thing itself: a class with `compute`, or a function
-            f(structures) -> array of B numbers. A subclass of this one with its own `compute` needs none. What they get
-            is said by the annotation of their first parameter, see `form`.
+        source: `path/to/file.py:name`, a dotted path, or the thing itself: a class or an object with `compute`, or a
+            function f(structures) -> array of B numbers. A subclass of this one with its own `compute` needs none. What
+            they get is said by the annotation of their first parameter, see `form`.
         weight: as in `RewardComponent`, which replaces what a class of the user's says.
         normalize_fn: as in `RewardComponent`.
         eps: as in `RewardComponent`.
@@ -91,19 +92,23 @@ class CustomReward(RewardComponent):
         found = load_object(source) if isinstance(source, str) else source
         if isinstance(found, type) and issubclass(found, CustomReward) and found.compute is CustomReward.compute:
             raise UserError(f"CustomReward cannot be made of {source!r}, which has no compute of its own")
-        self._name = snake_case(found.__name__) if hasattr(found, "__name__") else "custom"
+        self._name = snake_case(label_of(found))
         self._code = found
         self._function: Callable[..., Any]
         self._metrics: tuple[str, ...] = self.required_metrics
         label = source if isinstance(source, str) else self._name
         if found is type(self):
             self._function = self.compute
+        elif hasattr(found, "compute") and not isinstance(found, type):
+            if options:
+                raise UserError(f"{self._name} is an object already, and takes no {', '.join(options)}")
+            self._function = found.compute
         elif is_custom(found):
             require_arguments(found, options, label, 0 if isinstance(found, type) else 1, SCALING)
             self._function = self._called(found, options, label)
         else:
             raise UserError(f"{source!r} is neither a class with compute nor a function f(structures) -> array")
-        self._form = form_of(found if not isinstance(found, type) else self._function)
+        self._form = form_of(self._function if hasattr(found, "compute") else found)
 
     def _called(self, found: Callable[..., Any], options: Mapping[str, Any], label: str) -> Callable[..., Any]:
         """What computes the values: a function with its options, or `compute` of an object of a class."""

@@ -53,8 +53,8 @@ def with_own_references(config: Options, force_field: ForceField) -> Options:
         return config
     if not hasattr(force_field, "atom_energies"):  # of the user's
         raise UserError(
-            f"energy_atom_refs={config.energy_atom_refs}: {type(force_field).__name__} has no method atom_energies; "
-            "give {symbol: eV} or null"
+            f"energy_atom_refs={config.energy_atom_refs}: the force field has no method atom_energies; give "
+            "{symbol: eV} or null"
         )
     return config.changed(energy_atom_refs=dict(force_field.atom_energies()))
 

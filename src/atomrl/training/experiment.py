@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atomrl.checkpoints.stored import read_stored
 from atomrl.config import SAMPLING, Config, TrainSection
 from atomrl.core.alignment import ForceAlignment
 from atomrl.core.conditioning import Conditioning
@@ -18,7 +17,7 @@ from atomrl.core.records import Transition
 from atomrl.core.rollout import RolloutConfig
 from atomrl.core.stages import FailedScores
 from atomrl.core.update import UpdateConfig
-from atomrl.domains import domain_of
+from atomrl.domains import base_model, domain_of
 from atomrl.training.parts import Parts
 from atomrl.training.shaping import OnTheWay, shaping_stages
 from atomrl.training.validation import build_validation
@@ -47,7 +46,7 @@ def build_parts(
         UserError: the backbone cannot be loaded, or what the reward needs is not there.
     """
     domain = domain_of(config)
-    model: Model = domain.load(read_stored(config.model.backbone), config)
+    model = base_model(config)
     policy = model.policy()
     walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
     evaluated, validated = config.evaluation, config.validation
@@ -91,7 +90,8 @@ def build_objective(
 ) -> Objective:
     """The objective that `train.objective` names, or the user's own, over channels of these weights.
 
-    One of the user's gets its options, and `channel_weights` if its constructor has a parameter of this name.
+    One of the user's gets its options, and `channel_weights` if its constructor has a parameter of this name; an object
+    that a program gave is taken as it is.
 
     Raises:
         UserError: there is none of this name, or it is no objective.
@@ -103,7 +103,7 @@ def build_objective(
         settings = {**config.train.model_dump(), **shaped}
         return spec.make(settings, channel_weights, config.dataloader.each_prompt_sample)
     kind, name, options = _of_the_user(chosen, channel_weights)
-    objective: Objective = made(kind, name, options, KEY)
+    objective: Objective = kind if _is_made(kind) else made(kind, name, options, KEY)
     require_methods(objective, name, ("needs_reference", "needs_walk", "old_decay", "advantages", "terms", "loss"), KEY)
     return objective
 
@@ -122,10 +122,19 @@ def _of_the_user(chosen: Mapping[str, Any], channel_weights: Mapping[str, float]
     """The class of an objective of the user's, its name and its options, which are right by its signature."""
     name, options = target_of(chosen, KEY)
     kind = load_object(name)
+    if _is_made(kind):
+        if options:
+            raise UserError(f"{KEY}: {name} is an object already, and takes no {', '.join(options)}")
+        return kind, name, options
     if takes(kind, "channel_weights"):
         options = {"channel_weights": channel_weights, **options}
     require_arguments(kind, options, f"{KEY}: {name}")
     return kind, name, options
+
+
+def _is_made(found: Any) -> bool:
+    """Whether it is an objective already, and neither a class nor what makes one."""
+    return hasattr(found, "loss") and not isinstance(found, type)
 
 
 def build_plan(config: Config, sizes: Mapping[int, int], conditioning: Conditioning | None = None) -> PromptPlan:

@@ -17,7 +17,7 @@ from atomrl.checkpoints.named import LATEST, pinned
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.core.protocols import Collective, Model
-from atomrl.domains import domain_of
+from atomrl.domains import base_model, domain_of, model_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, ScoredStructures, save_tensors
@@ -137,14 +137,14 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
         return train(config, name, crew=crew)
     config = _from(config, pinned(config.model.backbone))  # what is compared with is what training starts from
     domain, device = domain_of(config), choose_device(config.device, crew.launch)
-    base = domain.load(read_stored(config.model.backbone), config)
+    base = base_model(config)
     plan = SamplePlan(
         config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
     )
     workers = as_workers(config.reward.workers)
     with domain.panel(config, base, workers) as panel:
         folder = train(config, name, workers if crew.launch.size == 1 else None, crew)
-        models: dict[str, Model] = {"base": base, "trained": domain.load(read_stored(str(folder / LATEST)), config)}
+        models: dict[str, Model] = {"base": base, "trained": model_of(read_stored(str(folder / LATEST)), config)}
         kept = KeptSamples(folder / "evaluation", repr(config.model))
         with kept.until_written(how_to_resume(folder, config)):
             judged = {label: judge(model, plan, panel, device, label, kept) for label, model in models.items()}

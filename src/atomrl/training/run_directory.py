@@ -16,8 +16,9 @@ from atomrl.checkpoints.folder import CONFIG
 from atomrl.checkpoints.named import BEST, LATEST, named_model
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, read_config
+from atomrl.config.objects import call_with_objects, objects_of, require_objects
 from atomrl.config.published import renamed_overrides
-from atomrl.domains import domain_of
+from atomrl.domains import model_of
 from atomrl.training.changed_settings import require_typed, said_of
 from atomrl.user_code.trust import foreign_code, require_trust
 from atomrl.util.errors import UserCodeError, UserError
@@ -62,9 +63,11 @@ def described_run(described: Path, trust_code: bool, remedy: str) -> Config:
         remedy: how to say so, for the error.
 
     Raises:
-        UserError: as `read_config`, or it names such code and that is not trusted.
+        UserError: as `read_config`, it names such code and that is not trusted, or objects of a program that were not
+            handed over.
     """
     config = read_config(described)
+    require_objects(config, described)
     if not trust_code:
         require_trust(config.code, described, remedy)
     return config
@@ -97,7 +100,7 @@ def check_resumable(path: Path, config: Config) -> int:
         log.warning("%s goes on with other settings than it had: %s", path, changed)
     stored = read_stored(str(checkpoint))
     done = iterations_done(stored, checkpoint)
-    domain_of(config).load(stored, config)  # refuses weights that do not fit
+    model_of(stored, config)  # refuses weights that do not fit
     if missing := STATES - stored.entries:
         raise UserError(f"{checkpoint} cannot be continued, it lacks {', '.join(sorted(missing))}: copy it again")
     if done > config.dataloader.epoches:
@@ -136,7 +139,9 @@ def iterations_done(stored: Stored, checkpoint: Path) -> int:
 
 
 def how_to_resume(folder: Path, config: Config) -> str:
-    """The command that continues a run."""
+    """The command that continues a run; of one with objects of a program, the call."""
+    if objects_of(config):
+        return f"{call_with_objects('resume', folder, config)} in Python"
     trust = ["--trust-code"] if foreign_code(config.code) else []
     return shlex.join(["atomrl", "resume", str(folder), *trust])
 

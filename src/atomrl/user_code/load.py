@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.user_code.calling import calling, located
+from atomrl.user_code.given import handed, handed_object, is_object
 from atomrl.util.errors import UserError
 from atomrl.util.own_frames import own_frame
 
@@ -23,11 +24,14 @@ def load_object(source: str) -> Any:
 
     Args:
         source: `path/to/file.py:name`, or a dotted path, with `:` or `.` before the name. A dotted path is also looked
-            for in the current folder.
+            for in the current folder. A name that a program handed an object over by stands for that object.
 
     Raises:
-        UserError: no such file, module or name, or its code cannot be imported.
+        UserError: no such file, module or name, its code cannot be imported, or it is an object that was not handed
+            over.
     """
+    if source in handed() or is_object(source):
+        return handed_object(source)
     place, _, name = source.rpartition(":") if ":" in source else source.rpartition(".")
     in_file = place.endswith(".py")
     dotted = all(part.isidentifier() for part in place.split("."))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from atomrl.user_code.given import handed
 from atomrl.util.errors import UserError
 from atomrl.util.registry import registered_names
 
@@ -70,7 +71,7 @@ def foreign_code(entries: Any) -> list[str]:
 
 
 def require_trust(entries: Any, place: object, remedy: str) -> None:
-    """Refuse to run code that somebody else's configuration names.
+    """Refuse to run code that somebody else's configuration names; what the program handed over is its own.
 
     Args:
         entries: mappings with `_target_`, out of a run's configuration, see `Config.code`.
@@ -80,7 +81,7 @@ def require_trust(entries: Any, place: object, remedy: str) -> None:
     Raises:
         UserError: there is such code.
     """
-    if named := foreign_code(entries):
+    if named := [name for name in foreign_code(entries) if name not in handed()]:
         raise UserError(
             f"{place} names code that is not part of atomrl, and would run it: {', '.join(named)}; "
             f"add {remedy} if you know where the run comes from"

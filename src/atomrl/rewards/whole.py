@@ -1,0 +1,137 @@
+"""A whole reward of the user's, with channels of its own, in place of components."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from atomrl.core.protocols import Remembering, Reward
+from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.rewards.base import TOTAL, RewardComponent
+from atomrl.rewards.build import KEY
+from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.user_code.given import MARK
+from atomrl.user_code.load import load_object, no_exit
+from atomrl.user_code.targets import made, require_methods, target_of
+from atomrl.util.errors import UserError
+
+
+class WholeReward:
+    """A reward of the user's as a run asks it; implements `protocols.Reward`.
+
+    The table gets a diagnostic `raw_<channel>` for each channel, which an evaluation shows, and the weighed sum as
+    `reward` and `raw_reward`, unless the reward gives these itself.
+
+    Args:
+        reward: implements `protocols.Reward`, and has `weights`, {channel: weight in the objective}.
+        name: for messages.
+        borrowed: somebody else closes it.
+
+    Raises:
+        UserError: it lacks one of these, or says no weights.
+    """
+
+    def __init__(self, reward: Any, name: str, borrowed: bool = False) -> None:
+        require_methods(reward, name, ("scope", "score", "close", "weights"), KEY)
+        weights = reward.weights
+        if not isinstance(weights, Mapping) or not any(weights.values()):
+            raise UserError(f"{name}: its weights are {weights!r}; give a weight for each channel, e.g. {{'gap': 1.0}}")
+        self.reward: Reward = reward
+        self.weights, self.scope, self._name, self._borrowed = dict(weights), reward.scope, name, borrowed
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of its channels."""
+        return tuple(self.weights)
+
+    def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
+        """The reward's own table.
+
+        Raises:
+            UserError: it is none of these samples, or lacks a channel.
+        """
+        with no_exit(self._name):
+            table = self.reward.score(structures, prompts)
+        if not isinstance(table, RewardTable) or len(table) != len(structures):
+            got = f"{len(table)} rows" if isinstance(table, RewardTable) else type(table).__name__
+            raise UserError(
+                f"{self._name}: score gave {got} for {len(structures)} samples; return a RewardTable of them"
+            )
+        if missing := sorted(set(self.weights) - set(table.channels)):
+            raise UserError(
+                f"{self._name}: it has weights of {', '.join(missing)}, and its table has the channels "
+                f"{', '.join(table.channels)}: let both name the same"
+            )
+        raw = {f"raw_{name}": table.channels[name].detach().cpu().double() for name in self.weights}
+        total = torch.stack([self.weights[name] * raw[f"raw_{name}"] for name in self.weights]).sum(0)
+        return replace(table, diagnostics={TOTAL: total, f"raw_{TOTAL}": total, **raw, **table.diagnostics})
+
+    def close(self) -> None:
+        """Close it, unless it is borrowed."""
+        if not self._borrowed:
+            self.reward.close()
+
+
+class RememberingReward(WholeReward):
+    """The same of a reward that keeps `protocols.Remembering`."""
+
+    reward: Any
+
+    def remember(self, structures: Structures) -> None:
+        """See `Remembering`."""
+        self.reward.remember(structures)
+
+    def memory(self) -> dict[str, Any]:
+        """See `Remembering`."""
+        found: dict[str, Any] = self.reward.memory()
+        return found
+
+    def recall(self, memory: Mapping[str, Any]) -> None:
+        """See `Remembering`."""
+        self.reward.recall(memory)
+
+
+def whole_reward(entries: Sequence[Any]) -> WholeReward | None:
+    """The whole reward that a list of components names; None: they are components.
+
+    Args:
+        entries: as of `build_components`; or one alone that names an object, or a class, with `score`.
+
+    Raises:
+        UserError: others stand beside it, it cannot be made, or as `WholeReward`.
+    """
+    for entry in entries:
+        if not isinstance(entry, Mapping) or not _is_whole(target_of(entry, KEY)[0]):
+            continue
+        target, options = target_of(entry, KEY)
+        found, name = load_object(target), target.removeprefix(MARK)
+        if len(entries) > 1:
+            raise UserError(
+                f"{KEY}: {name} is a whole reward, with channels of its own, and nothing can stand beside it"
+            )
+        if isinstance(found, type):
+            return _of(made(found, name, options, KEY), name)
+        if options:
+            raise UserError(f"{KEY}: {name} is an object already, and takes no {', '.join(options)}")
+        if isinstance(found, ReinforceReward):
+            raise UserError(f"{KEY}: {name} is made of components: give these, reward=[...], with their weights")
+        return _of(found, name, borrowed=True)
+    return None
+
+
+def _is_whole(name: str) -> bool:
+    """Whether a name is that of a whole reward."""
+    if "." not in name and ":" not in name:
+        return False  # a built-in one, `xtb`
+    found = load_object(name)
+    kind = found if isinstance(found, type) else type(found)
+    return hasattr(found, "score") and not issubclass(kind, RewardComponent)
+
+
+def _of(reward: Any, name: str, borrowed: bool = False) -> WholeReward:
+    """By what it can do."""
+    kind = RememberingReward if isinstance(reward, Remembering) else WholeReward
+    return kind(reward, name, borrowed)
