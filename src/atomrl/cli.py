@@ -118,21 +118,13 @@ def metrics_main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from atomrl.config import load_config  # noqa: PLC0415
-    from atomrl.config.naming import named_yaml  # noqa: PLC0415
-    from atomrl.training.crew import Crew  # noqa: PLC0415
-    from atomrl.training.run import train_and_evaluate  # noqa: PLC0415
-    from atomrl.training.run_directory import refuse_forgotten  # noqa: PLC0415
-
     if options.print_config:
         _print_config(options)
         return
-    with Crew(options.launch) as crew:  # around all, so that a mistake is told once
-        name, overrides = named_yaml(options.overrides, options.config_name, options.config_dir)
-        config = load_config(name, overrides, options.config_dir)
-        if config.resume and options.config_dir is None:
-            refuse_forgotten(config, overrides)
-        train_and_evaluate(config, name, shlex.join(["atomrl", *options.words]), crew)
+    from atomrl.library.training import Words, train_by_words  # noqa: PLC0415
+
+    words = Words(options.config_name, options.overrides, options.config_dir)
+    train_by_words(words, shlex.join(["atomrl", *options.words]), options.launch)
 
 
 def _print_config(options: argparse.Namespace) -> None:
@@ -144,9 +136,10 @@ def _print_config(options: argparse.Namespace) -> None:
 
 
 def _resume(options: argparse.Namespace) -> None:
-    from atomrl.library.resuming import resume_command  # noqa: PLC0415
+    from atomrl.library.resuming import Continuation  # noqa: PLC0415
 
-    resume_command(options)
+    continued = Continuation(options.run, options.overrides, options.trust_code, "--trust-code")
+    continued.train(shlex.join(["atomrl", *options.words]), options.launch)
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """Python that the documents show: the README's block is the example, and every page's blocks run."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -39,6 +40,8 @@ SMALL = [
     "dataloader.each_prompt_sample=2",
     "model.time_step=10",
     "threads=1",
+    "evaluation.samples=4",
+    "evaluation.time_step=10",
 ]
 
 
@@ -80,9 +83,12 @@ def test_example_runs(tmp_path: Path) -> None:
         [sys.executable, str(EXAMPLE), *SMALL], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert sum(line.startswith("  (") for line in done.stdout.splitlines()) == 20, done.stdout
-    [run] = (tmp_path / "outputs" / "python_side").iterdir()
+    *_, log = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(ast.literal_eval(log)) == 2
+    assert len(done.stdout.partition(log)[2].split()) == 10, done.stdout
+    [run] = (tmp_path / "outputs" / "demo").iterdir()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert "_target_: <python>:oxygen_share" in (run / "config.yaml").read_text()
 
 
 def marked(page: Path) -> Any:

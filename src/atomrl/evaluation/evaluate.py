@@ -94,6 +94,10 @@ class Report:
             [self.main.markdown(), *(f"## {title}\n\n{table.markdown()}" for title, table in self.further.items())]
         )
 
+    def _repr_markdown_(self) -> str:
+        """For a notebook."""
+        return self.markdown()
+
     def text(self) -> str:
         """The same for a terminal."""
         return "\n".join(

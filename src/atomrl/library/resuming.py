@@ -1,41 +1,127 @@
-"""`atomrl resume RUN`: continue a run as its own config.yaml says."""
+"""`atomrl.resume`: a run goes on as its own config.yaml says; and what `atomrl resume` calls."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atomrl.checkpoints.folder import CONFIG
 from atomrl.checkpoints.named import LATEST
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, with_overrides
+from atomrl.config import Config, with_further, with_overrides
 from atomrl.evaluation.evaluate import TABLES
-from atomrl.training.changed_settings import require_lengthening
+from atomrl.library.given import Given
+from atomrl.library.run import Run
+from atomrl.training.changed_settings import changes, require_lengthening
 from atomrl.training.crew import Crew
 from atomrl.training.run import train_and_evaluate
 from atomrl.training.run_directory import described_run, find_run, iterations_done
 from atomrl.util.errors import UserError
+from atomrl.util.processes import Launch, own_launch
+
+if TYPE_CHECKING:
+    from atomrl.library.given import ForceFieldLike, ObjectiveLike, PolicyLike, RewardLike
 
 
-def resume_command(options: argparse.Namespace) -> None:
-    """Continue; a run that has nothing left to do is named as finished.
+def resume(
+    run: str | Path | Run,
+    overrides: Sequence[str] = (),
+    *,
+    reward: RewardLike | None = None,
+    policy: PolicyLike | None = None,
+    objective: ObjectiveLike | None = None,
+    force_field: ForceFieldLike | None = None,
+    trust_code: bool = False,
+) -> Run:
+    """Continue a run as its own config.yaml says; it ends as one that was never stopped.
+
+    Example:
+        >>> small = ["dataloader.epoches=1", "dataloader.sample_group_size=2", "dataloader.each_prompt_sample=4"]
+        >>> run = atomrl.train("demo", [*small, "model.time_step=10", "evaluation.samples=0"], reward="dummy")
+        >>> run = atomrl.resume(run, ["dataloader.epoches=2"])
+        >>> run.iterations
+        2
+
+    Args:
+        run: the run directory, its latest checkpoint, or a `Run`.
+        overrides: `key=value` that say how long and where, e.g. `dataloader.epoches=200`.
+        reward: what the run was given, once more, where no file holds it; of a `Run` it is known, and so are the next.
+        policy: likewise.
+        objective: likewise.
+        force_field: likewise.
+        trust_code: run code that the run's config.yaml names; what is given here is trusted.
+
+    Returns:
+        The run. One that has nothing left to do says so, and stays as it is.
 
     Raises:
-        UserError: no run there, code in its config.yaml that is not trusted, words that would make another run of it,
-            or as `train`.
+        UserError: no run there; code that is not trusted; objects that are not given, or others than the run's; words
+            that would make another run of it; or as `train`.
     """
-    with Crew(options.launch) as crew:  # around all, so that a mistake is told once
-        require_lengthening(options.overrides)
-        place = _run(options.run)
-        described = described_run(place / CONFIG, options.trust_code, "--trust-code")
-        config = with_overrides(described, options.overrides).changed(save_path=str(place), resume=True)
-        again = any(word.lstrip("+~").startswith("evaluation") for word in options.overrides)
-        if not again and (said := _finished(place, config)):
-            if crew.launch.rank == 0:
-                print(said)
-            return
-        train_and_evaluate(config, place.name, shlex.join(["atomrl", *options.words]), crew)
+    given = Given.of(reward=reward, policy=policy, objective=objective, force_field=force_field)
+    if isinstance(run, Run):
+        given, trust_code = given if given.values else run.given, trust_code or run.trust_code
+        run = run.folder
+    command = f"atomrl.resume({', '.join([repr(str(run)), *(f'{name}={said}' for name, said in given.said.items())])})"
+    with own_launch() as launch:
+        place = Continuation(Path(run), overrides, trust_code, "trust_code=True", given).train(command, launch)
+    return Run.trained(place, given)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What says how a run goes on.
+
+    Attributes:
+        where: the run directory, or its latest checkpoint.
+        overrides: `key=value` each.
+        trust_code: code that its config.yaml names may run.
+        remedy: how to say so, for the error.
+        given: objects of a program.
+    """
+
+    where: Path
+    overrides: Sequence[str]
+    trust_code: bool
+    remedy: str
+    given: Given = field(default_factory=Given)
+
+    def train(self, command: str, launch: Launch) -> Path:
+        """Continue; a run that has nothing left to do is named as finished. Returns the run directory.
+
+        Args:
+            command: what a reader types to get the same table.
+            launch: which process this is.
+
+        Raises:
+            UserError: as `resume`.
+        """
+        with Crew(launch) as crew, self.given.handed_over():  # around all, so that a mistake is told once
+            require_lengthening(self.overrides)
+            place = _run(self.where)
+            described = described_run(place / CONFIG, self.trust_code, self.remedy)
+            self._require_same(place, described)
+            config = with_overrides(described, self.overrides).changed(save_path=str(place), resume=True)
+            again = any(word.lstrip("+~").startswith("evaluation") for word in self.overrides)
+            if not again and (said := _finished(place, config)):
+                if crew.launch.rank == 0:
+                    print(said)
+                return place
+            return train_and_evaluate(config, place.name, command, crew)
+
+    def _require_same(self, place: Path, described: Config) -> None:
+        """Refuse to go on with something else than the run was trained with.
+
+        Raises:
+            UserError: it was given.
+        """
+        differing = changes(described, with_further(described, self.given.put_into))
+        if differing:
+            words = "; ".join(f"{key}={new}, the run has {old}" for key, (old, new) in differing.items())
+            raise UserError(f"{place} goes on with what it was trained with, and something else is given: {words}")
 
 
 def _run(where: Path) -> Path:

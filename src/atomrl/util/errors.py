@@ -8,7 +8,15 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """Something that the user gave is wrong; the message says what, what arrived and what to do. Exit code 2."""
+    """Something that the user gave is wrong; the message says what, what arrived and what to do. Exit code 2.
+
+    Example:
+        >>> try:
+        ...     atomrl.load_config("demo", ["sead=1"])
+        ... except atomrl.UserError as error:
+        ...     print(error)
+        unknown configuration key sead: did you mean seed?
+    """
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -113,6 +113,18 @@ def ranks_hidden() -> Iterator[None]:
 
 
 @contextmanager
+def own_launch() -> Iterator[Launch]:
+    """Which process this is; in here the environment has no ranks, see `ranks_hidden`.
+
+    Raises:
+        UserError: as `launched`.
+    """
+    launch = launched()
+    with ranks_hidden():
+        yield launch
+
+
+@contextmanager
 def lightning_rank(rank: int) -> Iterator[None]:
     """What Lightning does in here it does as the process of this number, whatever it read when it was imported."""
     from lightning.fabric.utilities import rank_zero  # noqa: PLC0415 - slow, and not for `--help`

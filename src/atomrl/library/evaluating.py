@@ -1,0 +1,252 @@
+"""`atomrl.evaluate`: a base and a trained model on fresh samples; and what `atomrl evaluate` calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from atomrl.checkpoints.named import named_model
+from atomrl.checkpoints.stored import Stored, read_named, read_stored
+from atomrl.chosen_samples import require_number_of_draws
+from atomrl.config import Config, as_trained
+from atomrl.core.protocols import Model
+from atomrl.domains import base_model, domain_for, domain_of, model_of
+from atomrl.domains.base import Domain
+from atomrl.evaluation.evaluate import Report, SamplePlan, best_of, compare, drawn_by, judge
+from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.rejection import draw_until_accepted
+from atomrl.evaluation_options import overridden, require_new_table
+from atomrl.library.given import Given
+from atomrl.library.loading import DEFAULT_BACKBONE, EVALUATED, SEED, sample_plan
+from atomrl.library.run import Run
+from atomrl.training.run_directory import described_run
+from atomrl.user_code.given import is_object
+from atomrl.util.device import choose_device
+from atomrl.util.errors import UserError
+from atomrl.util.files import require_writable
+
+REMEDY = "trust_code=True"
+"""How a call says that a run's code may run."""
+
+
+def evaluate(
+    model: str | Path | Run,
+    *,
+    base: str | Path | None = None,
+    samples: int = EVALUATED,
+    time_step: int | None = None,
+    seed: int = SEED,
+    best_of: int = 0,
+    reject: int = 0,
+    known: int = 0,
+    overrides: Sequence[str] = (),
+    output: str | Path = "evaluation",
+    device: str = "auto",
+    trust_code: bool = False,
+) -> Report:
+    """Judge fresh samples of a model, beside those of the model that it came from, with the same seed.
+
+    Example:
+        >>> report = atomrl.evaluate("edm_qm9_small", samples=4, time_step=10, output="my_table")
+        >>> report.main.columns[0].metrics.summary["molecule_stability"].denominator
+        4
+
+    Args:
+        model: a run, by its directory, its checkpoint or as a `Run`; or another model, by its name or path.
+        base: what it is compared with; None: what the run started from.
+        samples: of each column.
+        time_step: T of the walk; 100 for molecules and 50 for crystals if None.
+        seed: of sizes and noise.
+        best_of: a control: the best of so many samples of the base, by the training's reward.
+        reject: another one, without scoring: drawn again up to so many times.
+        known: so many of the set that novelty is counted against.
+        overrides: `key=value` of the sections `reward`, `evaluation` and `model`, e.g. `evaluation.relaxed=200`.
+        output: folder for evaluation.md, .json, .parquet and the samples of every column.
+        device: `auto`, `cpu` or `cuda`.
+        trust_code: run code that the run's config.yaml names.
+
+    Returns:
+        The tables; a notebook shows them.
+
+    Raises:
+        UserError: as `load`; the folder holds an evaluation; code that is not trusted, or an object of the run that is
+            not given: `atomrl.evaluate(atomrl.Run(folder, reward=f))`.
+    """
+    place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
+    trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
+    with given.handed_over():
+        described = named_model(place).described
+        if base is None and described is not None:
+            base = described_run(described, trust_code, REMEDY).model.backbone
+        first, other = (str(place), None) if base is None else (str(base), str(place))
+        asked = ModelEvaluation(
+            first, other, samples, time_step, seed, best_of, reject, known, overrides, Path(output), device
+        )
+        return asked.report(f"atomrl.evaluate({str(place)!r}, samples={samples})", trust_code, REMEDY)
+
+
+@dataclass(frozen=True)
+class ModelEvaluation:
+    """Which models are judged, and how.
+
+    Attributes:
+        base: what others are compared with; None: the shipped model of molecules.
+        trained: a run, or a model; None: the base is judged alone.
+        samples: of each column; None: as documented.
+        time_step: T of the walk; None: that of the domain.
+        seed: of sizes and noise; None: as documented.
+        best_of, reject, known: further columns; 0: none.
+        overrides: `key=value` each.
+        output: folder for the tables.
+        device: `auto`, `cpu` or `cuda`.
+        keep: folder that keeps what is sampled and judged for other evaluations; None: none does.
+    """
+
+    base: str | None
+    trained: str | None
+    samples: int | None
+    time_step: int | None
+    seed: int | None
+    best_of: int
+    reject: int
+    known: int
+    overrides: Sequence[str]
+    output: Path
+    device: str
+    keep: Path | None = None
+
+    def report(self, command: str, trust_code: bool, remedy: str) -> Report:
+        """Sample, judge and write; what was drawn outlives an interruption.
+
+        Args:
+            command: what a reader types to get the same tables.
+            trust_code: code that the trained run's config.yaml names may run.
+            remedy: how to say so, for the error.
+
+        Raises:
+            UserError: as `evaluate`.
+        """
+        self._check()
+        pair = self._models(trust_code, remedy)
+        device, plan = choose_device(self.device), self._plan(pair.domain)
+        require_writable(self.output, f"--output {self.output}")
+        kept, judged = KeptSamples(self.output, repr(pair.config.model), self.keep), {}
+        domain, base = pair.domain, pair.base
+        with domain.panel(pair.config, base) as panel, kept.until_written(command):
+            judged["base"] = judge(base, plan, panel, device, "base", kept)
+            if self.reject:
+                found = draw_until_accepted(base, plan, self.reject, domain.accepts, device, kept)
+                rejected = panel.judge(found.structures, kept, found.prompts)
+                judged["base after rejection"] = replace(rejected, drawn=found.drawn, model=drawn_by(base))
+            if self.best_of:
+                judged[f"base best of {self.best_of}"] = best_of(base, plan, self.best_of, panel, device, kept)
+            if pair.trained is not None:
+                judged["trained"] = judge(pair.trained, plan, panel, device, "trained", kept)
+            if self.known:
+                judged["known set"] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
+            rewarded = domain.rewarded(pair.config) if pair.is_run else set()
+            return compare(judged, rewarded, panel, plan, command, self.output)
+
+    def _check(self) -> None:
+        """Refuse numbers that mean nothing, and a folder that is in use.
+
+        Raises:
+            UserError: as said.
+        """
+        for name, number in (("--best-of", self.best_of), ("--reject", self.reject)):
+            require_number_of_draws(name, number, "for no such control")
+        require_new_table(self.output, self.known)
+        if self.best_of and self.trained is None:
+            raise UserError(f"--best-of {self.best_of} chooses by a training's reward: give the run with --trained")
+
+    def _plan(self, domain: Domain[Any, Any]) -> SamplePlan:
+        """Which samples."""
+        return sample_plan(domain, self.samples, self.time_step, self.seed, EVALUATED)
+
+    def _models(self, trust_code: bool, remedy: str) -> Pair:
+        """Load them.
+
+        Raises:
+            UserError: as `evaluate`.
+        """
+        name = self.base or DEFAULT_BACKBONE
+        if is_object(name):  # what a run started from
+            config, tuned, is_run = self._trained(None, name, trust_code, remedy)
+            domain = domain_of(config)
+            config = self._overridden(config)
+            return Pair(domain, config, base_model(config), model_of(tuned, config), is_run)
+        stored = read_stored(name)
+        domain = domain_for(stored)
+        config = as_trained(domain.name, stored.card)
+        if self.trained is None:
+            config = self._overridden(config)
+            return Pair(domain, config, model_of(stored, config), None, False)
+        config, tuned, is_run = self._trained(domain, stored.origin, trust_code, remedy)
+        config = self._overridden(config)
+        return Pair(domain, config, model_of(stored, config), model_of(tuned, config), is_run)
+
+    def _overridden(self, config: Config) -> Config:
+        """How to sample and judge; on the device of this call, not of the run."""
+        return overridden(config, self.overrides).changed(device=self.device)
+
+    def _trained(
+        self, domain: Domain[Any, Any] | None, base: str, trust_code: bool, remedy: str
+    ) -> tuple[Config, Stored, bool]:
+        """What the trained model's run says, or the documented defaults; the model; and whether a run says it.
+
+        Args:
+            domain: of the base; None: it is that of the run.
+            base: where it is, for messages.
+            trust_code: as of `report`.
+            remedy: as of `report`.
+
+        Raises:
+            UserError: it is of another domain than the base, or there is no run to choose by the reward of.
+        """
+        assert self.trained is not None
+        found = named_model(self.trained)
+        if found.described is not None:
+            config = described_run(found.described, trust_code, remedy)  # refuses code before it reads more
+            if domain is not None and config.domain != domain.name:
+                raise UserError(
+                    f"--base {base} is a model of {domain.name}, --trained a run on {config.domain}: give "
+                    f"--base {config.model.backbone}, which that run started from"
+                )
+            return config, read_named(found), True
+        tuned = read_named(found)
+        if domain is None or domain_for(tuned) is not domain:
+            raise UserError(
+                f"--base {base} is a model of {'nothing' if domain is None else domain.name}, --trained {self.trained} "
+                f"one of {domain_for(tuned).name}: give two of one kind"
+            )
+        if self.best_of:
+            raise UserError(
+                f"--best-of {self.best_of} chooses by a training's reward, and {self.trained} is a model without its "
+                "run: give the run directory"
+            )
+        print(
+            f"{self.trained} is a model without its run's config.yaml: no metric is marked as rewarded, and what is "
+            "judged is as documented, or as you say"
+        )
+        return as_trained(domain.name, tuned.card), tuned, False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The models of an evaluation.
+
+    Attributes:
+        domain: of both.
+        config: how they are sampled and judged.
+        base: the first column.
+        trained: another; None: there is none.
+        is_run: whether a run says what was rewarded.
+    """
+
+    domain: Domain[Any, Any]
+    config: Config
+    base: Model
+    trained: Model | None
+    is_run: bool

@@ -1,0 +1,114 @@
+"""`atomrl.load`: a model by whatever names it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from atomrl.checkpoints.stored import Stored, read_stored
+from atomrl.config import Config, as_trained, with_overrides
+from atomrl.config.outputs import EvaluationSection
+from atomrl.core.protocols import Model
+from atomrl.domains import domain_for, model_of
+from atomrl.domains.base import Domain
+from atomrl.evaluation.evaluate import SamplePlan
+from atomrl.library.run import Run
+from atomrl.util.errors import UserError
+
+DEFAULT_BACKBONE = "edm_qm9_small"
+SAMPLED, EVALUATED, SEED = 10, 1000, EvaluationSection().seed
+"""Samples that are drawn to be kept, and to be judged, and their seed, if the user does not say."""
+
+Source = str | Path | Run | Model
+"""A shipped name, a folder, a run directory or a checkpoint; a run; or a model that is loaded already."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with what it samples.
+
+    Attributes:
+        model: it.
+        domain: of its samples.
+        config: the documented defaults of the domain, with the sampler of its run, and what was overridden.
+    """
+
+    model: Model
+    domain: Domain[Any, Any]
+    config: Config
+
+
+def load(source: Source, overrides: Sequence[str] = ()) -> Model:
+    """Load a model: weights, sizes of its samples, what it is conditioned on.
+
+    Example:
+        >>> model = atomrl.load("edm_qm9_small")
+        >>> sum(parameter.numel() for parameter in model.policy().trainable().parameters()) > 0
+        True
+
+    Args:
+        source: name of a shipped model (`atomrl list backbones`), a folder, a run directory for its latest checkpoint,
+            a checkpoint, or a `Run`.
+        overrides: `key=value` of the section `model`, e.g. `model.guidance_scale=3`.
+
+    Returns:
+        A `Backbone` of molecules or a `CrystalBackbone`; of a run whose policy was given as an object, a model around
+        a copy of that. `policy()` is the torch module that samples.
+
+    Raises:
+        UserError: nothing there, damaged, no model of this package, or the run's policy was a Python object and is not
+            given: `atomrl.load(atomrl.Run(folder, policy=p))`.
+    """
+    return loaded(source, overrides).model
+
+
+def loaded(source: Source, overrides: Sequence[str] = ()) -> Loaded:
+    """What `load` loads, and what goes with it; arguments and errors as of `load`."""
+    if isinstance(source, Run):
+        with source.given.handed_over():
+            return from_stored(read_stored(str(source.folder)), overrides)
+    if isinstance(source, str | Path):
+        return from_stored(read_stored(str(source)), overrides)
+    domain = domain_for(Stored(source.card, {}, source.origin, trained=False))
+    config = with_overrides(as_trained(domain.name, {}), overrides)
+    return Loaded(source if not overrides else domain.adopt(source, config), domain, config)
+
+
+def from_stored(stored: Stored, overrides: Sequence[str] = ()) -> Loaded:
+    """A model that was read, which samples as its run did, but for what is overridden.
+
+    Raises:
+        UserError: as `load`.
+    """
+    domain = domain_for(stored)
+    config = with_overrides(as_trained(domain.name, stored.card), overrides)
+    return Loaded(model_of(stored, config), domain, config)
+
+
+def sample_plan(
+    domain: Domain[Any, Any], count: int | None, time_step: int | None, seed: int | None, usual: int
+) -> SamplePlan:
+    """Which samples somebody asks for; None each: as documented, `usual` samples.
+
+    Raises:
+        UserError: a number that means nothing.
+    """
+    count = usual if count is None else count
+    time_step = domain.time_step if time_step is None else time_step
+    for name, number in (("-n", count), ("--time-step", time_step)):
+        if number < 1:
+            raise UserError(f"{name} {number}: must be at least 1")
+    return SamplePlan(count, time_step, SEED if seed is None else seed)
+
+
+def asking(plan: SamplePlan, sizes: Sequence[int], context: Mapping[str, str | float]) -> SamplePlan:
+    """The same for samples of some sizes, and what a conditional model is asked for.
+
+    Raises:
+        UserError: a size twice or below 1.
+    """
+    if min(sizes, default=1) < 1 or len(set(sizes)) < len(sizes):
+        raise UserError(f"--sizes {' '.join(map(str, sizes))}: numbers of atoms, 1 or more, each once")
+    return replace(plan, sizes=tuple(sizes), asked=dict(context))
