@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.config.as_typed import as_typed
-from atomrl.config.crystals import CrystalConfig
+from atomrl.config.crystals import CrystalConfig, without_unsaid
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.naming import DEFAULT, named_yaml
 from atomrl.config.published import renamed, renamed_overrides
@@ -58,14 +58,15 @@ def load_config(name: str, overrides: Sequence[str] = (), folder: Path | None = 
         name, overrides = named_yaml(overrides, None if name == DEFAULT else name)
     if published := composition(name, overrides, folder):
         overrides = _ours(published.ours)
-        config = from_yaml(_override(_published(published), overrides))
+        config = from_yaml(_override(_published(published), overrides), overrides)
         _require_read(config.train, overrides)
         return config
     overrides = _ours(overrides)
     _require_file(name, folder)
     plain = _as_written(_composed(name, (), folder))
     named = renamed(plain)
-    config = from_yaml(_composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides))
+    composed = _composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides)
+    config = from_yaml(composed, overrides)
     _require_read(config.train, overrides)
     return config
 
@@ -139,8 +140,12 @@ def read_config(path: Path) -> Config:
         raise UserError(f"{path}: {error}") from error
 
 
-def from_yaml(composed: DictConfig | ListConfig) -> Config:
+def from_yaml(composed: DictConfig | ListConfig, overrides: Sequence[str] = ()) -> Config:
     """Typed and validated configuration out of a loaded YAML.
+
+    Args:
+        composed: its values.
+        overrides: those among them that were typed, in the names of this package.
 
     Raises:
         UserError: as `load_config`.
@@ -149,7 +154,7 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
     domain = tree.get("domain", MoleculeConfig().domain)
     if not isinstance(domain, str) or domain not in DOMAINS:
         raise UserError(f"domain={domain}: must be one of {', '.join(DOMAINS)}")
-    return DOMAINS[domain].read(tree)
+    return DOMAINS[domain].read(without_unsaid(tree, overrides))
 
 
 def as_trained(domain: str, card: Mapping[str, Any]) -> Config:

@@ -13,7 +13,7 @@ from torch import Tensor
 from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of, save_crystal_backbone
 from atomrl.checkpoints.stored import Stored
 from atomrl.config import CrystalConfig
-from atomrl.config.crystals import CrystalModel, WantedProperty
+from atomrl.config.crystals import WantedProperty
 from atomrl.core.conditioning import Conditioning
 from atomrl.core.protocols import Reward
 from atomrl.core.records import RewardTable, Structures
@@ -100,13 +100,14 @@ class CrystalDomain(Domain[CrystalBackbone, CrystalConfig]):
         Raises:
             UserError: see `base.Domain`; or it is unconditional, and the configuration has a scale of guidance.
         """
-        model, unguided = config.model, CrystalModel().guidance_scale
-        if model.guidance_scale != unguided and not stored.card.get("conditions"):
-            raise UserError(
-                f"model.guidance_scale={model.guidance_scale:g}: {stored.origin} is not conditional, and guidance "
-                "would change nothing; leave it out, or give a conditional model"
-            )
-        sampling = Sampling(model.sampler, model.eta, model.guidance_scale)
+        model, sampling = config.model, Sampling(config.model.sampler, config.model.eta)
+        if model.guidance_scale is not None:
+            if not stored.card.get("conditions"):
+                raise UserError(
+                    f"model.guidance_scale={model.guidance_scale:g}: {stored.origin} is not conditional, and guidance "
+                    "would change nothing; leave it out, or give a conditional model"
+                )
+            sampling = replace(sampling, guidance_scale=model.guidance_scale)
         return replace(crystal_backbone_of(stored), sampling=sampling)
 
     def check_code(self, config: CrystalConfig) -> None:
