@@ -163,6 +163,14 @@ def test_a_conditional_model_takes_any_guidance_scale(tmp_path: Path) -> None:
     assert made[0] == made[1] != made[2]
 
 
+def test_a_wish_that_no_cell_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*SAMPLE, str(write(tmp_path / "net")), "--context", "composition=Mg3Al2Si3O12", "band_gap=1"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "composition=Mg3Al2Si3O12: 20 atoms in a formula unit, and samples have 2, 5 atoms" in line
+
+
 def test_a_formula_is_reduced() -> None:
     with pytest.raises(UserError, match="an empty formula"):
         Composition.of("")

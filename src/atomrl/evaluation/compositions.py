@@ -14,7 +14,7 @@ from atomrl.core.records import Prompts, Structures
 from atomrl.evaluation.evaluate import SamplePlan, ready_policy
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, until_accepted
-from atomrl.networks.conditions import counts_by_element, formula_counts
+from atomrl.networks.conditions import counts_by_element, formula_counts, formula_unit
 from atomrl.policies.crystal_conditioning import CrystalConditioning
 from atomrl.util.errors import UserError
 
@@ -41,11 +41,7 @@ class Composition:
         Raises:
             UserError: it is no formula, or names an unknown element.
         """
-        counts = formula_counts(formula)
-        divisor = torch.tensor(0)
-        for count in counts[counts > 0]:
-            divisor = torch.gcd(divisor, count)
-        return cls(formula, counts // divisor, tuple(units))
+        return cls(formula, formula_unit(formula_counts(formula)), tuple(units))
 
     @property
     def atoms(self) -> int:

@@ -129,6 +129,14 @@ def formula_counts(formula: str) -> Tensor:
     return element_counts(list(counts), list(counts.values()))
 
 
+def formula_unit(counts: Tensor) -> Tensor:
+    """The smallest whole numbers of atoms in the same ratios, (ELEMENTS,) int64, of atoms by element, one at least."""
+    divisor = torch.tensor(0)
+    for count in counts[counts > 0]:
+        divisor = torch.gcd(divisor, count)
+    return counts // divisor
+
+
 def element_counts(symbols: Sequence[str], counts: Sequence[int] | None = None) -> Tensor:
     """Atoms by element, one of each if not said otherwise, (ELEMENTS,) int64; column = Z.
 
