@@ -93,7 +93,7 @@ def test_nothing_is_drawn_where_nothing_is_known() -> None:
 
 def test_a_composition_needs_cells_that_can_hold_it() -> None:
     asked = ALL.asking({"composition": "Mg3Al2Si3O12", "band_gap": 1.0})
-    message = "composition=Mg3Al2Si3O12: 20 atoms in a formula unit, and samples have 2, 5 atoms, of which none is"
+    message = "composition=Mg3Al2Si3O12: 20 atoms in a formula unit, and samples have 2, 5 atoms, none of which"
     with pytest.raises(UserError, match=message):
         plan(asked)
     assert len(plan(asked, sizes=(3, 40)).prompts(0)) == 80

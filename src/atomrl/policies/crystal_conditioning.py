@@ -163,7 +163,7 @@ class CrystalConditioning:
             if all(size % unit for size in sizes):
                 raise UserError(
                     f"{condition.name}={formula}: {unit} atoms in a formula unit, and samples have "
-                    f"{', '.join(map(str, sizes))} atoms, of which none is a multiple: ask for another, or for other sizes"
+                    f"{', '.join(map(str, sizes))} atoms, none of which is a multiple: ask for another or other sizes"
                 )
 
     def context(self, sizes: Tensor, group_ids: Tensor, seed: int, iteration: int) -> Tensor:
