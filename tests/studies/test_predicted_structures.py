@@ -43,6 +43,27 @@ def test_a_part_of_the_crystals(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "prediction.json").read_text())["crystals"] == 1
 
 
+def test_it_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was sampled is not sampled again."""
+    data, model = small_crystal_set.write(tmp_path / "set"), write(tmp_path / "net", (FORMULA,))
+    words = [str(model), str(data), *QUICK, "--output", str(tmp_path / "out")]
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("atomrl.evaluation.structure_prediction.NearestFormulas", stopped)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 130
+    assert f"go on with python -m studies.predicted_structures {model}" in capsys.readouterr().out
+    monkeypatch.setattr("atomrl.evaluation.evaluate.structures_of", stopped)
+    main(words)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"prediction.md", "prediction.json"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
