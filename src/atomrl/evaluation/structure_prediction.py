@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from atomrl.evaluation.evaluate import SamplePlan
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.nearest_formula import NearestFormulas
 from atomrl.evaluation.reconstruction import mismatches
-from atomrl.evaluation.table import cell, json_number
+from atomrl.evaluation.table import cell, json_estimate, json_number
 from atomrl.matching.matcher import reduced_formula
 from atomrl.measures.bootstrap import Estimate, proportion
 from atomrl.structures.cells import Crystal
@@ -84,7 +84,7 @@ class Prediction:
             "without_candidate": self.without_candidate,
             "walks": self.walks,
             "match_rate": {
-                name: {str(count): _numbers(self.rate(verdicts, count)) for count in self.counts}
+                name: {str(count): json_estimate(self.rate(verdicts, count)) for count in self.counts}
                 for name, verdicts in columns.items()
             },
             "verdicts": {name: _tally(verdicts) for name, verdicts in columns.items()},
@@ -153,30 +153,44 @@ def predict(
     """
     composition_condition(model)
     formulas = [readable_formula(composition) for composition in compositions_of(wanted)]
-    asked = [row for row, crystal in enumerate(wanted) if model.sizes.get(len(crystal.numbers))]
-    units = [Composition.of(formulas[row]) for row in asked]
-    cells = [len(wanted[row].numbers) // unit.atoms for row, unit in zip(asked, units, strict=True)]
-    compositions = [Composition.of(unit.formula, (count,)) for unit, count in zip(units, cells, strict=True)]
-    samples = predict_structures(model, compositions, plan, tries, device, kept) if asked else []
-    of_model = [[SIZE] * plan.count for _ in wanted]
-    for row, one in zip(asked, bar(samples, "match samples"), strict=True):
-        of_model[row] = _of_samples(wanted[row], one)
+    samples = _samples(model, wanted, formulas, plan, tries, device, kept)
     look_up = NearestFormulas(known)
-    near = [look_up.nearest(crystal, plan.count) for crystal in bar(wanted, "look up")]
-    names = {place: None for neighbors in near for place in (neighbor.row for neighbor in neighbors)}
-    known_formulas = dict(zip(names, map(readable_formula, compositions_of(known[row] for row in names)), strict=True))
+    near = [look_up.nearest(crystal, plan.count) for crystal in wanted]
+    rows = sorted({neighbor.row for neighbors in near for neighbor in neighbors})
+    names = dict(zip(rows, map(readable_formula, compositions_of(known[row] for row in rows)), strict=True))
     return Prediction(
         tuple(formulas),
         tuple(len(crystal.numbers) for crystal in wanted),
         plan.count,
-        of_model,
+        [
+            _of_samples(crystal, one, plan.count)
+            for crystal, one in zip(wanted, bar(samples, "match samples"), strict=True)
+        ],
         [
             _verdicts(crystal, from_crystals([neighbor.crystal for neighbor in neighbors]))
             for crystal, neighbors in zip(wanted, bar(near, "match known"), strict=True)
         ],
-        [[(known_formulas[neighbor.row], neighbor.distance) for neighbor in neighbors] for neighbors in near],
-        sum(one.drawn for one in samples),
+        [[(names[neighbor.row], neighbor.distance) for neighbor in neighbors] for neighbors in near],
+        sum(one.drawn for one in samples if one is not None),
     )
+
+
+def _samples(
+    model: Model,
+    wanted: Sequence[Crystal],
+    formulas: Sequence[str],
+    plan: SamplePlan,
+    tries: int,
+    device: torch.device,
+    kept: KeptSamples | None,
+) -> list[Found | None]:
+    """What a model makes of the formula and number of atoms of each crystal; None where it knows no such number."""
+    asked = [row for row, crystal in enumerate(wanted) if model.sizes.get(len(crystal.numbers))]
+    cells = [len(wanted[row].numbers) // Composition.of(formulas[row]).atoms for row in asked]
+    compositions = [Composition.of(formulas[row], (units,)) for row, units in zip(asked, cells, strict=True)]
+    made = predict_structures(model, compositions, plan, tries, device, kept) if asked else []
+    of_row = dict(zip(asked, made, strict=True))
+    return [of_row.get(row) for row in range(len(wanted))]
 
 
 def found(verdicts: Verdicts, guesses: int) -> NDArray[np.bool_]:
@@ -184,8 +198,10 @@ def found(verdicts: Verdicts, guesses: int) -> NDArray[np.bool_]:
     return np.array([MATCH in one[:guesses] for one in verdicts], dtype=np.bool_)
 
 
-def _of_samples(crystal: Crystal, one: Found) -> list[str]:
-    """A verdict on each sample that was asked for."""
+def _of_samples(crystal: Crystal, one: Found | None, count: int) -> list[str]:
+    """A verdict on each of so many samples."""
+    if one is None:
+        return [SIZE] * count
     judged = iter(_verdicts(crystal, one.structures))
     return [next(judged) if has_formula else COMPOSITION for has_formula in one.passed.tolist()]
 
@@ -207,8 +223,3 @@ def _tally(verdicts: Verdicts) -> Mapping[str, int]:
 def _said(tally: Mapping[str, int]) -> str:
     """In words."""
     return ", ".join(f"{verdict} {count:,}" for verdict, count in tally.items())
-
-
-def _numbers(estimate: Estimate) -> dict[str, float | str | None]:
-    """As JSON has them."""
-    return {name: json_number(number) for name, number in asdict(estimate).items()}
