@@ -35,7 +35,7 @@ def asked_compositions(options: argparse.Namespace) -> list[Composition]:
     found: dict[tuple[int, ...], Composition] = {}
     for formula in options.compositions:
         try:
-            wanted = Composition.of(formula)
+            wanted = Composition.of(formula, options.formula_units)
         except UserError as error:
             raise UserError(f"--compositions {formula}: {error}") from error
         before = found.setdefault(tuple(wanted.counts.tolist()), wanted)
@@ -52,7 +52,7 @@ def composition_samples(
     Raises:
         UserError: see `predict_structures`; or no sample has its composition.
     """
-    found = predict_structures(model, wanted, plan, options.tries, device, options.formula_units)
+    found = predict_structures(model, wanted, plan, options.tries, device)
     for one in found:
         print(_line(one))
     structures = Structures.concatenate([one.structures for one in found])

@@ -122,7 +122,7 @@ def test_whole_numbers_are_no_weights(folder):
     ("changes", "message"),
     [
         ({"atomrl": 5}, "its entry 'atomrl' is 5, not the mapping"),
-        ({"atomrl": {}}, "is no molecule backbone: its card lacks the entry 'backbone'"),
+        ({"atomrl": {}}, "is no molecule backbone: its card lacks the entry 'backbone'; give a model of molecules"),
         ({"state_dict": 5}, "where its weights should be it has int"),
         ({"state_dict": {AVERAGED + "buffer": 5}}, "buffer', which is int"),
         ({"state_dict": {5: torch.zeros(1)}}, "its weights hold 5, which is Tensor"),

@@ -10,10 +10,12 @@ from pymatgen.core import Composition, Lattice, Structure
 
 from atomrl.core.records import Structures
 from atomrl.structures import crystals
+from atomrl.structures.cells import to_arrays
 from atomrl.structures.crystals import (
     CellBounds,
     check_cells,
     compositions,
+    compositions_of,
     from_pymatgen,
     reduced_cells,
     to_crystals,
@@ -180,6 +182,15 @@ def test_compositions_need_no_sound_geometry():
         [from_pymatgen([PEROVSKITE]), crystal(cube(NAN), [ORIGIN]), crystal(cube(1.0), [ORIGIN], [0])]
     )
     assert compositions(batch) == [Composition("SrTiO3"), Composition("Si"), Composition({})]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 1024])
+def test_compositions_of_any_number_of_crystals(at_once, monkeypatch):
+    monkeypatch.setattr(crystals, "AT_ONCE", at_once)
+    made = [to_arrays(crystal) for crystal in (PEROVSKITE, SILICON, CAESIUM_CHLORIDE)]
+    found = [composition.reduced_formula for composition in compositions_of(iter(made))]
+    assert found == ["SrTiO3", "Si", "CsCl"]
+    assert list(compositions_of([])) == []
 
 
 def test_empty_batches():

@@ -31,6 +31,7 @@ from atomrl.pretraining import regressor_run
 from atomrl.rewards.build import build_components
 from studies.__main__ import main as results_main
 from studies.chgnet_agreement import main as chgnet_agreement
+from studies.predicted_structures import main as predicted_structures
 from tools.prototypes import candidates
 from tools.prototypes.candidate import REFERENCE, Candidate
 from tools.prototypes.recipes import MOLECULE
@@ -67,6 +68,7 @@ SCRIPTS = {
 }
 SAMPLE = ["--num-molecules", "4", "--time-step", "5"]
 STUDY = ["--seeds", "0", "--docs", "report", *TRAIN, "threads=1", "dataloader.epoches=1"]
+PREDICTION = ["-n", "2", "--limit", "3", "--tries", "1", "--time-step", "5"]
 PRETRAIN = ["train.steps=2", "train.batch_size=4", "val_batches=1"]
 PRETRAIN_CRYSTALS = {
     "vae": ["model.width=32", "model.heads=2", "model.feedforward=64", "model.layers=1", "match_structures=2"],
@@ -184,6 +186,8 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         assert Path(words[0]).is_file(), command  # tests/training/test_several_processes.py runs it
     elif program == "python" and words[:2] == ["-m", "studies.chgnet_agreement"]:
         chgnet_agreement(words[2:])
+    elif program == "python" and words[:2] == ["-m", "studies.predicted_structures"]:
+        predicted_structures([*words[2:], *PREDICTION])
     elif program == "python" and words[:2] == ["-m", "results"]:
         results_main(smaller_study(words[2:]))
     elif program == "atomrl":

@@ -91,6 +91,15 @@ def test_nothing_is_drawn_where_nothing_is_known() -> None:
         plan(sizes=(2, 7))
 
 
+def test_a_composition_needs_cells_that_can_hold_it() -> None:
+    asked = ALL.asking({"composition": "Mg3Al2Si3O12", "band_gap": 1.0})
+    message = "composition=Mg3Al2Si3O12: 20 atoms in a formula unit, and samples have 2, 5 atoms, none of which"
+    with pytest.raises(UserError, match=message):
+        plan(asked)
+    assert len(plan(asked, sizes=(3, 40)).prompts(0)) == 80
+    assert len(plan(ALL.asking({"composition": "Na20Cl20", "band_gap": 1.0})).prompts(0)) == 80  # that is NaCl
+
+
 def test_classes_have_names() -> None:
     group = Condition(name="group", kind="category", categories=2, classes=("cubic", "other"))
     about = KnownCrystals(torch.tensor([2, 2]), {"group": torch.tensor([0.0, 1.0]).double()})

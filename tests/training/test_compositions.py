@@ -128,13 +128,47 @@ def test_a_model_without_that_condition(name: str, tmp_path: Path, capsys: pytes
     assert "is not conditioned on composition: make a model that is" in capsys.readouterr().err
 
 
-def test_a_guidance_scale_needs_something_to_guide(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["sample", "-n", "1", "--time-step", "2", "--output", str(tmp_path / "a.extxyz"), "model.guidance_scale=3"]
-    with pytest.raises(SystemExit):
-        main([*words, "--backbone", "crystal_small"])
-    assert "model.guidance_scale=3: " in (line := capsys.readouterr().err)
+SAMPLE = ["sample", "-n", "1", "--time-step", "2", "--backbone"]
+
+
+@pytest.mark.parametrize("scale", ["3", "2", "1"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*SAMPLE, "crystal_small"],
+        ["evaluate", "-n", "1", "--time-step", "2", "--base", "crystal_small"],
+        ["train", "experiment=prototypes/rl_dng", "reward.type=dummy", "evaluation.samples=0", "save_path=run"],
+    ],
+    ids=["sample", "evaluate", "train"],
+)
+def test_a_typed_guidance_scale_needs_something_to_guide(
+    command: list[str], scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default too."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, f"model.guidance_scale={scale}"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"model.guidance_scale={scale}: " in line
     assert "is not conditional, and guidance would change nothing; leave it out" in line
-    main([*words, "--backbone", str(write(tmp_path / "net"))])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_conditional_model_takes_any_guidance_scale(tmp_path: Path) -> None:
+    model, made = str(write(tmp_path / "net")), []
+    for words in ([], ["model.guidance_scale=2"], ["model.guidance_scale=1"]):
+        main([*SAMPLE, model, *words, "--output", str(tmp_path / "a.extxyz")])
+        made.append((tmp_path / "a.extxyz").read_text())
+    assert made[0] == made[1] != made[2]
+
+
+def test_a_wish_that_no_cell_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([*SAMPLE, str(write(tmp_path / "net")), "--context", "composition=Mg3Al2Si3O12", "band_gap=1"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "composition=Mg3Al2Si3O12: 20 atoms in a formula unit, and samples have 2, 5 atoms" in line
 
 
 def test_a_formula_is_reduced() -> None:

@@ -1,12 +1,6 @@
 """A killed `atomrl sample` or `atomrl evaluate` goes on to the files of an uninterrupted one."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import ase.io
@@ -15,22 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 import small_backbone
 from ase import Atoms
+from stopped import stop_when
 
 from atomrl.cli import main
-
-
-def kill_when(reached: Callable[[], bool], words: list[str]) -> None:
-    """Run a command in a process of its own, and kill it as soon as something holds."""
-    command = [sys.executable, "-c", "from atomrl.cli import main; main()", *words]
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        deadline = time.monotonic() + 120
-        while not reached():
-            assert process.poll() is None, "it ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("name", ["crystals.cif", "molecules.extxyz"])
@@ -40,7 +21,7 @@ def test_a_killed_command_goes_on(name: str, tmp_path: Path) -> None:
     words = ["sample", "--backbone", backbone, "-n", count, "--time-step", "3", "--seed", "5", "--output"]
     cut, straight = tmp_path / "cut" / name, tmp_path / "straight" / name
     notes = cut.with_name(f"{name}.unfinished.json")
-    kill_when(lambda: notes.exists() and json.loads(notes.read_text())["parts"] >= 2, [*words, str(cut)])
+    stop_when(lambda: notes.exists() and json.loads(notes.read_text())["parts"] >= 2, [*words, str(cut)])
     assert not cut.exists()
     with cut.with_name(f"{name}.unfinished").open("ab") as file:
         file.write(b"half a batch, of which nobody knows")
@@ -61,7 +42,7 @@ def test_a_killed_evaluation_goes_on(tmp_path: Path) -> None:
     words = ["evaluate", "--structures", str(tmp_path / "water.extxyz"), "reward.workers=1"]
     cut, straight, kept = tmp_path / "cut", tmp_path / "straight", tmp_path / "kept"
     asked = [*words, "--keep", str(kept), "--output", str(cut)]
-    kill_when(lambda: bool(list(kept.glob("*/*.safetensors"))), asked)
+    stop_when(lambda: bool(list(kept.glob("*/*.safetensors"))), asked)
     assert not (cut / "evaluation.md").exists()
     first = {path: path.stat().st_mtime_ns for path in kept.glob("*/*.safetensors")}
     assert 1 <= len(first) < 3

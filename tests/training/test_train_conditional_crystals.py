@@ -88,7 +88,7 @@ def test_every_prompt_asks_for_what_the_run_says(tmp_path: Path) -> None:
             "model.guidance_scale=3.* is not conditional",
         ),
         (
-            ["dataloader.context={gap: 1}", "model.backbone=crystal_small", "model.guidance_scale=2"],
+            ["dataloader.context={gap: 1}", "model.backbone=crystal_small", "model.guidance_scale=null"],
             r"crystal_small is not conditional and takes no values: leave them out \(dataloader\.context=",
         ),
     ):

@@ -66,7 +66,9 @@ def backbone_of(stored: Stored) -> Backbone:
         UserError: as `load_backbone`.
     """
     if "backbone" not in stored.card:
-        raise UserError(f"{stored.origin} is no molecule backbone: its card lacks the entry 'backbone'")
+        raise UserError(
+            f"{stored.origin} is no molecule backbone: its card lacks the entry 'backbone'; give a model of molecules"
+        )
     weights = stored.part("", AVERAGED)
     network = EDMNetwork(config_from(EDMConfig, stored.card["backbone"], stored.origin))
     fill(network, weights, stored.origin)

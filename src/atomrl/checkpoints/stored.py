@@ -63,7 +63,10 @@ def read_named(named: Named) -> Stored:
     checkpoint = read_torch(path)
     for entry in ("atomrl", "state_dict"):
         if not isinstance(checkpoint, dict) or entry not in checkpoint:
-            raise UserError(f"{path} is not a checkpoint of this package: it lacks the entry {entry!r}")
+            raise UserError(
+                f"{path} is not a checkpoint of this package: it lacks the entry {entry!r}; `atomrl import` makes a "
+                "model of a published one"
+            )
     card, weights = checkpoint["atomrl"], checkpoint["state_dict"]
     if not isinstance(card, dict):
         raise UserError(f"{path} is damaged: its entry 'atomrl' is {card!r}, not the mapping that describes a model")

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.config.as_typed import as_typed
-from atomrl.config.crystals import CrystalConfig
+from atomrl.config.crystals import CrystalConfig, without_unsaid
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.naming import named_yaml
 from atomrl.config.published import renamed, renamed_overrides
@@ -169,14 +169,20 @@ def from_yaml(composed: DictConfig | ListConfig) -> Config:
 
 
 def _typed(values: Mapping[str, Any], further: Further | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Typed and validated, with what a program gives beside these."""
+    """Typed and validated, with what a program gives beside these.
+
+    Args:
+        values: that a YAML and overrides make.
+        further: see `load_config`.
+        overrides: those among the values that were typed, in the names of this package.
+    """
     tree: Mapping[str, Any] = renamed(values)
     if further is not None:
         tree = further(dict(tree), overrides)
     domain = tree.get("domain", MoleculeConfig().domain)
     if not isinstance(domain, str) or domain not in DOMAINS:
         raise UserError(f"domain={domain}: must be one of {', '.join(DOMAINS)}")
-    return DOMAINS[domain].read(tree)
+    return DOMAINS[domain].read(without_unsaid(tree, overrides))
 
 
 def as_trained(domain: str, card: Mapping[str, Any]) -> Config:

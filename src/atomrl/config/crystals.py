@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.config.naming import is_named
 from atomrl.config.outputs import EvaluationSection
 from atomrl.config.sections import FORWARD, LIKELIHOOD, TARGET, Config, ModelSection, RewardSection, named_code
 from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Options, Seconds, contradiction
 from atomrl.util.registry import registered_names
+
+UNSAID: Mapping[str, float] = {"model.guidance_scale": 2.0}
+"""{key: value that in a file says no more than null}: published configurations have it for every backbone, and so have
+runs of earlier versions."""
+
+
+def without_unsaid(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A tree without the values of `UNSAID`, unless one of the overrides gives their key: what is typed is meant."""
+    found = dict(tree)
+    for key, value in UNSAID.items():
+        section, _, name = key.partition(".")
+        inside = found.get(section)
+        if isinstance(inside, Mapping) and inside.get(name) == value and not is_named(key, overrides):
+            found[section] = {other: entry for other, entry in inside.items() if other != name}
+    return found
 
 
 def _crystal_force_field(key: str, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
@@ -33,8 +50,9 @@ class CrystalModel(ModelSection):
     eta: Fraction = 1.0
     """Of DDIM: 1 is stochastic; at 0 no step has a spread, and only `nft`, `awm` and `rejection` can train, which need
     no log-probability of a step."""
-    guidance_scale: Finite = 2.0
-    """Of conditional backbones; 1 is none."""
+    guidance_scale: Finite | None = None
+    """Of conditional backbones: 1 is none, null is 2. An unconditional backbone takes none; a 2 in a file says no more
+    than null, since published configurations have it for every backbone."""
 
 
 class CrystalReward(RewardSection):

@@ -44,6 +44,12 @@ def named_yaml(words: Sequence[str], name: str | None = None, folder: Path | Non
     return f"experiment/{REWARDS[value] if group == 'custom_reward' else value}", others
 
 
+def is_named(key: str, overrides: Sequence[str]) -> bool:
+    """Whether one of the overrides gives a key, a section that it is in, or something in it."""
+    given = map(key_of, overrides)
+    return any(f"{key}.".startswith(f"{word}.") or f"{word}.".startswith(f"{key}.") for word in given)
+
+
 def key_of(override: str) -> str:
     """The key of `key=value`, without the signs that Hydra takes before it."""
     return override.partition("=")[0].lstrip("+~")

@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 MODULE, REWARD = "rl_module.", "rl_module.reward_fn."
 
+GUIDANCE = f"{MODULE}sampling_configs.cfg_scale"
+"""Scale of guidance: a published file has it for every backbone, so that only who types it means it."""
+
 SECTIONS = frozenset(
     {
         *("callbacks", "data", "logger", "paths", "rl_module", "scheduler", "trainer", "task_name", "ckpt_path"),
@@ -41,7 +44,7 @@ ALIASES: Mapping[str, str] = {
     f"{MODULE}sampling_configs.sampler": "model.sampler",
     f"{MODULE}sampling_configs.sampling_steps": "model.time_step",
     f"{MODULE}sampling_configs.eta": "model.eta",
-    f"{MODULE}sampling_configs.cfg_scale": "model.guidance_scale",
+    GUIDANCE: "model.guidance_scale",
     f"{MODULE}optimizer.lr": "train.learning_rate",
     f"{MODULE}optimizer.weight_decay": "train.weight_decay",
     f"{MODULE}optimizer.eps": "train.epsilon",

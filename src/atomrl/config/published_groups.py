@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from atomrl.config.naming import key_of
-from atomrl.config.published_crystals import HUB, MODULE, SECTIONS
+from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS
 
 BASE = "train_rl"
 """YAML that experiments are composed upon."""
@@ -31,7 +31,7 @@ class Composition(NamedTuple):
         folder: that holds the YAML which all is composed upon.
         name: of that YAML.
         words: for Hydra: groups, and values under published names.
-        ours: overrides under the names of this package, for later.
+        ours: overrides for later: under the names of this package, and of what is meant only if it was typed.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ def composition(name: str, overrides: Sequence[str], folder: Path | None) -> Com
     published = [word for word in overrides if _section(word) in (*SECTIONS, *CHOICES, "hydra", HUB)]
     chosen_groups = [_appended(word, known) for word in (*groups, *filter(_is_group, published))]
     values = [word if word[0] in "+~" else f"++{word}" for word in published if not _is_group(word)]
-    ours = [word for word in overrides if word not in published]
+    ours = [word for word in overrides if word not in published or key_of(word) == GUIDANCE]
     return Composition(base, whole, [_searched(search), *chosen_groups, *values], ours)
 
 

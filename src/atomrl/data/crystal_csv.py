@@ -24,8 +24,7 @@ from atomrl.structures.cells import Crystal
 from atomrl.structures.cif import ParsedCif
 from atomrl.structures.crystals import check_cells, from_crystals
 from atomrl.util.errors import UserError
-from atomrl.workers.executor import TIMEOUT as TIMED_OUT
-from atomrl.workers.executor import WORKER_DIED, Executor, Workers
+from atomrl.workers.executor import PASSING, Executor, Workers
 from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
@@ -86,7 +85,7 @@ def parsed_once(
         crystals = CrystalSet.load(stored)
     else:
         crystals = _parse(path, blocks(path), task, as_workers(workers))
-        if not {failure.reason for failure in crystals.failures} & {TIMED_OUT, WORKER_DIED}:  # may parse another time
+        if not {failure.reason for failure in crystals.failures} & PASSING:
             crystals.save(stored)
     if crystals.failures or crystals.remarks:
         log.warning("%s: %s", path, crystals.report())

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from atomrl.chemistry.hull import Hull
 from atomrl.data.packed_crystals import SHIPPED, PackedCrystals, load_splits
@@ -47,14 +43,6 @@ class CrystalReference:
             return cls(crystals, f"{len(crystals)} crystals of {source}", folder)
         crystals = load_splits(source).train
         return cls(crystals, f"{len(crystals)} training crystals of {source}", folder)
-
-    @cached_property
-    def digest(self) -> str:
-        """A hash of all crystals."""
-        held, digest = self.crystals, hashlib.sha256()
-        for array in (held.numbers, held.frac_coords, held.lattices, held.offsets):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
 
     def hull(self, path: str | None = None, name: str = HULL_FILE) -> Hull:
         """A hull.

@@ -11,18 +11,13 @@ from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 
-import numpy as np
-
 from atomrl.command_parser import CommandParser
 from atomrl.data.crystal_csv import CIF, ID, csv_blocks, load_crystal_csv
 from atomrl.data.crystal_set import CrystalSet
 from atomrl.data.prototype_set import SPLITS
-from atomrl.structures.crystals import compositions, from_crystals, readable_formula
+from atomrl.structures.crystals import compositions_of, readable_formula
 from atomrl.util.errors import UserError
 from atomrl.util.files import whole
-
-AT_ONCE = 1024
-"""Crystals whose formulas are made together."""
 
 
 def split_command(arguments: Sequence[str]) -> None:
@@ -125,5 +120,4 @@ def _sound_rows(path: Path, crystals: CrystalSet) -> Iterator[Mapping[str, str]]
 
 def _formulas(crystals: CrystalSet) -> Iterator[str]:
     """Reduced formula of each crystal."""
-    for rows in np.array_split(np.arange(len(crystals)), max(1, len(crystals) // AT_ONCE)):
-        yield from map(readable_formula, compositions(from_crystals([crystals.crystal(int(row)) for row in rows])))
+    return map(readable_formula, compositions_of(map(crystals.crystal, range(len(crystals)))))

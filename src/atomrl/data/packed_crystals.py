@@ -115,6 +115,14 @@ class PackedCrystals:
         parts = (self.numbers[atoms], self.frac_coords[atoms], self.lattices[row])
         return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()[:20]
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all crystals in their order."""
+        digest = hashlib.sha256()
+        for array in (self.numbers, self.frac_coords, self.lattices, self.offsets):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
     def histogram(self) -> dict[int, int]:
         """Crystals by number of atoms, ascending."""
         return dict(sorted(Counter(self.sizes.tolist()).items()))

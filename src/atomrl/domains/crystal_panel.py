@@ -174,8 +174,8 @@ class CrystalPanel(Panel):
 
     def _kept_matching(self, kept: KeptSamples | None) -> KeptProvider:
         """The matcher, whose verdicts are kept."""
-        reference, tolerances = self.judges.reference, self.matching.matcher.tolerances
-        return KeptProvider(self.matching, kept, "" if kept is None else f"{reference.digest}, {tolerances}")
+        crystals, tolerances = self.judges.reference.crystals, self.matching.matcher.tolerances
+        return KeptProvider(self.matching, kept, "" if kept is None else f"{crystals.fingerprint}, {tolerances}")
 
     def _kept_energies(self, physics: HullProvider, kept: KeptSamples | None, description: str) -> HullProvider:
         """Energies in lots, which are kept."""

@@ -115,13 +115,15 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
             return model
         if not isinstance(model, CrystalBackbone):
             raise UserError(f"{model.origin} is no model of crystals: give one, or a configuration of molecules")
-        section, unguided = config.model, CrystalModel().guidance_scale
-        if section.guidance_scale != unguided and model.conditions is None:
-            raise UserError(
-                f"model.guidance_scale={section.guidance_scale:g}: {model.origin} is not conditional, and guidance "
-                "would change nothing; leave it out, or give a conditional model"
-            )
-        return replace(model, sampling=Sampling(section.sampler, section.eta, section.guidance_scale))
+        section, sampling = config.model, Sampling(config.model.sampler, config.model.eta)
+        if section.guidance_scale is not None:
+            if model.conditions is None:
+                raise UserError(
+                    f"model.guidance_scale={section.guidance_scale:g}: {model.origin} is not conditional, and guidance "
+                    "would change nothing; leave it out, or give a conditional model"
+                )
+            sampling = replace(sampling, guidance_scale=section.guidance_scale)
+        return replace(model, sampling=sampling)
 
     def check_code(self, config: CrystalConfig) -> None:
         """Of components, force field and second judge."""

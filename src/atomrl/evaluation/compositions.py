@@ -12,8 +12,9 @@ from atomrl.core.protocols import Model
 from atomrl.core.random import generator
 from atomrl.core.records import Prompts, Structures
 from atomrl.evaluation.evaluate import SamplePlan, ready_policy
+from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, until_accepted
-from atomrl.networks.conditions import counts_by_element, formula_counts
+from atomrl.networks.conditions import counts_by_element, formula_counts, formula_unit
 from atomrl.policies.crystal_conditioning import CrystalConditioning
 from atomrl.util.errors import UserError
 
@@ -25,23 +26,22 @@ class Composition:
     Attributes:
         formula: as it was given.
         counts: atoms by element of the reduced formula, (ELEMENTS,) int64; column = Z.
+        units: of the formula in a cell, each equally often; none: as the numbers of atoms of the training crystals have
+            them.
     """
 
     formula: str
     counts: Tensor
+    units: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, formula: str) -> Composition:
+    def of(cls, formula: str, units: Sequence[int] = ()) -> Composition:
         """Of a formula such as `SrTiO3`; `Ti2O4` is `TiO2`.
 
         Raises:
             UserError: it is no formula, or names an unknown element.
         """
-        counts = formula_counts(formula)
-        divisor = torch.tensor(0)
-        for count in counts[counts > 0]:
-            divisor = torch.gcd(divisor, count)
-        return cls(formula, counts // divisor)
+        return cls(formula, formula_unit(formula_counts(formula)), tuple(units))
 
     @property
     def atoms(self) -> int:
@@ -55,17 +55,22 @@ class Found:
 
     Attributes:
         composition: that was asked for.
-        asked: samples.
+        passed: which samples have it, one for each that was asked for, bool.
         drawn: walks that they took.
-        structures: samples that have it.
+        structures: samples that have it, in their order.
         others: the last walk of each sample that never had it.
     """
 
     composition: Composition
-    asked: int
+    passed: Tensor
     drawn: int
     structures: Structures
     others: Structures
+
+    @property
+    def asked(self) -> int:
+        """Samples."""
+        return len(self.passed)
 
 
 def predict_structures(
@@ -74,7 +79,7 @@ def predict_structures(
     plan: SamplePlan,
     tries: int,
     device: torch.device,
-    formula_units: Sequence[int] = (),
+    kept: KeptSamples | None = None,
 ) -> list[Found]:
     """Draw `plan.count` samples of each composition; one that has another is drawn again, up to `tries` walks in all.
 
@@ -84,7 +89,7 @@ def predict_structures(
         plan: how many of each, how to walk, and what else to ask for.
         tries: walks of a sample at most.
         device: to sample on.
-        formula_units: of a cell, each equally often; none: as the numbers of atoms of the training crystals have them.
+        kept: batches of a command that was stopped, which are not drawn again; new ones are added.
 
     Raises:
         UserError: the model is not conditioned on composition, or knows no crystal of as many atoms.
@@ -92,7 +97,7 @@ def predict_structures(
     conditioning, name = composition_condition(model)
     parts = []
     for number, wanted in enumerate(compositions):
-        weights = _sizes(wanted, model, formula_units)
+        weights = _sizes(wanted, model)
         rng = generator("cpu", plan.seed, number, "formula units")
         chances = torch.tensor(list(weights.values()), dtype=torch.float64)
         drawn = torch.multinomial(chances, plan.count, replacement=True, generator=rng)
@@ -112,7 +117,7 @@ def predict_structures(
         return (counts == unit * (counts.sum(1) // unit.sum(1))[:, None]).all(1)
 
     policy = ready_policy(model, device)
-    passed = until_accepted(policy, walks.to(device), plan, tries, has_composition)
+    passed = until_accepted(policy, walks.to(device), plan, tries, has_composition, kept)
     return [
         _found(wanted, passed, slice(n * plan.count, (n + 1) * plan.count)) for n, wanted in enumerate(compositions)
     ]
@@ -139,17 +144,17 @@ def _found(wanted: Composition, passed: Passed, rows: slice) -> Found:
     """What came of the samples at some rows."""
     structures, accepted = passed.structures[rows], passed.passed[rows]
     walks = int(passed.walks[rows].sum())
-    return Found(wanted, len(accepted), walks, structures[accepted], structures[~accepted])
+    return Found(wanted, accepted, walks, structures[accepted], structures[~accepted])
 
 
-def _sizes(wanted: Composition, model: Model, formula_units: Sequence[int]) -> Mapping[int, int]:
+def _sizes(wanted: Composition, model: Model) -> Mapping[int, int]:
     """Weight of each number of atoms that a cell of a composition may have.
 
     Raises:
         UserError: the model knows none of them.
     """
     known = {size: count for size, count in sorted(model.sizes.items()) if count}
-    asked = {units * wanted.atoms: 1 for units in formula_units}
+    asked = {units * wanted.atoms: 1 for units in wanted.units}
     if strange := [size for size in asked if size not in known]:
         raise UserError(
             f"{wanted.formula}: cells of {', '.join(map(str, strange))} atoms (--formula-units), and the model was "

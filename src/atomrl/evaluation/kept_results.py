@@ -14,10 +14,7 @@ from atomrl.force_fields.base import Evaluation
 from atomrl.measures.measure import Metric, MetricProvider, SoundSamples
 from atomrl.measures.physics import HullForceField
 from atomrl.util.progress import bar
-from atomrl.workers.executor import TIMEOUT, WORKER_DIED
-
-LOST = {TIMEOUT, WORKER_DIED}
-"""Reasons of results that may come another time: such answers are not kept, but asked for again."""
+from atomrl.workers.executor import PASSING
 
 LEAST = 256
 """Samples of a lot, at least: seconds of work, all that a stop can cost."""
@@ -82,7 +79,7 @@ def _stored(results: Sequence[Result]) -> Stored:
             "forces": torch.cat([torch.zeros(0, 3, dtype=torch.float64), *forces]),
         },
         [(result.reason, result.flags, dict(result.properties)) for result in plain],
-        not {result.reason for result in plain} & LOST,
+        not {result.reason for result in plain} & PASSING,
     )
 
 
@@ -141,5 +138,5 @@ class KeptProvider:
         """Metrics as a file holds them."""
         measured = self.provider.measure(batch)
         reasons = {name: list(measured[name].reasons) for name in self.names}
-        lost = {reason for column in reasons.values() for reason in column} & LOST
+        lost = {reason for column in reasons.values() for reason in column} & PASSING
         return Stored({name: measured[name].values.clone() for name in self.names}, reasons, not lost)

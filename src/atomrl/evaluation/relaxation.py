@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atomrl.core.records import Structures
 from atomrl.evaluation.kept_samples import KeptBatches, Noted
-from atomrl.workers.executor import TIMEOUT, WORKER_DIED
+from atomrl.workers.executor import PASSING
 
 RELAXED_AT_ONCE = 50
 """Samples whose relaxations are kept together: some minutes of work, all that a stop can cost."""
@@ -37,6 +37,6 @@ def relax_in_lots(structures: Structures, relax: Callable[[Structures], Noted], 
     parts: list[Noted] = []
     for index, lot in enumerate(torch.arange(len(structures)).split(RELAXED_AT_ONCE)):
         fresh = partial(relax, structures[lot])
-        parts.append(fresh() if kept is None else kept.get_noted(index, fresh, (TIMEOUT, WORKER_DIED)))
+        parts.append(fresh() if kept is None else kept.get_noted(index, fresh, PASSING))
     notes = tuple(chain.from_iterable(notes for _, notes in parts))
     return Structures.concatenate([part for part, _ in parts]), notes

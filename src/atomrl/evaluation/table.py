@@ -111,7 +111,7 @@ class Comparison:
             "rewarded": sorted(self.rewarded),
             "metrics": {
                 name: asdict(self.definitions[name])
-                | {"columns": {column.label: _json_estimate(self.estimate(column, name)) for column in self.columns}}
+                | {"columns": {column.label: json_estimate(self.estimate(column, name)) for column in self.columns}}
                 | {"overlaps_first": {column.label: self.overlap(column, name) for column in self.columns[1:]}}
                 for name in self.names
             },
@@ -197,7 +197,8 @@ def _json_column(column: Column) -> Json:
     }
 
 
-def _json_estimate(estimate: Estimate) -> Json:
+def json_estimate(estimate: Estimate) -> Json:
+    """As JSON has it."""
     return {name: json_number(number) for name, number in asdict(estimate).items()}
 
 

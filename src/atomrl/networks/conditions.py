@@ -6,8 +6,7 @@ A context is one row of numbers per sample, the columns of all conditions side b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Literal, Self, get_args
 
 import torch
@@ -87,11 +86,15 @@ class Condition(Options):
             UserError: the value is of another kind, or names an unknown element or class.
         """
         if self.of_elements:
-            text = str(value)
-            with _naming(self.name):
-                counts = formula_counts(text) if self.kind == "composition" else element_counts(text.split("-"))
-            return self.of_counts(counts)
+            return self.of_counts(self._counts(str(value)))
         return torch.tensor([self._class(value) if self.kind == "category" else number(self.name, value)]).double()
+
+    def _counts(self, text: str) -> Tensor:
+        """Atoms by element of a formula or a chemical system."""
+        try:
+            return formula_counts(text) if self.kind == "composition" else element_counts(text.split("-"))
+        except UserError as error:
+            raise UserError(f"condition {self.name}: {error}") from error
 
     def of_counts(self, counts: Tensor) -> Tensor:
         """Context columns of atoms by element (..., ELEMENTS): their shares, or 1 where there are any; float64."""
@@ -111,15 +114,6 @@ class Condition(Options):
         return found
 
 
-@contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Say in an error inside which condition it is about."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"condition {name}: {error}") from error
-
-
 def formula_counts(formula: str) -> Tensor:
     """Atoms by element of a formula such as `LiMnO2`, (ELEMENTS,) int64; column = Z.
 
@@ -133,6 +127,14 @@ def formula_counts(formula: str) -> Tensor:
     if not counts:
         raise UserError("an empty formula")
     return element_counts(list(counts), list(counts.values()))
+
+
+def formula_unit(counts: Tensor) -> Tensor:
+    """The smallest whole numbers of atoms in the same ratios, (ELEMENTS,) int64, of atoms by element, one at least."""
+    divisor = torch.tensor(0)
+    for count in counts[counts > 0]:
+        divisor = torch.gcd(divisor, count)
+    return counts // divisor
 
 
 def element_counts(symbols: Sequence[str], counts: Sequence[int] | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atomrl.core.conditioning import require_known
 from atomrl.core.random import key, keyed_uniforms
-from atomrl.networks.conditions import Condition, formula_counts
+from atomrl.networks.conditions import Condition, formula_counts, formula_unit
 from atomrl.util.errors import UserError
 
 MOST = 10_000
@@ -135,8 +135,9 @@ class CrystalConditioning:
         """Raise UserError if there is a condition that is not given, and no crystal of one of these sizes to have it.
 
         Raises:
-            UserError: as said.
+            UserError: as said; or none of these sizes can have the composition that is asked for.
         """
+        self._require_room(sizes)
         drawn = [name for name in self.names if name not in self.asked]
         if not drawn:
             return
@@ -151,6 +152,19 @@ class CrystalConditioning:
                 f"the model knows no training crystal of {', '.join(map(str, missing))} atoms{said} to take "
                 f"{', '.join(drawn)} from: give a value, or take other sizes"
             )
+
+    def _require_room(self, sizes: Sequence[int]) -> None:
+        """Raise UserError for a composition of which no cell of these sizes holds whole formula units."""
+        for condition in self.conditions:
+            if condition.kind != "composition" or condition.name not in self.asked:
+                continue
+            formula = str(self.asked[condition.name])
+            unit = int(formula_unit(formula_counts(formula)).sum())
+            if all(size % unit for size in sizes):
+                raise UserError(
+                    f"{condition.name}={formula}: {unit} atoms in a formula unit, and samples have "
+                    f"{', '.join(map(str, sizes))} atoms, none of which is a multiple: ask for another or other sizes"
+                )
 
     def context(self, sizes: Tensor, group_ids: Tensor, seed: int, iteration: int) -> Tensor:
         """Context of groups of these sizes (G,) and global numbers (G,), (G, C) float64."""

@@ -18,16 +18,13 @@ from atomrl.structures.crystals import from_crystals
 from atomrl.util.errors import UserError
 from atomrl.util.files import drop_partial_line, require_writable
 from atomrl.util.progress import bar
-from atomrl.workers.executor import TIMEOUT, WORKER_DIED
+from atomrl.workers.executor import PASSING
 
 CHUNK = 256
 """Crystals between two savings."""
 
 FMAX = 0.1
 """eV/Å, at which a relaxation ends."""
-
-PASSING = (TIMEOUT, WORKER_DIED)
-"""Reasons of a failure that another try may not have."""
 
 
 @dataclass(frozen=True)

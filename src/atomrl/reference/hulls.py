@@ -10,11 +10,8 @@ from ase.data import chemical_symbols
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.data.packed_crystals import PackedCrystals
 from atomrl.reference.energies import Energies
-from atomrl.structures.crystals import compositions, from_crystals
+from atomrl.structures.crystals import compositions_of
 from atomrl.util.errors import UserError
-
-AT_ONCE = 1024
-"""Crystals whose formulas are made together."""
 
 
 def lowest_phases(crystals: PackedCrystals, ids: Sequence[str], energies: Energies) -> list[HullEntry]:
@@ -60,9 +57,6 @@ def missing_elements(crystals: PackedCrystals, hull: Hull) -> list[str]:
 
 def _entries(crystals: PackedCrystals, ids: Sequence[str], energies: Energies) -> Iterator[HullEntry]:
     """Each crystal with an energy, by its reduced composition."""
-    rows = np.flatnonzero(np.isfinite(energies.per_atom))
-    for start in range(0, len(rows), AT_ONCE):
-        some = rows[start : start + AT_ONCE].tolist()
-        formulas = compositions(from_crystals([crystals.crystal(row) for row in some]))
-        for row, formula in zip(some, formulas, strict=True):
-            yield HullEntry(formula.reduced_composition, float(energies.per_atom[row]), ids[row])
+    rows = np.flatnonzero(np.isfinite(energies.per_atom)).tolist()
+    for row, formula in zip(rows, compositions_of(map(crystals.crystal, rows)), strict=True):
+        yield HullEntry(formula.reduced_composition, float(energies.per_atom[row]), ids[row])

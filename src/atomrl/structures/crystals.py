@@ -7,9 +7,10 @@ or cheat them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ with extra("crystals"):
     from pymatgen.core import Composition, Element, Lattice, Structure
 
 MAX_NUMBER = 118
+AT_ONCE = 1024
+"""Crystals whose compositions are made together."""
 PAIRS_AT_ONCE = 2_000_000
 """Pairs of atoms times images whose distances are held at one time: a few float64 arrays of 16 MB."""
 
@@ -200,6 +203,13 @@ def compositions(structures: Structures) -> list[Composition]:
         Composition({_element(number): row[number] for number in range(1, MAX_NUMBER + 1) if row[number]})
         for row in counts.tolist()
     ]
+
+
+def compositions_of(crystals: Iterable[Crystal]) -> Iterator[Composition]:
+    """What each of any number of crystals consists of, in their order; `AT_ONCE` of them are padded together."""
+    rest = iter(crystals)
+    while some := list(islice(rest, AT_ONCE)):
+        yield from compositions(from_crystals(some))
 
 
 def readable_formula(composition: Composition) -> str:

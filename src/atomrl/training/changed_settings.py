@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.config import Config
-from atomrl.config.naming import key_of
+from atomrl.config.crystals import UNSAID
+from atomrl.config.naming import is_named, key_of
 from atomrl.util.errors import UserError
 
 NAMING = frozenset({"save_path", "resume", "needs"})
@@ -62,8 +63,7 @@ def require_typed(place: Path, old: Config, new: Config, overrides: Sequence[str
     Raises:
         UserError: with each such key.
     """
-    typed = [key_of(override) for override in overrides]
-    left_out = {key: values for key, values in changes(old, new).items() if not _named(key, typed)}
+    left_out = {key: values for key, values in changes(old, new).items() if not is_named(key, overrides)}
     if not left_out or old.domain != new.domain:
         return
     words = ", ".join(f"{key}={before} (here {after})" for key, (before, after) in left_out.items())
@@ -96,11 +96,11 @@ def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> l
         key, before = f"{prefix}{name}", old.get(name)
         if isinstance(value, Mapping) and isinstance(before, Mapping):
             found += _differing(before, value, f"{key}.")
-        elif value != before:
+        elif _meant(key, value) != _meant(key, before):
             found.append((key, (before, value)))
     return found
 
 
-def _named(key: str, typed: Sequence[str]) -> bool:
-    """Whether a key was typed, or a section that it is in, or something in it."""
-    return any(f"{key}.".startswith(f"{word}.") or f"{word}.".startswith(f"{key}.") for word in typed)
+def _meant(key: str, value: Any) -> Any:
+    """What a value says."""
+    return UNSAID.get(key) if value is None else value

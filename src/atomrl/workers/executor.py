@@ -14,6 +14,9 @@ WORKER_DIED = "worker_died"
 EXCEPTION = "error: "
 """How the reason of an item begins whose task raised an exception that it did not foresee."""
 
+PASSING = frozenset({TIMEOUT, WORKER_DIED})
+"""Reasons of a failure that another try may not have: no result with one of them is kept for good."""
+
 
 @dataclass(frozen=True)
 class Outcome:
