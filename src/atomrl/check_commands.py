@@ -7,7 +7,7 @@ import argparse
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import CrystalConfig, as_trained
 from atomrl.core.prompts import PromptPlan, SizeDistribution
-from atomrl.domains import domain_for
+from atomrl.domains import domain_for, model_of
 from atomrl.util.errors import UserError
 
 BATCH = 6
@@ -77,7 +77,7 @@ def check_backbone_command(options: argparse.Namespace) -> None:
 
     stored = read_stored(options.backbone)
     domain = domain_for(stored)
-    model = domain.load(stored, as_trained(domain.name, stored.card))
+    model = model_of(stored, as_trained(domain.name, stored.card))
     sizes = sorted(model.sizes)
     spread = dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]), 1)
     prompts = PromptPlan(SizeDistribution(spread), BATCH, 1, conditioning=model.conditioning).prompts(0)

@@ -13,8 +13,9 @@ from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.rewards.base import TOTAL, RewardComponent
 from atomrl.rewards.build import KEY
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.user_code.calling import calling
 from atomrl.user_code.given import MARK
-from atomrl.user_code.load import load_object, no_exit
+from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.errors import UserError
 
@@ -53,7 +54,7 @@ class WholeReward:
         Raises:
             UserError: it is none of these samples, or lacks a channel.
         """
-        with no_exit(self._name):
+        with calling(f"{self._name}.score", type(self.reward)):
             table = self.reward.score(structures, prompts)
         if not isinstance(table, RewardTable) or len(table) != len(structures):
             got = f"{len(table)} rows" if isinstance(table, RewardTable) else type(table).__name__

@@ -15,7 +15,7 @@ from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named
 from atomrl.config import Config, as_trained, read_config, to_yaml
 from atomrl.core.protocols import Model
-from atomrl.domains import domain_for
+from atomrl.domains import domain_for, model_of
 from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import JSON, drawn_by
 from atomrl.sharing.card import Shared, card_text
@@ -72,7 +72,7 @@ def write_shared(model: str, asked: Asked, folder: Path) -> Written:
     named = named_model(model)
     stored = read_named(named)
     domain: Domain[Any, Any] = domain_for(stored)
-    loaded: Model = domain.load(stored, as_trained(domain.name, stored.card))
+    loaded = model_of(stored, as_trained(domain.name, stored.card))
     config, secrets = (None, []) if named.described is None else shared_config(read_config(named.described))
     evaluated, missing = _evaluated(named, loaded, asked)
     shared = Shared(
