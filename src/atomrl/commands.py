@@ -26,7 +26,7 @@ from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import Passed, draw_until_accepted
 from atomrl.evaluation_options import overridden, require_new_table
 from atomrl.judge_structures import evaluate_structures
-from atomrl.sample_file import sample_into, write_samples
+from atomrl.sample_file import sample_into
 from atomrl.training.run_directory import described_run
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
@@ -64,7 +64,7 @@ def sample_command(options: argparse.Namespace) -> None:
             written = sample_into(path, model, plan, exporter, device, repr(config.model))
         else:
             structures, cost = _chosen(model, domain, options, plan, device, wanted)
-            drawn, written = len(structures), write_samples(path, structures, exporter)
+            drawn, written = len(structures), exporter.write(path, structures)
     if written < drawn:
         print(
             f"{drawn - written} samples have no {path.suffix[1:].upper()} ({exporter.cannot_hold}): see an .extxyz file"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from atomrl.core.records import Structures
 from atomrl.util.closeable import Closing
+from atomrl.util.files import write_whole
 
 
 class Written(NamedTuple):
@@ -34,6 +36,16 @@ class Exporter(Closing):
     @abstractmethod
     def text(self, structures: Structures, ids: Sequence[str]) -> Written:
         """The samples of a batch, each with its id. Texts of several batches, joined, are the text of all of them."""
+
+    def write(self, path: Path, structures: Structures) -> int:
+        """Write samples that are all there, numbered in order; how many the file holds.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        made = self.text(structures, [f"{row:05d}" for row in range(len(structures))])
+        write_whole(path, made.text)
+        return made.held
 
     def close(self) -> None:
         """Give back what is held."""

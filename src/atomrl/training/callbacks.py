@@ -253,8 +253,7 @@ class ScoredStructures(Callback):
         """Write them (Lightning)."""
         assert isinstance(pl_module, RLModule)
         for metric, structures in pl_module.scored_structures.items():
-            written = self._exporter.text(structures, [f"{row:05d}" for row in range(len(structures))])
-            write_whole(self._folder / f"{metric}.{self._ending}", written.text)
+            self._exporter.write(self._folder / f"{metric}.{self._ending}", structures)
 
 
 class Progress(Callback):
