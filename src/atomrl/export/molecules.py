@@ -122,8 +122,8 @@ def _properties(samples: Annotated) -> list[dict[str, str | float | bool]]:
         if is_stable is not None:
             row["stable"] = is_stable
         row["valid"] = record.valid
-        if record.smiles is not None:
-            row["smiles"] = record.smiles
+        if record.smiles is not None and record.readable_smiles is not None:
+            row |= {"smiles": record.readable_smiles, "smiles_explicit_h": record.smiles}
         if record.reason is not None:
             row["rdkit_reason"] = record.reason
         if result is not None and result.reason is not None:
