@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from atomrl.core.records import Structures
 from atomrl.util.closeable import Closing
 from atomrl.util.files import write_whole
+
+Picture = NDArray[np.uint8]
+"""Rows, columns, red, green and blue, (H, W, 3)."""
+
+Cell = str | float | bool
+"""One thing that is said of a sample."""
 
 
 class Written(NamedTuple):
@@ -32,6 +41,10 @@ class Exporter(Closing):
     """
 
     cannot_hold: str = ""
+
+    @abstractmethod
+    def about(self, structures: Structures) -> list[dict[str, Cell]]:
+        """What is said of each sample beside its atoms, {name: value}: a row each."""
 
     @abstractmethod
     def text(self, structures: Structures, ids: Sequence[str]) -> Written:
