@@ -135,10 +135,10 @@ def iterations_done(stored: Stored, checkpoint: Path) -> int:
     return last + 1
 
 
-def how_to_resume(folder: Path, config: Config) -> str:
-    """The command that continues a run."""
+def how_to_resume(folder: Path, config: Config, *more: str) -> str:
+    """The command that continues a run, with these words behind it."""
     trust = ["--trust-code"] if foreign_code(config.code) else []
-    return shlex.join(["atomrl", "resume", str(folder), *trust])
+    return shlex.join(["atomrl", "resume", str(folder), *trust, *more])
 
 
 def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> Path:
