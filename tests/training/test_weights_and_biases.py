@@ -52,9 +52,14 @@ def read_back(file: Path) -> tuple[dict, dict[int, dict]]:
         if record.HasField("run"):
             about = {"id": record.run.run_id, "name": record.run.display_name, "project": record.run.project}
         if record.HasField("history"):
-            items = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-            values = {name: json.loads(value) for name, value in items.items()}
-            history[record.history.step.num] = values
+            values = history.setdefault(record.history.step.num, {})
+            for item in record.history.item:
+                name, *inside = [item.key] if item.key else item.nested_key
+                value = json.loads(item.value_json)
+                if inside:
+                    values.setdefault(name, {})[inside[0]] = value
+                else:
+                    values[name] = value
     return about, history
 
 

@@ -27,7 +27,7 @@ DOTS = 100
 """Pixels to the inch."""
 LARGEST = 100.0
 """Å. In a larger cell, or with atoms further out, there is nothing to see."""
-SEEN = rotate("80x,-15y,0z")
+SEEN: NDArray[np.float64] = rotate("80x,-15y,0z")  # type: ignore[no-untyped-call]
 """How a cell is turned."""
 ATOM = 0.5
 """Of its covalent radius."""
@@ -78,8 +78,8 @@ def draw(structures: Structures, captions: Sequence[str]) -> Picture:
         colours += [jmol_colors[number] for number in _from_behind(geometry)[0]]
     axes.add_collection(LineCollection(lines, colors="grey", linewidths=0.8))
     axes.add_collection(PatchCollection(circles, facecolors=colours, edgecolors="black", linewidths=0.6, zorder=3))
-    canvas.draw()
-    return np.array(canvas.buffer_rgba())[..., :3]
+    canvas.draw()  # type: ignore[no-untyped-call]
+    return np.array(canvas.buffer_rgba())[..., :3]  # type: ignore[no-untyped-call]
 
 
 def _from_behind(geometry: Geometry) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -102,6 +102,7 @@ def _seen(
     middle = np.array([PANEL[0], PANEL[1] - 0.5]) / 2
 
     def on_panel(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        return (points - (low + high) / 2) * (scale, -scale) + middle
+        placed: NDArray[np.float64] = (points - (low + high) / 2) * (scale, -scale) + middle
+        return placed
 
     return on_panel(corners), on_panel(turned[:, :2]), radii * scale
