@@ -93,7 +93,7 @@ def test_a_continued_run_is_the_same_run_there(tmp_path: Path, monkeypatch: pyte
         assert (place / "files" / shown["samples/picture"]["path"]).read_bytes().startswith(b"\x89PNG")
         table = json.loads((place / "files" / shown["samples/table"]["path"]).read_text())
         assert table["columns"][0] == "sample_id"
-        assert [row[0] for row in table["data"]] == [f"{row:05d}" for row in range(6)]
+        assert [row[0] for row in table["data"]] == [f"{6 * steps[0] + row:05d}" for row in range(6)]
 
 
 def test_nobody_is_logged_in(tmp_path: Path) -> None:
