@@ -79,6 +79,8 @@ def test_a_stage_names_what_the_reward_lacks() -> None:
         Gate("force")(table(force=[1.0]), context([0]))
     with pytest.raises(UserError, match="worst, mask; got 'best'"):
         FailedScores("best")
+    with pytest.raises(UserError, match="floor, mask, published; got 'flor'"):
+        Gate("force", "flor")
 
 
 def test_a_reward_without_a_total_cannot_choose() -> None:

@@ -22,7 +22,7 @@ from atomrl.judge_structures import evaluate_structures
 from atomrl.library.evaluating import ModelEvaluation
 from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, asking, loaded, sample_plan
 from atomrl.library.sampling import not_held, writable
-from atomrl.sample_file import sample_into, write_samples
+from atomrl.sample_file import sample_into
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 
@@ -47,7 +47,7 @@ def sample_command(options: argparse.Namespace) -> None:
             written = sample_into(path, model, plan, exporter, device, repr(found.config.model))
         else:
             structures, cost = _chosen(model, domain, options, plan, device, wanted)
-            drawn, written = len(structures), write_samples(path, structures, exporter)
+            drawn, written = len(structures), exporter.write(path, structures)
     if written < drawn:
         print(not_held(drawn - written, path, exporter.cannot_hold))
     print(f"{drawn} {domain.noun} -> {path}{cost}")

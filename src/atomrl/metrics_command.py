@@ -181,6 +181,7 @@ def _rows(columns: Mapping[str, Mapping[int, MoleculeScorecard]]) -> list[str]:
                     "valid": bool(held.valid[row]),
                     "novel": bool(held.novel[row]),
                     "smiles": held.smiles[row],
+                    "smiles_explicit_h": held.smiles_explicit_h[row],
                     "rdkit_reason": held.rdkit_reasons[row],
                     "force_field_reason": held.force_reasons[row],
                     **_numbers(numbers),

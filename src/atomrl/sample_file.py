@@ -8,11 +8,10 @@ import torch
 
 from atomrl.core.prompts import cut_into_buckets
 from atomrl.core.protocols import DiffusionPolicy, Model
-from atomrl.core.records import Prompts, Structures, tensors_of
+from atomrl.core.records import Prompts, tensors_of
 from atomrl.evaluation.evaluate import SamplePlan, ready, structures_of
 from atomrl.evaluation.kept_samples import digest_of
 from atomrl.export.exporter import Exporter
-from atomrl.util.files import write_whole
 from atomrl.util.growing_file import Settings, growing
 from atomrl.util.progress import bar
 
@@ -59,17 +58,6 @@ def sample_into(
             )
             raise
         return file.count
-
-
-def write_samples(path: Path, structures: Structures, exporter: Exporter) -> int:
-    """Write samples that are all there, numbered in order; how many the file holds.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    made = exporter.text(structures, [f"{row:05d}" for row in range(len(structures))])
-    write_whole(path, made.text)
-    return made.held
 
 
 def _settings(policy: DiffusionPolicy, prompts: Prompts, plan: SamplePlan, sampler: str) -> Settings:

@@ -42,7 +42,9 @@ def test_sdf(samples, tmp_path):
     for mol, record in zip(read, samples.records, strict=False):
         if record.valid:
             Chem.SanitizeMol(mol)
-            assert Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False) == Chem.CanonSmiles(record.smiles)
+            assert Chem.MolToSmiles(mol, isomericSmiles=False) == mol.GetProp("smiles_explicit_h") == record.smiles
+            assert Chem.MolToSmiles(Chem.RemoveHs(mol), isomericSmiles=False) == mol.GetProp("smiles")
+        assert mol.HasProp("smiles") == mol.HasProp("smiles_explicit_h") == record.valid
 
 
 def test_extxyz(samples, tmp_path):

@@ -163,7 +163,8 @@ def test_checker_and_evaluation_by_profile(tmp_path: Path) -> None:
         assert without.conditions["novelty_set"] == "none"
     assert scores[SINGLE_BONDS].samples.smiles[1] == "NN"
     assert scores[SINGLE_BONDS].samples.stable.tolist() == [False, True, False]
-    assert scores[PERCEIVED].samples.smiles == ("[H]S[H]", "N#N", None)
+    assert scores[PERCEIVED].samples.smiles == ("S", "N#N", None)
+    assert scores[PERCEIVED].samples.smiles_explicit_h == ("[H]S[H]", "N#N", None)
     assert scores[PERCEIVED].samples.stable.tolist() == [True, True, False]
     assert scores[PERCEIVED].samples.novel.tolist() == [False, True, False]
     assert scores[PERCEIVED].summary["atom_stability"].value == 5 / 9

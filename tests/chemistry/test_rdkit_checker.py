@@ -6,7 +6,7 @@ import torch
 
 from atomrl.chemistry import rdkit
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord, as_record, bonded_molecules
-from atomrl.chemistry.rdkit_task import BondedMolecule, name
+from atomrl.chemistry.rdkit_task import BondedMolecule, name, without_hydrogens
 from atomrl.core.records import Structures
 from atomrl.workers.executor import Outcome
 from atomrl.workers.failure import Failure
@@ -34,6 +34,22 @@ def test_real_molecules(checker, qm9_test):
 
 def test_same_as_without_a_pool(checker, qm9_test, records_of):
     assert checker.check(qm9_test[:40]) == records_of(qm9_test[:40])
+
+
+@pytest.mark.parametrize(
+    ("name", "readable"),
+    [
+        ("[H]OC([H])([H])C([H])([H])[H]", "CCO"),
+        ("[H]OC([H])C([H])([H])[H]", "CCO"),  # RDKit implies the one that is missing
+        ("[H]c1c([H])c([H])c([H])c([H])c1[H]", "c1ccccc1"),
+        ("[H][H]", "[H][H]"),
+        ("[H]C([H])([H])([H])[H]", "[H]C([H])([H])([H])[H]"),  # no molecule that RDKit reads
+    ],
+)
+def test_a_name_without_hydrogens_of_their_own(name: str, readable: str) -> None:
+    assert without_hydrogens(name) == readable
+    assert RdkitRecord(True, name, 1, None).readable_smiles == readable
+    assert RdkitRecord.invalid("valence").readable_smiles is None
 
 
 def test_bad_geometries(checker):

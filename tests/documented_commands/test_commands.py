@@ -66,6 +66,8 @@ SCRIPTS = {
     "compute_elign_metrics.py": [],
     "examples/reward_hacks.py": [],
 }
+OFFLINE = "WANDB_MODE=offline"
+"""What may stand before a command."""
 SAMPLE = ["--num-molecules", "4", "--time-step", "5"]
 STUDY = ["--seeds", "0", "--docs", "report", *TRAIN, "threads=1", "dataloader.epoches=1"]
 PREDICTION = ["-n", "2", "--limit", "3", "--tries", "1", "--time-step", "5"]
@@ -176,28 +178,41 @@ def run_several(words: list[str]) -> None:
 def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run one documented command in this process."""
     program, *words = shlex.split(command)
+    if program == OFFLINE:
+        monkeypatch.setenv(*OFFLINE.split("="))
+        program, *words = words
     if program == "make":
         check_make(words)
     elif program == "pip":
         check_pip(words)
     elif program == "torchrun":
         run_several(words)
+    elif program == "tensorboard":  # a server; tests/training/test_dashboards.py reads the files as it does
+        assert list((Path(words[1]) / "tensorboard").glob("events.*")), command
     elif program == "sbatch":
         assert Path(words[0]).is_file(), command  # tests/training/test_several_processes.py runs it
-    elif program == "python" and words[:2] == ["-m", "studies.chgnet_agreement"]:
-        chgnet_agreement(words[2:])
-    elif program == "python" and words[:2] == ["-m", "studies.predicted_structures"]:
-        predicted_structures([*words[2:], *PREDICTION])
-    elif program == "python" and words[:2] == ["-m", "results"]:
-        results_main(smaller_study(words[2:]))
     elif program == "atomrl":
         monkeypatch.setattr(sys, "argv", [program, *smaller(words)])
         main()
-    elif program == "python" and words[0] in {"run_elign.py", "src/train_rl.py"}:
+    elif program == "python":
+        run_python(command, words, monkeypatch)
+    else:
+        raise AssertionError(f"nothing here knows how to test {command!r}")
+
+
+def run_python(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a script or a module of the repository."""
+    if words[:2] == ["-m", "studies.chgnet_agreement"]:
+        chgnet_agreement(words[2:])
+    elif words[:2] == ["-m", "studies.predicted_structures"]:
+        predicted_structures([*words[2:], *PREDICTION])
+    elif words[:2] == ["-m", "results"]:
+        results_main(smaller_study(words[2:]))
+    elif words[0] in {"run_elign.py", "src/train_rl.py"}:
         _, *arguments = smaller(["train", *words[1:]])
         monkeypatch.setattr(sys, "argv", [words[0], *arguments])
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
-    elif program == "python" and words[0] in SCRIPTS:
+    elif words[0] in SCRIPTS:
         monkeypatch.setattr(sys, "argv", [*words, *SCRIPTS[words[0]]])
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     else:
@@ -207,10 +222,12 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def run_or_name_what_is_missing(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run a command; one that needs SevenNet, where that is not installed, or a set that no test has, must say so."""
+    """Run a command; one that needs SevenNet or W&B and lacks them, or a set that no test has, must say so."""
     missing = None
     if re.match("(atomrl|python) .*sevennet", command) and find_spec("sevenn") is None:
         missing = "atomrl[sevennet]"
+    elif "wandb.enabled=true" in command and find_spec("wandb") is None:
+        missing = "atomrl[wandb]"
     elif found := re.match("(atomrl|python) .*(alex_mp_20(_bandgap)?)", command):
         missing = f"/{found[2]}"
     if missing is None:

@@ -9,6 +9,7 @@ import own_molecules
 import pyarrow.parquet as pq
 import pytest
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT
+from rdkit import Chem
 
 from atomrl.cli import main
 from atomrl.data.prototype_set import ASSETS
@@ -100,7 +101,8 @@ def test_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert second.endswith("some_sdf")  # both are called some
     assert [row["valid"] for row in rows] == [True, True, False, True]
     assert [row["atoms"] for row in rows] == [20, 17, 0, 20]
-    assert rows[0]["smiles"] == rows[3]["smiles"]
+    assert rows[0]["smiles"] == rows[3]["smiles"] == Chem.CanonSmiles(own_molecules.DRUGS["metformin"])
+    assert rows[0]["smiles_explicit_h"].count("[H]") == 11
     assert rows[0]["energy"] == pytest.approx(rows[3]["energy"], abs=1e-3)
     assert rows[2]["energy"] is None
     assert rows[2]["reading_reason"].startswith("xyz: the file ends within its 3 atoms")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -35,7 +36,20 @@ def test_what_a_run_leaves_behind(tmp_path: Path, capsys: pytest.CaptureFixture[
     backbone = write(tmp_path / "backbone")
     words = [*TINY, f"model.backbone={backbone}", f"save_path={tmp_path / 'run'}", *STOPPED]
     folder = train(load_config("demo", words), "demo")
-    assert "expected for the 8 left" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"^first iteration: .* s, with what is done once; 8 left$", said, re.MULTILINE)
+    assert re.search(r"^[\d:]{8} 2 of 9: reward .*; .* s each, .* left$", said, re.MULTILINE)
+    assert "early_stop_metric=lr" not in said
+    assert "lr has not improved for 0.0 minutes: stopping" in said
+    assert "2 of 9 iterations done" in said
+    assert "best iteration: 0, lr=0.00025\n" in said  # as the line of metrics.jsonl is called
+    for name in ("checkpoint_latest.pth", "checkpoint_best.pth", "metrics.jsonl", "csv"):
+        assert f"\n  {folder / name} " in said
+    assert f"{folder / 'tensorboard'}" not in said
+    assert said.endswith(
+        f"next:\n  atomrl evaluate --base {backbone} --trained {folder} --output {folder / 'evaluation'}\n"
+        f"  atomrl sample --backbone {folder} --output {folder}.extxyz\n"
+    )
 
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["lr"] for line in lines] == pytest.approx([0.25e-3, 0.5e-3])

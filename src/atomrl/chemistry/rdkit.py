@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from atomrl.chemistry.bonds import bond_orders
-from atomrl.chemistry.rdkit_task import BondedMolecule
+from atomrl.chemistry.rdkit_task import BondedMolecule, without_hydrogens
 from atomrl.core.records import Structures
 from atomrl.structures.molecules import split
 from atomrl.util.closeable import Closing
@@ -40,7 +40,7 @@ class RdkitRecord:
 
     Attributes:
         valid: it could be sanitised as a whole.
-        smiles: canonical SMILES of its largest fragment; None if invalid.
+        smiles: its name: canonical SMILES of its largest fragment, hydrogens written out; None if invalid.
         fragments: number of connected parts; 0 if invalid.
         reason: None if valid; else `nonfinite`, a reason of `rdkit_task.name` or `perceived_task.perceive`, or one of
             the workers, e.g. `timeout`.
@@ -57,6 +57,11 @@ class RdkitRecord:
     def connected(self) -> bool:
         """Valid, and in one piece."""
         return self.valid and self.fragments == 1
+
+    @property
+    def readable_smiles(self) -> str | None:
+        """The name without hydrogens of their own, for people; None if invalid."""
+        return None if self.smiles is None else without_hydrogens(self.smiles)
 
     @classmethod
     def invalid(cls, reason: str) -> RdkitRecord:

@@ -95,6 +95,16 @@ def rename_single(smiles: str) -> str:
     return name(BondedMolecule(numbers, [(b.GetBeginAtomIdx(), b.GetEndAtomIdx(), 1) for b in mol.GetBonds()])).smiles
 
 
+def without_hydrogens(smiles: str) -> str:
+    """A name as people write it: the canonical SMILES without hydrogens of their own, `CCO` of `[H]OC([H])([H])...`.
+
+    A name that RDKit does not read back stays as it is.
+    """
+    with BlockLogs():
+        mol = Chem.MolFromSmiles(smiles)
+    return smiles if mol is None else str(Chem.MolToSmiles(mol))
+
+
 def _with_hydrogens(smiles: str) -> Chem.Mol:
     """The molecule of a SMILES with all its hydrogens; without stereochemistry, which no name here has."""
     mol = Chem.MolFromSmiles(smiles)

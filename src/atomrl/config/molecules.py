@@ -222,7 +222,7 @@ class MoleculeTrain(TrainSection):
 
 
 class MoleculeLog(LogSection):
-    """Where metrics go beside metrics.jsonl."""
+    """What is printed while a training runs, and where metrics go beside metrics.jsonl."""
 
     rdkit: bool = True
     """Check every iteration's samples with RDKit (validity, uniqueness)."""

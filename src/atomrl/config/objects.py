@@ -21,10 +21,11 @@ def objects_of(config: Config) -> dict[str, list[str]]:
     return {argument: names for argument, value in named.items() if (names := objects_in(value))}
 
 
-def call_with_objects(function: str, run: Path, config: Config) -> str:
+def call_with_objects(function: str, run: Path, config: Config, *overrides: str) -> str:
     """A call of `atomrl` about a run, with the objects that it needs: `atomrl.resume('my_run', reward=f)`."""
     given = [f"{argument}={_listed(names)}" for argument, names in objects_of(config).items()]
-    return f"atomrl.{function}({', '.join([repr(str(run)), *given])})"
+    words = [repr(list(overrides))] if overrides else []
+    return f"atomrl.{function}({', '.join([repr(str(run)), *words, *given])})"
 
 
 def require_objects(config: Config, described: Path) -> None:

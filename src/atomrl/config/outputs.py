@@ -15,7 +15,7 @@ class WandbSection(Options):
     """Weights & Biases."""
 
     enabled: bool = False
-    """Log there (needs `pip install 'atomrl[wandb]'`)."""
+    """Log there (needs `pip install 'atomrl[wandb]'`); a run that is continued goes on as the same run there."""
     project: str = "atomrl"
     """Name of the project."""
     name: str | None = None
@@ -23,7 +23,13 @@ class WandbSection(Options):
 
 
 class LogSection(Options):
-    """Where metrics go beside metrics.jsonl."""
+    """What is printed while a training runs, and where metrics go beside metrics.jsonl."""
+
+    line_every: Annotated[CountOrNone, Unit("iterations")] = 10
+    """Iterations from one printed line to the next where no terminal shows a progress bar; 0: none."""
+    samples_every: Annotated[CountOrNone, Unit("iterations")] = 10
+    """Iterations from one look at the samples to the next, the first iteration's among them: histograms, a picture of
+    eight and a table, in TensorBoard and W&B; 0: none."""
 
     tensorboard: bool = True
     """Write TensorBoard events."""

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from atomrl.core.advantages import Advantages
 from atomrl.core.collective import Alone
 from atomrl.core.guard import Steps
@@ -120,10 +122,21 @@ def compare(
     collective: Collective,
 ) -> tuple[RewardTable, Advantages]:
     """The scores after all stages, and the advantages that the objective makes of them."""
-    active = usable(trajectory, config.exploded_above)
+    table, active = staged(trajectory, scores, stages, config.exploded_above, collective)
+    advantages = objective.advantages(table, trajectory.group_ids, active, collective)
+    return table, replace(advantages, fields=table.fields)
+
+
+def staged(
+    trajectory: Trajectory,
+    scores: RewardTable,
+    stages: Sequence[Stage],
+    exploded_above: float,
+    collective: Collective,
+) -> tuple[RewardTable, Tensor]:
+    """The scores after all stages, and which samples are usable, (B,) bool; see `usable`."""
+    active = usable(trajectory, exploded_above)
     samples = SampleContext(
         trajectory.prompts, trajectory.structures, active, collective, estimates=trajectory.estimates
     )
-    table = apply_stages(stages, scores.to(active.device), samples)
-    advantages = objective.advantages(table, trajectory.group_ids, active, collective)
-    return table, replace(advantages, fields=table.fields)
+    return apply_stages(stages, scores.to(active.device), samples), active

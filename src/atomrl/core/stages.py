@@ -101,6 +101,11 @@ class Gate:
     gate: str = "floor"
     condition: str = "stability"
 
+    def __post_init__(self) -> None:
+        """Raise UserError for an unknown gate."""
+        if self.gate not in GATES:
+            raise UserError(f"gate is one of {', '.join(GATES)}; got {self.gate!r}")
+
     def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
         """NaN stays NaN."""
         values = _column(table.channels, self.channel, "channel")

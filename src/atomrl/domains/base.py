@@ -18,7 +18,7 @@ from atomrl.core.protocols import Model, Monitor, Reward
 from atomrl.core.records import Structures
 from atomrl.core.stages import Stage
 from atomrl.evaluation.panel import Panel
-from atomrl.export.exporter import Exporter
+from atomrl.export.exporter import Exporter, Picture
 from atomrl.workers.executor import Workers
 
 M = TypeVar("M", bound=Model)
@@ -33,7 +33,8 @@ class Domain(ABC, Generic[M, C]):
         noun: of samples, for messages.
         formats: endings of the files that `exporter` writes, the usual one first.
         time_step: default T of a walk.
-        shown: numbers of the log that stand beside a training's progress bar.
+        shown: main numbers of the log, as far as they are there: beside the progress bar of a training, or in the
+            lines that stand for it.
         demo: configuration whose reward chooses samples where the user names none.
         accepted: what `accepts` lets pass, in words.
         card_entry: what the card of a model of this domain has, and no other's.
@@ -129,5 +130,18 @@ class Domain(ABC, Generic[M, C]):
         """Which samples a check without any scoring lets pass, (B,) bool."""
 
     @abstractmethod
-    def exporter(self, ending: str) -> Exporter:
-        """Who writes samples as a file of this ending, one of `formats`."""
+    def exporter(self, ending: str, workers: Workers | None = None) -> Exporter:
+        """Who writes samples as a file of this ending, one of `formats`.
+
+        Args:
+            ending: of the file.
+            workers: of the run; if None local ones of its own.
+        """
+
+    @abstractmethod
+    def picture(self, structures: Structures, captions: Sequence[str]) -> Picture:
+        """A few samples side by side, each with a caption below it.
+
+        Raises:
+            UserError: what draws them is not installed.
+        """

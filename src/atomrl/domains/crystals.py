@@ -24,8 +24,9 @@ from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.evaluation.wanted import WantedJudge, wanted_metric
+from atomrl.export.crystal_picture import draw
 from atomrl.export.crystals import AnnotatedCrystals, cif_text, extxyz_text
-from atomrl.export.exporter import Exporter, Written
+from atomrl.export.exporter import Cell, Exporter, Picture, Written
 from atomrl.force_fields.base import CRYSTALS
 from atomrl.force_fields.build import check_force_field
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
@@ -217,9 +218,13 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         """Those with a sound cell: no overlap, no atom alone, no cell that is none."""
         return torch.tensor([reason is None for reason in check_cells(structures)], dtype=torch.bool)
 
-    def exporter(self, ending: str) -> Exporter:
+    def exporter(self, ending: str, workers: Workers | None = None) -> Exporter:
         """Extended XYZ or CIF, with formulas and what is wrong with a cell."""
         return CrystalExporter(ending)
+
+    def picture(self, structures: Structures, captions: Sequence[str]) -> Picture:
+        """See `crystal_picture.draw`."""
+        return draw(structures, captions)
 
 
 class CrystalExporter(Exporter):
@@ -233,14 +238,17 @@ class CrystalExporter(Exporter):
         self._cif = ending == "cif"
         self.cannot_hold = "not finite, no volume, two atoms at one place" if self._cif else ""
 
-    def text(self, structures: Structures, ids: Sequence[str]) -> Written:
+    def about(self, structures: Structures) -> list[dict[str, Cell]]:
         """See `Exporter`."""
-        structures = structures.to(torch.device("cpu"))
-        verdicts = [
+        return [
             {"formula": readable_formula(formula), "cell": reason or "sound"}
             for formula, reason in zip(compositions(structures), check_cells(structures), strict=True)
         ]
-        annotated = AnnotatedCrystals(structures, ids, verdicts)
+
+    def text(self, structures: Structures, ids: Sequence[str]) -> Written:
+        """See `Exporter`."""
+        structures = structures.to(torch.device("cpu"))
+        annotated = AnnotatedCrystals(structures, ids, self.about(structures))
         return cif_text(annotated) if self._cif else extxyz_text(annotated)
 
 

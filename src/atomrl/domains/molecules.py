@@ -32,8 +32,9 @@ from atomrl.domains.molecule_reward import (
 )
 from atomrl.evaluation.asked_values import AskedJudge, asked_metric
 from atomrl.evaluation.monitor import MoleculeMonitor
-from atomrl.export.exporter import Exporter, Written
-from atomrl.export.molecules import SDF_LIMIT, Annotated, extxyz_text, sdf_text
+from atomrl.export.exporter import Cell, Exporter, Picture, Written
+from atomrl.export.molecule_picture import draw
+from atomrl.export.molecules import SDF_LIMIT, Annotated, extxyz_text, sdf_text, verdicts
 from atomrl.force_fields.base import ForceFieldSpec
 from atomrl.force_fields.build import check_force_field
 from atomrl.force_fields.computed_once import ComputedOnce
@@ -195,9 +196,13 @@ class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
         """The stable ones, by the bond table."""
         return valence(structures.numbers, structures.positions, structures.mask).molecule_stable
 
-    def exporter(self, ending: str) -> Exporter:
+    def exporter(self, ending: str, workers: Workers | None = None) -> Exporter:
         """Extended XYZ or SDF, with RDKit's verdicts."""
-        return MoleculeExporter(ending)
+        return MoleculeExporter(ending, workers)
+
+    def picture(self, structures: Structures, captions: Sequence[str]) -> Picture:
+        """See `molecule_picture.draw`."""
+        return draw(structures, captions)
 
 
 class MoleculeExporter(Exporter):
@@ -205,16 +210,25 @@ class MoleculeExporter(Exporter):
 
     Args:
         ending: `extxyz` or `sdf`.
+        workers: for RDKit, one is enough; if None a local one.
     """
 
-    def __init__(self, ending: str) -> None:
-        self._sdf, self._checker = ending == "sdf", MoleculeChecker()
+    def __init__(self, ending: str, workers: Workers | None = None) -> None:
+        self._sdf, self._checker = ending == "sdf", MoleculeChecker(as_workers(workers or 1).limited(1))
         self.cannot_hold = f"not finite, or beyond {SDF_LIMIT:g} Å" if self._sdf else ""
+
+    def about(self, structures: Structures) -> list[dict[str, Cell]]:
+        """See `Exporter`."""
+        return verdicts(self._annotated(structures, [""] * len(structures)))
 
     def text(self, structures: Structures, ids: Sequence[str]) -> Written:
         """See `Exporter`."""
-        annotated = Annotated(structures, ids, self._checker.check(structures))
+        annotated = self._annotated(structures, ids)
         return sdf_text(annotated) if self._sdf else extxyz_text(annotated)
+
+    def _annotated(self, structures: Structures, ids: Sequence[str]) -> Annotated:
+        """Samples with what RDKit says."""
+        return Annotated(structures, ids, self._checker.check(structures))
 
     def close(self) -> None:
         """End the workers."""

@@ -78,7 +78,8 @@ class Samples:
         valid: by RDKit, (B,) bool.
         connected: valid and in one piece, (B,) bool.
         novel: valid and not among the training molecules, (B,) bool.
-        smiles: of the largest fragment; None if invalid.
+        smiles: of the largest fragment, as people write it; None if invalid.
+        smiles_explicit_h: the same with all hydrogens written out, the molecule's name: what unique and novel go by.
         energies: eV, (B,); NaN if the evaluation failed.
         energies_per_atom: eV relative to isolated atoms, per atom, (B,); +inf if the evaluation failed or an element
             has no reference.
@@ -95,6 +96,7 @@ class Samples:
     connected: NDArray[np.bool_]
     novel: NDArray[np.bool_]
     smiles: tuple[str | None, ...]
+    smiles_explicit_h: tuple[str | None, ...]
     energies: NDArray[np.float64]
     energies_per_atom: NDArray[np.float64]
     rms_forces: NDArray[np.float64]
@@ -212,7 +214,8 @@ def _per_sample(
         valid=valid,
         connected=np.array([record.connected for record in records]),
         novel=novel,
-        smiles=tuple(record.smiles for record in records),
+        smiles=tuple(record.readable_smiles for record in records),
+        smiles_explicit_h=tuple(record.smiles for record in records),
         energies=energies,
         energies_per_atom=np.where(np.isfinite(per_atom), per_atom, np.inf),
         rms_forces=rms_forces,
@@ -250,8 +253,9 @@ def _rms_forces(physics: Physics, sizes: NDArray[np.int64]) -> NDArray[np.float6
 
 def _summary(samples: Samples, physics: bool, novelty: bool, seed: int, resamples: int) -> dict[str, Estimate]:
     """All estimates, in the order of `METRICS`."""
-    names = {smiles: label for label, smiles in enumerate(dict.fromkeys(samples.smiles)) if smiles is not None}
-    labels = np.array([-1 if smiles is None else names[smiles] for smiles in samples.smiles])
+    smiles = samples.smiles_explicit_h
+    names = {text: label for label, text in enumerate(dict.fromkeys(smiles)) if text is not None}
+    labels = np.array([-1 if text is None else names[text] for text in smiles])
     atoms, stable_atoms = samples.sizes.astype(np.float64), samples.stable_atoms.astype(np.float64)
     summary = {
         "atom_stability": ratio(stable_atoms, atoms, seed, resamples),

@@ -53,7 +53,8 @@ def molecule_columns(samples: Samples, ids: Sequence[str]) -> SampleColumns:
     """Of B molecules, with their ids."""
     columns = {
         **_identity(ids, samples.sizes),
-        "smiles": SampleColumn(samples.smiles, "of the largest fragment, hydrogens written out"),
+        "smiles": SampleColumn(samples.smiles, "of the largest fragment, without hydrogens of their own"),
+        "smiles_explicit_h": SampleColumn(samples.smiles_explicit_h, "the same, hydrogens written out; its name"),
         "stable_atoms": SampleColumn(samples.stable_atoms, "atoms with an allowed valence"),
         "stable": SampleColumn(samples.stable, "all atoms have an allowed valence"),
         "valid": SampleColumn(samples.valid, "by RDKit"),

@@ -18,7 +18,7 @@ from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
 from atomrl.chemistry.rdkit_task import BondedMolecule, build, place
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
-from atomrl.export.exporter import Written
+from atomrl.export.exporter import Cell, Written
 from atomrl.export.extxyz import readable_info, text_of_images
 from atomrl.structures.molecules import Geometry, split
 from atomrl.util.errors import UserError
@@ -109,21 +109,26 @@ def extxyz_text(samples: Annotated) -> Written:
     return Written(text_of_images(images), len(images))
 
 
-def _properties(samples: Annotated) -> list[dict[str, str | float | bool]]:
-    """What is written beside each sample's atoms; no `stable` where the bond table has no valence for an element."""
+def _properties(samples: Annotated) -> list[dict[str, Cell]]:
+    """What is written beside each sample's atoms."""
+    return [{"sample_id": name, **verdict} for name, verdict in zip(samples.ids, verdicts(samples), strict=True)]
+
+
+def verdicts(samples: Annotated) -> list[dict[str, Cell]]:
+    """What is said of each sample; no `stable` where the bond table has no valence for an element."""
     structures = samples.structures
     judged = have_valences(structures.numbers, structures.mask)
     known = structures[judged.nonzero().flatten()]
     verdicts = iter(valence(known.numbers, known.positions, known.mask).molecule_stable.tolist())
     stable = [next(verdicts) if one else None for one in judged.tolist()]
-    rows: list[dict[str, str | float | bool]] = []
-    for name, is_stable, record, result in zip(samples.ids, stable, samples.records, samples.answers(), strict=True):
-        row: dict[str, str | float | bool] = {"sample_id": name}
+    rows: list[dict[str, Cell]] = []
+    for is_stable, record, result in zip(stable, samples.records, samples.answers(), strict=True):
+        row: dict[str, Cell] = {}
         if is_stable is not None:
             row["stable"] = is_stable
         row["valid"] = record.valid
-        if record.smiles is not None:
-            row["smiles"] = record.smiles
+        if record.smiles is not None and record.readable_smiles is not None:
+            row |= {"smiles": record.readable_smiles, "smiles_explicit_h": record.smiles}
         if record.reason is not None:
             row["rdkit_reason"] = record.reason
         if result is not None and result.reason is not None:
@@ -135,7 +140,7 @@ def _properties(samples: Annotated) -> list[dict[str, str | float | bool]]:
     return rows
 
 
-def _placed(bonded: BondedMolecule, geometry: Geometry, properties: Mapping[str, str | float | bool]) -> Chem.Mol:
+def _placed(bonded: BondedMolecule, geometry: Geometry, properties: Mapping[str, Cell]) -> Chem.Mol:
     """An RDKit molecule with coordinates and properties; not sanitised, so that it stays as it was sampled."""
     mol = build(bonded)
     mol.UpdatePropertyCache(strict=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from atomrl.library.run import Run
 from atomrl.training.changed_settings import changes, require_lengthening
 from atomrl.training.crew import Crew
 from atomrl.training.run import train_and_evaluate
-from atomrl.training.run_directory import described_run, find_run, iterations_done
+from atomrl.training.run_directory import described_run, find_run, how_to_resume, iterations_done
 from atomrl.util.errors import UserError
 from atomrl.util.processes import Launch, own_launch
 
@@ -146,5 +145,5 @@ def _finished(place: Path, config: Config) -> str | None:
     done = iterations_done(read_stored(str(place / LATEST)), place / LATEST)
     if done != config.dataloader.epoches:
         return None
-    longer = shlex.join(["atomrl", "resume", str(place), f"dataloader.epoches={2 * done}"])
+    longer = how_to_resume(place, config, f"dataloader.epoches={2 * done}")
     return f"{place} has done its {done} iterations: nothing is left to do; for more: {longer}"

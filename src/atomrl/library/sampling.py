@@ -13,7 +13,6 @@ from atomrl.core.records import Structures
 from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import sample as draw
 from atomrl.library.loading import SAMPLED, SEED, Source, asking, loaded, sample_plan
-from atomrl.sample_file import write_samples
 from atomrl.structures.listing import to_atoms
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
@@ -65,7 +64,7 @@ def sample(
     structures = draw(found.model, plan, choose_device(device))
     if path is not None:
         with found.domain.exporter(path.suffix[1:]) as exporter:
-            left_out = len(structures) - write_samples(path, structures, exporter)
+            left_out = len(structures) - exporter.write(path, structures)
         if left_out:
             log.warning(not_held(left_out, path, exporter.cannot_hold))
     return as_atoms(structures)

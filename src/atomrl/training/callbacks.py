@@ -1,18 +1,17 @@
-"""What a run does after each iteration: save, keep the best, say how long it will take, stop in time."""
+"""What a run does after each iteration: save, keep the best, stop in time."""
 
 from __future__ import annotations
 
 import math
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from tqdm import tqdm
 
 from atomrl.checkpoints.named import AVERAGED_WEIGHTS, BEST, LATEST
 from atomrl.config import Config
@@ -25,7 +24,6 @@ from atomrl.training.rl_module import RLModule
 from atomrl.training.snapshots import Snapshots, to_bytes
 from atomrl.util.errors import RankError, UserError
 from atomrl.util.files import whole, write_whole
-from atomrl.util.progress import bar
 
 RAW_REWARD = "raw_reward"
 """Checkpoints that do not say whose value their best is are older than this number."""
@@ -111,6 +109,10 @@ class Checkpoints(Callback):
 
     Whatever ends the run, short of a kill, its last whole iteration is saved: until then it is kept in memory. Of
     several processes all compare the same numbers, and rank 0 writes.
+
+    Attributes:
+        best: value so far; NaN if there was none.
+        best_iteration: that had it; None if there was none, or a checkpoint of an earlier version does not say.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Checkpoints(Callback):
         self.folder, self.config, self.snapshots = folder, config, snapshots
         self.writes = (collective or Alone()).rank == 0
         self.best = math.nan
+        self.best_iteration: int | None = None
         self._unsaved: bytes | None = None
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -128,7 +131,8 @@ class Checkpoints(Callback):
         value = math.nan if value is None else value
         sign = 1 if self.config.best_checkpoint_mode == "max" else -1
         best = math.isfinite(value) and not sign * value <= sign * self.best
-        self.best = value if best else self.best
+        if best:
+            self.best, self.best_iteration = value, trainer.current_epoch
         if not self.writes:
             return
         self._unsaved = self.snapshots.take(trainer)
@@ -153,13 +157,13 @@ class Checkpoints(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far, and of what (Lightning)."""
-        return {"best": self.best, **self._compared}
+        return {"best": self.best, "iteration": self.best_iteration, **self._compared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the best value so far, unless it is one of another number (Lightning)."""
         stored = {name: state_dict.get(name) for name in self._compared}
         if stored == self._compared or (None in stored.values() and self.config.best_checkpoint_metric != RAW_REWARD):
-            self.best = state_dict["best"]
+            self.best, self.best_iteration = state_dict["best"], state_dict.get("iteration")
 
     @property
     def _compared(self) -> dict[str, str]:
@@ -252,43 +256,6 @@ class ScoredStructures(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Write them (Lightning)."""
         assert isinstance(pl_module, RLModule)
-        for metric, structures in pl_module.scored_structures.items():
-            written = self._exporter.text(structures, [f"{row:05d}" for row in range(len(structures))])
-            write_whole(self._folder / f"{metric}.{self._ending}", written.text)
-
-
-class Progress(Callback):
-    """Says after the first iteration how long the run will take; then a progress bar on a terminal.
-
-    Args:
-        shown: names of the numbers beside the bar, as far as they are logged.
-    """
-
-    def __init__(self, shown: Sequence[str] = ("reward",)) -> None:
-        self.shown, self.started = tuple(shown), 0.0
-        self.bar: tqdm[int] | None = None
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Start the clock of an iteration (Lightning)."""
-        self.started = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Announce, then move the bar (Lightning)."""
-        assert trainer.max_epochs is not None
-        left = trainer.max_epochs - trainer.current_epoch - 1
-        if self.bar is None:
-            seconds = time.monotonic() - self.started
-            print(
-                f"first iteration: {seconds:.1f} s; expected for the {left} left: {left * seconds / 60:.1f} min",
-                flush=True,
-            )
-            self.bar = bar(range(left), "train", total=left, leave=True)
-            return
-        shown = {name: trainer.callback_metrics[name] for name in self.shown if name in trainer.callback_metrics}
-        self.bar.set_postfix({name: f"{float(value):.3f}" for name, value in shown.items()}, refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Close the bar (Lightning)."""
-        if self.bar is not None:
-            self.bar.close()
+        assert pl_module.drawn is not None
+        for metric, structures in pl_module.drawn.table.scored_structures.items():
+            self._exporter.write(self._folder / f"{metric}.{self._ending}", structures)

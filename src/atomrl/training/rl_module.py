@@ -33,12 +33,14 @@ from atomrl.core.iteration import Iteration, compare, iterate, sample_and_score
 from atomrl.core.protocols import Collective, Model, Remembering
 from atomrl.core.records import Prompts, RewardTable, Stats, Structures, Trajectory
 from atomrl.core.schedules import adopt, lr_factor
-from atomrl.core.scoring import Scorer, gathered
+from atomrl.core.scoring import Scorer
 from atomrl.core.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
 from atomrl.core.update_log import UpdateLog
 from atomrl.data.batches import Listed
+from atomrl.training.drawn import Drawn, drawn_by_all
 from atomrl.training.experiment import build_parts
 from atomrl.training.jsonl import JSONLLogger
+from atomrl.training.log_groups import POLICY, REWARD, SAMPLES, SECONDS, TIME, VALIDATION, as_line
 from atomrl.training.own_objective import asked
 from atomrl.training.parts import Parts
 from atomrl.training.requirements import check_code, check_needs
@@ -103,7 +105,8 @@ class RLModule(lightning.LightningModule):
 
     Attributes:
         line: of the log, for the last iteration.
-        scored_structures: what its reward scored in place of the samples of all ranks, see `RewardTable`.
+        groups: the same numbers by where they come from, see `log_groups`; of rank 0 its own.
+        drawn: the samples of the last iteration, of all ranks; None before there was one.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -119,7 +122,8 @@ class RLModule(lightning.LightningModule):
         self.validation = parts.validation
         self._collective, self._warned = parts.collective, False
         self.line: Stats = {}
-        self.scored_structures: Mapping[str, Structures] = {}
+        self.groups: Mapping[str, Stats] = {}
+        self.drawn: Drawn | None = None
         if self.asked.needs_reference:
             policy.keep_reference()
         if self.asked.old_decay(0) is not None:
@@ -292,24 +296,25 @@ class RLModule(lightning.LightningModule):
         self.averaged.update_parameters(self.policy.trainable())
         rate = float(schedule.optimizer.param_groups[0]["lr"])  # what this iteration stepped with
         schedule.step()
-        everyone, _, _ = gathered(done.trajectory.structures, done.trajectory.prompts, self.collective)
-        measured = {**self._measured(done, everyone), **self._validated(batch), "lr": rate}
+        self.drawn = drawn_by_all(done, self.collective)
+        self.groups = self._measured(done, self.drawn, {"lr": rate}) | {VALIDATION: self._validated(batch)}
         if isinstance(self.scorer.reward, Remembering):
-            self.scorer.reward.remember(everyone)
-        self.line = self.collective.of_first(measured)
+            self.scorer.reward.remember(self.drawn.structures)
+        self.line = self.collective.of_first(as_line(self.groups))
         self.log_dict(self.line, on_step=False, on_epoch=True, batch_size=len(batch))
 
-    def _measured(self, done: Iteration, everyone: Structures) -> Stats:
+    def _measured(self, done: Iteration, everyone: Drawn, further: Stats) -> dict[str, Stats]:
         """An iteration's numbers, over the samples of all ranks; the times are this one's, the monitor rank 0's."""
         collective = self.collective
         potentials = {name: float(collective.sum(n)) for name, n in count_potentials(done.table).items()}
-        table = replace(done.table, fields={}, seconds={}, potentials={}, rewards_ts={}).gather(collective)
-        require_scores(table, done.trajectory.prompts.iteration)
-        self.scored_structures = table.scored_structures
-        measured = {} if self.monitor is None or collective.rank else self.monitor.measure(everyone)
-        times = {f"seconds_{part}": seconds for part, seconds in done.seconds.items()}
-        scores = summarise(replace(table, seconds=done.table.seconds))
-        return {**scores, **potentials, **done.advantages.stats, **done.stats, **measured, **times}
+        require_scores(everyone.table, everyone.prompts.iteration)
+        measured = {} if self.monitor is None or collective.rank else self.monitor.measure(everyone.structures)
+        return {
+            REWARD: {**summarise(replace(everyone.table, seconds=done.table.seconds)), **potentials},
+            POLICY: {**done.advantages.stats, **done.stats, **further},
+            SAMPLES: measured,
+            TIME: {f"{SECONDS}{part}": seconds for part, seconds in done.seconds.items()},
+        }
 
     def _validated(self, batch: Prompts) -> Stats:
         """The numbers of the validation that follows an iteration, by the averaged weights, if one does."""

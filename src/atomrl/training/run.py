@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import time
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import lightning
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from atomrl.checkpoints.named import LATEST, pinned
 from atomrl.checkpoints.stored import read_stored
@@ -20,8 +21,10 @@ from atomrl.core.protocols import Collective, Model
 from atomrl.domains import base_model, domain_of, model_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
-from atomrl.training.callbacks import Checkpoints, Interruption, Limits, Progress, ScoredStructures, save_tensors
+from atomrl.training.announcements import Progress, next_commands, what_came_of_it
+from atomrl.training.callbacks import Checkpoints, Interruption, Limits, ScoredStructures, save_tensors
 from atomrl.training.crew import Crew
+from atomrl.training.dashboards import Dashboard, Dashboards, TensorBoard
 from atomrl.training.jsonl import JSONLLogger
 from atomrl.training.requirements import check_code, check_needs
 from atomrl.training.rl_module import build_module
@@ -38,6 +41,7 @@ from atomrl.training.run_directory import (
     open_run,
 )
 from atomrl.training.snapshots import Snapshots
+from atomrl.training.weights_and_biases import WeightsAndBiases
 from atomrl.util.cpu_count import cores
 from atomrl.util.device import choose_device
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
@@ -69,6 +73,14 @@ def train(config: Config, name: str, workers: Workers | None = None, crew: Crew 
     if crew is None:
         with Crew(launched()) as own:
             return train(config, name, workers, own)
+    folder = _trained(config, name, workers, crew)
+    if crew.launch.rank == 0:
+        print(next_commands(folder, config, domain_of(config)))
+    return folder
+
+
+def _trained(config: Config, name: str, workers: Workers | None, crew: Crew) -> Path:
+    """What `train` does, without the commands that may follow it."""
     launch = crew.launch
     check_extras(config)
     check_needs(config)
@@ -110,7 +122,7 @@ def _train(
             several = f", {collective.size} processes" if collective.size > 1 else ""
             print(f"{name}: {model.origin} on {device.type}{several}, {left} iterations -> {place}")
         try:
-            return place, _fit(module, config, place, first, device, collective)
+            return place, _fit(module, config, place, first, device, collective, workers)
         except UserCodeError as error:
             keep_traceback(place, error)
             raise
@@ -143,7 +155,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
     )
     workers = as_workers(config.reward.workers)
     with domain.panel(config, base, workers) as panel:
-        folder = train(config, name, workers if crew.launch.size == 1 else None, crew)
+        folder = _trained(config, name, workers if crew.launch.size == 1 else None, crew)
         models: dict[str, Model] = {"base": base, "trained": model_of(read_stored(str(folder / LATEST)), config)}
         kept = KeptSamples(folder / "evaluation", repr(config.model))
         with kept.until_written(how_to_resume(folder, config)):
@@ -151,6 +163,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
             report = compare(judged, domain.rewarded(config), panel, plan, command, folder / "evaluation")
     print(report.text())
     print(f"table and {domain.noun} -> {folder / 'evaluation'}")
+    print(next_commands(folder, config, domain))
     return folder
 
 
@@ -186,31 +199,29 @@ def _fit(
     first: int,
     device: torch.device,
     collective: Collective,
+    workers: Workers,
 ) -> int | None:
     """Let Lightning drive the iterations; returns the exit code if all processes were asked to stop in between.
 
     To Lightning each process is alone: what they do together goes through the collective.
     """
-    interruption, snapshots = Interruption(collective), Snapshots()
-    domain = domain_of(config)
-    of_first: list[Callback] = [
-        Progress(domain.shown),
-        ScoredStructures(folder, domain.exporter(domain.formats[0]), domain.formats[0]),
-    ]
+    interruption, snapshots, started = Interruption(collective), Snapshots(), time.monotonic()
+    checkpoints = Checkpoints(folder, config, snapshots, collective)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with ExitStack() as stack, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
+        table = folder / CSV if config.log.csv else None
         trainer = lightning.Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",
             devices=1 if device.index is None else [device.index],
             max_epochs=config.dataloader.epoches,
             default_root_dir=folder,
-            logger=False if collective.rank else _loggers(config, folder, first),
+            logger=False if collective.rank else JSONLLogger(folder / METRICS, first, table),
             callbacks=[
                 interruption,
-                *([] if collective.rank else of_first),
                 Limits(config, collective),
-                Checkpoints(folder, config, snapshots, collective),
+                checkpoints,
+                *([] if collective.rank else _for_people(config, folder, first, workers, stack)),
             ],
             plugins=[snapshots, _AsLaunched()],
             enable_checkpointing=False,
@@ -234,6 +245,9 @@ def _fit(
             raise NonFiniteLossError(f"{error}; the run stopped, {path} reproduces it", error.reproducer) from error
     if interruption.code is not None:
         _say_how_to_go_on(folder, config, collective)
+    elif collective.rank == 0:
+        done = trainer.current_epoch
+        print(what_came_of_it(folder, config, checkpoints, done, time.monotonic() - started))
     return interruption.code
 
 
@@ -261,13 +275,17 @@ def _say_how_to_go_on(folder: Path, config: Config, collective: Collective) -> N
         print(f"\nstopped before the first checkpoint; start again with: save_path={folder}", flush=True)
 
 
-def _loggers(config: Config, folder: Path, first: int) -> list[Logger]:
-    """metrics.jsonl always; the others as asked."""
-    loggers: list[Logger] = [JSONLLogger(folder / METRICS, first, folder / CSV if config.log.csv else None)]
+def _for_people(config: Config, folder: Path, first: int, workers: Workers, stack: ExitStack) -> list[Callback]:
+    """What rank 0 shows of a training; all is closed with the stack."""
+    domain = domain_of(config)
+    exporter = stack.enter_context(domain.exporter(domain.formats[0], workers))
+    boards: list[Dashboard] = [WeightsAndBiases(config, folder)] if config.wandb.enabled else []
     if config.log.tensorboard:
-        loggers.append(TensorBoardLogger(folder, name="tensorboard", version=""))
-    if config.wandb.enabled:
-        from lightning.pytorch.loggers import WandbLogger  # noqa: PLC0415 - an extra
-
-        loggers.append(WandbLogger(name=config.wandb.name, project=config.wandb.project, save_dir=folder))
-    return loggers
+        boards.append(TensorBoard(folder / "tensorboard", first))
+    dashboards = Dashboards(boards, config.log.samples_every, domain, exporter)
+    stack.callback(dashboards.close)
+    return [
+        Progress(domain.shown, config.log.line_every),
+        ScoredStructures(folder, exporter, domain.formats[0]),
+        dashboards,
+    ]

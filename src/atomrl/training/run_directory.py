@@ -138,12 +138,12 @@ def iterations_done(stored: Stored, checkpoint: Path) -> int:
     return last + 1
 
 
-def how_to_resume(folder: Path, config: Config) -> str:
-    """The command that continues a run; of one with objects of a program, the call."""
+def how_to_resume(folder: Path, config: Config, *more: str) -> str:
+    """The command that continues a run, with these `key=value`; of one with objects of a program, the call."""
     if objects_of(config):
-        return f"{call_with_objects('resume', folder, config)} in Python"
+        return f"{call_with_objects('resume', folder, config, *more)} in Python"
     trust = ["--trust-code"] if foreign_code(config.code) else []
-    return shlex.join(["atomrl", "resume", str(folder), *trust])
+    return shlex.join(["atomrl", "resume", str(folder), *trust, *more])
 
 
 def open_run(path: Path, config_yaml: str, resume: bool, needed_bytes: int) -> Path:

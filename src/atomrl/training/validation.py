@@ -20,14 +20,14 @@ import torch
 
 from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
+from atomrl.core.iteration import staged
 from atomrl.core.prompts import PromptPlan
 from atomrl.core.protocols import Collective, DiffusionPolicy
 from atomrl.core.random import key
 from atomrl.core.records import RewardTable, Stats
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.scoring import Scorer
-from atomrl.core.stages import SampleContext, Stage, apply_stages
-from atomrl.core.update import usable
+from atomrl.core.stages import Stage
 from atomrl.training.score_log import summarise
 
 RAW = "raw_"
@@ -63,9 +63,7 @@ class Validation:
         scorer.begin()
         trajectory = rollout(policy, prompts, self.rollout, scorer.start)
         scores = scorer.finish(trajectory, collective)
-        active = usable(trajectory, self.exploded_above)
-        samples = SampleContext(trajectory.prompts, trajectory.structures, active, collective)
-        table = apply_stages(self.stages, scores.to(device), samples)
+        table, _ = staged(trajectory, scores, self.stages, self.exploded_above, collective)
         return named(replace(table, fields={}, seconds={}, scored_structures={}).gather(collective))
 
 

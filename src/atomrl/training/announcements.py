@@ -1,0 +1,138 @@
+"""What a training prints: a bar or lines while it runs, and at the end what came of it and what to do next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from atomrl.checkpoints.named import BEST, LATEST
+from atomrl.config import Config
+from atomrl.config.objects import call_with_objects, objects_of
+from atomrl.domains.base import Domain
+from atomrl.evaluation.evaluate import TABLES
+from atomrl.training.callbacks import Checkpoints
+from atomrl.training.run_directory import METRICS, how_to_resume
+from atomrl.user_code.trust import foreign_code
+from atomrl.util.progress import bar, shown
+
+
+class Progress(Callback):
+    """A progress bar on a terminal; elsewhere a line every few iterations, with the second one and the last.
+
+    The first iteration also starts workers and imports what it needs, so that no estimate counts it.
+
+    Args:
+        shown: names of the numbers beside the bar, or in a line, as far as they are logged.
+        every: iterations from one line to the next; 0: none.
+    """
+
+    def __init__(self, shown: Sequence[str] = ("reward",), every: int = 10) -> None:
+        self.shown, self.every = tuple(shown), every
+        self.started = self.first_end = 0.0
+        self.first: int | None = None
+        self.bar: tqdm[int] | None = None
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Start the clock (Lightning)."""
+        self.started = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Move the bar, or print a line (Lightning)."""
+        assert trainer.max_epochs is not None
+        done, now = trainer.current_epoch + 1, time.monotonic()
+        left = trainer.max_epochs - done
+        if self.bar is None or self.first is None:
+            self.first, self.first_end = done, now
+            seconds = spoken(now - self.started)
+            print(f"first iteration: {seconds}, with what is done once; {left} left", flush=True)
+            self.bar = bar(range(left), "train", total=left, leave=True)
+            return
+        numbers = {name: trainer.callback_metrics[name] for name in self.shown if name in trainer.callback_metrics}
+        words = {name: f"{float(value):.3f}" for name, value in numbers.items()}
+        self.bar.set_postfix(words, refresh=False)
+        self.bar.update()
+        due = done % self.every == 0 or done == self.first + 1 or not left if self.every else False
+        if due and not shown():
+            each = (now - self.first_end) / (done - self.first)
+            said = ", ".join(f"{name} {value}" for name, value in words.items())
+            time_left = f", {spoken(each * left)} left" if left else ""
+            line = f"{done} of {trainer.max_epochs}: {said}; {spoken(each)} each{time_left}"
+            print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar (Lightning)."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def spoken(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def what_came_of_it(folder: Path, config: Config, checkpoints: Checkpoints, done: int, seconds: float) -> str:
+    """How far a training came, its best iteration, and where everything is.
+
+    Args:
+        folder: the run directory.
+        config: of the run.
+        checkpoints: that know the best.
+        done: iterations, those before it was continued among them.
+        seconds: that this process trained.
+    """
+    metric = config.best_checkpoint_metric
+    lines = [f"{done} of {config.dataloader.epoches} iterations done, {spoken(seconds)}"]
+    if math.isnan(checkpoints.best):
+        lines.append(f"no iteration is the best: none had a {metric} that is a number")
+    else:  # checkpoints of an earlier version know the value, and not whose it is
+        best = "one of an earlier version" if checkpoints.best_iteration is None else checkpoints.best_iteration
+        lines.append(f"best iteration: {best}, {metric}={checkpoints.best:.4g}")
+    places = {
+        LATEST: "the last iteration; what a command takes of the folder",
+        BEST: f"the best by {metric}",
+        METRICS: "a line for each iteration, from 0",
+        "tensorboard": f"to look at: {shlex.join(['tensorboard', '--logdir', str(folder)])}",
+        "wandb": "what W&B got",
+        "csv": "the lines as a table",
+    }
+    there = {name: what for name, what in places.items() if (folder / name).exists()}
+    width = max((len(str(folder / name)) for name in there), default=0)
+    return "\n".join([*lines, *(f"  {folder / name!s:{width}}  {what}" for name, what in there.items())])
+
+
+def next_commands(folder: Path, config: Config, domain: Domain[Any, Any]) -> str:
+    """The two commands that one would type next: compare, then draw; of a run that was compared, draw or go on.
+
+    Args:
+        folder: the run directory.
+        config: of the run.
+        domain: of it.
+    """
+    samples = folder.with_name(f"{folder.name}.{domain.formats[0]}")
+    draw = ["atomrl", "sample", "--backbone", str(folder), "--output", str(samples)]
+    table = folder / "evaluation"
+    if (table / TABLES).exists():
+        second = how_to_resume(folder, config, f"dataloader.epoches={2 * config.dataloader.epoches}")
+        return f"next:\n  {shlex.join(draw)}\n  {second}"
+    return f"next:\n  {_how_to_compare(folder, config, table)}\n  {shlex.join(draw)}"
+
+
+def _how_to_compare(folder: Path, config: Config, table: Path) -> str:
+    """The command that judges a run beside what it started from; of one with objects of a program, the call."""
+    if objects_of(config):
+        return f"{call_with_objects('Run', folder, config)}.evaluate(500) in Python"
+    trust = ["--trust-code"] if foreign_code(config.code) else []
+    words = ["atomrl", "evaluate", "--base", config.model.backbone, "--trained", str(folder), *trust]
+    return shlex.join([*words, "--output", str(table)])
