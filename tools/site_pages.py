@@ -27,6 +27,7 @@ NAMED = {FIRST: "index.md", "CHANGELOG.md": "changelog.md"}
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
 FENCED = re.compile(r"(^```.*?^```$)", flags=re.MULTILINE | re.DOTALL)
 CELL = re.compile(r"<td.*?</td>", flags=re.DOTALL)
+CODE_DOT = re.compile(r"(?<=[a-z])\.(?=[a-z_]+[^<>]*</code>)")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", ".slurm": "bash"}
 
 _sources: dict[str, str] = {}
@@ -70,8 +71,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Show an escaped `|` of a table's code as GitHub does; Python-Markdown leaves the backslash there."""
-    return CELL.sub(lambda cell: cell[0].replace(r"\|", "|"), html)
+    """Make tables readable: keys break at their dots, and an escaped `|` in code has no backslash, as on GitHub."""
+    return CELL.sub(lambda cell: CODE_DOT.sub(".<wbr>", cell[0].replace(r"\|", "|")), html)
 
 
 def linked(markdown: str, source: str) -> list[str]:
