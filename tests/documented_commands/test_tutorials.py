@@ -55,7 +55,7 @@ def test_a_notebook_is_small_and_was_run(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
     nbformat.write(with_checks(read(name), COUNTS[name]), tmp_path / "notebook.ipynb")
