@@ -20,8 +20,7 @@ from pymdownx.slugs import slugify
 
 ROOT = Path(__file__).parents[1]
 DOCS = "docs"
-FIRST = "README.md"
-NAMED = {FIRST: "index.md", "CHANGELOG.md": "changelog.md"}
+NAMED = {"README.md": "index.md", "CHANGELOG.md": "changelog.md"}
 """Pages of files outside docs/ that have a place of their own; the others stand under `repository/`."""
 
 LINK = re.compile(r"(\]\()([^)\s]+)(\))")
@@ -47,7 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         if file.src_uri.endswith(".ipynb"):
             _add_notebook(file, files, config)
     texts = {f"{DOCS}/{file.src_uri}": file.content_string for file in files if file.is_documentation_page()}
-    waiting = [FIRST, "CHANGELOG.md", *(path for source, text in texts.items() for path in linked(text, source))]
+    waiting = [*NAMED, *(path for source, text in texts.items() for path in linked(text, source))]
     while waiting:
         source = waiting.pop()
         uri = page_of(source)
