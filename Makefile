@@ -21,7 +21,7 @@ TESTS_uma := tests/force_fields/test_uma.py
 MACE := mace-torch==0.3.16
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo demo-crystals test test-slow test-all test-extras lint types bench results clean
+.PHONY: help venv demo demo-crystals test test-slow test-all test-extras lint types docs bench results clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -74,6 +74,9 @@ lint: venv  ## check style and format
 types: venv  ## check types, strict, the whole package
 	$(BIN)/mypy
 
+docs: venv  ## build the documentation as a site, site/index.html, warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: venv  ## print speed ratios against plain implementations
 	$(BIN)/python -m benchmarks
 
@@ -81,5 +84,5 @@ results: venv  ## train three seeds, compare, draw curves; resumable, hours
 	$(BIN)/python -m results $(STUDY) $(OPTIONS)
 
 clean:  ## remove what can be built again, but no run
-	rm -rf .venv .venv-* build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* build dist site .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

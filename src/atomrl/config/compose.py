@@ -48,7 +48,7 @@ def load_config(
 ) -> Config:
     """Compose, validate and type a configuration.
 
-    Example:
+    Examples:
         >>> config = load_config("demo", ["experiment=prototypes/rl_dng", "seed=3"])
         >>> (config.domain, config.seed, config.model.backbone)
         ('crystals', 3, 'crystal_small')

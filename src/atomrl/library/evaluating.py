@@ -48,7 +48,7 @@ def evaluate(
 ) -> Report:
     """Judge fresh samples of a model, beside those of the model that it came from, with the same seed.
 
-    Example:
+    Examples:
         >>> report = atomrl.evaluate("edm_qm9_small", samples=4, time_step=10, output="my_table")
         >>> report.main.columns[0].metrics.summary["molecule_stability"].denominator
         4

@@ -43,7 +43,7 @@ class Loaded:
 def load(source: Source, overrides: Sequence[str] = ()) -> Model:
     """Load a model: weights, sizes of its samples, what it is conditioned on.
 
-    Example:
+    Examples:
         >>> model = atomrl.load("edm_qm9_small")
         >>> sum(parameter.numel() for parameter in model.policy().trainable().parameters()) > 0
         True

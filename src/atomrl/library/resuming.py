@@ -37,7 +37,7 @@ def resume(
 ) -> Run:
     """Continue a run as its own config.yaml says; it ends as one that was never stopped.
 
-    Example:
+    Examples:
         >>> small = ["dataloader.epoches=1", "dataloader.sample_group_size=2", "dataloader.each_prompt_sample=4"]
         >>> run = atomrl.train("demo", [*small, "model.time_step=10", "evaluation.samples=0"], reward="dummy")
         >>> run = atomrl.resume(run, ["dataloader.epoches=2"])

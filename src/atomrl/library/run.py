@@ -29,7 +29,7 @@ Row = dict[str, float | None]
 class Run:
     """A training: done, stopped or going on. It reads the run directory when it is asked.
 
-    Example:
+    Examples:
         >>> small = ["dataloader.epoches=2", "dataloader.sample_group_size=2", "dataloader.each_prompt_sample=4"]
         >>> folder = atomrl.train("demo", [*small, "model.time_step=10", "evaluation.samples=0"], reward="dummy").folder
         >>> run = atomrl.Run(folder)

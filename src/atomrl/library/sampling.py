@@ -35,7 +35,7 @@ def sample(
 ) -> list[Atoms]:
     """Draw molecules or crystals from a model.
 
-    Example:
+    Examples:
         >>> molecules = atomrl.sample("edm_qm9_small", 3, time_step=10)
         >>> len(molecules), molecules[0].positions.shape[1]
         (3, 3)

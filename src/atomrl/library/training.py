@@ -52,7 +52,7 @@ def train(
     config.yaml, and every command takes the run. Anything else (a notebook's function, an object) is recorded as a
     Python object: to evaluate or continue the run, give it again.
 
-    Example:
+    Examples:
         >>> def oxygen_share(molecules: "list[Atoms]") -> list[float]:
         ...     return [float((molecule.numbers == 8).mean()) for molecule in molecules]
         >>> small = ["dataloader.epoches=2", "dataloader.sample_group_size=2", "dataloader.each_prompt_sample=4"]

@@ -10,7 +10,7 @@ from pathlib import Path
 class UserError(Exception):
     """Something that the user gave is wrong; the message says what, what arrived and what to do. Exit code 2.
 
-    Example:
+    Examples:
         >>> try:
         ...     atomrl.load_config("demo", ["sead=1"])
         ... except atomrl.UserError as error:
