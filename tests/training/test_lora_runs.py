@@ -145,9 +145,11 @@ def test_a_run_goes_on_with_the_adapters_that_it_had(
 def test_killed_and_resumed_equals_uninterrupted(more: tuple[str, ...], backbone: Path, tmp_path: Path) -> None:
     killed = tmp_path / "killed"
     process = command(words(backbone, killed, "dataloader.epoches=1000", *more))
-    wait_for(2, killed / "metrics.jsonl", process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    try:
+        wait_for(2, killed / "metrics.jsonl", process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
     last = f"dataloader.epoches={read_torch(killed / 'checkpoint_latest.pth')['atomrl']['iteration'] + 3}"
     trained(backbone, killed, "resume=true", last, *more)
     whole = trained(backbone, tmp_path / "whole", last, *more)

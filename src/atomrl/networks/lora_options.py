@@ -16,7 +16,8 @@ class LoraOptions(Options):
     """Low-rank adapters beside layers of the denoiser, whose own weights then stay as they are."""
 
     rank: CountOrNone = 0
-    """Of the adapters that are trained in place of the denoiser's weights; 0: no adapters, all weights are trained."""
+    """Of the adapters that are trained in place of the denoiser's weights (needs `pip install 'atomrl[lora]'`); 0: no
+    adapters, all weights are trained."""
     alpha: PositiveFinite | None = None
     """An adapter's answer counts alpha / rank; null: twice the rank."""
     target_modules: tuple[str, ...] = TARGETS
