@@ -137,9 +137,7 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         """See `save_crystal_backbone`."""
         save_crystal_backbone(folder, stored_form(model, CrystalBackbone), card)
 
-    def trained(
-        self, config: CrystalConfig, model: CrystalBackbone | GivenModel
-    ) -> CrystalBackbone | GivenModel:
+    def trained(self, config: CrystalConfig, model: CrystalBackbone | GivenModel) -> CrystalBackbone | GivenModel:
         """With adapters, if the configuration asks for some.
 
         Raises:
@@ -150,8 +148,8 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
             return model
         if not isinstance(model, CrystalBackbone):
             raise UserError(
-                f"model.lora.rank={options.rank}: {model.origin} is a policy of your own, which says itself what of it is "
-                "trained: leave adapters out, or give a backbone"
+                f"model.lora.rank={options.rank}: {model.origin} is a policy of your own, and only a crystal backbone "
+                "can have adapters: leave them out"
             )
         with hinted(" (model.lora)"):
             adapt(model.denoiser, options, config.seed)
