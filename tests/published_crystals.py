@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -124,6 +124,24 @@ def ldm_parameters(**other: Any) -> dict[str, Any]:
         "lora_configs": None,
     }
     return trained(**{**own, **other})
+
+
+def with_adapters(layers: Sequence[str], rank: int = 2, seed: int = 3) -> dict[str, Tensor]:
+    """State of a published diffusion model whose denoiser has adapters beside these layers, by peft's names."""
+    state = ldm_weights(vae=golden_vae().vae)
+    for layer in layers:
+        weight, bias = (state.pop(f"denoiser.{layer}.{kind}") for kind in ("weight", "bias"))
+        down, up = (
+            torch.randn(*shape, generator=torch.Generator().manual_seed(seed + place)) / 4
+            for place, shape in enumerate(((rank, weight.shape[1]), (len(weight), rank)))
+        )
+        state |= {
+            f"denoiser.{layer}.base_layer.weight": weight,
+            f"denoiser.{layer}.base_layer.bias": bias,
+            f"denoiser.{layer}.lora_A.default.weight": down,
+            f"denoiser.{layer}.lora_B.default.weight": up,
+        }
+    return {name.replace("denoiser.", "denoiser.base_model.model.", 1): tensor for name, tensor in state.items()}
 
 
 def write_downloads(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from crystal_models import golden_ldm, golden_vae, small_vae
 from golden import error
+from omegaconf import OmegaConf
 from published_crystals import (
     CONDITION,
     STD,
@@ -18,6 +19,7 @@ from published_crystals import (
     predictor_file,
     trained,
     vae_file,
+    with_adapters,
     write,
 )
 
@@ -219,7 +221,6 @@ def ldm(weights: dict[str, Any], **parameters: Any) -> Path:
         ({"latent_std": torch.zeros(1)}, {}, "latent_std must be one positive number, got [0.0]"),
         ({"denoiser.x_embedder.weight": None}, {}, "no weight denoiser.x_embedder.weight"),
         ({"denoiser.blocks.1.attn.in_proj_bias": None}, {}, "missing ['blocks.1.attn.in_proj_bias']"),
-        ({"denoiser.base_model.model.x": torch.ones(1)}, {}, "holds LoRA adapters"),
         ({}, {"denoiser": {}}, "do not say how many heads, for denoiser of width 48"),
         ({}, {"denoiser": {"num_heads": 5}}, "a width of 48 with 5 heads"),
         ({}, {"diffusion_configs": {"predict_xstart": True}}, "predict_xstart=True, and only False can be imported"),
@@ -236,6 +237,55 @@ def test_a_model_of_another_architecture_is_one_line(
     weights: dict[str, Any], parameters: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     refused(ldm(weights, **parameters), message, capsys)
+
+
+ADAPTED = ("blocks.0.mlp.fc1", "blocks.1.mlp.fc2", "final_layer.linear")
+
+
+@pytest.mark.parametrize("tuned", ["", "ldm."])
+def test_adapters_are_merged(tuned: str) -> None:
+    """W + alpha / r B A where there is one, and all else as it was."""
+    state = with_adapters(ADAPTED)
+    parameters = ldm_parameters(lora_configs=OmegaConf.create({"r": 2, "lora_alpha": 3, "target_modules": ["fc1"]}))
+    imported(write(Path("ldm.ckpt"), {tuned + name: tensor for name, tensor in state.items()}, parameters))
+    found, golden = load_crystal_backbone("out").denoiser.state_dict(), golden_ldm().denoiser.state_dict()
+    for name, weight in golden.items():
+        layer = name.removesuffix(".weight")
+        if layer in ADAPTED and layer != name:
+            up, down = (state[f"denoiser.base_model.model.{layer}.lora_{kind}.default.weight"] for kind in "BA")
+            torch.testing.assert_close(found[name], weight + 1.5 * up @ down)
+            assert (found[name] - weight).abs().max() > 0.01
+        else:
+            assert torch.equal(found[name], weight)
+
+
+@pytest.mark.parametrize(
+    ("layers", "said", "message"),
+    [
+        (ADAPTED, None, "holds adapters of rank 2, and its hyper-parameters say lora_configs.r=None and lora_configs"),
+        (ADAPTED, {"r": 2}, "lora_configs.lora_alpha=None: what they are multiplied by is not known; merge them first"),
+        (ADAPTED, {"r": 4, "lora_alpha": 8}, "adapters of rank 2, and its hyper-parameters say lora_configs.r=4"),
+        (ADAPTED, {"r": 2, "lora_alpha": 8, "use_rslora": True}, "lora_configs.use_rslora=True, and only False can be"),
+        (ADAPTED, {"r": 2, "lora_alpha": 8, "alpha_pattern": {"fc1": 2}}, "lora_configs.alpha_pattern makes adapters"),
+        (
+            ("blocks.0.attn.out_proj",),
+            {"r": 2, "lora_alpha": 8},
+            "holds an adapter of blocks.0.attn.out_proj: peft up to 0.21.2 counts that of an attention's output twice",
+        ),
+    ],
+)
+def test_adapters_whose_weight_is_not_known(
+    layers: tuple[str, ...], said: dict[str, Any] | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(Path("ldm.ckpt"), with_adapters(layers), ldm_parameters(lora_configs=said))
+    refused(path, message, capsys)
+
+
+def test_adapters_of_a_kind_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    state = with_adapters(ADAPTED)
+    state["denoiser.base_model.model.blocks.0.mlp.fc1.lora_magnitude_vector.default.weight"] = torch.ones(192)
+    path = write(Path("ldm.ckpt"), state, ldm_parameters(lora_configs={"r": 2, "lora_alpha": 8}))
+    refused(path, "not expected ['blocks.0.mlp.fc1.lora_magnitude_vector.default.weight']", capsys)
 
 
 @pytest.mark.parametrize(

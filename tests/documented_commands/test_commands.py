@@ -222,12 +222,14 @@ def run_python(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) 
 def run_or_name_what_is_missing(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Run a command; one that needs SevenNet or W&B and lacks them, or a set that no test has, must say so."""
+    """Run a command; one that needs an extra that is not installed, or a set that no test has, must say so."""
     missing = None
     if re.match("(atomrl|python) .*sevennet", command) and find_spec("sevenn") is None:
         missing = "atomrl[sevennet]"
     elif "wandb.enabled=true" in command and find_spec("wandb") is None:
         missing = "atomrl[wandb]"
+    elif "lora.rank=" in command and find_spec("peft") is None:
+        missing = "atomrl[lora]"
     elif found := re.match("(atomrl|python) .*(alex_mp_20(_bandgap)?)", command):
         missing = f"/{found[2]}"
     if missing is None:

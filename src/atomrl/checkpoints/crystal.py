@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.known_crystals import known_entries, known_of
+from atomrl.checkpoints.lora import LORA, plain_weights
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.networks.conditions import Condition, ConditionModule
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig
 from atomrl.networks.dit import DiT, DiTConfig
+from atomrl.networks.lora_options import LoraOptions
 from atomrl.policies.crystal import CrystalPolicy, Sampling
 from atomrl.policies.crystal_conditioning import CrystalConditioning, KnownCrystals
 from atomrl.util.errors import UserError
@@ -34,6 +36,7 @@ class CrystalBackbone:
         known: what its training crystals have of the conditions; None: nothing says so.
         origin: where it came from, for logs.
         sampling: how its policy walks.
+        lora: the adapters that its denoiser has while a run trains it; None: none. A loaded one never has any.
     """
 
     vae: CrystalVAE
@@ -44,6 +47,7 @@ class CrystalBackbone:
     origin: str = "memory"
     sampling: Sampling = field(default_factory=Sampling)
     known: KnownCrystals | None = None
+    lora: LoraOptions | None = None
 
     @property
     def conditioning(self) -> CrystalConditioning | None:
@@ -62,6 +66,7 @@ class CrystalBackbone:
             "conditions": [] if conditions is None else [condition.model_dump() for condition in conditions.conditions],
             "drop_prob": 0.0 if conditions is None else conditions.drop_prob,
             **known_entries(self.known),
+            **({} if self.lora is None else {LORA: self.lora.model_dump()}),
             "origin": self.origin,
         }
 
@@ -142,10 +147,12 @@ def _weights(stored: Stored) -> dict[str, Tensor]:
     """All tensors under their names in a folder; in a run's checkpoint they are those of `RLModule`."""
     if not stored.trained:
         return dict(stored.weights)
-    places = {"vae": "policy.vae.", "denoiser": AVERAGED, "condition_module": "policy.conditions."}
-    return {
-        f"{part}.{name}": tensor for part, prefix in places.items() for name, tensor in stored.part("", prefix).items()
+    parts = {
+        "vae": stored.part("", "policy.vae."),
+        "denoiser": plain_weights(stored.part("", AVERAGED), stored.card, stored.origin),
+        "condition_module": stored.part("", "policy.conditions."),
     }
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
 
 
 def _modules(vae: CrystalVAE, denoiser: DiT, conditions: ConditionModule | None) -> nn.ModuleDict:

@@ -13,13 +13,13 @@ from atomrl.checkpoints.folder import fill, read_sizes
 from atomrl.checkpoints.predictor import save_predictor
 from atomrl.checkpoints.published_crystal import (
     CONDITIONS,
-    DENOISER,
     OF_VAE,
     STD,
     VAE,
     PublishedCrystal,
     conditions_of,
     denoiser_config,
+    denoiser_weights,
     perceptron_of,
     read_published_crystal,
     targets_of,
@@ -97,7 +97,7 @@ def backbone_in(published: PublishedCrystal, vae: Path | None = None, sizes: Pat
             f"{published.origin}: its denoiser has {denoiser.config.latent} latent channels, the VAE "
             f"{decoder.config.latent}"
         )
-    fill(denoiser, published.part(DENOISER), published.origin)
+    fill(denoiser, denoiser_weights(published), published.origin)
     entries, drop_prob = conditions_of(published)
     conditions = None
     if entries:

@@ -26,6 +26,7 @@ T = TypeVar("T")
 NAMES = frozenset(
     {
         *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "object", "set", "str", "tuple")),
+        "builtins.long",  # the class int, as it is called in the form of pickle that torch writes
         "argparse.Namespace",
         "collections.OrderedDict",
         "collections.defaultdict",

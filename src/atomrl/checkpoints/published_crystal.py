@@ -19,6 +19,7 @@ from atomrl.checkpoints.lightning_file import LightningFile, read_lightning
 from atomrl.networks.conditions import Condition
 from atomrl.networks.crystal_vae import CrystalVAEConfig
 from atomrl.networks.dit import DiTConfig
+from atomrl.networks.lora import BASE, DOWN, merged
 from atomrl.util.errors import UserError, hinted
 from atomrl.util.inert_pickle import Held
 
@@ -28,8 +29,14 @@ WIDTH_OF_A_HEAD = 64
 VAE, DENOISER, CONDITIONS, STD = "vae.", "denoiser.", "condition_module.", "latent_std"
 """Of names in the state of an LDM."""
 
-ADAPTED = "denoiser.base_model."
-"""Of names in the state of an LDM with LoRA adapters, as peft calls them."""
+ADAPTED = "denoiser.base_model.model."
+"""Of names in the state of an LDM with adapters (LoRA), as peft calls them."""
+
+ATTENTION = ".attn."
+"""Of names of what belongs to a block's attention."""
+
+LORA, RANK, ALPHA = "lora_configs", "r", "lora_alpha"
+"""Hyper-parameters of an LDM that say of its adapters what shapes do not, by peft's names."""
 
 TUNED, REWARD = "ldm.", "reward_fn."
 """Of names in the state of a tuned one: of the LDM, and of networks in its reward, which are not the model's."""
@@ -49,6 +56,7 @@ ONLY: Mapping[str, Mapping[str, Any]] = {
         "predict_xstart": False,
         "diffusion_steps": 1000,
     },
+    LORA: {"use_rslora": False, "use_dora": False, "fan_in_fan_out": False, "bias": "none"},
 }
 """Hyper-parameters by section, where they stand: only these values suit what is here."""
 
@@ -136,7 +144,7 @@ def read_published_crystal(path: Path) -> PublishedCrystal:
     names: dict[str, str] = {}
     for name in file.weights:
         if name not in left_out:
-            here = name.removeprefix(TUNED) if tuned else name
+            here = (name.removeprefix(TUNED) if tuned else name).replace(ADAPTED, DENOISER, 1).replace(BASE, "")
             if here in names:
                 names[here] = _same(file, names[here], name)
             names.setdefault(here, name)
@@ -185,6 +193,36 @@ def denoiser_config(published: PublishedCrystal) -> DiTConfig:
             mlp_ratio=inner // hidden,
             layout="published",
         )
+
+
+def denoiser_weights(published: PublishedCrystal) -> dict[str, Tensor]:
+    """Of an LDM's denoiser; its adapters, if it has some, are merged.
+
+    Raises:
+        UserError: the hyper-parameters do not say what the adapters are multiplied by, or not as here; or one does not
+            fit its layer.
+    """
+    weights = published.part(DENOISER)
+    ranks = {len(weight) for name, weight in weights.items() if DOWN in name}
+    if not ranks:
+        return weights
+    said = _section(published.file.hyper_parameters.get(LORA))
+    alpha, rank = said.get(ALPHA), said.get(RANK)
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not rank or list(ranks) != [rank]:
+        raise UserError(
+            f"{published.origin} holds adapters of rank {', '.join(map(str, sorted(ranks)))}, and its hyper-parameters "
+            f"say {LORA}.{RANK}={rank!r} and {LORA}.{ALPHA}={alpha!r}: what they are multiplied by is not known; merge "
+            "them first, by peft's merge_and_unload"
+        )
+    if whole := [name.partition(DOWN)[0] for name in weights if DOWN in name and ATTENTION in name]:
+        raise UserError(
+            f"{published.origin} holds an adapter of {whole[0].replace(BASE, '')}: peft up to 0.21.2 counts that of an "
+            "attention's output twice, and the file does not say which release trained it; merge them first, by "
+            "merge_and_unload of that one"
+        )
+    if patterns := [name for name in ("rank_pattern", "alpha_pattern") if said.get(name)]:
+        raise UserError(f"{published.origin}: {LORA}.{patterns[0]} makes adapters differ, which cannot be imported")
+    return merged(weights, alpha / rank, published.origin)
 
 
 def conditions_of(published: PublishedCrystal) -> tuple[list[Condition], float]:
@@ -248,8 +286,6 @@ def targets_of(published: PublishedCrystal) -> dict[str, tuple[float, float]]:
 
 def _kind(names: Mapping[str, str], path: Path) -> str:
     """Which model has weights of these names."""
-    if any(name.startswith(ADAPTED) for name in names):
-        raise UserError(f"{path} holds LoRA adapters ({ADAPTED}...): merge them first, by peft's merge_and_unload")
     known: dict[str, tuple[str, ...]] = {"vae": OF_VAE, "ldm": (DENOISER, VAE, CONDITIONS, STD)}
     for kind, prefixes in known.items():
         if any(name.startswith(prefixes[0]) for name in names):

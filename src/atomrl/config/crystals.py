@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from atomrl.config.naming import is_named
 from atomrl.config.outputs import EvaluationSection
 from atomrl.config.sections import FORWARD, LIKELIHOOD, TARGET, Config, ModelSection, RewardSection, named_code
+from atomrl.networks.lora_options import LoraOptions
 from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Options, Seconds, contradiction
 from atomrl.util.registry import registered_names
 
@@ -53,6 +54,8 @@ class CrystalModel(ModelSection):
     guidance_scale: Finite | None = None
     """Of conditional backbones: 1 is none, null is 2. An unconditional backbone takes none; a 2 in a file says no more
     than null, since published configurations have it for every backbone."""
+    lora: LoraOptions = LoraOptions()
+    """Adapters that are trained in place of the denoiser's weights."""
 
 
 class CrystalReward(RewardSection):

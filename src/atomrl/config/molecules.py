@@ -13,6 +13,7 @@ from atomrl.config.sections import (
     TARGET,
     Config,
     DataloaderSection,
+    ModelSection,
     RewardSection,
     TrainSection,
     named_code,
@@ -172,6 +173,21 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         return "reward.stability_channel=force: stability is no channel of its own; set reward.stability_channel=own"
 
 
+class MoleculeModel(ModelSection):
+    """The backbone and how it samples."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_adapters(cls, given: Any) -> Any:
+        """Raise UserError for adapters: the network reads the weights of its layers, and not through the layers."""
+        if isinstance(given, Mapping) and "lora" in given:
+            raise contradiction(
+                "{at}lora: only the denoiser of crystals can have adapters, a molecule model is trained as a whole; "
+                "leave it out"
+            )
+        return given
+
+
 class MoleculeDataloader(DataloaderSection):
     """Prompts, and what is known."""
 
@@ -251,6 +267,7 @@ class MoleculeConfig(Config):
 
     domain: Literal["molecules"] = "molecules"
     best_checkpoint_metric: str = "molecule_stability"
+    model: MoleculeModel = MoleculeModel()
     dataloader: MoleculeDataloader = MoleculeDataloader()
     reward: MoleculeReward = MoleculeReward()
     filters: FilterOptions = FilterOptions()

@@ -57,6 +57,14 @@ class Domain(ABC, Generic[M, C]):
             UserError: it is none of this domain, or its tensors do not fit.
         """
 
+    def trained(self, config: C, model: M) -> M:
+        """The model that a run trains: this one, with what the configuration adds to it, in place.
+
+        Raises:
+            UserError: what it adds does not fit the model.
+        """
+        return model
+
     @abstractmethod
     def check_code(self, config: C) -> None:
         """Import the code that a configuration's reward and judges name, and compare arguments with its signatures.

@@ -32,6 +32,7 @@ from atomrl.force_fields.build import check_force_field
 from atomrl.measures.crystal_verdicts import METASTABLE, TOLERANCE
 from atomrl.measures.measure import component_metric
 from atomrl.networks.crystal_vae import CrystalVAE
+from atomrl.networks.lora import adapt
 from atomrl.policies.crystal import Sampling
 from atomrl.rewards.asked import require_asked
 from atomrl.rewards.base import unique_names
@@ -50,7 +51,7 @@ from atomrl.rewards.pure_elements import check_compounds
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.rewards.whole import WholeReward, whole_reward
 from atomrl.structures.crystals import check_cells, compositions, readable_formula
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 from atomrl.workers.executor import Workers
 
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
@@ -135,6 +136,24 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
     def save(self, folder: Path, model: CrystalBackbone | GivenModel, card: Mapping[str, Any]) -> None:
         """See `save_crystal_backbone`."""
         save_crystal_backbone(folder, stored_form(model, CrystalBackbone), card)
+
+    def trained(self, config: CrystalConfig, model: CrystalBackbone | GivenModel) -> CrystalBackbone | GivenModel:
+        """With adapters, if the configuration asks for some.
+
+        Raises:
+            UserError: as `adapt`; or the model is a policy that a program gave.
+        """
+        options = config.model.lora
+        if not options.rank:
+            return model
+        if not isinstance(model, CrystalBackbone):
+            raise UserError(
+                f"model.lora.rank={options.rank}: {model.origin} is a policy of your own, and only a crystal backbone "
+                "can have adapters: leave them out"
+            )
+        with hinted(" (model.lora)"):
+            adapt(model.denoiser, options, config.seed)
+        return replace(model, lora=options)
 
     def reward(
         self, config: CrystalConfig, model: CrystalBackbone | GivenModel, workers: Workers | None = None

@@ -32,10 +32,3 @@ class ConditionalDiT(DiT):
         embedding = self.condition_module if conditions is None else conditions
         own = {PREFIX + name: tensor for name, tensor in embedding.state_dict().items()}
         self.load_state_dict({**denoiser, **own})
-
-    def parts(self) -> tuple[DiT, ConditionModule]:
-        """The denoiser alone, a copy, and the module of its conditions."""
-        denoiser = DiT(self.config)
-        weights = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(PREFIX)}
-        denoiser.load_state_dict(weights)
-        return denoiser, self.condition_module

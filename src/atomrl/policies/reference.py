@@ -44,7 +44,8 @@ class WithReference(nn.Module, Generic[M]):
             return
         with torch.no_grad():
             for old, new in zip(self.followed.parameters(), self.current.parameters(), strict=True):
-                old.lerp_(new, 1 - decay)
+                if old is not new:
+                    old.lerp_(new, 1 - decay)
             for kept, buffer in zip(self.followed.buffers(), self.current.buffers(), strict=True):
                 kept.copy_(buffer)
 
@@ -80,5 +81,6 @@ class WithReference(nn.Module, Generic[M]):
 
 
 def _frozen(model: M) -> M:
-    """A copy that is not trained."""
-    return copy.deepcopy(model).requires_grad_(False).eval()
+    """A copy that is not trained; it shares what is not trained in the model either, the weights beside adapters."""
+    shared = {id(parameter): parameter for parameter in model.parameters() if not parameter.requires_grad}
+    return copy.deepcopy(model, shared).requires_grad_(False).eval()

@@ -128,7 +128,8 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
     def _optimization(self) -> LambdaLR:
         """The schedule, and in it the optimizer, as at the start of a run."""
         config = self.config
-        optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
         factor = partial(tail_factor, warmup=config.warmup, total=config.steps, decay=config.decay_steps)
         return LambdaLR(optimizer, factor)
 

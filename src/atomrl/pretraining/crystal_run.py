@@ -17,10 +17,10 @@ from atomrl.data.crystal_batches import augment, settle
 from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals, load_splits
 from atomrl.data.sized import full_batches
 from atomrl.evaluation.reconstruction import match_rate
-from atomrl.networks.conditional_dit import ConditionalDiT
 from atomrl.networks.conditions import Condition
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
 from atomrl.networks.dit import DiTConfig
+from atomrl.networks.lora_options import LoraOptions
 from atomrl.policies.crystal import measure_latent_std
 from atomrl.pretraining.crystal_conditions import (
     ConditionOptions,
@@ -40,7 +40,7 @@ from atomrl.pretraining.ldm import PretrainLDM, unchanged
 from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.pretraining.vae import PretrainVAE, ReconstructionRate
 from atomrl.structures.tensors import CrystalTensors
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 from atomrl.util.options import Count, Fraction, contradiction
 
 OWN_VAE = "runs/pretrain_vae"
@@ -80,6 +80,8 @@ class LDMRun(CrystalSession):
     it, without one `random`."""
     model: DiTConfig = DiTConfig(hidden=160, depth=6, heads=5)
     """Shape of the denoiser."""
+    lora: LoraOptions = LoraOptions()
+    """Adapters that are trained in place of the weights of `backbone`; the folder holds them merged."""
 
     @model_validator(mode="after")
     def _check_start(self) -> LDMRun:
@@ -88,6 +90,11 @@ class LDMRun(CrystalSession):
         if self.backbone is not None and any(fixed.values()):
             given = " and ".join(f"{{at}}{name}" for name, is_given in fixed.items() if is_given)
             raise contradiction(f"{{at}}backbone={self.backbone} has its own VAE and shape: leave {given} out")
+        if self.backbone is None and self.lora.rank:
+            raise contradiction(
+                f"{{at}}lora.rank={self.lora.rank}: adapters stand beside weights that have learned something; give "
+                "{at}backbone, or leave them out"
+            )
         return self
 
     @property
@@ -95,6 +102,7 @@ class LDMRun(CrystalSession):
         """Options that a run keeps for all its life, by name."""
         asked: dict[str, Any] = {"conditions": [condition.model_dump() for condition in self.conditions]}
         asked |= {"drop_prob": self.drop_prob} if self.conditions else {}
+        asked |= {"lora": self.lora.model_dump()} if self.lora.rank else {}
         return {**super().learned_from, "frame": self.frame or "random", "backbone": self.backbone, **asked}
 
 
@@ -191,17 +199,17 @@ def _module(
         latent_std, shape = start.latent_std, start.denoiser.config
     module = PretrainLDM(shape, options.train, vae, latent_std, describe, conditions, options.drop_prob)
     if start is not None:
-        module.start_from(start.denoiser, start.conditions)
+        with hinted(" (lora)"):
+            module.start_from(start.denoiser, start.conditions, options.lora)
     return module
 
 
 def _backbone(module: PretrainLDM, vae: CrystalVAE, sizes: dict[int, int], dtype: torch.dtype) -> CrystalBackbone:
     """The backbone that was trained, with weights of this type."""
-    network, embedding = rounded(module.average, dtype), None
-    if isinstance(network, ConditionalDiT):
-        network, embedding = network.parts()
-        embedding = embedding.to(dtype)
-    return CrystalBackbone(vae.to(dtype), network.to(dtype), float(module.latent_std), sizes, embedding)
+    network, embedding = module.learned()
+    denoiser = rounded(network, dtype).to(dtype)
+    conditions = None if embedding is None else rounded(embedding, dtype).to(dtype)
+    return CrystalBackbone(vae.to(dtype), denoiser, float(module.latent_std), sizes, conditions)
 
 
 def _sample(crystals: PackedCrystals, count: int, seed: int) -> CrystalTensors:

@@ -10,10 +10,12 @@ from torch import Tensor
 from atomrl.core.random import generator
 from atomrl.data.crystal_batches import CrystalBatch
 from atomrl.diffusion.gaussian import DIFFUSION_STEPS, training_loss
-from atomrl.networks.conditional_dit import ConditionalDiT
+from atomrl.networks.conditional_dit import PREFIX, ConditionalDiT
 from atomrl.networks.conditions import Condition, ConditionModule, context_of
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.networks.dit import DiT, DiTConfig
+from atomrl.networks.lora import adapt, merged
+from atomrl.networks.lora_options import LoraOptions
 from atomrl.policies.crystal import encode
 from atomrl.pretraining.base import PretrainConfig, Pretraining
 from atomrl.structures.tensors import CrystalTensors
@@ -55,15 +57,37 @@ class PretrainLDM(Pretraining[DiT, CrystalBatch]):
         self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump()})
         self.vae = vae.requires_grad_(False).eval()
         self.describe, self.conditions = describe, tuple(conditions)
+        self.lora: LoraOptions | None = None
         self.register_buffer("latent_std", torch.tensor(latent_std))
 
-    def start_from(self, denoiser: DiT, conditions: ConditionModule | None) -> None:
-        """Take the weights of a backbone, for the averaged ones too; new conditions begin without effect."""
+    def start_from(self, denoiser: DiT, conditions: ConditionModule | None, lora: LoraOptions | None = None) -> None:
+        """Take the weights of a backbone, for the averaged ones too; new conditions begin without effect.
+
+        Args:
+            denoiser: of the backbone.
+            conditions: what embeds its conditions, if it has any.
+            lora: of the adapters that are trained in place of the denoiser's weights; None, or a rank of 0: these are.
+
+        Raises:
+            UserError: as `adapt`.
+        """
         for own in (self.network, self.average):
             if isinstance(own, ConditionalDiT):
                 own.start_from(denoiser.state_dict(), conditions)
             else:
                 own.load_state_dict(denoiser.state_dict())
+            if lora is not None and lora.rank:
+                adapt(own, lora, self.config.seed)
+                self.lora = lora
+
+    def learned(self) -> tuple[DiT, ConditionModule | None]:
+        """The denoiser with the averaged weights, a copy, adapters merged; and what embeds its conditions, if any."""
+        network, weights = self.average, self.average.state_dict()
+        if self.lora is not None:
+            weights = merged(weights, self.lora.scale, "this run")
+        denoiser = DiT(network.config)
+        denoiser.load_state_dict({name: weight for name, weight in weights.items() if not name.startswith(PREFIX)})
+        return denoiser, network.condition_module if isinstance(network, ConditionalDiT) else None
 
     def losses(self, network: DiT, batch: CrystalBatch, purpose: str) -> dict[str, Tensor]:
         """Batch means of `mse`, `vb` (bits) and their sum, `loss`."""

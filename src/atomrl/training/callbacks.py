@@ -13,6 +13,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from atomrl.checkpoints.lora import plain_weights
 from atomrl.checkpoints.named import AVERAGED_WEIGHTS, BEST, LATEST
 from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
@@ -138,7 +139,8 @@ class Checkpoints(Callback):
         self._unsaved = self.snapshots.take(trainer)
         if best:
             write_whole(self.folder / BEST, self._unsaved)
-            save_tensors(self.folder / AVERAGED_WEIGHTS, pl_module.averaged.module.state_dict())
+            averaged = pl_module.averaged.module.state_dict()
+            save_tensors(self.folder / AVERAGED_WEIGHTS, plain_weights(averaged, pl_module.card, "this run"))
         done = trainer.current_epoch + 1
         if done % self.config.save_every == 0 or done == trainer.max_epochs or trainer.should_stop:
             self._save()

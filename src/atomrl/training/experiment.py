@@ -47,7 +47,8 @@ def build_parts(
     """
     domain = domain_of(config)
     model = base_model(config)
-    policy = model.policy()
+    trained: Model = domain.trained(config, model)
+    policy = trained.policy()
     walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
     evaluated, validated = config.evaluation, config.validation
     for steps in (evaluated.time_step if evaluated.samples else None, validated.time_step if validated.every else None):
@@ -70,7 +71,7 @@ def build_parts(
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
         monitor=domain.monitor(config, workers),
         validation=build_validation(config, plan, sampling, scored),
-        card={**model.card, SAMPLING: config.model.model_dump()},
+        card={**trained.card, SAMPLING: config.model.model_dump()},
         places_at_once=config.reward.shaping.mlff_batch_size,
         forces_at=on_the_way.aligned,
         collective=collective,

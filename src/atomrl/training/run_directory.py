@@ -19,7 +19,7 @@ from atomrl.config import Config, read_config
 from atomrl.config.objects import call_with_objects, objects_of, require_objects
 from atomrl.config.published import renamed_overrides
 from atomrl.domains import model_of
-from atomrl.training.changed_settings import require_typed, said_of
+from atomrl.training.changed_settings import changes, require_typed, said_of
 from atomrl.user_code.trust import foreign_code, require_trust
 from atomrl.util.errors import UserCodeError, UserError
 from atomrl.util.files import write_whole
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 METRICS, CSV = "metrics.jsonl", "csv/metrics.csv"
 REPRODUCER, TRACEBACK = "nonfinite_loss.pt", "traceback.txt"
+ADAPTERS = "model.lora."
+"""Keys that say which weights a run trains."""
 STATES = frozenset({"state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step"})
 """What Lightning continues from."""
 
@@ -78,7 +80,7 @@ def check_resumable(path: Path, config: Config) -> int:
 
     Raises:
         UserError: there is no run, its checkpoint is damaged or of something else, or the configuration names another
-            domain, backbone or seed than the run began with, or fewer iterations than it has done.
+            domain, backbone, seed or adapters than the run began with, or fewer iterations than it has done.
     """
     if not (path / LATEST).is_file():
         how = f"remove {path} and leave resume out" if path.exists() else "leave resume out"
@@ -89,6 +91,7 @@ def check_resumable(path: Path, config: Config) -> int:
         "domain": (began.domain, config.domain),
         "model.backbone": (began.model.backbone, config.model.backbone),
         "seed": (began.seed, config.seed),
+        **{key: both for key, both in changes(began, config).items() if key.startswith(ADAPTERS)},
     }
     for key, (old, new) in pairs.items():
         if old != new:
