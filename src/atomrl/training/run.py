@@ -21,6 +21,7 @@ from atomrl.core.protocols import Collective, Model
 from atomrl.domains import base_model, domain_of, model_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.report.report import write_report
 from atomrl.training.announcements import Progress, next_commands, what_came_of_it
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, ScoredStructures, save_tensors
 from atomrl.training.crew import Crew
@@ -162,6 +163,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
             report = compare(judged, domain.rewarded(config), panel, plan, command, folder / EVALUATION)
     print(report.text())
     print(f"table and {domain.noun} -> {folder / EVALUATION}")
+    print(f"report -> {write_report([folder]).path}")
     print(next_commands(folder, config, domain))
     return folder
 
