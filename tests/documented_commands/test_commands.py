@@ -68,6 +68,7 @@ SCRIPTS = {
 }
 OFFLINE = "WANDB_MODE=offline"
 """What may stand before a command."""
+AS_THEY_ARE = {"list", "keys", "doctor", "import", "push", "report"}
 SAMPLE = ["--num-molecules", "4", "--time-step", "5"]
 STUDY = ["--seeds", "0", "--docs", "report", *TRAIN, "threads=1", "dataloader.epoches=1"]
 PREDICTION = ["-n", "2", "--limit", "3", "--tries", "1", "--time-step", "5"]
@@ -98,11 +99,7 @@ def files(page: Path) -> dict[Path, str]:
 def smaller(words: list[str]) -> list[str]:
     """Arguments of `atomrl` for a short run."""
     command, *rest = words
-    if (
-        command in {"list", "keys", "doctor", "import", "push"}
-        or command.startswith("check-")
-        or "--print-config" in rest
-    ):
+    if command in AS_THEY_ARE or command.startswith("check-") or "--print-config" in rest:
         return words
     if command in {"train", "resume"}:
         return [*words, *smaller_run(command, rest)]

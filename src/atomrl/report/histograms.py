@@ -70,8 +70,7 @@ def _steps(values: Sequence[NDArray[Any] | None]) -> dict[str, Any]:
     pooled = np.concatenate([of_side for of_side in known if of_side is not None] or [np.zeros(0)])
     if not len(pooled):
         return {"edges": [], "sides": []}
-    low, high = np.percentile(pooled, [TAIL, 100 - TAIL])
-    edges = np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])
+    edges = _edges(pooled)
     sides = []
     for place, (of_side, numbers) in enumerate(zip(values, known, strict=True)):
         if of_side is None or numbers is None:
@@ -81,3 +80,12 @@ def _steps(values: Sequence[NDArray[Any] | None]) -> dict[str, Any]:
         sides.append({"side": place, "shares": rounded(counts / len(of_side)), "missing": missing})
     beyond = [bool((pooled < edges[0]).any()), bool((pooled > edges[-1]).any())]
     return {"edges": rounded(edges), "beyond": beyond, "sides": sides}
+
+
+def _edges(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of bins for all but the tails; whole numbers lie in the middle of theirs."""
+    low, high = np.percentile(values, [TAIL, 100 - TAIL])
+    if (values == np.rint(values)).all() and high - low <= 2 * BINS:
+        edges: NDArray[np.float64] = np.arange(np.floor(low), np.ceil(high) + 2) - 0.5
+        return edges
+    return np.linspace(low, high, BINS + 1) if high > low else np.array([low - 0.5, low + 0.5])

@@ -146,6 +146,7 @@ function filterControls(report, state, refresh) {
     };
     return make("button", { type: "button", text: `${text} ×`, title: "remove this filter", data: { filter: "" }, on: { click: drop } });
   }));
+  select.value = state.by;
   setTests();
   const form = make("form", { class: "controls", style: "margin: 0" }, make("label", {}, "filter", select), test, value, make("button", { text: "Add filter" }));
   form.addEventListener("submit", add);

@@ -1,3 +1,5 @@
+/** Share of a cell's edge: an atom that is nearer to a face stands on all faces that are alike. */
+const ON_FACE = 0.02;
 /** Degrees by which a picture is turned, so that few atoms hide each other. */
 const TURNED = [18, 24];
 
@@ -91,5 +93,20 @@ function turned({ atoms, lattice }) {
       for (const bit of [1, 2, 4]) if (!(corner & bit)) edges.push([corner, corner | bit]);
     }
   }
-  return { atoms: atoms.map((atom) => ({ ...turn(atom), elem: atom.elem, bonds: atom.bonds })), corners, edges };
+  const shown = lattice ? atoms.flatMap((atom) => onFaces(atom, lattice)) : atoms;
+  return { atoms: shown.map((atom) => ({ ...turn(atom), elem: atom.elem, bonds: atom.bonds })), corners, edges };
+}
+
+/** An atom of a crystal, and its images on the opposite faces of the cell if it stands on one. */
+function onFaces(atom, lattice) {
+  const cross = ([a, b, c], [u, v, w]) => [b * w - c * v, c * u - a * w, a * v - b * u];
+  const dot = (one, other) => one.reduce((sum, number, axis) => sum + number * other[axis], 0);
+  const volume = dot(lattice[0], cross(lattice[1], lattice[2]));
+  let found = [[atom.x, atom.y, atom.z]];
+  lattice.forEach((vector, place) => {
+    const share = dot(found[0], cross(lattice[(place + 1) % 3], lattice[(place + 2) % 3])) / volume;
+    const way = Math.abs(share) < ON_FACE ? 1 : Math.abs(share - 1) < ON_FACE ? -1 : 0;
+    if (way) found = found.concat(found.map((point) => point.map((number, axis) => number + way * vector[axis])));
+  });
+  return found.map(([x, y, z]) => ({ ...atom, x, y, z }));
 }
