@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from selenium import webdriver
@@ -16,17 +17,19 @@ OPTIONS = (
     "--no-sandbox",
     "--enable-unsafe-swiftshader",  # WebGL without a graphics card
     "--window-size=1200,900",
-    "--allow-file-access-from-files=false",
 )
 PATIENCE = 120
 """Seconds: a processor draws in place of a graphics card, and other tests run beside it."""
 
 
 @contextmanager
-def chromium() -> Iterator[webdriver.Chrome]:
+def chromium(downloads: Path) -> Iterator[webdriver.Chrome]:
     """A browser that notes what it is asked to load and what is wrong; skips the test where there is none.
 
     With the environment variable CI set a missing browser fails: there it is to be installed.
+
+    Args:
+        downloads: folder for what pages give to save.
     """
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
@@ -36,6 +39,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
     options.binary_location = shutil.which("chromium")
     for option in OPTIONS:
         options.add_argument(option)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
     driver.set_script_timeout(PATIENCE)

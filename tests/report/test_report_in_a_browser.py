@@ -27,8 +27,13 @@ HOSTILE = "<img src=x onerror=document.title='gone'>"
 
 
 @pytest.fixture(scope="module")
-def driver():
-    with chromium() as started:
+def downloads(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def driver(downloads):
+    with chromium(downloads) as started:
         yield started
 
 
@@ -213,6 +218,9 @@ def test_the_filter_filters(molecule_page, molecule_run):
     assert heading(1).endswith("30 of 30")
     choose("force_field_reason", "contains", "overlap")
     assert cards(molecule_page, 0) == cards(molecule_page, 1) == ["00000"]
+    molecule_page.find_element(By.CSS_SELECTOR, "button[data-filter]").click()
+    choose("sample_id", "contains", "0017")
+    assert cards(molecule_page, 0) == cards(molecule_page, 1) == ["00017"]
 
 
 def test_samples_of_one_draw_stand_side_by_side(molecule_page):
@@ -224,7 +232,7 @@ def test_samples_of_one_draw_stand_side_by_side(molecule_page):
     assert len(cards(molecule_page, 1)) == 30
 
 
-def test_a_click_opens_and_turns_a_molecule(molecule_page, molecule_run):
+def test_a_click_opens_and_turns_a_molecule(molecule_page, molecule_run, downloads):
     open_card(molecule_page, 1, "00003")
     assert turned(molecule_page) > 0.002
     numbers = molecule_page.find_element(By.CSS_SELECTOR, ".numbers [data-column=rms_force]").text
@@ -240,6 +248,10 @@ def test_a_click_opens_and_turns_a_molecule(molecule_page, molecule_run):
     press(molecule_page, "Copy")
     status = molecule_page.find_element(By.CSS_SELECTOR, ".file [role=status]")
     WebDriverWait(molecule_page, PATIENCE).until(lambda _: status.text in {"copied", "it is selected: press Ctrl-C"})
+    press(molecule_page, "Save")
+    saved = downloads / "trained_00003.xyz"
+    WebDriverWait(molecule_page, PATIENCE).until(lambda _: saved.is_file())
+    assert saved.read_text() == file_text(molecule_page)
     press(molecule_page, "base")  # the sample of the same size and noise
     assert molecule_page.find_element(By.CSS_SELECTOR, "#viewer h2").text.startswith("base 00003")
     assert len(drawn(molecule_page))

@@ -24,6 +24,7 @@ const HOLDS = {
 
 /** A sample is { side, row, id }. */
 function valueOf(report, sample, column) {
+  if (column === "sample_id") return sample.id;
   return report.sides[sample.side].samples.values[column]?.[sample.row] ?? null;
 }
 

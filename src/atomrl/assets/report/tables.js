@@ -21,7 +21,7 @@ function tableOf(report, table) {
   for (const side of table.sides) head.append(make("th", { class: "number" }, swatch(side), report.sides[side].name));
   const body = make("tbody", {}, ...table.rows.map((row) => rowOf(table, row)));
   const found = [make("div", { class: "scroll" }, make("table", { class: "metrics" }, make("thead", {}, head), body))];
-  if (table.title) found.unshift(make("h3", { text: `The same, ${table.title}` }));
+  if (table.title) found.unshift(make("h3", { text: table.title[0].toUpperCase() + table.title.slice(1) }));
   const rewarded = table.rows.some((row) => row.rewarded);
   const legend = make("p", { class: "quiet" }, `${table.profile}; energies and forces by ${table.evaluator}; value [95 % interval] / denominator, shares in %. `);
   if (rewarded) legend.append(make("span", { class: "rewarded", text: "●" }), " rewarded in training. ");
