@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from atomrl.evaluation.definition import Definition
-from atomrl.evaluation.evaluate import FURTHER, MAIN, SAMPLES, in_file_name
+from atomrl.evaluation.evaluate import FURTHER, JSON, SAMPLES, in_file_name
 from atomrl.evaluation.sample_table import SampleColumn, read_sample_table
 from atomrl.measures.bootstrap import Estimate
 from atomrl.report.sources import Source
@@ -125,7 +125,7 @@ def read_evaluation(source: Source) -> Evaluation | None:
     }
     table = folder / SAMPLES
     samples = read_sample_table(table) if table.is_file() else None
-    return Evaluation(source, folder, _read_table(folder / MAIN), further, samples)
+    return Evaluation(source, folder, _read_table(folder / JSON), further, samples)
 
 
 def sides_of(evaluations: Sequence[Evaluation]) -> list[Side]:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atomrl.checkpoints.named import CONFIG, EVALUATION, METRICS, named_model
+from atomrl.checkpoints.folder import CONFIG
+from atomrl.checkpoints.named import EVALUATION, METRICS, named_model
 from atomrl.checkpoints.shipped import BACKBONES
-from atomrl.evaluation.evaluate import MAIN
+from atomrl.evaluation.evaluate import JSON
 from atomrl.util.errors import UserError
 
 
@@ -66,12 +67,12 @@ def find_sources(words: Sequence[str | Path]) -> list[Source]:
 def _find(where: str | Path) -> Source:
     """A source that has no name yet."""
     path = Path(where)
-    if (path / MAIN).is_file():
+    if (path / JSON).is_file():
         return Source("", None, path)
     if not (path / METRICS).is_file():
         path = _run_of(where)
     evaluation = path / EVALUATION
-    source = Source("", path, evaluation if (evaluation / MAIN).is_file() else None)
+    source = Source("", path, evaluation if (evaluation / JSON).is_file() else None)
     if source.evaluation is None and (source.log is None or not source.log.stat().st_size):
         raise UserError(
             f"nothing to report of {where}: no iteration of that run has ended, and it has no evaluation; wait for its "
