@@ -296,7 +296,8 @@ def check_run_directory(readme: str, folder: Path) -> None:
     """The README's table of a run directory against a run that was stopped and continued."""
     section = readme.partition("## What a run leaves behind")[2].partition("\n## ")[0]
     listed = set(re.findall(r"`([\w./]+)`", "".join(re.findall(r"^\|([^|]*)\|", section, flags=re.MULTILINE))))
-    listed = {name.rstrip("/") for name in listed} - {"csv", "nonfinite_loss.pt"}  # an option; only after a failure
+    rare = {"csv", "nonfinite_loss.pt", "traceback.txt"}  # an option; only after a failure
+    listed = {name.rstrip("/") for name in listed} - rare
     assert listed == {path.name for path in folder.iterdir()}
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 2
 
