@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from atomrl.util.errors import UserError
 from atomrl.util.figures import svg
+from atomrl.util.files import read_json_lines
 from studies.subjects import PlotPanel
 
 WINDOW = 9
@@ -104,7 +104,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The lines of a log; the last one may be cut short by a kill."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; run the queue without --only-report")
-    rows: list[dict[str, float | None]] = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    rows = read_json_lines(path)
     if not rows:
         raise UserError(f"{path} is empty: no iteration has ended yet")
     return rows

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from atomrl.report.page import LIBRARY, SCRIPTS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -38,6 +40,9 @@ def test_the_wheel_holds_the_package_alone(installed):
     assert "atomrl/config/published_yaml/base/train_rl.yaml" in experiments
     assert "atomrl/assets/mp_20_sizes.json" in names
     assert "atomrl/conf/experiment/mp_20/rl_dng.yaml" in experiments
+    of_report = {f"atomrl/assets/report/{name}" for name in ("page.html", "report.css", *SCRIPTS)}
+    library = {f"atomrl/assets/3dmol/{name}" for name in (LIBRARY, "LICENSE", "LICENSE.bundled")}
+    assert of_report | library <= names
     assert experiments <= names
 
 

@@ -154,6 +154,12 @@ def _evaluate(options: argparse.Namespace) -> None:
     evaluate_command(options)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from atomrl.report.report import report_command  # noqa: PLC0415
+
+    report_command(options)
+
+
 def _pretrain(options: argparse.Namespace) -> None:
 
     if options.what == "edm":
@@ -262,6 +268,7 @@ _COMMANDS = {
     "resume": _resume,
     "sample": _sample,
     "evaluate": _evaluate,
+    "report": _report,
     "pretrain": _pretrain,
     "import": _import,
     "data": _data,

@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     _add_resume(commands)
     _add_sample(commands)
     _add_evaluate(commands)
+    _add_report(commands)
     _add_makers(commands)
     _add_push(commands)
     _add_checks(commands)
@@ -177,6 +178,23 @@ def _add_evaluate(commands: Any) -> None:
         metavar="FOLDER",
         help="what is sampled and relaxed stays there, and other evaluations with this option take it from there; "
         "by default it is in the output folder, until the tables are written",
+    )
+
+
+def _add_report(commands: Any) -> None:
+    """`atomrl report`."""
+    report = commands.add_parser("report", help="one HTML file of runs: curves, tables, samples in 3-D; works offline")
+    report.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run directory, a checkpoint in one, or the folder of an evaluation; several stand side by side",
+    )
+    report.add_argument(
+        "--output",
+        type=Path,
+        help="an .html file; default report.html in the run or the evaluation, here if there are several",
     )
 
 

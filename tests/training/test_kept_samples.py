@@ -17,6 +17,7 @@ from atomrl.core.rollout import rollout
 from atomrl.evaluation import evaluate as evaluation
 from atomrl.evaluation.evaluate import SamplePlan, draw
 from atomrl.evaluation.kept_samples import KeptBatches, KeptSamples
+from atomrl.report.page import unpacked
 from atomrl.structures.crystals import from_pymatgen
 from atomrl.util.errors import UserError
 
@@ -160,6 +161,8 @@ def test_the_table_at_the_end_of_a_training_goes_on_after_ctrl_c(
     monkeypatch.setattr(evaluation, "rollout", second := Counted())
     main([*words, "resume=true"])
     assert (run / "metrics.jsonl").read_text() == trained
+    assert f"report -> {run / 'report.html'}\n" in capsys.readouterr().out
+    assert [side["held"] for side in unpacked((run / "report.html").read_text())["sides"]] == [80, 80]
     half = len(first.batches + second.batches) // 2
     assert [
         sorted(name for batch in side for name in batch)

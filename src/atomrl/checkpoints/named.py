@@ -14,6 +14,9 @@ from atomrl.util.errors import UserError
 LATEST, BEST = "checkpoint_latest.pth", "checkpoint_best.pth"
 """Checkpoints of a run, which `CONFIG` describes."""
 
+METRICS, EVALUATION = "metrics.jsonl", "evaluation"
+"""Of a run too: its log, and the folder of the evaluation that it ends with."""
+
 AVERAGED_WEIGHTS = WEIGHTS
 """Of a run too, which calls its averaged weights as the published ones are called."""
 

@@ -100,14 +100,14 @@ def _molecule(entry: Entry) -> Entry:
 def read_sdf(path: Path) -> Iterator[Entry]:
     """Entries of an SDF, each read by itself, so that a broken one does not cost the next."""
     with path.open(encoding="utf-8", errors="replace") as file, BlockLogs():
-        for number, text in enumerate(_sdf_texts(file), start=1):
+        for number, text in enumerate(sdf_texts(file), start=1):
             title = text.partition("\n")[0].strip()
             where = f"{path.name} entry {number}" + (f" ({title})" if title else "")
             yield _from_mol_block(where, text)
 
 
-def _sdf_texts(file: TextIO) -> Iterator[str]:
-    """The text of each entry."""
+def sdf_texts(file: TextIO) -> Iterator[str]:
+    """The text of each entry, without the mark that ends it."""
     lines: list[str] = []
     for line in file:
         if line.startswith(END_OF_ENTRY):

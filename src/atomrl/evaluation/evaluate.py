@@ -29,8 +29,8 @@ CPU = torch.device("cpu")
 TABLES = "evaluation.md"
 """The file that an evaluation writes last."""
 
-JSON = "evaluation.json"
-"""The main table for programs."""
+JSON, FURTHER = "evaluation.json", "evaluation_{}.json"
+"""The main table for programs, and the others by their titles."""
 
 SAMPLES = "evaluation.parquet"
 """A row per sample."""
@@ -251,15 +251,20 @@ def compare(
         further[title] = Comparison.of(columns(metrics), rewarded & known)  # its rows may be fewer
     report = Report(main, further)
     for label, verdict in judged.items():
-        panel.write(folder, label.replace(" ", "_"), verdict)
+        panel.write(folder, in_file_name(label), verdict)
     panel.draw(folder, judged)
     rows = {label: {**panel.columns(verdict), **verdict.about} for label, verdict in judged.items()}
     write_sample_table(folder / SAMPLES, rows, _about(main, command))
     write_whole(folder / JSON, report.main.json_text())
     for title, comparison in report.further.items():
-        write_whole(folder / f"evaluation_{title.replace(' ', '_')}.json", comparison.json_text())
+        write_whole(folder / FURTHER.format(in_file_name(title)), comparison.json_text())
     write_whole(folder / TABLES, report.markdown())
     return report
+
+
+def in_file_name(heading: str) -> str:
+    """A heading, of a column or of a table, as the names of its files have it."""
+    return heading.replace(" ", "_")
 
 
 def _about(main: Comparison, command: str) -> dict[str, Any]:

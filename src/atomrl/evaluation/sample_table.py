@@ -1,6 +1,6 @@
 """One Parquet table of an evaluation: a row per sample of each column, all verdicts, units in the schema.
 
-pyarrow is imported when a table is written: it takes 0.3 s.
+pyarrow is imported when a table is written or read: it takes 0.3 s.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, first_line
 from atomrl.util.files import whole
 
 if TYPE_CHECKING:
@@ -78,6 +78,46 @@ def write_sample_table(path: Path, samples: Mapping[str, SampleColumns], about: 
     tables = [_table(arrays, schema) for arrays in parts]
     with whole(path) as partial:
         pq.write_table(pa.concat_tables(tables), partial)
+
+
+def read_sample_table(path: Path) -> dict[str, dict[str, SampleColumn]]:
+    """What `write_sample_table` wrote: {heading: its columns}, without those of which nothing is known there.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.compute as pc  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}): copy it again") from error
+    if {COLUMN, SAMPLE_ID} - set(table.column_names):
+        raise UserError(f"{path} holds no samples of an evaluation ({COLUMN}, {SAMPLE_ID}): is it another table?")
+    found: dict[str, dict[str, SampleColumn]] = {}
+    for heading in dict.fromkeys(table.column(COLUMN).to_pylist()):
+        rows = table.filter(pc.equal(table.column(COLUMN), heading))
+        known = [field for field in rows.schema if rows.column(field.name).null_count < len(rows)]
+        found[heading] = {
+            field.name: _sample_column(path, field, rows.column(field.name)) for field in known if field.name != COLUMN
+        }
+    return found
+
+
+def _sample_column(path: Path, field: pa.Field, column: pa.ChunkedArray) -> SampleColumn:
+    """A field of the schema, and its values."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    about = {name.decode(): text.decode() for name, text in (field.metadata or {}).items()}
+    is_text = pa.types.is_string(field.type)
+    is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+    if not (is_text or is_number or (pa.types.is_boolean(field.type) and not column.null_count)):
+        raise UserError(f"{path}: the column {field.name} is no text, number or truth value: is it another table?")
+    values = column.to_pylist() if is_text else column.to_numpy()
+    return SampleColumn(values, about.get("description", ""), about.get("unit", ""))
 
 
 def _table(arrays: Mapping[str, pa.Array], schema: pa.Schema) -> pa.Table:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomrl.checkpoints.folder import CONFIG
-from atomrl.checkpoints.named import LATEST
+from atomrl.checkpoints.named import EVALUATION, LATEST
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, with_further, with_overrides
 from atomrl.evaluation.evaluate import TABLES
@@ -140,7 +140,7 @@ def _run(where: Path) -> Path:
 
 def _finished(place: Path, config: Config) -> str | None:
     """What to say of a run that is done and judged; None: there is something left to do."""
-    if config.evaluation.samples and not (place / "evaluation" / TABLES).is_file():
+    if config.evaluation.samples and not (place / EVALUATION / TABLES).is_file():
         return None
     done = iterations_done(read_stored(str(place / LATEST)), place / LATEST)
     if done != config.dataloader.epoches:

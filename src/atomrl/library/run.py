@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomrl.checkpoints.folder import CONFIG
-from atomrl.checkpoints.named import BEST, LATEST
+from atomrl.checkpoints.named import BEST, EVALUATION, LATEST, METRICS
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, read_config
-from atomrl.evaluation.evaluate import TABLES, Report
+from atomrl.evaluation.evaluate import JSON, TABLES, Report
 from atomrl.library.given import Given
-from atomrl.training.run_directory import METRICS, iterations_done
+from atomrl.training.run_directory import iterations_done
 from atomrl.util.errors import UserError
+from atomrl.util.files import read_json_lines
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -86,9 +87,7 @@ class Run:
     def log(self) -> list[Row]:
         """A row for each iteration, in order; `pandas.DataFrame(run.log)` is the log as a table."""
         path = self.folder / METRICS
-        text = path.read_text() if path.is_file() else ""
-        whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last line short
-        return [json.loads(line) for line in whole.splitlines()]
+        return read_json_lines(path) if path.is_file() else []
 
     @property
     def columns(self) -> dict[str, list[float | None]]:
@@ -133,8 +132,8 @@ class Run:
     @property
     def evaluation(self) -> dict[str, Any] | None:
         """The table before and after, as `evaluation/evaluation.json` has it; None: there is none."""
-        path = self.folder / "evaluation" / "evaluation.json"
-        if not (self.folder / "evaluation" / TABLES).is_file():
+        path = self.folder / EVALUATION / JSON
+        if not (self.folder / EVALUATION / TABLES).is_file():
             return None
         table: dict[str, Any] = json.loads(path.read_text())
         return table
@@ -163,7 +162,7 @@ class Run:
 
     def _repr_markdown_(self) -> str:
         """For a notebook: the same, and the table if there is one."""
-        table = self.folder / "evaluation" / TABLES
+        table = self.folder / EVALUATION / TABLES
         lines = [f"**{self.folder}**: {', '.join(self._said())}"]
         return "\n\n".join([*lines, *([table.read_text()] if table.is_file() else [])])
 

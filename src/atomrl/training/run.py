@@ -14,13 +14,14 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 
-from atomrl.checkpoints.named import LATEST, pinned
+from atomrl.checkpoints.named import EVALUATION, LATEST, METRICS, pinned
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, to_yaml
 from atomrl.core.protocols import Collective, Model
 from atomrl.domains import base_model, domain_of, model_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
 from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.report.report import write_report
 from atomrl.training.announcements import Progress, next_commands, what_came_of_it
 from atomrl.training.callbacks import Checkpoints, Interruption, Limits, ScoredStructures, save_tensors
 from atomrl.training.crew import Crew
@@ -30,7 +31,6 @@ from atomrl.training.requirements import check_code, check_needs
 from atomrl.training.rl_module import build_module
 from atomrl.training.run_directory import (
     CSV,
-    METRICS,
     REPRODUCER,
     check_resumable,
     find_run,
@@ -157,12 +157,13 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
     with domain.panel(config, base, workers) as panel:
         folder = _trained(config, name, workers if crew.launch.size == 1 else None, crew)
         models: dict[str, Model] = {"base": base, "trained": model_of(read_stored(str(folder / LATEST)), config)}
-        kept = KeptSamples(folder / "evaluation", repr(config.model))
+        kept = KeptSamples(folder / EVALUATION, repr(config.model))
         with kept.until_written(how_to_resume(folder, config)):
             judged = {label: judge(model, plan, panel, device, label, kept) for label, model in models.items()}
-            report = compare(judged, domain.rewarded(config), panel, plan, command, folder / "evaluation")
+            report = compare(judged, domain.rewarded(config), panel, plan, command, folder / EVALUATION)
     print(report.text())
-    print(f"table and {domain.noun} -> {folder / 'evaluation'}")
+    print(f"table and {domain.noun} -> {folder / EVALUATION}")
+    print(f"report -> {write_report([folder]).path}")
     print(next_commands(folder, config, domain))
     return folder
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from atomrl.checkpoints.folder import CONFIG
-from atomrl.checkpoints.named import BEST, LATEST, named_model
+from atomrl.checkpoints.named import BEST, LATEST, METRICS, named_model
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, read_config
 from atomrl.config.objects import call_with_objects, objects_of, require_objects
@@ -26,7 +26,7 @@ from atomrl.util.files import write_whole
 
 log = logging.getLogger(__name__)
 
-METRICS, CSV = "metrics.jsonl", "csv/metrics.csv"
+CSV = "csv/metrics.csv"
 REPRODUCER, TRACEBACK = "nonfinite_loss.pt", "traceback.txt"
 ADAPTERS = "model.lora."
 """Keys that say which weights a run trains."""

@@ -7,8 +7,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, first_line
 
 
 @contextmanager
@@ -83,3 +84,25 @@ def drop_partial_line(path: Path) -> None:
     complete = content.rfind(b"\n") + 1
     if complete < len(content):
         os.truncate(path, complete)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file that has one on each line; a last line that a killed program left unfinished is left out.
+
+    Raises:
+        UserError: the file cannot be read, or a line is no object.
+    """
+    try:
+        lines = path.read_text("utf-8").split("\n")[:-1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}): copy it again") from error
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            values = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}: line {number} is no JSON ({first_line(error)}): copy it again") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: line {number} is no JSON object: is it another file?")
+        found.append(values)
+    return found
