@@ -14,13 +14,13 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from atomrl.checkpoints.named import BEST, LATEST
+from atomrl.checkpoints.named import BEST, LATEST, METRICS
 from atomrl.config import Config
 from atomrl.config.objects import call_with_objects, objects_of
 from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import TABLES
 from atomrl.training.callbacks import Checkpoints
-from atomrl.training.run_directory import METRICS, how_to_resume
+from atomrl.training.run_directory import how_to_resume
 from atomrl.user_code.trust import foreign_code
 from atomrl.util.progress import bar, shown
 
