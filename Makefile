@@ -38,7 +38,7 @@ venv: .venv/.stamp  ## build or refresh .venv
 demo: venv  ## post-train the shipped backbone and compare before with after, 20 minutes to an hour on 2 cores
 	$(BIN)/atomrl train
 
-demo-crystals: venv  ## the same for crystals: new, different, low-energy ones, 30 minutes on 2 cores
+demo-crystals: venv  ## the same for crystals: new, different, low-energy ones, 20 minutes to an hour on 2 cores
 	$(BIN)/atomrl train experiment=prototypes/rl_dng
 
 test: venv  ## run unit and contract tests and a short run of each domain, JOBS files at once, minutes
