@@ -22,6 +22,14 @@ from atomrl.report.sources import find_sources
 from atomrl.util.errors import UserError
 
 
+def shared(folder: Path) -> Path:
+    """As a model lies there that somebody shared with its run's configuration."""
+    (folder / "model.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+    (folder / "metrics.jsonl").unlink()
+    return folder
+
+
 def data(path: Path) -> dict:
     return unpacked(path.read_text())
 
@@ -198,6 +206,22 @@ def test_runs_that_share_their_base_show_it_once(run, judged, tmp_path, qm9_test
     assert not [key for key, _ in found["settings"]["differing"] if key == "save_path"]
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_table_that_one_of_two_runs_has_keeps_the_base_of_both(run, judged, tmp_path, qm9_test, records_of, first):
+    other = write_log(tmp_path / "other", 30, 0.5, "demo", "seed=1")
+    again = {"base": judged["base"], "trained": molecules(qm9_test[:40], records_of, 0.03, 2.0)}
+    write_evaluation(other / "evaluation", again, {"molecule_stability"}, "another command")
+    main_table = other / "evaluation" / "evaluation.json"
+    shutil.copy(main_table, main_table.with_name("evaluation_relaxed.json"))
+    runs = [run, other] if first == 0 else [other, run]
+    found = data(write_report(runs, tmp_path / "both.html").path)
+    names = [side["name"] for side in found["sides"]]
+    assert [sorted(names[side] for side in table["sides"]) for table in found["tables"]] == [
+        ["base", "mine: trained", "other: trained"],
+        ["base", "other: trained"],
+    ]
+
+
 def test_what_cannot_be_compared_stands_in_tables_of_its_own(run, crystal_run, tmp_path):
     found = data(write_report([run, crystal_run], tmp_path / "both.html").path)
     assert [table["sides"] for table in found["tables"]] == [[0, 1], [2, 3]]
@@ -256,8 +280,9 @@ def test_names_are_escaped_and_the_page_runs_its_own_scripts_alone(judged, tmp_p
         (lambda folder: "edm_qm9_small", "edm_qm9_small is a model, and no run: give a run directory"),
         (lambda folder: folder, "is empty: give a run directory"),
         (lambda folder: write_log(folder / "run", 0), "nothing to report of .*run: no iteration of that run has ended"),
+        (lambda folder: shared(write_log(folder / "run", 0)), "is a model, and no run: give a run directory"),
     ],
-    ids=["nothing", "model", "empty", "no iteration"],
+    ids=["nothing", "model", "empty", "no iteration", "shared"],
 )
 def test_what_is_no_run_is_one_line(made, said, tmp_path, capsys):
     where = made(tmp_path)

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from atomrl.evaluation.definition import Definition
 from atomrl.evaluation.evaluate import FURTHER, JSON, SAMPLES, in_file_name
@@ -46,6 +47,10 @@ class MetricEntry(BaseModel):
         return Definition(self.label, self.unit, self.counted, self.better)
 
 
+NumberOfAtoms = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]
+"""A key of JSON."""
+
+
 class ColumnEntry(BaseModel):
     """A set of samples."""
 
@@ -54,7 +59,7 @@ class ColumnEntry(BaseModel):
     seeds: list[int] = []
     drawn: int | None = None
     time_step: int | None = None
-    sizes: dict[str, int] = {}
+    sizes: dict[NumberOfAtoms, int] = {}
     elements: dict[str, int] = {}
     failures: dict[str, dict[str, int]] = {}
 

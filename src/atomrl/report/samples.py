@@ -68,12 +68,15 @@ class SideSamples:
 
 
 def samples_of(evaluations: Sequence[Evaluation], sides: Sequence[Side]) -> list[SideSamples | None]:
-    """The samples of each side; None where its evaluation has no table of them."""
+    """The samples of each side, by the first of its evaluations that has a table of them; None where none has."""
     found: list[SideSamples | None] = []
     for side in sides:
-        evaluation = evaluations[side.evaluations[0]]
-        known = None if evaluation.samples is None else evaluation.samples.get(side.label)
-        found.append(None if known is None else SideSamples(side, evaluation, known))
+        known = [
+            SideSamples(side, evaluation, evaluation.samples[side.label])
+            for evaluation in (evaluations[place] for place in side.evaluations)
+            if evaluation.samples is not None and side.label in evaluation.samples
+        ]
+        found.append(known[0] if known else None)
     return found
 
 

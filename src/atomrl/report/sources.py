@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from atomrl.checkpoints.folder import CONFIG
+from atomrl.checkpoints.folder import CARD, CONFIG
 from atomrl.checkpoints.named import EVALUATION, METRICS, named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.evaluation.evaluate import JSON
@@ -92,14 +92,14 @@ def _run_of(where: str | Path) -> Path:
         raise UserError(
             f"nothing at {where}: give a run directory, a checkpoint in one, or the folder of an evaluation"
         )
-    if (path / CONFIG).is_file():
+    if (path / CONFIG).is_file() and not (path / CARD).is_file():  # with a card it is a model that was shared
         return path
     if path.is_dir() and not any(path.iterdir()):
         raise UserError(f"{where} is empty: give a run directory, a checkpoint in one, or the folder of an evaluation")
-    described = named_model(where).described
-    if described is None:
+    found = named_model(where)
+    if found.described is None or found.weights.is_dir():
         raise UserError(
             f"{where} is a model, and no run: give a run directory, a checkpoint in one, or the folder of an "
             "evaluation of that model (atomrl evaluate)"
         )
-    return described.parent
+    return found.described.parent

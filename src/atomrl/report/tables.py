@@ -38,16 +38,21 @@ def tables(evaluations: Sequence[Evaluation], sides: Sequence[Side]) -> list[dic
             [
                 _Place(number, side.label, table)
                 for number, side in enumerate(sides)
-                for table in [_of(evaluations[side.evaluations[0]], title)]
-                if table is not None and side.label in table.columns
+                for table in _of([evaluations[place] for place in side.evaluations], title)
+                if side.label in table.columns
             ]
         )
     ]
 
 
-def _of(evaluation: Evaluation, title: str) -> TableFile | None:
-    """The table of a title; the main one has none."""
-    return evaluation.further.get(title) if title else evaluation.main
+def _of(evaluations: Sequence[Evaluation], title: str) -> list[TableFile]:
+    """The tables of a title, the main ones if it is empty; of those that may be compared the first."""
+    found: list[TableFile] = []
+    for evaluation in evaluations:
+        table = evaluation.further.get(title) if title else evaluation.main
+        if table is not None and not any(table.comparable(other) for other in found):
+            found.append(table)
+    return found
 
 
 def _comparable(places: Sequence[_Place]) -> list[list[_Place]]:
