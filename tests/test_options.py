@@ -122,6 +122,15 @@ def test_the_core_gets_every_option_of_an_update():
     assert update_config(TrainSection()) == UpdateConfig()
 
 
+def test_a_runs_configuration_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's must not read the environment: what it named would stand in messages and requests."""
+    monkeypatch.setenv("MINE", "s3cret")
+    (tmp_path / "config.yaml").write_text("domain: molecules\nmodel:\n  backbone: ${oc.env:MINE}\n")
+    with pytest.raises(UserError, match=r"oc\.env:MINE} is to be looked up elsewhere") as refused:
+        read_config(tmp_path / "config.yaml")
+    assert "s3cret" not in str(refused.value)
+
+
 def test_a_run_directory_of_the_first_version_is_read():
     """Keys, their order and values as that version wrote them; later keys have their defaults."""
     config = read_config(OLD)

@@ -16,6 +16,7 @@ from atomrl.sharing.scrubbed import shared_command, shared_config, shared_text, 
         ("outputs/my_run", "outputs/my_run"),
         ("see /home/ann/notes/a.txt, line 3", "see a.txt, line 3"),
         ("0.1 eV/Å, https://example.org/a/b, 3 / 500 samples", "0.1 eV/Å, https://example.org/a/b, 3 / 500 samples"),
+        ("{_target_:mace,python:/home/ann/venv/bin/python}", "{_target_:mace,python:python}"),
         ("edm_qm9_small", "edm_qm9_small"),
         ("", ""),
     ],
@@ -30,6 +31,10 @@ def test_commands() -> None:
     )
     assert shared_command(typed) == "atomrl evaluate --trained one reward.hull=h.json --output=y 'token=***'"
     assert shared_text("| loss | /scratch/ann/a.json |") == "| loss | a.json |"
+    nested = "atomrl train 'reward.components=[{_target_: mine.py:f, api_key: s3cret, tokens: 3}]'"
+    assert shared_command(nested) == nested.replace("s3cret", "***")
+    call = "atomrl.train('demo', ['save_path=/home/ann/run', \"a='b'\", 'x.token=abc'], reward=f)"
+    assert shared_command(call) == "atomrl.train('demo', ['save_path=run', \"a='b'\", 'x.token=***'], reward=f)"
 
 
 def test_secrets() -> None:

@@ -25,6 +25,7 @@ from atomrl.config.sections import READ_BY, Config, TrainSection
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
 from atomrl.util.registry import registered_names
+from atomrl.util.trees import texts
 
 EXPERIMENTS = "experiment/"
 """Folder of the YAML files that `experiment=` names."""
@@ -142,10 +143,10 @@ def with_further(config: Config, further: Further, overrides: Sequence[str] = ()
 
 
 def read_config(path: Path) -> Config:
-    """The configuration in a file, e.g. the config.yaml of a run.
+    """The configuration in the config.yaml of a run, which may be somebody else's.
 
     Raises:
-        UserError: as `load_config`.
+        UserError: as `load_config`; or a value is to be looked up, e.g. in the environment.
     """
     try:
         loaded = OmegaConf.load(path)
@@ -153,10 +154,18 @@ def read_config(path: Path) -> Config:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _no_yaml(str(path), error) from error
+    _require_resolved(path, loaded)
     try:
         return from_yaml(loaded)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _require_resolved(path: Path, loaded: DictConfig | ListConfig) -> None:
+    """Raise UserError for a value that is looked up: a run writes none, and somebody else's could name a secret."""
+    for text in texts(OmegaConf.to_container(loaded, resolve=False)):
+        if "${" in text:
+            raise UserError(f"{path}: {text} is to be looked up elsewhere; the config.yaml of a run holds plain values")
 
 
 def from_yaml(composed: DictConfig | ListConfig) -> Config:

@@ -13,6 +13,7 @@ import yaml
 from atomrl.checkpoints.hub import PREFIX, hub_name, is_hub_name
 from atomrl.checkpoints.shipped import BACKBONES, located
 from atomrl.config import Config
+from atomrl.config.objects import objects_of
 from atomrl.sharing.evaluated import Evaluated
 from atomrl.training.changed_settings import changes
 from atomrl.user_code.trust import foreign_code
@@ -193,6 +194,11 @@ def _limits(shared: Shared) -> str:
         said.append("One training with one seed: intervals are over samples, and say nothing about other seeds.")
         if shared.config.reward.type == "dummy":
             said.append("The reward was the dummy of smoke tests: what was learned means nothing.")
+        if objects_of(shared.config):
+            said.append(
+                "Its reward, force field or objective was an object of a Python program, which no file holds: "
+                "`atomrl evaluate --base` judges the weights, not by the run's own reward."
+            )
         if code := foreign_code(shared.config.code):
             names = ", ".join(f"`{name}`" for name in code)
             said.append(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from atomrl.checkpoints.folder import CONFIG
-from atomrl.checkpoints.named import Named, named_model
+from atomrl.checkpoints.named import EVALUATION, Named, named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named
 from atomrl.config import Config, as_trained, read_config, to_yaml
@@ -25,9 +25,6 @@ from atomrl.util.errors import UserError
 from atomrl.util.files import write_json, write_whole
 
 README = "README.md"
-
-EVALUATION = "evaluation"
-"""Folder in a run directory of the evaluation that the run ended with."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +107,11 @@ def _evaluated(named: Named, loaded: Model, asked: Asked) -> tuple[Evaluated | N
     if asked.evaluation is not None:
         return read_evaluation(asked.evaluation, weights), []
     none = "the card says that no evaluation was made"
+    if named.weights.is_dir() and (named.weights / JSON).is_file():
+        raise UserError(
+            f"{named.weights} is a folder to share already, with its {JSON}: push the run that it was made of, or say "
+            "--evaluation FOLDER"
+        )
     folder = None if named.described is None else named.described.parent / EVALUATION
     if folder is None or not (folder / JSON).is_file():
         return None, [f"{none}: `atomrl evaluate --trained` makes one, --evaluation FOLDER takes it in"]

@@ -11,7 +11,10 @@ from typing import Any
 from atomrl.config import Config
 from atomrl.config.outputs import WandbSection
 
-PATH = re.compile(r"(?<![\w.:/<~-])(?:~|\.\.|/[^\s/'\"`,;:|(){}\[\]<>=]+)(?:/[^\s/'\"`,;:|(){}\[\]<>=]+)+/?")
+CALL = re.compile(r"[\w.]+\(")
+"""How a call in Python begins, e.g. `atomrl.train('demo')`."""
+
+PATH = re.compile(r"(?<![\w./<~-])(?:~|\.\.|/[^\s/'\"`,;:|(){}\[\]<>=]+)(?:/[^\s/'\"`,;:|(){}\[\]<>=]+)+/?")
 """An absolute path in a text, or one that begins with ~ or .., of two parts or more."""
 
 SECRET_KEY = re.compile(r"(api|access|private)_?key|credential|passw(or)?d|secret|(^|_)token$", re.IGNORECASE)
@@ -19,6 +22,12 @@ SECRET_VALUE = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|AKIA[A-Z0-9]{16})|://[^/\s:@]+:[^/\s@]+@"
 )
 """Tokens of services by what they begin with, and a password in an address."""
+NAMED_SECRET = re.compile(
+    r"""([\w.]*(?:(?:api|access|private)_?key|credential|passw(?:or)?d|secret|\btoken|_token)['"]?\s*[:=]\s*)"""
+    r"""('[^']*'|"[^"]*"|[^\s,}\])'"]+)""",
+    re.IGNORECASE,
+)
+"""`api_key: value` or `api_key=value` inside a text."""
 
 
 def shared_config(config: Config) -> tuple[Config, list[str]]:
@@ -53,13 +62,16 @@ def without_paths(tree: Any) -> Any:
 
 
 def shared_command(command: str) -> str:
-    """A command line without paths of this machine and without secrets."""
+    """A command line, or a call in Python, without paths of this machine and without secrets."""
+    if CALL.match(command):
+        return shared_text(command)
     return shlex.join(_word(word) for word in shlex.split(command))
 
 
 def shared_text(text: str) -> str:
     """Running text without paths of this machine and without secrets."""
-    return SECRET_VALUE.sub("***", PATH.sub(lambda found: PurePosixPath(found[0]).name, text))
+    without = PATH.sub(lambda found: PurePosixPath(found[0]).name, NAMED_SECRET.sub(r"\1***", text))
+    return SECRET_VALUE.sub("***", without)
 
 
 def _word(word: str) -> str:
