@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -223,7 +224,8 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         if config.reward.type == "dummy":
             return set()
         if (whole := whole_reward(config.reward.components)) is not None:
-            return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
+            with closing(whole):
+                return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
         components = build_components(config.reward.components)
         paid = {metric for component in components for metric in _paid(component)}
         own = [component for component in components if not _paid(component)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,8 @@ class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
         """
         reward, weights = config.reward, config.channel_weights
         if (whole := whole_reward(reward.own)) is not None:
-            return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
+            with closing(whole):
+                return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
         parts = build_components(reward.own) if reward.own else []
         paying = {name: part for name, part in zip(unique_names(parts), parts, strict=True) if part.weight > 0}
         paid = {component_metric(name) for name in paying}

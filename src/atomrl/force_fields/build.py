@@ -14,7 +14,7 @@ from atomrl.force_fields.ase_calculator import ASEForceField
 from atomrl.force_fields.base import CRYSTALS
 from atomrl.force_fields.own import OwnForceField
 from atomrl.user_code.arguments import require_arguments
-from atomrl.user_code.given import Borrowed, is_object, label_of
+from atomrl.user_code.given import is_object, label_of
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
 from atomrl.util.errors import UserError, first_line
@@ -46,11 +46,11 @@ def build_force_field(chosen: str | Mapping[str, Any], settings: Mapping[str, An
         spec, name, given = found
         ours: ForceField = made(partial(spec.make, settings), name, given, KEY)
         return ours
-    own, name, options = _of_the_user(chosen, KEY)
+    own, name, options, borrowed = _of_the_user(chosen, KEY)
     if isinstance(own, BaseCalculator):
         return ASEForceField(name, options, settings["workers"], settings["timeout"], sent(name))
     require_methods(own, name, METHODS, KEY)
-    return OwnForceField(own, name)
+    return OwnForceField(own, name, borrowed)
 
 
 def build_crystal_force_field(
@@ -85,11 +85,11 @@ def build_crystal_force_field(
         spec, name, given = found
         settings = {"workers": workers, "device": device, "batch_size": batch_size, "gradients": gradients}
         return made(partial(spec.make, settings), name, given, key)
-    own, name, options = _of_the_user(chosen, key)
+    own, name, options, borrowed = _of_the_user(chosen, key)
     if isinstance(own, BaseCalculator):
         return ASECrystalForceField(name, options, workers, gradients=gradients, pickled=sent(name))
     require_methods(own, name, (*METHODS, "model_id", "correction"), key)
-    return OwnForceField(own, name)
+    return OwnForceField(own, name, borrowed)
 
 
 def crystal_hull_file(chosen: str | Mapping[str, Any], key: str = KEY) -> str:
@@ -144,8 +144,10 @@ def check_force_field(chosen: str | Mapping[str, Any] | None, mark: str = MARK, 
         require_arguments(code, options, f"{key}: {name}")
 
 
-def _of_the_user(chosen: str | Mapping[str, Any], key: str) -> tuple[Any, str, dict[str, Any]]:
-    """Their object, its name and its options; one of ASE's too, so that what is wrong with its options shows now.
+def _of_the_user(chosen: str | Mapping[str, Any], key: str) -> tuple[Any, str, dict[str, Any], bool]:
+    """Their object, its name, its options and whether it is borrowed.
+
+    One of ASE's is made too, so that what is wrong with its options shows now.
 
     One that was handed over is taken as it is, and stays open.
 
@@ -155,10 +157,10 @@ def _of_the_user(chosen: str | Mapping[str, Any], key: str) -> tuple[Any, str, d
     name, options = target_of(chosen, key)
     found = load_object(name)
     if not _is_made(found):
-        return made(found, name, options, key), name, options
+        return made(found, name, options, key), name, options, False
     if options:
         raise UserError(f"{key}: {name} is an object already, and takes no {', '.join(options)}")
-    return found if isinstance(found, BaseCalculator) else Borrowed(found), name, options
+    return found, name, options, True
 
 
 def _is_made(found: Any) -> bool:

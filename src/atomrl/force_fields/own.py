@@ -21,10 +21,11 @@ class OwnForceField:
     Args:
         inner: with `elements`, `evaluate` and `close`.
         name: as the configuration names it, for messages.
+        borrowed: somebody else closes it.
     """
 
-    def __init__(self, inner: Any, name: str) -> None:
-        self.inner, self.name = inner, name
+    def __init__(self, inner: Any, name: str, borrowed: bool = False) -> None:
+        self.inner, self.name, self._borrowed = inner, name, borrowed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -41,7 +42,9 @@ class OwnForceField:
         return results
 
     def close(self) -> None:
-        """Close it."""
+        """Close it, unless it is borrowed."""
+        if self._borrowed:
+            return
         with calling(f"the force field {self.name}", self.inner, "closed at the end"):
             self.inner.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -54,7 +55,7 @@ class WholeReward:
         Raises:
             UserError: it is none of these samples, or lacks a channel.
         """
-        with calling(f"{self._name}.score", type(self.reward)):
+        with self._asking("score"):
             table = self.reward.score(structures, prompts)
         if not isinstance(table, RewardTable) or len(table) != len(structures):
             got = f"{len(table)} rows" if isinstance(table, RewardTable) else type(table).__name__
@@ -73,7 +74,12 @@ class WholeReward:
     def close(self) -> None:
         """Close it, unless it is borrowed."""
         if not self._borrowed:
-            self.reward.close()
+            with self._asking("close"):
+                self.reward.close()
+
+    def _asking(self, method: str) -> AbstractContextManager[None]:
+        """Around a call of the user's code."""
+        return calling(f"{self._name}.{method}", type(self.reward))
 
 
 class RememberingReward(WholeReward):
@@ -83,16 +89,19 @@ class RememberingReward(WholeReward):
 
     def remember(self, structures: Structures) -> None:
         """See `Remembering`."""
-        self.reward.remember(structures)
+        with self._asking("remember"):
+            self.reward.remember(structures)
 
     def memory(self) -> dict[str, Any]:
         """See `Remembering`."""
-        found: dict[str, Any] = self.reward.memory()
+        with self._asking("memory"):
+            found: dict[str, Any] = self.reward.memory()
         return found
 
     def recall(self, memory: Mapping[str, Any]) -> None:
         """See `Remembering`."""
-        self.reward.recall(memory)
+        with self._asking("recall"):
+            self.reward.recall(memory)
 
 
 def whole_reward(entries: Sequence[Any]) -> WholeReward | None:

@@ -117,17 +117,3 @@ def importable_name(thing: Any) -> str | None:
     path = Path(file).resolve()
     here = Path.cwd()
     return f"{path.relative_to(here) if path.is_relative_to(here) else path}:{name}"
-
-
-class Borrowed:
-    """An object of the caller's, which stays open when a run that used it is done."""
-
-    def __init__(self, thing: Any) -> None:
-        self._thing = thing
-
-    def __getattr__(self, name: str) -> Any:
-        """Whatever it has."""
-        return getattr(self._thing, name)
-
-    def close(self) -> None:
-        """Leave it as it is: who made it closes it."""
