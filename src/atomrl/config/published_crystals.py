@@ -125,10 +125,10 @@ STEPS, INNER = "trainer.max_steps", "train.num_inner_batch"
 """Published number of optimizer steps, and ours of those in an iteration."""
 
 HUB, NAMED = "hub", re.compile(r"\$\{hub:\s*([\w.-]+)\s*\}")
+"""Section {name: folder} of what was imported, and how a published value names one."""
+
 ON_THE_HUB = "hub:"
 """What the name of a model on the Hugging Face hub begins with, see `checkpoints.hub`; importing that takes torch."""
-
-"""Section {name: folder} of what was imported, and how a published value names one."""
 
 IMPORTED = "checkpoints"
 """Folder in which a name without an entry is looked for."""

@@ -14,7 +14,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from atomrl.checkpoints.named import BEST, LATEST, METRICS
+from atomrl.checkpoints.named import BEST, EVALUATION, LATEST, METRICS
 from atomrl.config import Config
 from atomrl.config.objects import call_with_objects, objects_of
 from atomrl.domains.base import Domain
@@ -70,6 +70,15 @@ class Progress(Callback):
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Close the bar (Lightning)."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """The same (Lightning)."""
+        self._close()
+
+    def _close(self) -> None:
         if self.bar is not None:
             self.bar.close()
 
@@ -121,18 +130,20 @@ def next_commands(folder: Path, config: Config, domain: Domain[Any, Any]) -> str
         domain: of it.
     """
     samples = folder.with_name(f"{folder.name}.{domain.formats[0]}")
-    draw = ["atomrl", "sample", "--backbone", str(folder), "--output", str(samples)]
-    table = folder / "evaluation"
+    draw = shlex.join(["atomrl", "sample", "--backbone", str(folder), "--output", str(samples)])
+    if "policy" in objects_of(config):
+        draw = f"{call_with_objects('Run', folder, config)}.sample(10) in Python"
+    table = folder / EVALUATION
     if (table / TABLES).exists():
         second = how_to_resume(folder, config, f"dataloader.epoches={2 * config.dataloader.epoches}")
-        return f"next:\n  {shlex.join(draw)}\n  {second}"
-    return f"next:\n  {_how_to_compare(folder, config, table)}\n  {shlex.join(draw)}"
+        return f"next:\n  {draw}\n  {second}"
+    return f"next:\n  {_how_to_compare(folder, config, table)}\n  {draw}"
 
 
 def _how_to_compare(folder: Path, config: Config, table: Path) -> str:
     """The command that judges a run beside what it started from; of one with objects of a program, the call."""
     if objects_of(config):
-        return f"{call_with_objects('Run', folder, config)}.evaluate(500) in Python"
+        return f"{call_with_objects('Run', folder, config)}.evaluate(500, output={str(table)!r}) in Python"
     trust = ["--trust-code"] if foreign_code(config.code) else []
     words = ["atomrl", "evaluate", "--base", config.model.backbone, "--trained", str(folder), *trust]
     return shlex.join([*words, "--output", str(table)])

@@ -14,9 +14,11 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 
+from atomrl.checkpoints.folder import CONFIG
 from atomrl.checkpoints.named import EVALUATION, LATEST, METRICS, pinned
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, to_yaml
+from atomrl.config import Config, read_config, to_yaml
+from atomrl.config.objects import objects_of
 from atomrl.core.protocols import Collective, Model
 from atomrl.domains import base_model, domain_of, model_of
 from atomrl.evaluation.evaluate import SamplePlan, compare, judge
@@ -75,7 +77,7 @@ def train(config: Config, name: str, workers: Workers | None = None, crew: Crew 
             return train(config, name, workers, own)
     folder = _trained(config, name, workers, crew)
     if crew.launch.rank == 0:
-        print(next_commands(folder, config, domain_of(config)))
+        print(next_commands(folder, read_config(folder / CONFIG), domain_of(config)))  # with the hub's commit
     return folder
 
 
@@ -163,7 +165,10 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
             report = compare(judged, domain.rewarded(config), panel, plan, command, folder / EVALUATION)
     print(report.text())
     print(f"table and {domain.noun} -> {folder / EVALUATION}")
-    print(f"report -> {write_report([folder]).path}")
+    try:
+        print(f"report -> {write_report([folder]).path}")
+    except UserError as error:  # the run and its table are whole
+        log.warning(f"no report: {error}; `atomrl report {folder}` makes it")
     print(next_commands(folder, config, domain))
     return folder
 
@@ -270,7 +275,8 @@ def _say_how_to_go_on(folder: Path, config: Config, collective: Collective) -> N
     if collective.rank:
         return
     if (folder / LATEST).is_file():
-        launcher = "" if collective.size == 1 else "torchrun [its options as before] -m "
+        alone = collective.size == 1 or objects_of(config)
+        launcher = "" if alone else "torchrun [its options as before] -m "
         print(f"\nstopped; continue with: {launcher}{how_to_resume(folder, config)}", flush=True)
     else:
         print(f"\nstopped before the first checkpoint; start again with: save_path={folder}", flush=True)
@@ -280,11 +286,13 @@ def _for_people(config: Config, folder: Path, first: int, workers: Workers, stac
     """What rank 0 shows of a training; all is closed with the stack."""
     domain = domain_of(config)
     exporter = stack.enter_context(domain.exporter(domain.formats[0], workers))
-    boards: list[Dashboard] = [WeightsAndBiases(config, folder)] if config.wandb.enabled else []
+    boards: list[Dashboard] = []
+    dashboards = Dashboards(boards, config.log.samples_every, domain, exporter)
+    stack.callback(dashboards.close)  # before there are any: one that cannot be made leaves none open
+    if config.wandb.enabled:
+        boards.append(WeightsAndBiases(config, folder))
     if config.log.tensorboard:
         boards.append(TensorBoard(folder / "tensorboard", first))
-    dashboards = Dashboards(boards, config.log.samples_every, domain, exporter)
-    stack.callback(dashboards.close)
     return [
         Progress(domain.shown, config.log.line_every),
         ScoredStructures(folder, exporter, domain.formats[0]),
