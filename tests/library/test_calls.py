@@ -116,7 +116,7 @@ def test_what_is_imported_from_a_file_is_recorded_by_name(
     monkeypatch.syspath_prepend(str(tmp_path))
     from mine import heavy
 
-    run = atomrl.train("demo", [*words, "save_path=run"], reward={heavy: 2.0})
+    run = atomrl.train("demo", [*words, "save_path=run", "train.force_adv_weight=0"], reward={heavy: 2.0})
     assert run.config.reward.own == [{"_target_": "mine.py:heavy", "weight": 2.0}]
     with pytest.raises(atomrl.UserError, match=r"mine\.py:heavy; add trust_code=True"):
         atomrl.resume("run", ["dataloader.epoches=3"])
@@ -258,6 +258,8 @@ def test_samples_in_memory_and_in_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "python.extxyz").read_text() == (tmp_path / "command.extxyz").read_text()
     with pytest.raises(atomrl.UserError, match="the ending says the format"):
         atomrl.sample(backbone, 3, output=tmp_path / "a.png")
+    with pytest.raises(atomrl.UserError, match=r"is loaded already: give model\.time_step=5 to atomrl\.load"):
+        atomrl.sample(atomrl.load(backbone), 2, overrides=["model.time_step=5"])
     alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=["reward.workers=1"], output=tmp_path / "table")
     assert [column.label for column in alone.main.columns] == ["base"]
     assert json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]["base"]["time_step"] == 5

@@ -4,13 +4,16 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from ase import Atoms
 from ase.calculators.lj import LennardJones
 
 import atomrl
 from atomrl.config import load_config
+from atomrl.config.objects import call_with_objects
 from atomrl.core.objectives.fed_grpo import FedGRPO
 from atomrl.force_fields.build import build_force_field
 from atomrl.library.given import Given
@@ -26,7 +29,7 @@ from atomrl.user_code.trust import require_trust
 from atomrl.util.errors import UserError
 
 
-def heavy(molecules: "list[Atoms]", above: int = 1) -> list[float]:  # noqa: F821 - the name alone counts
+def heavy(molecules: "list[Atoms]", above: int = 1) -> list[float]:
     return [float((molecule.numbers > above).sum()) for molecule in molecules]
 
 
@@ -76,6 +79,34 @@ def test_components_with_weights_and_options() -> None:
         parts = build_components([entry for entry in entries if entry["_target_"] != "xtb"])
     assert [part.weight for part in parts] == [2.0, 0.5, 4.0]
     assert components({"_target_": heavy, "above": 6})[0][0]["above"] == 6
+
+
+@pytest.mark.parametrize("way", [list, lambda things: {things[1]: 2.0}, lambda things: things[1]])
+def test_the_call_that_goes_on_gives_all_that_the_run_was_given(way) -> None:
+    """Weights and names beside an object are not lost: what is printed can be typed."""
+
+    def local(molecules: list[Atoms]) -> list[float]:
+        return [0.0 for _ in molecules]
+
+    given = Given.of(reward=way(["xtb", local]))
+    call = call_with_objects("resume", Path("my run"), load_config("demo", further=given.put_into), "seed=1")
+    assert call.startswith("atomrl.resume('my run', ['seed=1'], reward=")
+    again = SimpleNamespace(resume=lambda run, overrides, reward: Given.of(reward=reward))
+    assert eval(call, {"atomrl": again, "local": local}).values == given.values
+
+
+def test_a_new_object_is_not_an_old_one_of_its_name(tmp_path: Path) -> None:
+    def score(molecules: list[Atoms]) -> list[float]:
+        return [0.0 for _ in molecules]
+
+    old = score
+
+    def score(molecules: list[Atoms]) -> list[float]:
+        return [1.0 for _ in molecules]
+
+    (tmp_path / "config.yaml").touch()
+    given = Given.of(reward=score, policy=atomrl.Run(tmp_path, reward=old))
+    assert given.objects["<python>:score"] is score
 
 
 def test_a_given_reward_takes_the_place_of_the_configurations() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hub_stand_in import TOKEN, hub, logged_in  # noqa: F401  # before anything imports huggingface_hub
 
-from atomrl.checkpoints.hub import hub_name
+from atomrl.checkpoints.hub import hub_name, pins
 from atomrl.checkpoints.named import named_model, pinned
 from atomrl.cli import main
 from atomrl.config import load_config, read_config
@@ -55,6 +55,14 @@ def test_names() -> None:
     for word in ("hub:small", "hub:me/small@", "hub:a/b/c", "hub:", "hub:me/sm all"):
         with pytest.raises(UserError, match=r"is hub:user/name, or hub:user/name@revision"):
             hub_name(word)
+
+
+def test_what_a_commit_pins() -> None:
+    pinned = f"hub:me/small@{'a' * 40}"
+    assert pins(pinned, "hub:me/small")
+    assert pins(pinned, "hub:me/small@v1")
+    for other in (f"hub:me/small@{'b' * 40}", "hub:me/large", "me/small", None):
+        assert not pins(pinned, other)
 
 
 def test_a_backbone_of_the_hub_samples_like_its_folder(small, hub, here: Path, capsys) -> None:  # noqa: F811

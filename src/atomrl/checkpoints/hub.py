@@ -80,6 +80,14 @@ def hub_name(word: str) -> HubName:
     return HubName(match["repository"], match["revision"])
 
 
+def pins(pinned: object, asked: object) -> bool:
+    """Whether a name with a commit may be what another name of the hub, without one, stood for at some time."""
+    if not (is_hub_name(pinned) and is_hub_name(asked)):
+        return False
+    known, wanted = hub_name(str(pinned)), hub_name(str(asked))
+    return known.repository == wanted.repository and not COMMIT.fullmatch(wanted.revision or "")
+
+
 def fetch(word: str) -> HubModel:
     """Fetch a model, or find it in the cache.
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
+from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named, read_stored
 from atomrl.chosen_samples import require_number_of_draws
 from atomrl.config import Config, as_trained
@@ -74,17 +77,41 @@ def evaluate(
         UserError: as `load`; the folder holds an evaluation; code that is not trusted, or an object of the run that is
             not given: `atomrl.evaluate(atomrl.Run(folder, reward=f))`.
     """
+    command = _call(
+        model,
+        base=base,
+        samples=samples,
+        time_step=time_step,
+        seed=seed,
+        best_of=best_of,
+        reject=reject,
+        known=known,
+        overrides=list(overrides),
+        output=output,
+        device=device,
+    )
     place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
     trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
     with given.handed_over():
-        described = named_model(place).described
-        if base is None and described is not None:
-            base = described_run(described, trust_code, REMEDY).model.backbone
+        named = named_model(place)
+        if base is None and named.described is not None:
+            base = described_run(named.described, trust_code, REMEDY).model.backbone
+            if named.weights.is_dir() and base not in BACKBONES and not is_hub_name(base):
+                raise UserError(f"{place} was shared without {base}, which its run started from: give base=...")
         first, other = (str(place), None) if base is None else (str(base), str(place))
         asked = ModelEvaluation(
             first, other, samples, time_step, seed, best_of, reject, known, overrides, Path(output), device
         )
-        return asked.report(f"atomrl.evaluate({str(place)!r}, samples={samples})", trust_code, REMEDY)
+        return asked.report(command, trust_code, REMEDY)
+
+
+def _call(model: str | Path | Run, **arguments: Any) -> str:
+    """The call that makes the same tables: with what is not as it is by default."""
+    usual = {name: given.default for name, given in signature(evaluate).parameters.items()} | {"overrides": []}
+    plain = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
+    words = [f"{name}={value!r}" for name, value in plain.items() if value != usual[name]]
+    place = model.folder if isinstance(model, Run) else model
+    return f"atomrl.evaluate({', '.join([repr(str(place)), *words])})"
 
 
 @dataclass(frozen=True)

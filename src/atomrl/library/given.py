@@ -202,7 +202,10 @@ def _policy(policy: Any, names: Names) -> str:
     if isinstance(policy, str | Path):
         return str(policy)
     if isinstance(policy, Run):
-        names.objects |= policy.given.objects  # its policy may be one of them
+        names.objects = {
+            **policy.given.objects,
+            **names.objects,
+        }  # its policy may be one; what is new stands for itself
         return str(policy.folder)
     if isinstance(policy, type):
         raise UserError(f"policy={policy.__name__} is a class: give an object of it, policy={policy.__name__}(...)")

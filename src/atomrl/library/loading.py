@@ -71,9 +71,12 @@ def loaded(source: Source, overrides: Sequence[str] = ()) -> Loaded:
             return from_stored(read_stored(str(source.folder)), overrides)
     if isinstance(source, str | Path):
         return from_stored(read_stored(str(source)), overrides)
+    if overrides:
+        raise UserError(
+            f"{source.origin} is loaded already: give {', '.join(overrides)} to atomrl.load, which loads it"
+        )
     domain = domain_for(Stored(source.card, {}, source.origin, trained=False))
-    config = with_overrides(as_trained(domain.name, {}), overrides)
-    return Loaded(source if not overrides else domain.adopt(source, config), domain, config)
+    return Loaded(source, domain, as_trained(domain.name, {}))
 
 
 def from_stored(stored: Stored, overrides: Sequence[str] = ()) -> Loaded:

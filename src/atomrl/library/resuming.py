@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomrl.checkpoints.folder import CONFIG
+from atomrl.checkpoints.hub import pins
 from atomrl.checkpoints.named import EVALUATION, LATEST
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, with_further, with_overrides
+from atomrl.config.naming import is_named
 from atomrl.evaluation.evaluate import TABLES
 from atomrl.library.given import Given
 from atomrl.library.run import Run
@@ -64,7 +66,8 @@ def resume(
     if isinstance(run, Run):
         given, trust_code = given if given.values else run.given, trust_code or run.trust_code
         run = run.folder
-    command = f"atomrl.resume({', '.join([repr(str(run)), *(f'{name}={said}' for name, said in given.said.items())])})"
+    words = [repr(str(run)), *([repr(list(overrides))] if overrides else [])]
+    command = f"atomrl.resume({', '.join([*words, *(f'{name}={said}' for name, said in given.said.items())])})"
     with own_launch() as launch:
         place = Continuation(Path(run), overrides, trust_code, "trust_code=True", given).train(command, launch)
     return Run.trained(place, given)
@@ -117,7 +120,12 @@ class Continuation:
         Raises:
             UserError: it was given.
         """
-        differing = changes(described, with_further(described, self.given.put_into))
+        changed = changes(described, with_further(described, self.given.put_into))
+        differing = {
+            key: (old, new)
+            for key, (old, new) in changed.items()
+            if is_named(key, [f"{given}=" for given in self.given.values]) and not pins(old, new)
+        }
         if differing:
             words = "; ".join(f"{key}={new}, the run has {old}" for key, (old, new) in differing.items())
             raise UserError(f"{place} goes on with what it was trained with, and something else is given: {words}")

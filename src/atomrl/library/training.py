@@ -83,7 +83,8 @@ def train(
         NonFiniteLossError: the loss stopped being finite; a reproducer was saved.
     """
     given = Given.of(reward=reward, policy=policy, objective=objective, force_field=force_field)
-    words = [repr(config if isinstance(config, str) else config.domain), repr(list(overrides))]
+    words = [repr(config) if isinstance(config, str) else "load_config(...)", repr(list(overrides))]
+    words += [] if config_dir is None else [f"config_dir={str(config_dir)!r}"]
     command = f"atomrl.train({', '.join([*words, *(f'{name}={said}' for name, said in given.said.items())])})"
     folder = None if config_dir is None else Path(config_dir)
     with own_launch() as launch:
