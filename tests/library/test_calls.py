@@ -109,16 +109,16 @@ def test_what_is_imported_from_a_file_is_recorded_by_name(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every command takes such a run; what runs it is in the file."""
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "heavy_reward.py").write_text(
         "def heavy(molecules: 'list[Atoms]', above=1):\n"
         "    return [float((molecule.numbers > above).sum()) for molecule in molecules]\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    from mine import heavy
+    from heavy_reward import heavy
 
     run = atomrl.train("demo", [*words, "save_path=run", "train.force_adv_weight=0"], reward={heavy: 2.0})
-    assert run.config.reward.own == [{"_target_": "mine.py:heavy", "weight": 2.0}]
-    with pytest.raises(atomrl.UserError, match=r"mine\.py:heavy; add trust_code=True"):
+    assert run.config.reward.own == [{"_target_": "heavy_reward.py:heavy", "weight": 2.0}]
+    with pytest.raises(atomrl.UserError, match=r"heavy_reward\.py:heavy; add trust_code=True"):
         atomrl.resume("run", ["dataloader.epoches=3"])
     main(["resume", "run", "--trust-code", "dataloader.epoches=3"])
     assert run.iterations == 3
