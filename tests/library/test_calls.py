@@ -17,6 +17,7 @@ from atomrl.core.records import RewardTable
 from atomrl.rewards.base import RewardComponent
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from refusals import refused
 from small_backbone import TINY, write
 
 
@@ -44,15 +45,6 @@ def same(one: atomrl.Run, other: atomrl.Run) -> None:
     assert numbers(one) == numbers(other)
     first, second = weights(one), weights(other)
     assert all(torch.equal(first[name], second[name]) for name in first | second)
-
-
-def refused(capsys: pytest.CaptureFixture[str], *command: str) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        main(list(command))
-    assert caught.value.code == 2
-    [line] = capsys.readouterr().err.splitlines()
-    return line
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from report_runs import crystals, molecules, write_evaluation, write_log
+from report_runs import molecules, write_evaluation, write_log
 
 from atomrl.cli import main
 from atomrl.evaluation.sample_table import SampleColumn, read_sample_table, write_sample_table
@@ -44,13 +44,6 @@ def judged(qm9_test, records_of):
 def run(judged, tmp_path_factory) -> Path:
     folder = write_log(tmp_path_factory.mktemp("runs") / "mine")
     write_evaluation(folder / "evaluation", judged, {"molecule_stability"}, "atomrl train")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def crystal_run(tmp_path_factory) -> Path:
-    folder = write_log(tmp_path_factory.mktemp("runs") / "crystals", config="experiment/prototypes/rl_dng")
-    write_evaluation(folder / "evaluation", {"base": crystals(0.2), "trained": crystals(0.0)}, {"msun"})
     return folder
 
 

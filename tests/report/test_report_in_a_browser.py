@@ -13,7 +13,7 @@ from browser import PATIENCE, chromium, complaints, requested
 from PIL import Image
 from pymatgen.io.cif import CifParser
 from rdkit import Chem
-from report_runs import crystals, molecules, write_evaluation, write_log
+from report_runs import molecules, write_evaluation, write_log
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
@@ -43,13 +43,6 @@ def molecule_run(qm9_test, records_of, tmp_path_factory) -> Path:
     few = qm9_test[:30]
     judged = {"base": molecules(few, records_of, 0.08, 4.0), "trained": molecules(few, records_of, 0.02, 1.0)}
     write_evaluation(folder / "evaluation", judged, {"molecule_stability"}, f"atomrl train {HOSTILE}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def crystal_run(tmp_path_factory) -> Path:
-    folder = write_log(tmp_path_factory.mktemp("runs") / "crystals", config="experiment/prototypes/rl_dng")
-    write_evaluation(folder / "evaluation", {"base": crystals(0.2), "trained": crystals(0.0)}, {"msun"})
     return folder
 
 
