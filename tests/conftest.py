@@ -1,7 +1,9 @@
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -93,3 +95,16 @@ def ctrl_c() -> Iterator[None]:
     yield
     found = signal.signal(signal.SIGINT, before)
     assert found is signal.default_int_handler
+
+
+@pytest.fixture(autouse=True)
+def _modules_of_a_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A module that a test wrote and imported is gone after it: another test may write one of the same name."""
+    before = set(sys.modules)
+    yield
+    written = tmp_path_factory.getbasetemp()
+    for found in set(sys.modules) - before:
+        module = sys.modules[found]
+        file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+        if file is not None and Path(file).is_relative_to(written):
+            del sys.modules[found]
