@@ -10,6 +10,7 @@ import yaml
 
 from atomrl.report.sources import Source
 from atomrl.util.errors import UserError, first_line
+from atomrl.util.files import whole_text
 
 OF_EACH = frozenset({"save_path", "resume"})
 """Keys that two runs never share, or that say nothing about what was run."""
@@ -21,7 +22,7 @@ def settings_of(sources: Sequence[Source]) -> dict[str, Any]:
     Raises:
         UserError: a file cannot be read.
     """
-    texts = [None if source.config is None else _text(source.config) for source in sources]
+    texts = [None if source.config is None else whole_text(source.config) for source in sources]
     known = [
         _flat(_mapping(source.config, text))
         for source, text in zip(sources, texts, strict=True)
@@ -33,14 +34,6 @@ def settings_of(sources: Sequence[Source]) -> dict[str, Any]:
     columns = [None if text is None else next(values) for text in texts]
     rows = [[key, [None if column is None else column.get(key) for column in columns]] for key in differing]
     return {"texts": texts, "differing": rows}
-
-
-def _text(path: Path) -> str:
-    """The file as it is."""
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}): copy it again") from error
 
 
 def _mapping(path: Path, text: str) -> Mapping[str, Any]:

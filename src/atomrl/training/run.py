@@ -144,11 +144,11 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
     if crew is None:
         with Crew(launched()) as own:
             return train_and_evaluate(config, name, command, own)
+    if not config.evaluation.samples or crew.launch.rank:
+        return train(config, name, crew=crew)
     check_extras(config)
     check_needs(config)
     check_code(config)
-    if not config.evaluation.samples or crew.launch.rank:
-        return train(config, name, crew=crew)
     config = _from(config, pinned(config.model.backbone))  # what is compared with is what training starts from
     domain, device = domain_of(config), choose_device(config.device, crew.launch)
     base = base_model(config)

@@ -86,16 +86,25 @@ def drop_partial_line(path: Path) -> None:
         os.truncate(path, complete)
 
 
+def whole_text(path: Path) -> str:
+    """A file as it is.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)}): copy it again") from error
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file that has one on each line; a last line that a killed program left unfinished is left out.
 
     Raises:
         UserError: the file cannot be read, or a line is no object.
     """
-    try:
-        lines = path.read_text("utf-8").split("\n")[:-1]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}): copy it again") from error
+    lines = whole_text(path).split("\n")[:-1]
     found = []
     for number, line in enumerate(lines, start=1):
         try:
