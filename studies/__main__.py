@@ -73,10 +73,11 @@ def _study(options: argparse.Namespace) -> Study:
     names = [word for word in options.words if "=" not in word] or ["molecules"]
     if len(names) > 1 or names[0] not in STUDIES:
         raise UserError(f"{' '.join(names)}: give one study of {', '.join(STUDIES)}, and key=value")
+    named = STUDIES[names[0]]
     study = replace(
-        STUDIES[names[0]],
+        named,
         seeds=whole_numbers(options.seeds, "--seeds"),
-        overrides=tuple(word for word in options.words if "=" in word),
+        overrides=(*named.overrides, *(word for word in options.words if "=" in word)),  # the last of a key counts
     )
     given = {name: value for name in ("samples", "time_step", "best_of") if (value := vars(options)[name]) is not None}
     if not given:

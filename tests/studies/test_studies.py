@@ -142,6 +142,24 @@ def test_overrides_reach_training_evaluation_and_budget():
     assert [n for n, _ in plan(small, read_settings(small), FOLDER).controls] == [4]  # best of 1 is the base
 
 
+@pytest.mark.parametrize("study", [study for study in STUDIES.values() if study.overrides], ids=lambda study: study.name)
+def test_a_study_trains_with_its_own_overrides_and_then_with_the_users(study, tmp_path, monkeypatch, capsys):
+    queued = []
+
+    def queue(steps, folder, jobs):
+        queued.extend(steps)
+        raise UserError("nothing is trained here")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("studies.__main__.Queue", queue)
+    with pytest.raises(SystemExit):
+        main([study.name, "dataloader.epoches=7", "--seeds", "1"])
+    assert "nothing is trained here" in capsys.readouterr().err
+    (step,) = queued
+    own = step.words.index(study.overrides[0])
+    assert step.words[own:] == (*study.overrides, "dataloader.epoches=7")
+
+
 def test_threads_are_shared_among_jobs_and_are_no_other_setting(monkeypatch):
     monkeypatch.setattr("studies.steps.cores", lambda: 4)
     study = STUDIES["molecules"]
