@@ -234,8 +234,8 @@ def _npz(path: Path) -> Iterator[Entry]:
             held = np.load(file, allow_pickle=False)
             if not isinstance(held, np.lib.npyio.NpzFile):
                 raise UserError(
-                    f"data={path} holds one array, and a .npz file holds {' and '.join(KEYS)}; conformers of GEOM-Drugs "
-                    "have the ending .npy"
+                    f"data={path} holds one array, and a .npz file holds {' and '.join(KEYS)}; conformers of "
+                    "GEOM-Drugs have the ending .npy"
                 )
             if missing := [key for key in KEYS if key not in held]:
                 raise UserError(
