@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atomrl.chemistry.bonds import valence
-from atomrl.chemistry.known_smiles import read_known
+from atomrl.chemistry.known_smiles import known_under
 from atomrl.chemistry.rdkit import MoleculeChecker
 from atomrl.command_parser import CommandParser
 from atomrl.core.records import Structures
@@ -57,8 +56,7 @@ def metrics_command(words: Sequence[str]) -> None:
             samples = file.structures[(file.seeds == seed).nonzero().squeeze(1)]
             card = columns[SAMPLED][seed] = judges.judge(samples)
             if plan.used:
-                stable = valence(samples.numbers, samples.positions, samples.mask).molecule_stable
-                rows = plan.chosen(torch.from_numpy(card.samples.valid), stable)
+                rows = plan.chosen(torch.from_numpy(card.samples.valid), torch.from_numpy(card.samples.stable))
                 repaired += len(rows)
                 mended = repair(samples, rows, plan, judges.force_field.evaluate)
                 columns.setdefault(REPAIRED, {})[seed] = judges.judge(mended)
@@ -92,8 +90,9 @@ class _Judges(Closing):
         workers = as_workers(config.reward.workers)
         self._stack, self._skip = ExitStack(), skip
         self.force_field = XTBForceField(workers, config.reward.timeout, config.reward.max_iterations)
-        self._checker = MoleculeChecker(workers, config.reward.timeout)
-        self._known = read_known(config.dataloader.known, workers)
+        self._profile = config.evaluation.profile
+        self._checker = MoleculeChecker(workers, config.reward.timeout, self._profile)
+        self._known = known_under(self._profile, config.dataloader.known, workers)
         for judge in (self.force_field, self._checker):
             self._stack.callback(judge.close)
 
@@ -106,6 +105,7 @@ class _Judges(Closing):
             references=atom_energies(),
             training=self._known,
             evaluator=NAME,
+            profile=self._profile,
         )
 
     def close(self) -> None:
@@ -207,7 +207,7 @@ def _say(columns: Mapping[str, Mapping[int, MoleculeScorecard]], output: Path) -
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog=SCRIPT, description="judge molecules that eval_elign_rollout.py has drawn")
     parser.add_argument(
-        "--run-dir", type=Path, required=True, help="of the training: its time-outs and known molecules"
+        "--run-dir", type=Path, required=True, help="of the training: its time-outs, known molecules and profile"
     )
     parser.add_argument("--samples", type=Path, nargs="+", required=True, help="one or more files of samples")
     parser.add_argument("--output", type=Path, required=True, help="JSON for the metrics")

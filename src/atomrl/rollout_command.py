@@ -43,6 +43,7 @@ def rollout_command(words: Sequence[str]) -> None:
             f"--num-molecules {options.num_molecules} is no multiple of --each-prompt-sample "
             f"{options.each_prompt_sample}: give whole groups"
         )
+    _require_shared(options)
     if len(set(options.seed)) < len(options.seed):
         raise UserError(f"--seed {' '.join(map(str, options.seed))}: each seed once")
     plans = [_plan(options, config, seed) for seed in options.seed]
@@ -59,6 +60,19 @@ def rollout_command(words: Sequence[str]) -> None:
     seeds = torch.tensor(options.seed).repeat_interleave(options.num_molecules)
     RolloutFile(Structures.concatenate(drawn), seeds, about).write(options.output)
     print(f"{len(seeds)} molecules of {len(options.seed)} seeds, T = {plans[0].time_step} -> {options.output}")
+
+
+def _require_shared(options: argparse.Namespace) -> None:
+    """Raise UserError for a prefix that is asked for, and that no molecules share."""
+    if not options.skip_prefix:
+        return
+    if not options.share_initial_noise:
+        raise UserError(
+            f"--skip-prefix {options.skip_prefix}: molecules that walk together start together; give "
+            "--share-initial-noise too"
+        )
+    if options.each_prompt_sample == 1:
+        raise UserError(f"--skip-prefix {options.skip_prefix} with --each-prompt-sample 1: nobody shares the prefix")
 
 
 def molecule_run(config: Config, described: Path) -> Config:

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.config import Config, MoleculeConfig, from_yaml, load_config, read_config, to_yaml
+from atomrl.config.switches import require_switched_on
 from atomrl.core.records import Prompts, Structures
 from atomrl.domains import domain_of
 from atomrl.force_fields.xtb import XTBForceField
@@ -84,6 +85,55 @@ def test_an_override_that_the_objective_does_not_read_is_refused(words, message)
         load_config("fed_grpo_config", ["reward.shaping.enabled=false", *words.split()])
     assert message in str(refused.value)
     assert len(str(refused.value).splitlines()) == 1
+
+
+SWITCHED_OFF = [
+    ("reward.shaping.gamma=0.9", "with reward.shaping.enabled=false: set reward.shaping.enabled=true too"),
+    (
+        "reward.shaping.scheduler.mode=adaptive",
+        "with reward.shaping.enabled=false: set reward.shaping.enabled=true too",
+    ),
+    (
+        "reward.shaping.enabled=true reward.shaping.scheduler.adaptive.fine_stride=4",
+        "mode=uniform: set reward.shaping.",
+    ),
+    ("reward.shaping.scheduler.mode=adaptive reward.shaping.scheduler.uniform_stride=2", "reward.shaping.enabled=true"),
+    ("filters.penalty_scale=2", "with filters.enable_penalty=false: set filters.enable_penalty=true too"),
+    (
+        "train.force_alignment_weight=2",
+        "with train.force_alignment_enabled=false: set train.force_alignment_enabled=tr",
+    ),
+    ("train.decay_fraction=0.3", "train.decay_fraction=0.3 changes nothing with train.scheduler=cosine: set train.sch"),
+    ("dataloader.nodes_dist_focus_min=9", "nodes_dist_focus_multiplier=1.0: set dataloader.nodes_dist_focus_multiplie"),
+    (
+        "early_stop_minutes=5",
+        "early_stop_minutes=5 changes nothing with early_stop_metric=null: set early_stop_metric=r",
+    ),
+    ("validation.groups=2", "validation.groups=2 changes nothing with validation.every=0: set validation.every=10 too"),
+    ("domain=crystals dataloader.nodes_dist_focus_max=5", "dataloader.nodes_dist_focus_max=5 changes nothing with"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), SWITCHED_OFF)
+def test_an_override_of_what_is_switched_off_is_refused(words, message):
+    with pytest.raises(UserError) as refused:
+        require_switched_on(config_of(words), words.split())
+    assert message in str(refused.value)
+    assert str(refused.value).endswith(" too, or leave it out")
+
+
+def test_what_is_switched_on_or_stays_as_it_is_may_be_typed():
+    for words in (
+        "reward.shaping.enabled=true reward.shaping.gamma=0.9 reward.shaping.scheduler.uniform_stride=4",
+        "reward.shaping.enabled=false filters.penalty_scale=0.5 validation.groups=null",
+        "filters.enable_penalty=true filters.penalty_scale=2 early_stop_metric=reward early_stop_minutes=5",
+    ):
+        require_switched_on(config_of(words), words.split())
+
+
+def test_a_command_says_so_too_by_the_name_of_this_package():
+    with pytest.raises(UserError, match=r"train\.decay_fraction=0\.3 changes nothing with train\.scheduler=cosine"):
+        load_config("fed_grpo_config", ["train.scheduler.stable_ratio=0.7"])
 
 
 def test_an_override_for_crystals_that_the_objective_does_not_read_is_refused_too():

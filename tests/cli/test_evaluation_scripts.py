@@ -1,6 +1,7 @@
 """The documented scripts of an evaluation: they draw, judge and repair, and say what they cannot do."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import closing
@@ -88,13 +89,28 @@ def test_without_a_force_field(run: Path, tmp_path: Path) -> None:
     assert "repaired" not in found
 
 
+def test_the_profile_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
+    """By the published metric of GEOM-Drugs every bond is a single one: nitrogen is `NN`."""
+    other, config = tmp_path / "other", (run / "config.yaml").read_text()
+    shutil.copytree(run, other)
+    (other / "config.yaml").write_text(config.replace("profile: edm-2022", "profile: edm-2022-single-bonds"))
+    nitrogen = join([Geometry(np.array([7, 7]), np.array([[0.0, 0, 0], [0, 0, 1.1]]))], torch.float32)
+    RolloutFile(nitrogen, torch.tensor([0]), {}).write(tmp_path / "n2.pt")
+    for folder, profile, smiles in ((run, "edm-2022", "N#N"), (other, "edm-2022-single-bonds", "NN")):
+        words = ["--run-dir", str(folder), "--samples", str(tmp_path / "n2.pt"), "--skip-mlff-metrics"]
+        metrics_main([*words, "--output", str(tmp_path / "m.json"), "--save-raw", str(tmp_path / "raw.jsonl")])
+        assert json.loads((tmp_path / "m.json").read_text())["profile"] == profile
+        assert json.loads((tmp_path / "raw.jsonl").read_text())["smiles"] == smiles
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--num-molecules", "0"], "--num-molecules 0: must be at least 1"),
         (["--num-molecules", "5", "--each-prompt-sample", "2"], "is no multiple of --each-prompt-sample"),
         (["--seed", "1", "1"], "--seed 1 1: each seed once"),
-        (["--skip-prefix", "3"], "set share_initial_noise too"),
+        (["--skip-prefix", "3"], "--skip-prefix 3: molecules that walk together start together; give --share-init"),
+        (["--skip-prefix", "3", "--share-initial-noise"], "with --each-prompt-sample 1: nobody shares the prefix"),
         (["--time-step", "0"], "--time-step 0: must be at least 1"),
         (["--checkpoint", "none.pth"], "none.pth"),
         (["--numb"], "unrecognized arguments"),

@@ -82,11 +82,11 @@ def test_overrides_may_use_either_name(folder: Path) -> None:
     words = [
         "train.adv_clip_max=3",
         "train.beta1=0.7",
-        "train.scheduler.name=constant",
+        "train.scheduler.name=wsd",
         "train.scheduler.stable_ratio=0.7",
     ]
     train = load_config("child", words, folder).train
-    assert (train.clip_advantage_value, train.beta1, train.scheduler) == (3, 0.7, "constant")
+    assert (train.clip_advantage_value, train.beta1, train.scheduler) == (3, 0.7, "wsd")
     assert train.decay_fraction == pytest.approx(0.3)
     assert train.warmup_steps == 10  # the file's, whose mapping the override does not replace
     ours = load_config("fed_grpo_config", ["train.scheduler.name=wsd", "train.adam_beta2=0.9", "name=x"])
@@ -135,6 +135,13 @@ def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
         ("", ["train.scheduler.num_cycles=2"], "train.scheduler.num_cycles=2: of this published key only 0.5 is known"),
         ("train: {scheduler: {stable_ratio: long}}", [], "train.scheduler.stable_ratio=long: must be a number"),
         ("", ["train.scheduler.stable_ratio=x"], "must be a number between 0 and 1"),
+        ("", ["train.scheduler.stable_ratio=2"], "train.scheduler.stable_ratio=2.0: must be a number between 0 and 1"),
+        (
+            "",
+            ["train.adv_clip_max=2", "train.clip_advantage_value=3"],
+            "train.adv_clip_max and train.clip_advantage_value",
+        ),
+        ("", ["model.backbone=mine", "checkpoint_path=a.pth"], "model.backbone and checkpoint_path are one option"),
         ("train: {scheduler: {nmae: wsd}}", [], "nmae"),
         (
             "model: {config: edm/settings.pickle}",

@@ -84,6 +84,16 @@ def test_broken_entries_of_an_sdf(change, reason: str, tmp_path: Path) -> None:
     assert own.molecules.ids.tolist() == [1, 3]
 
 
+def test_two_molecules_in_one_entry_are_left_out_and_named(tmp_path: Path) -> None:
+    """RDKit reads the first of them, and the other would be lost without a word."""
+    aspirin, caffeine = (Chem.MolToMolBlock(own_molecules.conformers()[name]) for name in ("aspirin", "caffeine"))
+    holds_another = f"{caffeine}>  <a molecule>\nM  END\n\n"
+    (tmp_path / "drugs.sdf").write_text("".join(f"{part}$$$$\n" for part in (aspirin + caffeine, holds_another)))
+    own = read_own(tmp_path / "drugs.sdf")
+    assert own.left_out == (("drugs.sdf entry 1 (aspirin)", "it holds two molecules: $$$$ between them is missing"),)
+    assert own.molecules.ids.tolist() == [2]
+
+
 def test_an_sdf_that_ends_within_its_last_entry(tmp_path: Path) -> None:
     path = own_molecules.write_sdf(tmp_path / "drugs.sdf")
     path.write_text(path.read_text()[:-2000])
@@ -158,6 +168,15 @@ def truncated_npz(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
+def named_npz(path: Path) -> None:
+    np.save(path.with_suffix(".npy"), np.zeros((2, 5)))
+    path.with_suffix(".npy").rename(path)
+
+
+def named_npy(path: Path) -> None:
+    own_molecules.write_npz(path.with_suffix(".npz")).rename(path)
+
+
 @pytest.mark.parametrize(
     ("name", "write", "words"),
     [
@@ -171,6 +190,8 @@ def truncated_npz(path: Path) -> None:
         ("my.npz", lambda path: np.savez(path, numbers=np.ones((2, 3)), positions=np.ones((2, 3, 3))), "do not fit"),
         ("my.npz", lambda path: np.savez(path, numbers=[[1, 2]], positions=np.ones((1, 3, 3))), "do not fit"),
         ("my.npz", lambda path: np.savez(path, numbers=np.array([["H", None]]), positions=[1.0]), "Python objects"),
+        ("my.npz", named_npz, "holds one array, and a .npz file holds numbers and positions"),
+        ("my.npy", named_npy, "holds several arrays (numbers, positions): give it the ending .npz"),
         ("my.sdf", lambda path: path.write_text(""), "none of its 0 entries is a molecule"),
         ("my.sdf", lambda path: path.write_text("a\nb\n"), "none of its 1 entries is a molecule; the first: my.sdf"),
         ("my.sdf", lambda path: None, "cannot be read: No such file"),

@@ -210,6 +210,8 @@ class Harmful:
         ("wrong.smi", b"CCO\nnonsense\nC(C\n", "RDKit reads 2 of 3 SMILES not at all (nonsense, C(C)"),
         ("harmful.pickle", pickle.dumps([Harmful()]), "is no pickle of plain SMILES"),
         ("short.pickle", pickle.dumps(["CCO"])[:5], "is no pickle of plain SMILES"),
+        ("beyond_all.pickle", b"\x80\x04\x8e" + b"\xff" * 8, "is no pickle of plain SMILES"),  # bytes, and how many
+        ("beyond_memory.pickle", b"\x80\x04\x8e" + (2**46).to_bytes(8, "little"), "is no pickle of plain SMILES"),
         ("numbers.pickle", pickle.dumps([1, 2]), "holds no list of SMILES"),
     ],
 )

@@ -57,6 +57,7 @@ def test_groups_of_six() -> None:
     )
     assert (config.filters.enable_filtering, config.filters.invalid_penalty_scale) == (True, 2)
     assert (reward.force_clip_threshold, reward.stability_weight, reward.energy_transform_clip) == (2, 2, 5)
+    assert reward.shaping.scheduler.skip_prefix == 700  # for who switches shaping on
     assert (reward.energy_only_if_stable, reward.shaping.enabled, config.model.share_initial_noise) == (
         True,
         False,

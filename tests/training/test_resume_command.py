@@ -16,8 +16,10 @@ import torch
 from refusals import refused
 from small_backbone import TINY, write
 
+from atomrl.checkpoints.backbone import save_backbone
 from atomrl.cli import main
 from atomrl.config import load_config, read_config
+from atomrl.networks.edm import EDMConfig, EDMNetwork
 
 NOT_THE_DEFAULTS = ["train.learning_rate=2e-3", "seed=5", "train.ema_decay=0.5", "dataloader.each_prompt_sample=4"]
 LONG = ["train.total_steps=4", "dataloader.epoches=100000"]
@@ -178,3 +180,17 @@ def test_a_run_that_was_moved_goes_on_where_it_is(words: list[str], tmp_path: Pa
     main(["resume", str(tmp_path / "archive"), "dataloader.epoches=2"])
     assert len(log(tmp_path / "archive")) == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_whose_backbone_became_another_one_is_refused(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder that model.backbone names holds another network now; it was a traceback of 60 lines."""
+    run = tmp_path / "run"
+    main(["train", "--config-name", "demo_fed_grpo", *words, "dataloader.epoches=1", f"save_path={run}"])
+    network = EDMNetwork(EDMConfig(hidden=24, edge_hidden=8, layers=2))
+    save_backbone(tmp_path / "backbone", network, {4: 2, 6: 1, 7: 1}, {})
+    checkpoint = (run / "checkpoint_latest.pth").read_bytes()
+    line = refused(capsys, "resume", str(run), "dataloader.epoches=2")
+    assert "has shape (16, 6), the model needs (24, 6); model.backbone is not what the run began with" in line
+    assert (run / "checkpoint_latest.pth").read_bytes() == checkpoint

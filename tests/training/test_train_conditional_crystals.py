@@ -13,6 +13,7 @@ from atomrl.core.log_prob import gaussian_log_prob
 from atomrl.training.rl_module import RLModule, build_module
 from atomrl.util.errors import UserError
 
+SMALL = ["dataloader.nodes_dist_focus_max=2", "dataloader.nodes_dist_focus_multiplier=1e6"]
 TINY = [
     *("reward.type=dummy", "model.time_step=6", "model.guidance_scale=3", "dataloader.sample_group_size=3"),
     *("dataloader.each_prompt_sample=4", "dataloader.micro_batch_size=8", "dataloader.epoches=2"),
@@ -63,7 +64,7 @@ def test_guidance_belongs_to_a_forward_objectives_predictions(tmp_path: Path) ->
 def test_a_trained_model_is_still_conditional(name: str, tmp_path: Path) -> None:
     folder, run = write(tmp_path / "net"), tmp_path / "run"
     words = ["train", f"experiment=prototypes/{name}", *TINY, f"model.backbone={folder}", f"save_path={run}"]
-    main([*words, "dataloader.context={composition: NaCl}", "dataloader.nodes_dist_focus_max=2"])
+    main([*words, "dataloader.context={composition: NaCl}", *SMALL])
     trained, before = load_crystal_backbone(run / "checkpoint_latest.pth"), backbone()
     own, other = trained.conditions.state_dict(), before.conditions.state_dict()
     assert all(torch.equal(value, other[key]) for key, value in own.items())  # frozen

@@ -105,18 +105,33 @@ def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
         UserError: a file that does not hold tensors by name, or tensors whose names, shapes or types do not fit.
     """
     require_tensors(weights, origin)
-    expected = module.state_dict()
+    require_fitting(module.state_dict(), weights, origin)
+    module.load_state_dict(dict(weights))
+
+
+def require_fitting(expected: Mapping[str, Any], weights: Mapping[str, Any], origin: str) -> None:
+    """Refuse tensors that are not exactly those of a module; floating types may differ.
+
+    Args:
+        expected: state of the module.
+        weights: to be loaded into it.
+        origin: of these, for the message.
+
+    Raises:
+        UserError: names, shapes or types do not fit.
+    """
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     if missing or extra:
         raise UserError(f"{origin}: tensors do not fit the model: missing {missing[:3]}, not expected {extra[:3]}")
     for name, tensor in expected.items():
+        if not isinstance(tensor, Tensor):
+            continue  # what a module of the user's keeps beside its tensors
         if weights[name].shape != tensor.shape:
             raise UserError(
                 f"{origin}: {name} has shape {tuple(weights[name].shape)}, the model needs {tuple(tensor.shape)}"
             )
         if weights[name].is_floating_point() != tensor.is_floating_point():
             raise UserError(f"{origin}: {name} holds {weights[name].dtype}, the model needs {tensor.dtype}")
-    module.load_state_dict(dict(weights))
 
 
 def require_tensors(weights: object, origin: str) -> None:

@@ -119,12 +119,14 @@ def published_config(settings: Mapping[str, Any], origin: str) -> EDMConfig:
         if settings[name] != value:
             raise UserError(f"{origin}: {name}={settings[name]!r}, and only {value!r} can be imported")
     dataset = settings["dataset"]
-    if dataset not in ELEMENTS:
+    if not isinstance(dataset, str) or dataset not in ELEMENTS:
         raise UserError(
             f"{origin}: dataset={dataset!r}: its elements are not known, only those of {', '.join(ELEMENTS)}"
         )
+    names = settings["conditioning"]
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{origin}: conditioning={names!r}: must be a list of the properties that the model takes")
     options = {ours: settings[name] for name, ours in RENAMED.items()}
-    options["normalize_factors"] = tuple(options["normalize_factors"])
     options["aggregation"] = settings.get("aggregation_method", "sum")
     return config_from(EDMConfig, {**options, "elements": ELEMENTS[dataset]}, origin)
 

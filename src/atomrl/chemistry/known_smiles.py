@@ -22,6 +22,14 @@ SHOWN = 3
 """Unreadable lines that a message names."""
 
 
+def known_under(profile: str, path: Path | None, workers: Workers | int | None = None) -> TrainingSmiles | None:
+    """What samples that a profile names are compared with; arguments and errors as of `read_known`.
+
+    None: nothing, since no file is given and the set that ships is named by `edm-2022` alone.
+    """
+    return None if path is None and profile != PROTOCOL else read_known(path, workers, profile=profile)
+
+
 def read_known(
     path: Path | None, workers: Workers | int | None = None, timeout: float = 10.0, profile: str = PROTOCOL
 ) -> TrainingSmiles:

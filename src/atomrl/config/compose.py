@@ -22,6 +22,7 @@ from atomrl.config.naming import named_yaml
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import READ_BY, Config, TrainSection
+from atomrl.config.switches import require_switched_on
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
 from atomrl.util.registry import registered_names
@@ -63,7 +64,7 @@ def load_config(
 
     Raises:
         UserError: unknown or contradictory keys, values of the wrong type, no such file, or a file that is not YAML; or
-            an override of a key that the chosen objective does not read.
+            an override of a key that the chosen objective does not read, or of what is switched off.
     """
     _require_pairs(overrides)
     if folder is None:
@@ -79,6 +80,7 @@ def load_config(
         composed = _composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides)
     config = _typed(_values(composed), further, overrides)
     _require_read(config.train, overrides)
+    require_switched_on(config, overrides)
     return config
 
 

@@ -99,10 +99,11 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     """Overrides with the names of this package, in their order.
 
     Raises:
-        UserError: a value that nothing here can do.
+        UserError: an option under two names, with different values, or a value that nothing here can do.
     """
     found: list[str] = []
     backbones: dict[str, str] = {}
+    said: dict[str, tuple[str, Any]] = {}
     hub = {key: text for key, _, text in (override.partition("=") for override in overrides)}
     hub = {key.lstrip("+").removeprefix(HUB): text for key, text in hub.items() if key.lstrip("+").startswith(HUB)}
     for override in overrides:
@@ -122,12 +123,23 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         else:
             crystals.require_known(bare)
             name, ours = _translated(bare, _number(override, text) if bare == STABLE else text)
+            _require_one_name(said, name, bare, ours)
             found.append(f"{prefix}{name}{equals}{_flow(ours) if isinstance(ours, Mapping) else ours}")
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:
         raise UserError(f"{' and '.join(FILES)} lie in one folder, and are given in {' and '.join(backbones.values())}")
+    for key, folder in backbones.items():
+        _require_one_name(said, BACKBONE, key, folder)
     return [*found, *(f"{BACKBONE}={folder}" for folder in set(backbones.values()))]
+
+
+def _require_one_name(said: dict[str, tuple[str, Any]], name: str, key: str, value: Any) -> None:
+    """Raise UserError for an option that was given another value by another name; else note it in `said`."""
+    before, other = said.get(name, (key, value))
+    if before != key and other != value:
+        raise UserError(f"{before} and {key} are one option, and have different values: give one")
+    said[name] = key, value
 
 
 def _says_nothing(key: str, value: Any) -> bool:
@@ -212,7 +224,7 @@ def _uma(key: str, model: Any) -> dict[str, str]:
 
 def _decay(key: str, stable: Any) -> float:
     """`train.decay_fraction` of a published `stable_ratio`."""
-    if isinstance(stable, bool) or not isinstance(stable, int | float):
+    if isinstance(stable, bool) or not isinstance(stable, int | float) or not 0 <= stable <= 1:
         raise UserError(f"{key}={stable}: must be a number between 0 and 1")
     return round(1 - stable, 12)
 

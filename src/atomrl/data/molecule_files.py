@@ -33,6 +33,8 @@ from rdkit.rdBase import BlockLogs
 from atomrl.util.errors import UserError, first_line
 
 END_OF_ENTRY = "$$$$"
+END_OF_MOLECULE, BEGIN_OF_PROPERTIES = "M  END", ">"
+"""Of an SDF's entry: the line after its bonds, and what lines of its properties begin with."""
 HEAVIEST = len(chemical_symbols) - 1
 ROW = ("conformer", "atomic number", "x", "y", "z")
 KEYS = ("numbers", "positions")
@@ -121,6 +123,8 @@ def sdf_texts(file: TextIO) -> Iterator[str]:
 
 def _from_mol_block(where: str, text: str) -> Entry:
     """One entry of an SDF; as it is written, without sanitising."""
+    if _molecules_in(text) > 1:
+        return Entry.broken(where, f"it holds two molecules: {END_OF_ENTRY} between them is missing")
     mol = Chem.MolFromMolBlock(text, sanitize=False, removeHs=False)
     if mol is None:
         return Entry.broken(where, "RDKit cannot read it")
@@ -136,6 +140,16 @@ def _from_mol_block(where: str, text: str) -> Entry:
         remark = "carry a charge, which is not learned"
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
     return Entry(where, numbers, np.array(mol.GetConformer().GetPositions()), remark=remark)
+
+
+def _molecules_in(text: str) -> int:
+    """How many an entry of an SDF holds, before its properties, which may hold others."""
+    count = 0
+    for line in text.splitlines():
+        count += line.startswith(END_OF_MOLECULE)
+        if count and line.startswith(BEGIN_OF_PROPERTIES):
+            break
+    return count
 
 
 def read_xyz(path: Path) -> Iterator[Entry]:
@@ -216,7 +230,13 @@ def _from_frame(where: str, count: int, lines: list[str]) -> Entry:
 def _npz(path: Path) -> Iterator[Entry]:
     """Rows of padded arrays."""
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
+        with path.open("rb") as file:
+            held = np.load(file, allow_pickle=False)
+            if not isinstance(held, np.lib.npyio.NpzFile):
+                raise UserError(
+                    f"data={path} holds one array, and a .npz file holds {' and '.join(KEYS)}; conformers of "
+                    "GEOM-Drugs have the ending .npy"
+                )
             if missing := [key for key in KEYS if key not in held]:
                 raise UserError(
                     f"data={path} lacks {' and '.join(missing)}: give numbers (M, N), 0 where padded, and positions"
@@ -242,6 +262,9 @@ def _geom(path: Path) -> Iterator[Entry]:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except NO_ARRAY as error:
         raise _unreadable(path, error) from error
+    if isinstance(rows, np.lib.npyio.NpzFile):
+        with rows:
+            raise UserError(f"data={path} holds several arrays ({', '.join(rows)}): give it the ending .npz")
     if rows.ndim != 2 or rows.shape[1] != len(ROW) or not np.issubdtype(rows.dtype, np.floating) or not len(rows):
         raise UserError(
             f"data={path} holds {rows.dtype} {rows.shape}: give GEOM-Drugs' conformers, floating numbers (rows, 5) with"

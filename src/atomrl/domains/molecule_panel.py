@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from atomrl.chemistry.known_smiles import read_known
+from atomrl.chemistry.known_smiles import known_under
 from atomrl.chemistry.rdkit import PROTOCOL, MoleculeChecker, RdkitRecord
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
@@ -92,7 +92,7 @@ class MoleculePanel(Panel):
         self.force_field = force_field or XTBForceField(workers, options.timeout, options.max_iterations)
         self.reward = with_own_references(options, self.force_field)
         self.checker, self.profile = MoleculeChecker(workers, options.timeout, profile), profile
-        self.known = None if known is None and profile != PROTOCOL else read_known(known, workers, profile=profile)
+        self.known = known_under(profile, known, workers)
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
         self.asked, self._lot = asked, lot_size(workers.count, LOT_ITEMS)
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}

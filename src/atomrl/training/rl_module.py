@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from atomrl.checkpoints.folder import require_fitting
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.config import Config
 from atomrl.core.advantages import Advantages
@@ -48,7 +49,7 @@ from atomrl.training.run_directory import described_run, find_run
 from atomrl.training.score_log import count_potentials, require_scores, summarise
 from atomrl.user_code.calling import during
 from atomrl.util.closeable import Closing
-from atomrl.util.errors import ExplodedError, UserError
+from atomrl.util.errors import ExplodedError, UserError, hinted
 from atomrl.workers.executor import Workers
 
 log = logging.getLogger(__name__)
@@ -353,6 +354,9 @@ class RLModule(lightning.LightningModule):
 
         A copy is kept only where the objective reads it, and a resumed run may have another: a reference that was not
         kept is as this run begins with it, an old policy is the current one; what is no longer needed is dropped.
+
+        Raises:
+            UserError: it is of another model.
         """
         own, stored = self.state_dict(), checkpoint["state_dict"]
         for name in {*own, *stored}:
@@ -360,6 +364,8 @@ class RLModule(lightning.LightningModule):
                 stored.pop(name, None)
                 current = stored.get(name.replace(OLD, CURRENT)) if name.startswith(OLD) else own.get(name)
                 stored.update({name: current} if name in own else {})
+        with hinted("; model.backbone is not what the run began with: put that back, or begin another run"):
+            require_fitting(own, stored, "the checkpoint of the run")
         self._recall(checkpoint)
         card = checkpoint["atomrl"]
         for logger in self.trainer.loggers:

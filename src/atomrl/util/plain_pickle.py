@@ -9,8 +9,11 @@ from typing import Any
 
 from atomrl.util.errors import UserError, first_line
 
-DAMAGED = (pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError, TypeError, KeyError)
-"""What a pickle that is damaged, or asks for code, raises."""
+DAMAGED = (
+    *(pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError, TypeError, KeyError),
+    *(OverflowError, MemoryError),
+)
+"""What a pickle raises that is damaged, asks for code, or says that it holds more than can be."""
 
 
 def read_plain(path: Path, what: str, remedy: str, known: Mapping[tuple[str, str], type] | None = None) -> Any:
