@@ -19,9 +19,10 @@ from atomrl.config.as_typed import as_typed
 from atomrl.config.crystals import CrystalConfig, without_unsaid
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.naming import named_yaml
+from atomrl.config.objective_keys import READ_BY
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
-from atomrl.config.sections import READ_BY, Config, TrainSection
+from atomrl.config.sections import Config, TrainSection
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
 from atomrl.util.registry import registered_names

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.config.objective_keys import FORWARD, READ_BY
 from atomrl.config.outputs import VALIDATED, EvaluationSection, LogSection, ValidationSection, WandbSection
 from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
@@ -25,29 +26,6 @@ from atomrl.util.options import (
     contradiction,
 )
 from atomrl.util.registry import registered_names
-
-LIKELIHOOD, FORWARD = ("fed_grpo", "grpo"), ("nft", "awm", "rejection")
-"""Objectives over log-probabilities of the walk, and over denoising losses."""
-
-READ_BY = {
-    "clip_range": LIKELIHOOD,
-    "kl_penalty_weight": LIKELIHOOD,
-    "step_weighting": LIKELIHOOD,
-    "train_steps": LIKELIHOOD,
-    "train_min_time": LIKELIHOOD,
-    "train_max_time": LIKELIHOOD,
-    "clip_advantage_value": ("fed_grpo",),
-    "group_reward_norm": ("grpo", *FORWARD),
-    "reward_normalize_fn": ("grpo", *FORWARD),
-    "reward_eps": ("grpo", *FORWARD),
-    "kl_weight": ("grpo",),
-    "entropy_weight": ("grpo",),
-    "advantages": FORWARD,
-    "nft": ("nft",),
-    "awm": ("awm",),
-    "rejection": ("rejection",),
-}
-"""Which objectives read a key of `train` that not all of them do."""
 
 TARGET = "_target_"
 """Key of a mapping that names code: a dotted path, or `path/to/file.py:name`."""
