@@ -114,12 +114,15 @@ def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
         if section == "train" and name in train.unread:
             given.append(text)
             readers = tuple(reader for reader in READ_BY[name] if reader in readers)
-    if given:
-        way = f"train.objective={' or '.join(readers)} does: choose that, or leave it out"
-        raise UserError(
-            f"train.objective={train.objective} does not read {', '.join(given)}; "
-            + (way if readers else "no objective reads all of these: leave out what it does not")
-        )
+    if not given:
+        return
+    chosen, way = f"train.objective={train.objective}", f"train.objective={' or '.join(readers)}"
+    if train.objective in readers:  # it is the advantages that leave them out
+        chosen, way = f"{chosen} with train.advantages={train.advantages}", "train.advantages=sum"
+    way = f"{way} does: choose that, or leave it out"
+    if not readers:
+        way = "no objective reads all of these: leave out what it does not"
+    raise UserError(f"{chosen} does not read {', '.join(given)}; {way}")
 
 
 def with_overrides(options: T, overrides: Sequence[str]) -> T:

@@ -24,3 +24,6 @@ READ_BY = {
     "rejection": ("rejection",),
 }
 """Which objectives read a key of `train` that not all of them do."""
+
+OF_SUMS = ("group_reward_norm", "reward_normalize_fn", "reward_eps")
+"""Those among them that no objective reads that normalises each channel by itself."""
