@@ -156,7 +156,9 @@ def test_overrides_reach_training_evaluation_and_budget():
     assert [n for n, _ in plan(small, read_settings(small), FOLDER).controls] == [4]  # best of 1 is the base
 
 
-@pytest.mark.parametrize("study", [study for study in STUDIES.values() if study.overrides], ids=lambda study: study.name)
+@pytest.mark.parametrize(
+    "study", [study for study in STUDIES.values() if study.overrides], ids=lambda study: study.name
+)
 def test_a_study_trains_with_its_own_overrides_and_then_with_the_users(study, tmp_path, monkeypatch, capsys):
     queued = []
 
