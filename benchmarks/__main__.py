@@ -63,10 +63,10 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.threads, options.turns) < 1:
         parser.error(f"--threads {options.threads} --turns {options.turns}: both must be at least 1")
-    other = OF_THE_OTHERS if LEARNING in options.parts else OF_LEARNING
-    if given := [name for name in other if getattr(options, name) != parser.get_default(name)]:
+    unread, of_whom = (OF_THE_OTHERS, "the other parts") if LEARNING in options.parts else (OF_LEARNING, LEARNING)
+    if given := [name for name in unread if getattr(options, name) != parser.get_default(name)]:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        parser.error(f"{names}: of {'the other parts, not of' if other is OF_THE_OTHERS else 'the part'} {LEARNING}")
+        parser.error(f"{names}: {of_whom} alone would read that; leave it out")
     if LEARNING in options.parts:
         _learn(parser, options)
         return

@@ -146,8 +146,11 @@ def test_steered_particles_end_as_one_sample_of_each_group():
         (["learning", "--seeds", "x"], "--seeds x: give whole numbers"),
         (["learning", "edm"], "run it alone"),
         (["learning", "--jobs", "0", "--folder", "unused"], "--jobs 0: must be at least 1"),
-        (["learning", "--threads", "77", "--clock", "cpu"], "--threads, --clock: of the other parts, not of learning"),
-        (["stability", "--seeds", "1"], "--seeds: of the part learning"),
+        (
+            ["learning", "--threads", "77", "--clock", "cpu"],
+            "--threads, --clock: the other parts alone would read that; leave it out",
+        ),
+        (["stability", "--seeds", "1"], "--seeds: learning alone would read that; leave it out"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch, capsys):
