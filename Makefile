@@ -3,8 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-# Of `make results`: which study (molecules, demo or demo_fed_grpo; crystals, crystals_no_diversity or crystals_demo),
-# and any option of `python -m results`.
+# Of `make results`: which study, of those that `python -m results --help` names, and any of its options.
 STUDY ?= molecules
 OPTIONS ?=
 

@@ -32,6 +32,10 @@ PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal", "chgnet", "match
 LEARNING = "learning"
 """A part that takes hours, in steps that go on where they were stopped; never run unless it is named."""
 
+OF_LEARNING = ("of", "seeds", "jobs", "folder", "docs")
+OF_THE_OTHERS = ("threads", "turns", "clock", "crystals", "crystal_backbone")
+"""Options."""
+
 
 def main() -> None:
     """Run the chosen parts and print one line for each measurement."""
@@ -46,8 +50,10 @@ def main() -> None:
     own.add_argument("--of", default="molecules", choices=COMPARISONS, help="what is compared")
     own.add_argument("--seeds", default="0", help="of its trainings, like 0,1,2")
     own.add_argument("--jobs", type=int, default=cores(), help="its trainings at once, which share the cores")
-    own.add_argument("--folder", type=Path, default=Path("runs/learning"), help="of its trainings")
-    own.add_argument("--docs", type=Path, default=ROOT / "docs" / "results", help="of its table and plot")
+    own.add_argument("--folder", type=Path, help="of its trainings; runs/learning, with --quick runs/learning-quick")
+    own.add_argument(
+        "--docs", type=Path, help="of its table and plot; docs/results, with --quick that of the trainings"
+    )
     parser.add_argument("--quick", action="store_true", help="short walks and few samples: does it run at all?")
     parser.add_argument("--threads", type=int, default=cores(), help="of torch")
     parser.add_argument("--turns", type=int, default=3, help="of each side; the fastest counts")
@@ -57,6 +63,10 @@ def main() -> None:
     options = parser.parse_args()
     if min(options.threads, options.turns) < 1:
         parser.error(f"--threads {options.threads} --turns {options.turns}: both must be at least 1")
+    unread, of_whom = (OF_THE_OTHERS, "the other parts") if LEARNING in options.parts else (OF_LEARNING, LEARNING)
+    if given := [name for name in unread if getattr(options, name) != parser.get_default(name)]:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        parser.error(f"{names}: {of_whom} alone would read that; leave it out")
     if LEARNING in options.parts:
         _learn(parser, options)
         return
@@ -79,9 +89,11 @@ def _learn(parser: CommandParser, options: argparse.Namespace) -> None:
     """The learning benchmark, with the exit codes of `python -m results`."""
     if len(options.parts) > 1:
         parser.error(f"{LEARNING} takes hours: run it alone")
+    folder = options.folder or Path("runs/learning-quick" if options.quick else "runs/learning")
+    docs = options.docs or (folder if options.quick else ROOT / "docs" / "results")
     with ending_like_a_queue():
-        where = (options.folder, options.docs, whole_numbers(options.seeds, "--seeds"), options.jobs)
-        for line in learning.learn(options.of, *where, options.quick):
+        seeds = whole_numbers(options.seeds, "--seeds")
+        for line in learning.learn(options.of, folder, docs, seeds, options.jobs, options.quick):
             print(line)
 
 

@@ -20,6 +20,7 @@ from atomrl.util.files import write_json, write_whole
 from benchmarks.best_of_draws import STEERED, cost
 from benchmarks.learning_arms import COMPARISONS, WINDOW, Arm, Comparison
 from benchmarks.learning_plot import draw
+from studies import records
 from studies.curves import read_log
 from studies.queue import Queue, duration
 from studies.steps import StudyStep, TrainedRun, threads
@@ -116,14 +117,31 @@ def learn(name: str, folder: Path, docs: Path, seeds: Sequence[int], jobs: int, 
     """
     comparison = COMPARISONS[name].shrunk() if quick else COMPARISONS[name]
     folder = folder / name
-    Queue(_steps(comparison, folder, seeds, jobs), folder, jobs).run()
+    steps = _steps(comparison, folder, seeds, jobs)
+    Queue(steps, folder, jobs).run()
     curves = [_read(arm, seed, comparison, folder) for arm in comparison.arms for seed in seeds]
     chosen = _chosen(folder / "best_of.jsonl", comparison) if comparison.best_of else ()
     draw(curves, chosen, comparison, docs / f"learning_{name}.svg")
     lines = _table(curves, chosen, comparison)
-    head = f"# What learns how fast: {name}\n\n{comparison.about}\n\n![Curves](learning_{name}.svg)\n\n"
-    write_whole(docs / f"learning_{name}.md", head + "\n".join(lines) + "\n")
+    parts = [
+        f"# What learns how fast: {name}\n",
+        f"{_origin(name, seeds, quick, steps, folder)}\n",
+        f"{comparison.about}\n",
+        f"![Curves](learning_{name}.svg)\n",
+        *lines,
+    ]
+    write_whole(docs / f"learning_{name}.md", "\n".join(parts) + "\n")
     yield from lines
+
+
+def _origin(name: str, seeds: Sequence[int], quick: bool, steps: Sequence[StudyStep], folder: Path) -> str:
+    """The command that repeats it all, and the commits that its steps ran at."""
+    found = [record for step in steps if (record := records.read(folder, step))]
+    commits = dict.fromkeys(commit for record in found for commit in record.commits)
+    command = f"python -m benchmarks learning --of {name} --seeds {','.join(map(str, seeds))}{' --quick' * quick}"
+    return (
+        f"Written by `{command}`: change the comparison, not this file. Commit {', '.join(commits) or 'not recorded'}."
+    )
 
 
 def _steps(comparison: Comparison, folder: Path, seeds: Sequence[int], jobs: int) -> list[StudyStep]:

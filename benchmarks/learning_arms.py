@@ -42,7 +42,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms with the same prompts and the same reward.
+    """Arms with the same prompts, and with the same reward but where `about` says another.
 
     Attributes:
         about: what the report begins with.
@@ -113,7 +113,8 @@ def _objectives(nft: str, policy_gradient: str) -> tuple[Arm, ...]:
 
 NFT = Arm(DIFFUSION_NFT, "demo")
 MOLECULES = Comparison(
-    about="The demo's prompts and reward; share of stable molecules of an iteration's 128.",
+    about="The demo's prompts; share of stable molecules of an iteration's 128. All are paid by the demo's reward, but "
+    "the policy gradient by that of `demo_fed_grpo`: half the weight of force and energy, and nothing for novelty.",
     arms=_objectives("demo", "demo_fed_grpo"),
     measure="stability",
     title="stable molecules",

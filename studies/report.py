@@ -99,8 +99,7 @@ def _head(
     lines = [
         f"training seeds {_listed(study.seeds)}; `src/atomrl/conf/{study.config}.yaml`{changed}; backbone"
         f" `{settings.backbone}`",
-        f"each training scored {settings.scored:,} {study.subject.noun}: {settings.iterations} iterations x"
-        f" {settings.groups} groups x {settings.each}",
+        f"each training scored {settings.bill(study.subject.noun)}",
         f"evaluation: {result.base.samples:,} fresh {study.subject.noun} a column, T = {time_step}, evaluation"
         f" seed {_listed(result.seeds)}; profile `{result.profile}`, {study.subject.physics} by {result.evaluator}",
         f"time in rollouts and updates by seed: {trainings}",

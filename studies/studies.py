@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from atomrl.config.shaping import ShapingOptions
 from atomrl.util.errors import UserError
 from studies.subjects import CRYSTALS, MOLECULES, Further, Subject
 
@@ -83,6 +85,7 @@ class Settings:
 
     Attributes:
         iterations, groups, each: iterations, groups per iteration, samples per group.
+        places: of each walk, besides its end, at which a sample is scored: those of shaped rewards.
         backbone, device: as in the configuration.
         samples, time_step: of the evaluation that `atomrl train` ends with; 0 samples: none.
         further: tables that an evaluation has beside the main one.
@@ -96,11 +99,22 @@ class Settings:
     samples: int
     time_step: int
     further: tuple[Further, ...] = ()
+    places: int = 0
 
     @property
     def scored(self) -> int:
         """Samples that one training scores."""
         return self.iterations * self.groups * self.each
+
+    @property
+    def scorings(self) -> int:
+        """What the force field is asked in one training: each sample, at the end of its walk and on the way."""
+        return self.scored * (1 + self.places)
+
+    def bill(self, noun: str) -> str:
+        """What one training scored, in words."""
+        on_the_way = f"; with {self.places} places on the way, {self.scorings:,} scorings" if self.places else ""
+        return f"{self.scored:,} {noun}: {self.iterations} iterations x {self.groups} groups x {self.each}{on_the_way}"
 
     def draws(self, samples: int) -> int:
         """N at which best-of-N for so many samples scores at least as many as one training."""
@@ -158,10 +172,10 @@ STUDIES = {
 def read_settings(study: Study) -> Settings:
     """The part of the configuration that the queue needs; `atomrl train` checks all of it.
 
-    `atomrl.config` is not used, since it imports torch, and a queue that waits for hours should be light.
+    Hydra is not asked: a queue that waits for hours should be light.
 
     Raises:
-        UserError: an override is no YAML, or a count is no positive whole number.
+        UserError: an override is no YAML, a count is no positive whole number, or rewards cannot be shaped so.
     """
     text = (files("atomrl.conf") / f"{study.config}.yaml").read_text()
     # Hydra's prefixes + and ++ mean nothing here.
@@ -183,7 +197,17 @@ def read_settings(study: Study) -> Settings:
         if OmegaConf.select(config, "evaluation.time_step") is None
         else _count(config, "evaluation.time_step"),
         further=tuple(table for table in study.subject.further if OmegaConf.select(config, table.key)),
+        places=_places(config),
     )
+
+
+def _places(config: DictConfig) -> int:
+    """How many places of a walk are scored on the way."""
+    shaping = OmegaConf.select(config, "reward.shaping")
+    said: Any = {} if shaping is None else OmegaConf.to_container(shaping)
+    options = ShapingOptions.read(said)
+    steps = _count(config, "model.time_step")
+    return len(options.scheduler.schedule(steps).before_end(steps)) if options.enabled else 0
 
 
 def whole_numbers(text: str, what: str) -> tuple[int, ...]:

@@ -3,17 +3,20 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from atomrl.config import load_config
+from atomrl.config.molecules import MoleculeConfig
 from atomrl.training.rl_module import build_module
 from benchmarks import __main__ as benchmarks
 from benchmarks import best_of_draws
 from benchmarks.learning import Chosen, Curve, Lines, _pays_from, _table
 from benchmarks.learning_arms import COMPARISONS, Arm
 from benchmarks.network_calls import calls_per_sample
+from studies.records import commit
 
 MOLECULES = COMPARISONS["molecules"]
 SMALL = [
@@ -36,6 +39,22 @@ def test_arms_are_trainings_of_the_same_prompts(name):
         config = load_config(arm.config, comparison.overrides(arm))
         assert config.dataloader.sample_group_size * config.dataloader.each_prompt_sample == comparison.samples
         assert config.dataloader.epoches == comparison.iterations
+
+
+def paid(config):
+    """The reward, and of molecules the weights of its channels; components of crystals have theirs in the reward."""
+    return config.reward, config.channel_weights if isinstance(config, MoleculeConfig) else None
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_a_reward_that_the_first_arm_does_not_have_is_named(name):
+    comparison = COMPARISONS[name]
+    first, *others = (paid(load_config(arm.config, comparison.overrides(arm))) for arm in comparison.arms)
+    different = [arm for arm, found in zip(comparison.arms[1:], others, strict=True) if found != first]
+    for arm in different:
+        by_its_yaml = f"{arm.name} by that of `{arm.config.rpartition('/')[2]}`"
+        assert by_its_yaml in comparison.about or any(word.startswith("reward.") for word in arm.overrides)
+    assert len(different) == (name != "seeds")  # the policy gradient; and what is not paid for novelty
 
 
 def curve(values, better="higher"):
@@ -127,6 +146,11 @@ def test_steered_particles_end_as_one_sample_of_each_group():
         (["learning", "--seeds", "x"], "--seeds x: give whole numbers"),
         (["learning", "edm"], "run it alone"),
         (["learning", "--jobs", "0", "--folder", "unused"], "--jobs 0: must be at least 1"),
+        (
+            ["learning", "--threads", "77", "--clock", "cpu"],
+            "--threads, --clock: the other parts alone would read that; leave it out",
+        ),
+        (["stability", "--seeds", "1"], "--seeds: learning alone would read that; leave it out"),
     ],
 )
 def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch, capsys):
@@ -138,12 +162,26 @@ def test_a_mistake_is_one_line(words, message, tmp_path, monkeypatch, capsys):
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.parametrize(("more", "folder"), [([], "runs/learning"), (["--quick"], "runs/learning-quick")])
+def test_a_quick_run_stays_away_from_the_published_tables(more, folder, monkeypatch):
+    """And from the runs that they are made of."""
+    asked = []
+    monkeypatch.setattr(benchmarks.learning, "learn", lambda *words: asked.append(words) or [])
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "learning", *more])
+    benchmarks.main()
+    ((name, runs, docs, *_),) = asked
+    assert (name, runs) == ("molecules", Path(folder))
+    assert docs == (Path(folder) if more else Path(benchmarks.__file__).parents[1] / "docs" / "results")
+
+
 def test_the_command_runs_goes_on_and_refuses_company(tmp_path, monkeypatch, capsys):
     words = ["benchmarks", "learning", "--quick", "--jobs", "2", "--folder", str(tmp_path), "--docs", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)
     benchmarks.main()
     report, plot = ((tmp_path / f"learning_molecules.{kind}").read_text() for kind in ("md", "svg"))
     assert "| DiffusionNFT, seed 0 |" in report
+    assert "Written by `python -m benchmarks learning --of molecules --seeds 0 --quick`: " in report
+    assert f"Commit {commit()}." in report
     assert "best of 1" in report
     assert 'id="DiffusionNFT-0-scorings"' in plot
     (tmp_path / "molecules" / "best_of.jsonl").write_text(

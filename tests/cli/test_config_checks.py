@@ -76,6 +76,16 @@ UNREAD = [
     ("train.kl_weight=1 train.nft.b=2", "train.kl_weight=1, train.nft.b=2; no objective reads all of these"),
     ("train.group_reward_norm=false", "does not read train.group_reward_norm=false; train.objective=grpo or nft or"),
     ("train.reward_normalize_fn=null", "does not read train.reward_normalize_fn=null; "),
+    (
+        "train.objective=nft train.group_reward_norm=false train.reward_eps=0.1",
+        "train.objective=nft with train.advantages=channels does not read train.group_reward_norm=false, "
+        "train.reward_eps=0.1; train.advantages=sum does: choose that, or leave it out",
+    ),
+    (
+        "train.objective=awm train.advantages=ranks train.reward_normalize_fn=norm",
+        "train.advantages=ranks does not read",
+    ),
+    ("train.objective=nft train.reward_eps=1 train.kl_weight=1", "train.kl_weight=1; train.objective=grpo does"),
 ]
 
 
@@ -155,6 +165,15 @@ def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warni
     warn_of_unread(load_config("demo"))
     warn_of_unread(load_config("fed_grpo_config", ["train.objective={_target_: a.B}", "train.kl_weight=1"]))
     assert not caplog.records
+
+
+@pytest.mark.parametrize(("advantages", "named"), [("channels", True), ("ranks", True), ("sum", False)])
+def test_how_sums_are_normalised_is_read_where_there_are_sums(advantages, named, tmp_path, caplog):
+    (tmp_path / "own.yaml").write_text(
+        f"train:\n  objective: rejection\n  advantages: {advantages}\n  reward_normalize_fn: norm\n"
+    )
+    warn_of_unread(load_config("own", folder=tmp_path))
+    assert ["train.reward_normalize_fn" in record.message for record in caplog.records] == [True] * named
 
 
 def config_of(words: str) -> Config:

@@ -9,6 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from atomrl.config import load_config
+from atomrl.training.shaping import OnTheWay
 from atomrl.util.errors import UserError
 from studies.__main__ import main
 from studies.steps import EvaluationTable, plan
@@ -67,6 +68,19 @@ def test_settings_agree_with_the_configuration_that_is_trained(study):
     assert (settings.backbone, settings.device) == (config.model.backbone, config.device)
     assert settings.samples == config.evaluation.samples
     assert settings.time_step == (config.evaluation.time_step or config.model.time_step)
+    assert settings.places == len(OnTheWay.of(config).scored)
+
+
+def test_three_ways_to_spend_the_scorings_of_the_demo():
+    """Where what a sample is about to become is scored too, the training has fewer samples."""
+    demo, plain, shaped, prefix = (
+        read_settings(STUDIES[name]) for name in ("demo", "fed_grpo", "fed_grpo_pbrs", "fed_grpo_prefix")
+    )
+    assert demo.scorings == plain.scorings == shaped.scorings == prefix.scorings == 7680
+    assert shaped.bill("molecules") == (
+        "1,536 molecules: 12 iterations x 8 groups x 16; with 4 places on the way, 7,680 scorings"
+    )
+    assert demo.bill("molecules") == "7,680 molecules: 60 iterations x 8 groups x 16"
 
 
 def test_molecules_trains_three_seeds_and_draws_the_controls_once():
@@ -183,6 +197,8 @@ def test_bad_counts_and_seeds():
         read_settings(replace(STUDIES["demo"], overrides=("dataloader={",)))
     with pytest.raises(UserError, match=r"dataloader\.epoches=many"):
         read_settings(Study("x", "demo", MOLECULES, overrides=("dataloader.epoches=many",)))
+    with pytest.raises(UserError, match=r"uniform_stride=0: must be at least 1"):
+        read_settings(replace(STUDIES["demo"], overrides=("reward.shaping.scheduler.uniform_stride=0",)))
     with pytest.raises(UserError, match="different whole numbers"):
         Study("x", "demo", MOLECULES, seeds=(1, 1))
     with pytest.raises(UserError, match="whole numbers with commas"):

@@ -19,9 +19,10 @@ from atomrl.config.as_typed import as_typed
 from atomrl.config.crystals import CrystalConfig, without_unsaid
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.naming import named_yaml
+from atomrl.config.objective_keys import READ_BY
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
-from atomrl.config.sections import READ_BY, Config, TrainSection
+from atomrl.config.sections import Config, TrainSection
 from atomrl.config.switches import require_switched_on
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
@@ -115,12 +116,15 @@ def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
         if section == "train" and name in train.unread:
             given.append(text)
             readers = tuple(reader for reader in READ_BY[name] if reader in readers)
-    if given:
-        way = f"train.objective={' or '.join(readers)} does: choose that, or leave it out"
-        raise UserError(
-            f"train.objective={train.objective} does not read {', '.join(given)}; "
-            + (way if readers else "no objective reads all of these: leave out what it does not")
-        )
+    if not given:
+        return
+    chosen, way = f"train.objective={train.objective}", f"train.objective={' or '.join(readers)}"
+    if train.objective in readers:  # it is the advantages that leave them out
+        chosen, way = f"{chosen} with train.advantages={train.advantages}", "train.advantages=sum"
+    way = f"{way} does: choose that, or leave it out"
+    if not readers:
+        way = "no objective reads all of these: leave out what it does not"
+    raise UserError(f"{chosen} does not read {', '.join(given)}; {way}")
 
 
 def with_overrides(options: T, overrides: Sequence[str]) -> T:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from atomrl.config.naming import is_named
+from atomrl.config.objective_keys import FORWARD, LIKELIHOOD
 from atomrl.config.outputs import EvaluationSection
-from atomrl.config.sections import FORWARD, LIKELIHOOD, TARGET, Config, ModelSection, RewardSection, named_code
+from atomrl.config.sections import TARGET, Config, ModelSection, RewardSection, named_code
 from atomrl.networks.lora_options import LoraOptions
 from atomrl.util.options import Count, CountOrNone, Finite, Fraction, Options, Seconds, contradiction
 from atomrl.util.registry import registered_names

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
 from atomrl.config.outputs import VALIDATED, EvaluationSection, LogSection, ValidationSection, WandbSection
 from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
@@ -25,29 +26,6 @@ from atomrl.util.options import (
     contradiction,
 )
 from atomrl.util.registry import registered_names
-
-LIKELIHOOD, FORWARD = ("fed_grpo", "grpo"), ("nft", "awm", "rejection")
-"""Objectives over log-probabilities of the walk, and over denoising losses."""
-
-READ_BY = {
-    "clip_range": LIKELIHOOD,
-    "kl_penalty_weight": LIKELIHOOD,
-    "step_weighting": LIKELIHOOD,
-    "train_steps": LIKELIHOOD,
-    "train_min_time": LIKELIHOOD,
-    "train_max_time": LIKELIHOOD,
-    "clip_advantage_value": ("fed_grpo",),
-    "group_reward_norm": ("grpo", *FORWARD),
-    "reward_normalize_fn": ("grpo", *FORWARD),
-    "reward_eps": ("grpo", *FORWARD),
-    "kl_weight": ("grpo",),
-    "entropy_weight": ("grpo",),
-    "advantages": FORWARD,
-    "nft": ("nft",),
-    "awm": ("awm",),
-    "rejection": ("rejection",),
-}
-"""Which objectives read a key of `train` that not all of them do."""
 
 TARGET = "_target_"
 """Key of a mapping that names code: a dotted path, or `path/to/file.py:name`."""
@@ -167,11 +145,11 @@ class TrainSection(Options):
     failed: Literal["worst", "mask"] = "worst"
     """A failed score counts as the `worst` of its group, or `mask`: the sample takes no part."""
     group_reward_norm: bool = True
-    """Of `grpo`: normalise in each group; false: over the batch."""
+    """Of `grpo`, and of `advantages: sum`: normalise in each group; false: over the batch."""
     reward_normalize_fn: Literal["std", "norm", "subtract_mean", "clip"] | None = "std"
-    """Of `grpo`: how, see `core.normalize`; null: the sum itself."""
+    """Likewise: how, see `core.normalize`; null: the sum itself."""
     reward_eps: Weight = 1e-4
-    """Of `grpo`: added to the denominator."""
+    """Likewise: added to the denominator."""
     kl_weight: Weight = 0.0
     """Of `grpo`: weight of the KL to the behaviour policy."""
     entropy_weight: Weight = 0.0
@@ -248,7 +226,8 @@ class TrainSection(Options):
         found = {}
         for name, readers in READ_BY.items():
             value, default = getattr(self, name), type(self).model_fields[name].default
-            if value != default and self.objective not in readers:
+            read = self.objective in readers and not (self.by_channel and name in OF_SUMS)
+            if value != default and not read:
                 found[name] = value
         return found
 

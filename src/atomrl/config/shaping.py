@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from atomrl.core.reward_schedule import RewardScheduler, Schedule
 from atomrl.util.options import Count, CountOrNone, Fraction, Number, Options, Weight, contradiction
 
 
@@ -35,6 +36,11 @@ class SchedulerOptions(Options):
     """Whether the end is part of the schedule where the strides miss it. It is scored either way."""
     adaptive: AdaptiveOptions = AdaptiveOptions()
     """Of `adaptive`."""
+
+    def schedule(self, steps: int) -> Schedule:
+        """The places in a walk of so many transitions."""
+        chosen = self.model_dump()
+        return RewardScheduler(**{**chosen.pop("adaptive"), **chosen}).schedule(steps)
 
 
 class ShapingOptions(Options):

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from atomrl.config import Config
 from atomrl.core.alignment import ForceAlignment
-from atomrl.core.reward_schedule import RewardScheduler
 from atomrl.core.shaping import ShapedRewards
 from atomrl.core.stages import Stage
 
@@ -39,8 +38,7 @@ class OnTheWay:
             if alignment is not None:
                 log.warning("train.force_alignment_enabled aligns nothing: there are no forces without reward.shaping")
             return cls()
-        chosen = options.scheduler.model_dump()
-        schedule = RewardScheduler(**{**chosen.pop("adaptive"), **chosen}).schedule(steps)
+        schedule = options.scheduler.schedule(steps)
         scored = schedule.before_end(steps)
         if alignment is None or not scored:  # the schedule itself says so where it skips all
             return cls(scored)

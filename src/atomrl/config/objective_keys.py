@@ -1,0 +1,29 @@
+"""Kinds of objectives, and which of them read a key of `train`."""
+
+from __future__ import annotations
+
+LIKELIHOOD, FORWARD = ("fed_grpo", "grpo"), ("nft", "awm", "rejection")
+"""Objectives over log-probabilities of the walk, and over denoising losses."""
+
+READ_BY = {
+    "clip_range": LIKELIHOOD,
+    "kl_penalty_weight": LIKELIHOOD,
+    "step_weighting": LIKELIHOOD,
+    "train_steps": LIKELIHOOD,
+    "train_min_time": LIKELIHOOD,
+    "train_max_time": LIKELIHOOD,
+    "clip_advantage_value": ("fed_grpo",),
+    "group_reward_norm": ("grpo", *FORWARD),
+    "reward_normalize_fn": ("grpo", *FORWARD),
+    "reward_eps": ("grpo", *FORWARD),
+    "kl_weight": ("grpo",),
+    "entropy_weight": ("grpo",),
+    "advantages": FORWARD,
+    "nft": ("nft",),
+    "awm": ("awm",),
+    "rejection": ("rejection",),
+}
+"""Which objectives read a key of `train` that not all of them do."""
+
+OF_SUMS = ("group_reward_norm", "reward_normalize_fn", "reward_eps")
+"""Those among them that no objective reads that normalises each channel by itself."""
