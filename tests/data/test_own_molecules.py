@@ -144,6 +144,15 @@ def test_a_frame_that_the_file_ends_in(tmp_path: Path) -> None:
     )
 
 
+def test_conformers_whose_rows_are_scattered_are_refused(tmp_path: Path) -> None:
+    """Each stretch of rows would be a molecule of its own."""
+    path = own_molecules.write_geom(tmp_path / "geom.npy")
+    rows = np.load(path)
+    np.save(path, rows[np.argsort(np.arange(len(rows)) % 3, kind="stable")])
+    with pytest.raises(UserError, match=r"the rows of conformer 0 do not stand together: sort the rows by the column"):
+        read_own(path)
+
+
 def test_broken_conformers_of_geom(tmp_path: Path) -> None:
     rows = np.load(own_molecules.write_geom(tmp_path / "geom.npy"))
     first, second, third = (np.flatnonzero(rows[:, 0] == number)[0] for number in range(3))

@@ -272,6 +272,12 @@ def _geom(path: Path) -> Iterator[Entry]:
         )
     conformers = np.array(rows[:, 0])
     starts = np.flatnonzero(np.diff(conformers, prepend=np.nan) != 0)
+    names, counts = np.unique(conformers[starts], return_counts=True)
+    if (counts > 1).any():
+        raise UserError(
+            f"data={path}: the rows of conformer {names[counts > 1][0]:g} do not stand together: sort the rows by the"
+            " column conformer, whose numbers differ from one conformer to the next"
+        )
     for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
         part = np.array(rows[start:end], dtype=np.float64)
         where = f"{path.name} conformer {part[0, 0]:g} (row {start})"
