@@ -4,6 +4,7 @@ import csv
 from collections import Counter
 from pathlib import Path
 
+import gemmi
 import numpy as np
 import pytest
 from ase.data import chemical_symbols
@@ -89,6 +90,16 @@ def test_elements_with_charges(symbol):
     assert formula(parse_cif(cif(sites)).crystal) == {"Na": 1, "Cl": 1}
 
 
+@pytest.mark.parametrize("symbol", ["H2", "N3", "C60", "O2"])
+def test_a_number_without_a_sign_may_count_atoms(symbol):
+    sites = [NA_CL[0], ("X1", symbol, 0.5, 0.5, 0.5)]
+    letters = symbol.strip("0236")
+    assert reason(cif(sites)) == f"element: {symbol!r} may be {letters} or not, and no formula says"
+    assert reason(cif(sites, chemical_formula_sum=f"Na {symbol}")).startswith("formula: ")
+    for kind in (cif(sites, chemical_formula_sum=f"Na {letters}"), cif([NA_CL[0], (symbol, *sites[1][1:])])):
+        assert formula(parse_cif(kind).crystal) == {"Na": 1, letters: 1}
+
+
 def test_capitals_are_read_where_the_formula_confirms_them():
     sites = [("NA1", "NA", 0, 0, 0), ("CL1", "CL", 0.5, 0.5, 0.5)]
     assert formula(parse_cif(cif(sites, chemical_formula_sum="Na Cl")).crystal) == {"Na": 1, "Cl": 1}
@@ -102,6 +113,12 @@ def test_labels_stand_for_symbols_that_are_absent():
     assert formula(parse_cif(cif(alpha, columns, chemical_formula_sum="Ca O")).crystal) == {"Ca": 1, "O": 1}
     assert reason(cif(alpha, columns, chemical_formula_sum="C O")).startswith("formula: C1 O1 is declared, Ca1 O1")
     assert reason(cif(alpha, columns)).startswith("element: 'CA1' may be Ca")
+
+
+def test_a_tetrahedron_is_no_tritium():
+    """As zeolites label silicon."""
+    sites = [("T1", 0, 0, 0), ("O1", 0.5, 0.5, 0.5)]
+    assert reason(cif(sites, "label fract_x fract_y fract_z")) == ("element: 'T1' may be T or not, and no formula says")
 
 
 def test_deuterium_is_hydrogen():
@@ -139,6 +156,17 @@ def test_what_is_no_atom_is_left_out():
     assert formula(parse_cif(cif(sites, columns, chemical_formula_sum="Na Cl")).crystal) == {"Na": 1, "Cl": 1}
 
 
+@pytest.mark.parametrize(("groups", "whole"), [("1 2", False), (". 1", True), ("1 1", True), (". .", True)])
+def test_alternatives_of_each_other(groups, whole):
+    """Two places of one atom, without occupancies."""
+    sites = [(*site, group) for site, group in zip(NA_CL, groups.split(), strict=True)]
+    text = cif(sites, "label type_symbol fract_x fract_y fract_z disorder_group")
+    if whole:
+        assert formula(parse_cif(text).crystal) == {"Na": 1, "Cl": 1}
+    else:
+        assert reason(text) == "disordered: its sites belong to the disorder groups 1, 2"
+
+
 @pytest.mark.parametrize("value", [".", "?", "nan", "inf", "1,5", "−0.5", "1/3"])
 def test_a_coordinate_that_is_no_number(value):
     why = reason(cif([NA_CL[0], ("Cl1", "Cl", 0.5, f"'{value}'", 0.5)]))
@@ -174,6 +202,9 @@ def test_a_flat_cell():
         ({11: 4, 17: 4}, 3, 0),
         ({11: 8, 17: 8}, None, 0),
         ({11: 1, 17: 2}, None, 0),
+        ({11: 1, 17: 1.02}, None, 0),
+        ({11: 0.99, 17: 1}, 4, 0),
+        ({11: 0.67, 17: 0.67}, 6, 6),  # rounded
         ({11: 1}, None, 0),
         ({11: 1, 17: 1, 1: 1}, None, 0),
     ],
@@ -199,6 +230,7 @@ def test_a_formula_that_is_none():
 # Symmetry
 
 
+CUBIC = tuple(operation.triplet() for operation in gemmi.find_spacegroup_by_name("F m -3 m").operations())
 FACE_CENTRED = ("x,y,z", "x+1/2,y+1/2,z", "x+1/2,y,z+1/2", "x,y+1/2,z+1/2")
 
 
@@ -253,6 +285,23 @@ def test_axes_that_the_cell_says():
     assert reason(cif(atom, cell=rhombohedral, **wrong)) == "symmetry: its cell is none of R -3 m H"
 
 
+def test_names_that_say_more_together():
+    monoclinic, site = {"length_b": 4.0, "angle_beta": 100}, [("Na1", "Na", 0.1, 0.2, 0.3)]
+    both = {"space_group_IT_number": 14, "symmetry_space_group_name_H__M": "P 21/n"}
+    coordinates = parse_cif(cif(site, cell=monoclinic, **both), niggli=False).crystal.frac_coords
+    assert np.abs(coordinates - [0.4, 0.7, 0.2]).max(1).min() < 1e-6
+    silicon = {"space_group_name_H__M_alt": "F d -3 m", "space_group_IT_number": 227}
+    site = [("Si1", "Si", 0.125, 0.125, 0.125)]
+    assert reason(cif(site, **silicon)).endswith("may be any of F d -3 m:1, F d -3 m:2")
+    assert len(parse_cif(cif(site, space_group_name_Hall="-F 4vw 2vw 3", **silicon)).crystal.numbers) == 8
+
+
+def test_lengths_that_are_rounded():
+    """Within 1 %, a cell is that of its operations."""
+    parsed = parse_cif(cif(operations=CUBIC, cell={"length_c": 5.65}), niggli=False)
+    assert formula(parsed.crystal) == {"Na": 4, "Cl": 4}
+
+
 def test_a_setting_that_nothing_says():
     monoclinic = {"length_b": 4.0, "angle_beta": 100}
     text = cif([("Na1", "Na", 0.1, 0.2, 0.3)], cell=monoclinic, space_group_IT_number=14)
@@ -277,6 +326,15 @@ def test_a_setting_that_nothing_says():
         ({"operations": ["x,y,z", "x,y,q"]}, "'x,y,q' is no operation"),
         ({"operations": ["x,y"]}, "'x,y' is no operation"),
         ({"operations": ["x,y,z", "x,y,x"]}, "one of its operations changes volumes"),
+        ({"operations": CUBIC, "symmetry_space_group_name_H__M": "P 1"}, "it names P 1, and lists operations of Fm-3m"),
+        ({"operations": CUBIC, "cell": {"length_c": 7}}, "its cell is not that of the listed operations, of Fm-3m"),
+        ({"operations": CUBIC, "cell": {"angle_beta": 80}}, "its cell is not that of the listed operations, of Fm-3m"),
+        (
+            {"space_group_name_Hall": "-P 2ybc", "symmetry_space_group_name_H__M": "P 21/n"},
+            "names both -P 2ybc and P 21",
+        ),
+        ({"symmetry_space_group_name_H__M": "C -4 2 1 m", "space_group_IT_number": 113}, "'C -4 2 1 m' is no space gr"),
+        ({"space_group_name_Hall": "-F 4 2 3 (0 0 3)", "space_group_IT_number": 225}, "'-F 4 2 3 (0 0 3)' is no space"),
         ({"space_group_magn.name_BNS": "P_a-1"}, "is magnetic, which is not read"),
         ({"cell_modulation_dimension": "1"}, "is modulated, which is not read"),
     ],

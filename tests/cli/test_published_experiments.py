@@ -145,6 +145,7 @@ def test_what_is_ours_may_stand_beside(tmp_path: Path) -> None:
     assert (config.seed, config.train.max_behaviour_kl, config.train.clip_range) == (5, 0.1, 0.001)
     assert config.needs["mine.csv"] == "from me"
     assert "checkpoints/mp_20_ldm_base" in config.needs
+    assert config.needs["data/mp_20/hull.json"].endswith("made by: atomrl data reference data/mp_20")
 
 
 def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -166,6 +167,13 @@ def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogC
             "torch.optim.lr_scheduler.ConstantLR is known here; give `train.scheduler` (constant",
         ),
         (["trainer.devices=4"], "trainer.devices=4: of this published key only 1 or auto is known here; start several"),
+        (
+            ["trainer.max_epochs=3"],
+            "trainer.max_epochs=3: this published key changes nothing here; give dataloader.epoches, iterations",
+        ),
+        (["trainer.max_time=00:01:00:00"], "only null is known here; give `max_time_hours`"),
+        (["trainer.accumulate_grad_batches=2"], "only 1 is known here; give `train.gradient_accumulation_steps`"),
+        (["trainer.fast_dev_run=true"], "only false is known here; give `dataloader.epoches=1`"),
         (
             ["ckpt_path=last.ckpt"],
             "ckpt_path=last.ckpt: of this published key only null is known here; give `save_path`",
@@ -205,7 +213,20 @@ def test_other_published_trainings_name_their_command(tmp_path: Path) -> None:
             load_config("one", [], tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["alex_mp_20/rl_dng", "alex_mp_20_bandgap/rl_bandgap", "mp_20/rl_dng", "mp_20/rl_dng_po"]
+)
+def test_a_missing_hull_is_named_with_the_command_that_makes_it(name: str) -> None:
+    config = load_config(f"experiment/{name}", [])
+    assert isinstance(config, CrystalConfig)
+    assert config.reward.hull is not None
+    folder = config.reward.hull.removesuffix("/hull.json")
+    assert config.needs[config.reward.hull].endswith(f"made by: atomrl data reference {folder}")
+
+
 def test_steps_upon_a_yaml_of_ours_are_refused() -> None:
+    with pytest.raises(UserError, match=r"trainer.max_epochs=9: .* give dataloader.epoches, iterations"):
+        load_config(DNG, ["trainer.max_epochs=9"])
     with pytest.raises(UserError, match=r"trainer.max_steps=9: give dataloader.epoches, iterations; each"):
         load_config(DNG, ["trainer.max_steps=9"])
 

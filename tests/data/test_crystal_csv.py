@@ -139,8 +139,10 @@ def test_save_and_load(crystals, tmp_path):
         ("material_id,cif,name\n1,,é\n".encode("latin-1"), "no CSV text in UTF-8"),
         ("material_id,cif\n1,\n".encode("utf-16"), "no CSV text in UTF-8"),
         (gzip.compress(b"material_id,cif\n1,\n"), "no CSV text in UTF-8 .*: unpack it"),
+        ("material_id,cif,gap\nmp-1,,1,5\n", "begins with 'mp-1' has 4 values, and there are 3 columns: put values"),
+        ("material_id,cif,gap,gap\n1,,1,2\n", "has the column 'gap' 2 times: give each its own name"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_files_that_are_no_such_set(tmp_path, content, message):
     path = tmp_path / "train.csv"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from pathlib import Path
 
 import ase.io
@@ -51,6 +52,18 @@ def test_a_cif_of_several_blocks(tmp_path: Path) -> None:
     said = found.report()
     assert said is not None
     assert said.startswith("1 of 3 cannot be read and count as failed: all.cif block 3 (bad): cif: ")
+
+
+def test_sites_that_count_as_all_atoms_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "two.cif"
+    text = SILICON.to(fmt="cif")
+    bare = "\n".join(line for line in text.split("\n") if not re.search(r"^ *_symmetry|x, y, z", line))
+    path.write_text(text + bare.replace("data_Si", "data_bare").replace("loop_\nloop_", "loop_"))
+    found = read(path)
+    same(found, [SILICON, SILICON])
+    assert found.report() == (
+        "1 of 2 say nothing of symmetry, so that their sites count as all atoms (P 1): two.cif block 2 (bare)"
+    )
 
 
 def test_extended_xyz_of_crystals(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`atomrl sample --compositions`: what was asked for and nothing else, and a line about what was not found."""
 
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -102,6 +103,12 @@ def test_prompts_ask_for_composition_and_formula_units(monkeypatch: pytest.Monke
             [],
             "Mg3Al2Si3O12: 20 atoms in a formula unit, and the model was trained on cells of 2, 5 atoms",
         ),
+        (["(NaCl)0"], [], "--compositions (NaCl)0: '(NaCl)0' is not a formula of whole atoms without charges"),
+        (
+            ["NaCl"],
+            ["--context", "composition=LiF"],
+            "composition=LiF: the compositions say this already; leave it out",
+        ),
         (["NaCl"], ["--sizes", "4"], "--compositions and --sizes do not go together"),
         (["NaCl"], ["--reject", "4"], "--compositions and --reject do not go together"),
         (["NaCl"], ["--tries", "0"], "--tries 0: must be at least 1"),
@@ -161,6 +168,19 @@ def test_a_conditional_model_takes_any_guidance_scale(tmp_path: Path) -> None:
         main([*SAMPLE, model, *words, "--output", str(tmp_path / "a.extxyz")])
         made.append((tmp_path / "a.extxyz").read_text())
     assert made[0] == made[1] != made[2]
+
+
+def test_guidance_needs_a_training_without_conditions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its null vectors are random numbers else."""
+    card = write(tmp_path / "net") / "model.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "drop_prob": 0.0}))
+    words = [*SAMPLE, str(card.parent), "--output", str(tmp_path / "a.extxyz")]
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert "was trained with drop_prob=0, never without its conditions" in capsys.readouterr().err
+    main([*words, "model.guidance_scale=1"])
+    assert len(ase.io.read(tmp_path / "a.extxyz", ":")) == 1
 
 
 def test_a_wish_that_no_cell_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

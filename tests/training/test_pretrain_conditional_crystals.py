@@ -34,7 +34,7 @@ CIF = (
     "_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n{one} {one}1 0 0 0\n{other} {other}2 0.5 0.5 0.5\n"
 )
 ROWS = [("Cs", "Cl", 4.1, "1.5", "halide"), ("Cs", "Br", 4.3, "", "halide"), ("Ni", "Al", 2.9, "0", "metal")]
-ROWS += [("Fe", "Al", 2.9, "0", "metal"), ("Cs", "I", 4.6, "4", ""), ("Cu", "Zn", 2.95, "0", "metal")]
+ROWS += [("Fe", "Al", 2.9, "0", "metal"), ("Cs", "I", 4.6, "4", "N/A"), ("Cu", "Zn", 2.95, "0", "metal")]
 
 
 @pytest.fixture(scope="module")

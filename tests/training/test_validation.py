@@ -102,6 +102,8 @@ def test_a_run_on_crystals_follows_its_validations_and_goes_on_alike(tmp_path, p
     assert first[1]["val/reward"] == first[1]["val/creativity"] != first[3]["val/reward"]
     best = 1 if first[1]["val/reward"] >= first[3]["val/reward"] else 3
     assert torch.load(whole / "checkpoint_best.pth", weights_only=True)["atomrl"]["iteration"] == best
+    main(["resume", str(whole)])
+    assert len(lines(whole)) == 4  # it has ended
     for place, iteration in (("checkpoint_best.pth", best), ("checkpoint_latest.pth", 3), ("", 3)):
         loaded = RLModule.load_from_checkpoint(cut / place)
         stored = torch.load(cut / (place or "checkpoint_latest.pth"), weights_only=True)
@@ -132,6 +134,12 @@ def test_patience_counts_iterations(options, values, iterations, capsys) -> None
             if trainer.should_stop:
                 break
         assert done == iterations
+        assert capsys.readouterr().out == "reward has not improved in 3 iterations: stopping\n"
+        for patience, ended in ((3, True), (4, False)):  # the run that is over, continued
+            again, trainer = Limits(load_config("demo", [*options, f"early_stop_patience={patience}"])), Trainer()
+            again.load_state_dict(limits.state_dict())
+            again.on_train_start(trainer, trained)
+            assert trainer.should_stop == ended
         assert capsys.readouterr().out == "reward has not improved in 3 iterations: stopping\n"
 
 

@@ -109,6 +109,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         key, equals, text = override.partition("=")
         bare = key.lstrip("+~")
+        crystals.require_meant(override)
         prefix = key[: len(key) - len(bare)]
         text = crystals.without_hub(text, hub)
         if bare in RESTRICTED:

@@ -13,6 +13,7 @@ from math import ceil
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from atomrl.config.naming import key_of
 from atomrl.util.errors import UserError
 from atomrl.util.trees import texts
 
@@ -92,6 +93,9 @@ ONLY: Mapping[str, Only] = {
     "trainer._target_": Only(("lightning.pytorch.trainer.Trainer",)),
     "trainer.devices": Only((1, "auto"), "start several processes by torchrun (docs/several-processes.md)"),
     "trainer.num_nodes": Only((1,), "start several processes by torchrun (docs/several-processes.md)"),
+    "trainer.max_time": Only((None,), "give `max_time_hours`"),
+    "trainer.accumulate_grad_batches": Only((1,), "give `train.gradient_accumulation_steps`"),
+    "trainer.fast_dev_run": Only((False,), "give `dataloader.epoches=1`"),
     "ckpt_path": Only((None,), "give `save_path` and `resume=true`"),
     "ldm_module": Only((), "`atomrl pretrain ldm` trains a diffusion model"),
     "vae_module": Only((), "`atomrl pretrain vae` trains a VAE"),
@@ -120,6 +124,9 @@ UNUSED: Mapping[str, str] = {
 }
 """Published keys, or sections of them, that change nothing here, and what does; one warning names those that stand
 there, of those for which there is something to say."""
+
+EPOCHS = "trainer.max_epochs"
+"""Passes over a data set, which prompts do not need here: a file may say how many, who types it means iterations."""
 
 STEPS, INNER = "trainer.max_steps", "train.num_inner_batch"
 """Published number of optimizer steps, and ours of those in an iteration."""
@@ -226,6 +233,12 @@ def without_hub(tree: Any, hub: Mapping[str, Any]) -> Any:
 def is_unused(key: str) -> bool:
     """Whether a published key changes nothing here."""
     return key not in (*ALIASES, *ONLY, *CONVERTED) and any(f"{key}.".startswith(f"{name}.") for name in UNUSED)
+
+
+def require_meant(override: str) -> None:
+    """Raise UserError for a typed number of epochs, which in a published file changes nothing."""
+    if key_of(override) == EPOCHS:
+        raise UserError(f"{override}: this published key changes nothing here; give dataloader.epoches, iterations")
 
 
 def require_known(key: str) -> None:
@@ -383,5 +396,5 @@ def _needs(tree: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
         if found.get("reward.reference_dataset") == folder:
             files = f"{name} in the field's CSV format, from {source}"
             needs |= {f"{folder}/train.csv": files, f"{folder}/val.csv": files}
-            needs[f"{folder}/hull.json"] = "the hull of CHGNet's energies of the set, see docs/crystals.md"
+            needs[f"{folder}/hull.json"] = f"CHGNet's hull of the set, made by: atomrl data reference {folder}"
     return needs

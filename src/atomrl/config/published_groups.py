@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from atomrl.config.naming import key_of
-from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS
+from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS, require_meant
 
 BASE = "train_rl"
 """YAML that experiments are composed upon."""
@@ -58,6 +58,8 @@ def composition(name: str, overrides: Sequence[str], folder: Path | None) -> Com
     search = [HERE / "groups"] if base == folder else [folder.resolve(), HERE / "groups"]
     known = _groups_of(base / f"{whole}.yaml")
     published = [word for word in overrides if _section(word) in (*SECTIONS, *CHOICES, "hydra", HUB)]
+    for word in published:
+        require_meant(word)
     chosen_groups = [_appended(word, known) for word in (*groups, *filter(_is_group, published))]
     values = [word if word[0] in "+~" else f"++{word}" for word in published if not _is_group(word)]
     ours = [word for word in overrides if word not in published or key_of(word) == GUIDANCE]

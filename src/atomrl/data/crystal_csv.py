@@ -29,7 +29,7 @@ from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 ID, CIF = "material_id", "cif"
 
 BLOCK = 1024
@@ -55,8 +55,8 @@ def load_crystal_csv(path: Path, cache: Path | None = None, workers: Workers | i
         workers: of the run, or a number of processes; one per core that this process may use if None.
 
     Raises:
-        UserError: the file is missing, a Git LFS pointer, no CSV text in UTF-8, lacks a column, or has no row that
-            holds a sound crystal.
+        UserError: the file is missing, a Git LFS pointer, no such CSV text (`csv_blocks`), or has no row that holds a
+            sound crystal.
     """
     return parsed_once(path, csv_blocks, "atomrl.structures.cif:parse_cif", cache, workers)
 
@@ -119,7 +119,8 @@ def csv_blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
     """Rows of a CSV file by number, `BLOCK` at a time.
 
     Raises:
-        UserError: it is no CSV text in UTF-8, or lacks a column.
+        UserError: it is no CSV text in UTF-8, lacks a column or has one twice, or has a row with more values than
+            columns.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -162,10 +163,26 @@ def _blocks(path: Path, reader: Iterator[list[str]]) -> Iterator[dict[int, dict[
     for name in (ID, CIF):
         if name not in header:
             raise UserError(f"{path} has no column {name!r}, its columns are {header}: it needs {ID} and {CIF}")
-    rows = enumerate((row + [""] * (len(header) - len(row)) for row in reader if row), start=1)
+    if twice := sorted({name for name in header if name and header.count(name) > 1}):
+        raise UserError(f"{path} has the column {twice[0]!r} {header.count(twice[0])} times: give each its own name")
+    rows = enumerate((_as_wide(path, row, header) for row in reader if row), start=1)
     while block := list(islice(rows, BLOCK)):
         # the unnamed first column is the index that pandas writes
-        yield {number: {name: text for name, text in zip(header, row, strict=False) if name} for number, row in block}
+        yield {number: {name: text for name, text in zip(header, row, strict=True) if name} for number, row in block}
+
+
+def _as_wide(path: Path, row: list[str], header: list[str]) -> list[str]:
+    """A row with as many values as there are columns: empty ones are added where some are missing.
+
+    Raises:
+        UserError: it has more, e.g. for a decimal comma.
+    """
+    if any(text.strip() for text in row[len(header) :]):
+        raise UserError(
+            f"{path}: the row that begins with {row[0]!r} has {len(row)} values, and there are {len(header)} columns: "
+            "put values that hold a comma in quotation marks, and write decimals with a point"
+        )
+    return (row + [""] * len(header))[: len(header)]
 
 
 class _Packer:

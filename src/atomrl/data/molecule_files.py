@@ -54,7 +54,7 @@ class Entry:
         positions: Å, (N, 3) float64.
         cell: of a crystal, lattice vectors in rows, Å, (3, 3); None for a molecule.
         reason: why it cannot be used; None where it can.
-        remark: what a user should know of a molecule that is used.
+        remark: what a user should know of one that is used.
     """
 
     where: str

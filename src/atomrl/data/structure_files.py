@@ -13,9 +13,9 @@ check, and counts in every denominator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ import torch
 
 from atomrl.core.records import Structures
 from atomrl.data.molecule_files import Entry, read_sdf, read_xyz
+from atomrl.data.number_columns import SHOWN
 from atomrl.data.pymatgen_json import read_pymatgen_json
 from atomrl.structures.molecules import Geometry
 from atomrl.structures.padding import join
@@ -38,6 +39,7 @@ BLOCK = 1024
 TIMEOUT = 30.0
 """Seconds for one CIF."""
 PARSE = "atomrl.structures.cif:parse_cif"
+ASSUMED_P1 = "say nothing of symmetry, so that their sites count as all atoms (P 1)"
 NO_CELL, PERIODIC = "domain: it has no cell, and is no crystal", "domain: it is periodic, and no molecule"
 
 
@@ -56,23 +58,23 @@ class ReadStructures:
         structures: B structures; those that cannot be read have no atoms.
         where: file and entry of each.
         reasons: a kind, a colon and why it cannot be read, of each; None where it can.
+        remarks: what a user should know of those that can, by what is said: their files and entries.
     """
 
     structures: Structures
     where: tuple[str, ...]
     reasons: tuple[str | None, ...]
+    remarks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def report(self, shown: int = 5) -> str | None:
-        """Which could not be read, in one line; None if all could."""
+    def report(self) -> str | None:
+        """Which could not be read, and the remarks, in one line; None if there is nothing to say."""
         failed = [f"{place}: {why}" for place, why in zip(self.where, self.reasons, strict=True) if why is not None]
-        if not failed:
-            return None
-        more = f"; and {len(failed) - shown} more" if len(failed) > shown else ""
-        return (
-            f"{len(failed)} of {len(self.where)} cannot be read and count as failed: "
-            + "; ".join(failed[:shown])
-            + more
-        )
+        said = {"cannot be read and count as failed": failed} if failed else {}
+        lines = [
+            f"{len(places)} of {len(self.where)} {what}: {_first(places)}"
+            for what, places in [*said.items(), *self.remarks.items()]
+        ]
+        return "; ".join(lines) or None
 
 
 def read_entries_of(path: Path, workers: Workers) -> list[Entry]:
@@ -121,7 +123,16 @@ def as_structures(path: Path, entries: Sequence[Entry], domain: str) -> ReadStru
         cells = [np.zeros((3, 3)) if entry.cell is None else entry.cell for entry in checked]
         structures = replace(structures, cell=torch.from_numpy(np.stack(cells)))
     where, reasons = zip(*((entry.where, entry.reason) for entry in checked), strict=True)
-    return ReadStructures(structures, where, reasons)
+    remarks: dict[str, list[str]] = {}
+    for entry in checked:
+        if entry.remark is not None and crystals:
+            remarks.setdefault(entry.remark, []).append(entry.where)
+    return ReadStructures(structures, where, reasons, remarks)
+
+
+def _first(places: Sequence[str]) -> str:
+    """The first few of a list."""
+    return "; ".join(places[:SHOWN]) + (f"; and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
 
 
 def _of_domain(entry: Entry, crystals: bool) -> Entry:
@@ -185,7 +196,8 @@ def _parsed(block: Sequence[Entry | CifText], parser: Executor) -> list[Entry]:
             entries.append(Entry.broken(item.where, outcome.reason))
         else:
             numbers, frac_coords, lattice = outcome.value.crystal
-            entries.append(Entry(item.where, numbers, frac_coords @ lattice, cell=lattice))
+            remark = ASSUMED_P1 if outcome.value.assumed_p1 else None
+            entries.append(Entry(item.where, numbers, frac_coords @ lattice, remark=remark, cell=lattice))
     return entries
 
 

@@ -112,7 +112,8 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         """The backbone, with the sampler that the configuration names; a policy that was given samples as it does.
 
         Raises:
-            UserError: it is none of crystals, or is unconditional, and the configuration has a scale of guidance.
+            UserError: it is none of crystals; or it is unconditional, and the configuration has a scale of guidance; or
+                it would be guided, and was never trained without its conditions.
         """
         if isinstance(model, GivenModel):
             return model
@@ -126,6 +127,11 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
                     "would change nothing; leave it out, or give a conditional model"
                 )
             sampling = replace(sampling, guidance_scale=section.guidance_scale)
+        if model.conditions is not None and not model.conditions.drop_prob and sampling.guidance_scale != 1:
+            raise UserError(
+                f"{model.origin} was trained with drop_prob=0, never without its conditions, and guidance compares "
+                "with that: set model.guidance_scale=1, or train it with a drop_prob"
+            )
         return replace(model, sampling=sampling)
 
     def check_code(self, config: CrystalConfig) -> None:

@@ -92,9 +92,12 @@ def predict_structures(
         kept: batches of a command that was stopped, which are not drawn again; new ones are added.
 
     Raises:
-        UserError: the model is not conditioned on composition, or knows no crystal of as many atoms.
+        UserError: the model is not conditioned on composition, or knows no crystal of as many atoms; or the plan asks
+            for a composition too.
     """
     conditioning, name = composition_condition(model)
+    if name in plan.asked:
+        raise UserError(f"{name}={plan.asked[name]}: the compositions say this already; leave it out")
     parts = []
     for number, wanted in enumerate(compositions):
         weights = _sizes(wanted, model)

@@ -118,14 +118,17 @@ def formula_counts(formula: str) -> Tensor:
     """Atoms by element of a formula such as `LiMnO2`, (ELEMENTS,) int64; column = Z.
 
     Raises:
-        UserError: it is no formula, is empty or names what is no element with Z below `ELEMENTS`.
+        UserError: it is no formula, has a charge or an amount of 0, is empty or names what is no element with Z below
+            `ELEMENTS`.
     """
     try:
         counts: dict[str, int] = Formula(formula).count()
     except ValueError as error:
-        raise UserError(f"{formula!r} is not a formula") from error
+        raise UserError(f"{formula!r} is not a formula of whole atoms, e.g. LiMnO2") from error
     if not counts:
         raise UserError("an empty formula")
+    if "+" in formula or not all(counts.values()):  # to ASE, Fe3+O4 is the sum of Fe3 and O4
+        raise UserError(f"{formula!r} is not a formula of whole atoms without charges, e.g. LiMnO2")
     return element_counts(list(counts), list(counts.values()))
 
 

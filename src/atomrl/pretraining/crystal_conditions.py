@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 from atomrl.checkpoints.crystal import CrystalBackbone
+from atomrl.data.number_columns import MISSING
 from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals
 from atomrl.networks.conditions import ELEMENTS, Condition, Kind
 from atomrl.policies.crystal_conditioning import KnownCrystals
@@ -153,7 +154,8 @@ def _texts(option: ConditionOption, crystals: PackedCrystals, split: str) -> NDA
     """
     column = option.column or option.name
     if column in crystals.labels:
-        return np.array([text.strip() for text in crystals.labels[column].tolist()], dtype=object)
+        stripped = [text.strip() for text in crystals.labels[column].tolist()]
+        return np.array(["" if text in MISSING else text for text in stripped], dtype=object)
     if column in crystals.properties:
         values = crystals.properties[column].tolist()
         return np.array([f"{value:.15g}" if np.isfinite(value) else "" for value in values], dtype=object)

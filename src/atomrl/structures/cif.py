@@ -30,13 +30,19 @@ CELL = tuple(
     f"_cell_{kind}" for kind in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
 COORDINATES = ("fract_x", "fract_y", "fract_z")
-COLUMNS = (*COORDINATES, *("?label", "?type_symbol", "?occupancy", "?attached_hydrogens", "?calc_flag"))
+COLUMNS = (
+    *COORDINATES,
+    *("?label", "?type_symbol", "?occupancy", "?attached_hydrogens", "?calc_flag", "?disorder_group"),
+)
 
 NUMBERS = {symbol: number for symbol, number in atomic_numbers.items() if number} | {"D": 1, "T": 1}
 """Atomic numbers by symbol; deuterium and tritium are hydrogen."""
 
 SYMBOL = re.compile(r"([A-Za-z]{1,2})(\d*\.?\d*[+-]?|[+-]\d*\.?\d*)")
 """Of an `_atom_site_type_symbol`: an element, perhaps with its charge or a number."""
+
+UNIT_ROUNDED, CELL_ROUNDED = 0.006, 0.05
+"""Atoms by which a formula unit, and a cell, may differ from what is declared: formulas are rounded (`Al0.67 O`)."""
 
 FULL = 1e-6
 """How near to 1 an occupancy must be."""
@@ -60,7 +66,7 @@ class Sites(NamedTuple):
     Attributes:
         numbers: atomic numbers, (S,).
         frac_coords: as written, (S, 3).
-        doubtful: a symbol that is an element's only by its case, and the element; None if there is none.
+        doubtful: a symbol that need not be an element's, or one atom's, and the element; None if there is none.
     """
 
     numbers: NDArray[np.int64]
@@ -123,7 +129,7 @@ def _sites(block: gemmi.cif.Block) -> Sites:
     table = block.find("_atom_site_", list(COLUMNS))
     if not len(table):
         raise Failure("coordinate: _atom_site_fract_x, _y and _z do not stand in one loop")
-    numbers, places, doubtful = [], [], None
+    numbers, places, doubtful, groups = [], [], None, set[str]()
     for row in table:
         values = {
             name.lstrip("?"): row.str(column)
@@ -144,6 +150,10 @@ def _sites(block: gemmi.cif.Block) -> Sites:
                 raise Failure(f"coordinate: _atom_site_{name} of {label} is {row[column]}")
         numbers.append(NUMBERS[symbol])
         places.append(place)
+        if "disorder_group" in values:
+            groups.add(values["disorder_group"])
+    if len(groups) > 1:
+        raise Failure(f"disordered: its sites belong to the disorder groups {', '.join(sorted(groups))}")
     if not numbers:
         raise Failure("cif: it lists no atoms")
     return Sites(np.array(numbers, dtype=np.int64), np.array(places), doubtful)
@@ -162,13 +172,15 @@ def _occupied(label: str, text: str) -> bool:
 def _element(values: Mapping[str, str]) -> tuple[str, bool]:
     """The element of a site, and whether its symbol is written as it should be.
 
-    A type symbol is an element's as a whole. A label only begins with one: `OA1` is oxygen, `CA1` calcium or carbon.
+    A type symbol is an element's as a whole; a number in it that is no charge may count atoms (`N3`), unless it is the
+    label's. A label only begins with one: `OA1` is oxygen, `CA1` calcium or carbon, `T1` a tetrahedron's centre.
     """
     typed, label = values.get("type_symbol"), values.get("label", "")
     match = SYMBOL.fullmatch(typed) if typed is not None else re.match(r"([A-Za-z]+)", label)
     letters = match[1] if match else ""
     if letters in NUMBERS:
-        return letters, True
+        several = bool(typed and typed != label and re.fullmatch(r"\d+", match[2]) and float(match[2]) > 1)
+        return letters, not several and (typed is not None or letters != "T")
     for found in (letters[:2].capitalize(), *([letters[:1].upper()] if typed is None else [])):
         if found in NUMBERS:
             return found, False
@@ -234,11 +246,13 @@ def multiple(read: Mapping[int, int], formula: Mapping[int, float], units: int |
         formula: the same in the formula.
         units: Z; None if unknown.
     """
-    ratio = sum(read.values()) / sum(formula.values())
-    times = round(ratio)
-    same = all(abs(read.get(z, 0) - ratio * formula.get(z, 0)) < 0.05 for z in {*read, *formula})
-    if not same or times < 1 or abs(ratio - times) > 0.01:
+    times = round(sum(read.values()) / sum(formula.values()))
+    if times < 1:
         return 0
+    for z in {*read, *formula}:
+        off = abs(read.get(z, 0) - times * formula.get(z, 0))
+        if off > CELL_ROUNDED or off > UNIT_ROUNDED * times:
+            return 0
     whole_cell = times == 1 and units and not math.gcd(*map(round, formula.values())) % units
     return times if units is None or times == units or whole_cell else 0
 

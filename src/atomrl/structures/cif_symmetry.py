@@ -60,6 +60,8 @@ NULL = {"", ".", "?"}
 
 SAME_PLACE = 0.1
 """Å. Images of a site that are nearer are one atom at a special position, whose coordinates were rounded."""
+SAME_LENGTH = 0.01
+"""Part by which lengths that an operation makes equal may differ, as they are written."""
 SYMMETRY_TOLERANCE = 0.05
 """Å, for finding the symmetry of a crystal."""
 
@@ -100,6 +102,14 @@ class Operations:
         numbers, frac_coords = np.array(structure.atomic_numbers), structure.frac_coords
         apart = _distances(self._images(frac_coords)[:, :, None] - frac_coords, structure.lattice.matrix)  # (O, N, N)
         return bool(((apart < SAME_PLACE) & (numbers[:, None] == numbers)).any(-1).all())
+
+    def keep_cell(self, cell: gemmi.UnitCell) -> bool:
+        """Whether every rotation maps the cell's lattice onto itself, but for `SAME_LENGTH`."""
+        basis = np.array(cell.orth.mat)  # vectors in columns
+        metric = basis.T @ basis
+        off = np.abs(self.rotations.swapaxes(1, 2) @ metric @ self.rotations - metric)
+        lengths = np.sqrt(np.diag(metric))
+        return bool((off <= 2 * SAME_LENGTH * np.outer(lengths, lengths)).all())
 
     def _images(self, frac_coords: FloatArray) -> FloatArray:
         """Of S sites, in [0, 1), (O, S, 3)."""
@@ -142,16 +152,20 @@ class Symmetry:
         if self.listed is not None:
             if self.listed.number is None:
                 raise Failure(f"symmetry: its {len(self.listed.rotations)} listed operations are no group")
+            if not self.listed.keep_cell(cell):
+                raise Failure(f"symmetry: its cell is not that of the listed operations, of {self.listed.name}")
             return [self.listed]
         if self.absent:
             return [tabulated(gemmi.find_spacegroup_by_number(1))]
-        if not self.named:
+        if self.unknown:
             raise Failure(
                 f"symmetry: {self.unknown[0]!r} is no space group that is known, and no operations are listed"
             )
         name, settings = self.named[0]
         for other, others in self.named[1:]:
-            if settings[0].number != others[0].number:
+            groups = [setting.operations() for setting in others]
+            settings = tuple(setting for setting in settings if setting.operations() in groups)
+            if not settings:
                 raise Failure(f"symmetry: it names both {name} and {other}")
         fitting = [setting for setting in settings if cell.is_compatible_with_spacegroup(setting)]
         if not fitting:
@@ -170,7 +184,10 @@ class Symmetry:
             number = settings[0].number
             if number == self.listed.number or number == symmetry_number(structure):
                 continue
-            if not any(tabulated(setting).keep(structure) for setting in settings):
+            groups = [tabulated(setting) for setting in settings]
+            if all(len(group.rotations) < len(self.listed.rotations) for group in groups):
+                raise Failure(f"symmetry: it names {name}, and lists operations of {self.listed.name}")
+            if not any(group.keep(structure) for group in groups):
                 raise Failure(f"symmetry: it names {name}, and lists only operations of {self.listed.name}")
 
 

@@ -187,10 +187,18 @@ class Limits(Callback):
         self.improved = self.started
         self.best, self.waited = -math.inf, 0
 
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """A run that the number has ended is not trained further when it is continued (Lightning)."""
+        self._stop(trainer, self._waited_out())
+
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Check the clock and the number (Lightning)."""
         assert isinstance(pl_module, RLModule)
-        reasons = self.collective.of_first(self._reasons(pl_module.line))
+        self._stop(trainer, self._reasons(pl_module.line))
+
+    def _stop(self, trainer: lightning.Trainer, reasons: list[str]) -> None:
+        """Stop all processes if rank 0 has a reason to."""
+        reasons = self.collective.of_first(reasons)
         trainer.should_stop = trainer.should_stop or bool(reasons)
         for reason in reasons if self.collective.rank == 0 else []:
             print(f"{reason}: stopping")
@@ -204,13 +212,20 @@ class Limits(Callback):
             return reasons
         value = logged(line, "early_stop_metric", config.early_stop_metric)
         self._compare(value, now)
-        waited = f"{config.early_stop_metric} has not improved"
         if config.early_stop_patience is None:
             if now - self.improved > config.early_stop_minutes * 60:
-                reasons.append(f"{waited} for {config.early_stop_minutes} minutes")
-        elif value is not None and self.waited >= config.early_stop_patience:
-            reasons.append(f"{waited} in {self.waited} {'validations' if _is_validated(config) else 'iterations'}")
+                reasons.append(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes")
+        elif value is not None:
+            reasons += self._waited_out()
         return reasons
+
+    def _waited_out(self) -> list[str]:
+        """That the number has not improved in as many iterations as were to be waited, if so."""
+        config = self.config
+        if config.early_stop_patience is None or self.waited < config.early_stop_patience:
+            return []
+        counted = "validations" if _is_validated(config) else "iterations"
+        return [f"{config.early_stop_metric} has not improved in {self.waited} {counted}"]
 
     def _compare(self, value: float | None, now: float) -> None:
         """Take in the number of an iteration, if it has one."""
