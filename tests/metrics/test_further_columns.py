@@ -219,6 +219,7 @@ def check_shares(rows: list[dict], table: dict[str, dict], start: str) -> set[st
 BY_ENERGY = {"msun", "sun", "msun_no_compound", "sun_no_compound", "metastable", "stable"}
 
 
+@pytest.mark.slow  # three workers with CHGNet
 def test_relaxed_crystals(crystals: Path) -> None:
     rows, table = rows_of(crystals), estimates(crystals, "relaxed")
     chosen = chosen_rows(6, 4).tolist()
@@ -240,6 +241,7 @@ def test_relaxed_crystals(crystals: Path) -> None:
             assert row["relaxed_energy_per_atom"] <= row["energy_per_atom"] + 1e-3
 
 
+@pytest.mark.slow
 def test_a_second_judge_of_crystals(crystals: Path) -> None:
     rows, table = rows_of(crystals), estimates(crystals, "second_judge")
     assert check_shares(rows, table, "second_judge_") == BY_ENERGY
