@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from atomrl.evaluation.sample_table import METADATA, SampleColumn, write_sample_table
+from atomrl.evaluation.sample_table import METADATA, SampleColumn, at_rows, write_sample_table
 from atomrl.util.errors import UserError
 
 
@@ -58,3 +58,21 @@ def test_pyarrow_is_imported_by_who_writes_a_table() -> None:
     code = "import sys, atomrl.commands, atomrl.domains.crystal_panel; print('pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_columns_of_some_samples_are_null_elsewhere(tmp_path: Path) -> None:
+    few = {
+        "stable": SampleColumn(np.array([True, False]), "stable"),
+        "bonds": SampleColumn(np.array([3, 4]), "bonds", known=np.array([True, False])),
+        "energy": SampleColumn(np.array([np.inf, 2.5]), "energy", "eV"),
+        "reason": SampleColumn(["scf", None], "why"),
+    }
+    columns = {"sample_id": SampleColumn(["a", "b", "c"], "id"), **at_rows(few, np.array([2, 0]), 3)}
+    write_sample_table(tmp_path / "table.parquet", {"base": columns}, {})
+    table = pq.read_table(tmp_path / "table.parquet").drop_columns(["column"])
+    assert table.to_pylist() == [
+        {"sample_id": "a", "stable": False, "bonds": None, "energy": 2.5, "reason": None},
+        {"sample_id": "b", "stable": None, "bonds": None, "energy": None, "reason": None},
+        {"sample_id": "c", "stable": True, "bonds": 3, "energy": None, "reason": "scf"},
+    ]
+    assert table.schema.field("energy").metadata == {b"description": b"energy", b"unit": b"eV"}

@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from report_runs import molecules, write_evaluation, write_log
 
 from atomrl.cli import main
-from atomrl.evaluation.sample_table import SampleColumn, read_sample_table, write_sample_table
+from atomrl.evaluation.sample_table import SampleColumn, at_rows, read_sample_table, write_sample_table
 from atomrl.report import report as reporting
 from atomrl.report.curves import curves, read_series, thinned
 from atomrl.report.page import unpacked
@@ -346,6 +347,7 @@ def test_a_table_of_samples_is_read_as_it_was_written(tmp_path):
         "energy": SampleColumn(np.array([1.5, np.nan]), "energy", "eV"),
         "novel": SampleColumn(np.array([True, False]), "novel"),
         "reason": SampleColumn([None, "scf"], "why"),
+        "relaxed": SampleColumn(np.array([True, False]), "relaxed", known=np.array([True, False])),
     }
     trained = {**base, "atoms": SampleColumn(np.array([5, 6]), "number of atoms")}
     write_sample_table(tmp_path / "table.parquet", {"base": base, "trained": trained}, {})
@@ -357,7 +359,27 @@ def test_a_table_of_samples_is_read_as_it_was_written(tmp_path):
     for name, column in trained.items():
         again = found["trained"][name]
         assert (again.about, again.unit) == (column.about, column.unit)
+        np.testing.assert_array_equal(again.known, column.known)
         np.testing.assert_array_equal(np.asarray(again.values), np.asarray(column.values))
     pq.write_table(pq.read_table(tmp_path / "table.parquet").drop_columns(["sample_id"]), tmp_path / "other.parquet")
     with pytest.raises(UserError, match="holds no samples of an evaluation"):
         read_sample_table(tmp_path / "other.parquet")
+
+
+def test_a_sample_is_unknown_to_a_table_that_it_had_no_part_in(judged, tmp_path):
+    """Neither end of such a column is better, and its reason is not the one below the sample's picture."""
+    part = {
+        "relaxed": SampleColumn(np.array([True, False]), "relaxed to a minimum"),
+        "relaxed_rmsd": SampleColumn(np.array([0.25, np.inf]), "RMSD", "Å"),
+        "relaxed_reason": SampleColumn([None, "slow"], "why not"),
+    }
+    about = at_rows(part, np.array([1, 3]), 40)
+    write_evaluation(tmp_path / "some", {"base": replace(judged["base"], about=about)}, set())
+    page = data(write_report([tmp_path / "some"], tmp_path / "page.html").path)
+    values = page["sides"][0]["samples"]["values"]
+    assert values["relaxed"] == [None, 1, None, 0, *[None] * 36]
+    assert values["relaxed_rmsd"] == [None, 0.25, *[None] * 38]
+    assert values["relaxed_reason"] == [None, None, None, "slow", *[None] * 36]
+    columns = {column["name"]: column for column in page["columns"]}
+    assert [columns[name]["better"] for name in ("relaxed", "relaxed_rmsd", "valid")] == ["", "", "higher"]
+    assert [columns[name]["tag"] for name in ("relaxed_reason", "force_field_reason")] == [False, True]

@@ -21,8 +21,12 @@ from atomrl.evaluation.kept_results import KeptForceField, KeptProvider, lot_siz
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
-from atomrl.evaluation.sample_columns import crystal_columns
-from atomrl.evaluation.sample_table import SampleColumns
+from atomrl.evaluation.sample_columns import (
+    crystal_columns,
+    relaxed_crystal_columns,
+    second_judge_crystal_columns,
+)
+from atomrl.evaluation.sample_table import SampleColumns, at_rows
 from atomrl.evaluation.wanted import WantedJudge, draw_distributions
 from atomrl.export.crystals import AnnotatedCrystals, write_cif, write_extxyz
 from atomrl.measures.crystal_validity import composition_valid
@@ -146,7 +150,14 @@ class CrystalPanel(Panel):
 
     def columns(self, judged: Judged) -> SampleColumns:
         """See `Panel`."""
-        return crystal_columns(judged.metrics.samples, judged.samples.ids)
+        ids, further = judged.samples.ids, judged.further
+        found = dict(crystal_columns(judged.metrics.samples, ids))
+        if "second judge" in further:
+            found |= second_judge_crystal_columns(further["second judge"].samples)
+        if "relaxed" in further:
+            rows = chosen_rows(len(ids), self.relaxed).numpy()
+            found |= at_rows(relaxed_crystal_columns(further["relaxed"].samples), rows, len(ids))
+        return found
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """CIF and extended XYZ."""

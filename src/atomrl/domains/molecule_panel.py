@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,15 +22,27 @@ from atomrl.core.stages import Stage, total_reward
 from atomrl.data.batches import training_molecules
 from atomrl.evaluation.asked_values import AskedJudge
 from atomrl.evaluation.best_of import best_of_n
+from atomrl.evaluation.definition import Scorecard
 from atomrl.evaluation.kept_results import evaluate_in_lots, lot_size
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
-from atomrl.evaluation.molecules import MoleculeScorecard, by_second_judge, evaluate_molecules, with_components
+from atomrl.evaluation.molecules import (
+    MoleculeScorecard,
+    SecondJudged,
+    by_second_judge,
+    evaluate_molecules,
+    with_components,
+)
 from atomrl.evaluation.panel import Judged, Panel
-from atomrl.evaluation.pose_checks import by_pose_checks, check_poses, pose_checker
+from atomrl.evaluation.pose_checks import CheckedPoses, by_pose_checks, check_poses, pose_checker
 from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
-from atomrl.evaluation.relaxed_molecules import evaluate_relaxed
-from atomrl.evaluation.sample_columns import molecule_columns
-from atomrl.evaluation.sample_table import SampleColumns
+from atomrl.evaluation.relaxed_molecules import RelaxedMolecules, evaluate_relaxed
+from atomrl.evaluation.sample_columns import (
+    molecule_columns,
+    pose_columns,
+    relaxed_molecule_columns,
+    second_judge_molecule_columns,
+)
+from atomrl.evaluation.sample_table import SampleColumns, at_rows
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.computed_once import ComputedOnce
@@ -117,7 +130,9 @@ class MoleculePanel(Panel):
         if self.asked is not None:
             metrics = self.asked.add_to(metrics, structures, prompts)
         ids = [f"{row:05d}" for row in range(len(structures))]
-        further = self._again(metrics, structures)
+        further: dict[str, Scorecard[Any]] = {}
+        if self.second is not None:
+            further["second judge"] = self._again(metrics, structures, self.second, kept)
         if self._relaxing is not None:
             further["relaxed"] = self._relaxed(structures, records, results, self._relaxing, kept)
         if self._poses is not None:
@@ -169,7 +184,7 @@ class MoleculePanel(Panel):
         results: Sequence[Evaluation],
         relaxing: Executor,
         kept: KeptSamples | None,
-    ) -> MoleculeScorecard:
+    ) -> Scorecard[RelaxedMolecules]:
         """Some samples, relaxed, judged."""
         rows = chosen_rows(len(structures), self.relaxed)
         limits = "{fmax:g} eV/Å in at most {max_steps} steps or {max_seconds:g} s".format_map(LIMITS)
@@ -195,7 +210,7 @@ class MoleculePanel(Panel):
         records: Sequence[RdkitRecord],
         results: Sequence[Evaluation],
         checker: Executor,
-    ) -> MoleculeScorecard:
+    ) -> Scorecard[CheckedPoses]:
         """Some samples, by PoseBusters."""
         rows = chosen_rows(len(structures), self.poses)
         chosen, places = structures[rows], rows.tolist()
@@ -216,12 +231,17 @@ class MoleculePanel(Panel):
                 positions[row, : len(ended)] = torch.from_numpy(ended).to(positions.dtype)
         return replace(structures, positions=positions), tuple(notes)
 
-    def _again(self, metrics: MoleculeScorecard, structures: Structures) -> dict[str, MoleculeScorecard]:
-        """What the second force field says, if there is one."""
-        if self.second is None:
-            return {}
-        name, force_field = self.second
-        return {"second judge": by_second_judge(metrics, structures, force_field.evaluate(structures), name)}
+    def _again(
+        self,
+        metrics: MoleculeScorecard,
+        structures: Structures,
+        second: tuple[str, ForceField],
+        kept: KeptSamples | None,
+    ) -> Scorecard[SecondJudged]:
+        """What the second force field says, in lots, which are kept."""
+        name, force_field = second
+        results = evaluate_in_lots(force_field, structures, kept, name, self._lot, "second judge")
+        return by_second_judge(metrics, structures, results, name)
 
     def _by_physics(self, results: Sequence[Evaluation], structures: Structures, prompts: Prompts) -> Tensor:
         """The total reward, (B,), out of what the force field said."""
@@ -237,7 +257,17 @@ class MoleculePanel(Panel):
 
     def columns(self, judged: Judged) -> SampleColumns:
         """See `Panel`."""
-        return molecule_columns(judged.metrics.samples, judged.samples.ids)
+        ids, further = judged.samples.ids, judged.further
+        found = dict(molecule_columns(judged.metrics.samples, ids))
+        if "second judge" in further:
+            found |= second_judge_molecule_columns(further["second judge"].samples)
+        if "relaxed" in further:
+            rows = chosen_rows(len(ids), self.relaxed).numpy()
+            found |= at_rows(relaxed_molecule_columns(further["relaxed"].samples), rows, len(ids))
+        if "PoseBusters" in further:
+            rows = chosen_rows(len(ids), self.poses).numpy()
+            found |= at_rows(pose_columns(further["PoseBusters"].samples), rows, len(ids))
+        return found
 
     def write(self, folder: Path, name: str, judged: Judged) -> None:
         """SDF and extended XYZ."""

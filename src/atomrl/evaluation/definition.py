@@ -9,6 +9,7 @@ from typing import Generic, Self, TypeVar
 from atomrl.measures.bootstrap import Estimate
 
 S = TypeVar("S", bound=Sized)
+T = TypeVar("T", bound=Sized)
 
 SKIPPED = "skipped"
 """Evaluator and reason where no force field was asked."""
@@ -89,4 +90,35 @@ class Scorecard(Generic[S]):
             definitions={**self.definitions, **definitions},
             summary={**self.summary, **summary},
             conditions={**self.conditions, **(conditions or {})},
+        )
+
+    def again(
+        self,
+        samples: T,
+        definitions: Mapping[str, Definition],
+        summary: Mapping[str, Estimate],
+        failures: Mapping[str, Mapping[str, int]],
+        geometry: str = "",
+        evaluator: str = "",
+    ) -> Scorecard[T]:
+        """Another verdict on the same samples, with a table of its own.
+
+        Args:
+            samples: the numbers behind it.
+            definitions: of its rows.
+            summary: their numbers.
+            failures: as in `failures`.
+            geometry: what was judged, for the record; empty: the same.
+            evaluator: who judged; empty: the same.
+        """
+        return Scorecard(
+            definitions,
+            self.profile,
+            {**self.conditions, **({"geometry": geometry} if geometry else {})},
+            evaluator or self.evaluator,
+            summary,
+            samples,
+            self.sizes,
+            self.elements,
+            failures,
         )

@@ -254,7 +254,7 @@ def compare(
         panel.write(folder, in_file_name(label), verdict)
     panel.draw(folder, judged)
     rows = {label: {**panel.columns(verdict), **verdict.about} for label, verdict in judged.items()}
-    write_sample_table(folder / SAMPLES, rows, _about(main, command))
+    write_sample_table(folder / SAMPLES, rows, _about(report, command))
     write_whole(folder / JSON, report.main.json_text())
     for title, comparison in report.further.items():
         write_whole(folder / FURTHER.format(in_file_name(title)), comparison.json_text())
@@ -267,12 +267,12 @@ def in_file_name(heading: str) -> str:
     return heading.replace(" ", "_")
 
 
-def _about(main: Comparison, command: str) -> dict[str, Any]:
+def _about(report: Report, command: str) -> dict[str, Any]:
     """What the verdicts on single samples depend on."""
-    metrics = main.columns[0].metrics
-    return {
-        "profile": metrics.profile,
-        "evaluator": metrics.evaluator,
-        "conditions": dict(metrics.conditions),
-        "command": command,
-    }
+
+    def depends_on(table: Comparison) -> dict[str, Any]:
+        metrics = table.columns[0].metrics
+        return {"profile": metrics.profile, "evaluator": metrics.evaluator, "conditions": dict(metrics.conditions)}
+
+    further = {title: depends_on(table) for title, table in report.further.items()}
+    return {**depends_on(report.main), "command": command, "further": further}

@@ -111,6 +111,24 @@ MoleculeScorecard = Scorecard[Samples]
 """The verdict on a set of molecules."""
 
 
+@dataclass(frozen=True)
+class SecondJudged:
+    """What a second force field says, B samples.
+
+    Attributes:
+        known_elements: it knows all elements of the sample, (B,) bool.
+        rms_forces: root of the mean over atoms of |F|^2, eV/Å, (B,); +inf if it has none.
+        reasons: why it has none, `element` where it does not know one; None where it has.
+    """
+
+    known_elements: NDArray[np.bool_]
+    rms_forces: NDArray[np.float64]
+    reasons: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.rms_forces)
+
+
 def evaluate_molecules(
     structures: Structures,
     records: Sequence[RdkitRecord],
@@ -292,7 +310,7 @@ def by_second_judge(
     judge: str,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> MoleculeScorecard:
+) -> Scorecard[SecondJudged]:
     """The forces of molecules that are judged already, by another force field.
 
     Args:
@@ -306,7 +324,8 @@ def by_second_judge(
     """
     physics = stack_results(results, structures.to(torch.device("cpu")))
     known = np.array([reason != UNKNOWN_ELEMENT for reason in physics.reasons])
-    forces = _rms_forces(physics, metrics.samples.sizes)[known]
+    samples = SecondJudged(known, _rms_forces(physics, metrics.samples.sizes), tuple(physics.reasons))
+    forces = samples.rms_forces[known]
     summary = {"known_elements": proportion(known, seed, resamples)}
     if known.any():
         summary |= {
@@ -314,14 +333,9 @@ def by_second_judge(
             "rms_force_mean": mean(forces, seed, resamples),
             "force_field_failures": proportion(np.isinf(forces), seed, resamples),
         }
-    reasons = Counter(reason for reason in physics.reasons if reason is not None)
-    return replace(
-        metrics,
-        definitions=SECOND_JUDGE,
-        evaluator=judge,
-        summary=summary,
-        failures={"second_judge": dict(reasons.most_common())},
-    )
+    reasons = Counter(reason for reason in samples.reasons if reason is not None)
+    failures = {"second_judge": dict(reasons.most_common())}
+    return metrics.again(samples, SECOND_JUDGE, summary, failures, evaluator=judge)
 
 
 def with_components(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from atomrl.chemistry.rdkit import bonded_molecules
 from atomrl.core.records import Structures
-from atomrl.evaluation.definition import Definition
+from atomrl.evaluation.definition import Definition, Scorecard
 from atomrl.evaluation.molecules import MoleculeScorecard
 from atomrl.measures.bootstrap import RESAMPLES, proportion
 from atomrl.structures.molecules import split
@@ -43,6 +44,22 @@ METRICS: Mapping[str, Definition] = {
 """In the order of the table."""
 
 
+@dataclass(frozen=True)
+class CheckedPoses:
+    """PoseBusters' verdicts, B molecules.
+
+    Attributes:
+        passed: {metric: (B,) bool}, as `METRICS`; a molecule without a verdict passes nothing.
+        reasons: why there is no verdict; None where there is.
+    """
+
+    passed: Mapping[str, NDArray[np.bool_]]
+    reasons: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.reasons)
+
+
 def pose_checker(workers: Workers) -> Executor:
     """Who runs the checks.
 
@@ -62,7 +79,7 @@ def check_poses(structures: Structures, executor: Executor) -> list[Outcome]:
 
 def by_pose_checks(
     metrics: MoleculeScorecard, outcomes: Sequence[Outcome], how: str, seed: int = 0, resamples: int = RESAMPLES
-) -> MoleculeScorecard:
+) -> Scorecard[CheckedPoses]:
     """The verdict of the checks.
 
     Args:
@@ -77,13 +94,8 @@ def by_pose_checks(
         name: np.array([bool(one.get(name, False)) for one in found]) for name in CHECKS
     }
     together: NDArray[np.bool_] = np.logical_and.reduce(list(passed.values()))
-    passed = {"all_checks": together, **passed}
-    reasons = [outcome.reason for outcome in outcomes if outcome.reason is not None]
-    return replace(
-        metrics,
-        definitions=METRICS,
-        conditions={**metrics.conditions, "geometry": how},
-        evaluator="PoseBusters",
-        summary={name: proportion(values, seed, resamples) for name, values in passed.items()},
-        failures={"posebusters": {reason: reasons.count(reason) for reason in dict.fromkeys(reasons)}},
-    )
+    samples = CheckedPoses({"all_checks": together, **passed}, tuple(outcome.reason for outcome in outcomes))
+    summary = {name: proportion(values, seed, resamples) for name, values in samples.passed.items()}
+    reasons = Counter(reason for reason in samples.reasons if reason is not None)
+    failures = {"posebusters": dict(reasons)}
+    return metrics.again(samples, METRICS, summary, failures, geometry=how, evaluator="PoseBusters")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from atomrl.chemistry.rdkit import RdkitRecord
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
-from atomrl.evaluation.definition import Definition
+from atomrl.evaluation.definition import Definition, Scorecard
 from atomrl.evaluation.molecules import MoleculeScorecard
 from atomrl.measures.bootstrap import RESAMPLES, median, proportion
+from atomrl.measures.measure import first_reasons
 
 METRICS: Mapping[str, Definition] = {
     "relaxed": Definition("relaxed to a minimum", "%", "samples", "higher"),
@@ -28,6 +29,33 @@ METRICS: Mapping[str, Definition] = {
 """In the order of the table."""
 
 
+@dataclass(frozen=True)
+class RelaxedMolecules:
+    """What a relaxation changes, B molecules; nothing holds of one that did not come to a minimum.
+
+    Attributes:
+        relaxed: it came to a minimum, (B,) bool.
+        strain_energies: above that minimum, eV, (B,); +inf without one.
+        distances: RMSD to it after superposition, Å, (B,); +inf without one.
+        same: valid, and the same SMILES there, (B,) bool.
+        stable, valid: what `evaluation.molecules.Samples` says of the minimum, (B,) bool.
+        smiles: there, of the largest fragment, as people write it; None if invalid.
+        reasons: why there is no minimum; None where there is.
+    """
+
+    relaxed: NDArray[np.bool_]
+    strain_energies: NDArray[np.float64]
+    distances: NDArray[np.float64]
+    same: NDArray[np.bool_]
+    stable: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    smiles: tuple[str | None, ...]
+    reasons: tuple[str | None, ...]
+
+    def __len__(self) -> int:
+        return len(self.relaxed)
+
+
 def evaluate_relaxed(
     after: MoleculeScorecard,
     before: Structures,
@@ -38,7 +66,7 @@ def evaluate_relaxed(
     how: str,
     seed: int = 0,
     resamples: int = RESAMPLES,
-) -> MoleculeScorecard:
+) -> Scorecard[RelaxedMolecules]:
     """Judge a relaxation of B molecules.
 
     Args:
@@ -53,26 +81,30 @@ def evaluate_relaxed(
         resamples: of the bootstrap.
     """
     energies = [np.array([result.energy for result in part]) for part in results]
-    fine = np.array([note is None for note in notes]) & np.isfinite(energies[0]) & np.isfinite(energies[1])
-    strain = np.where(fine, energies[0] - energies[1], np.inf)
-    distance = np.where(fine, superposed_rmsd(before, relaxed), np.inf)
+    reasons = first_reasons([notes, *([result.reason for result in part] for part in reversed(results))])
+    fine = np.array([reason is None for reason in reasons])
     same = [one.smiles is not None and one.smiles == other.smiles for one, other in zip(*records, strict=True)]
-    stable, valid = after.samples.stable, after.samples.valid
-    reasons = Counter(note for note in notes if note is not None)
-    return replace(
-        after,
-        definitions=METRICS,
-        conditions={**after.conditions, "geometry": how},
-        summary={
-            "relaxed": proportion(fine, seed, resamples),
-            "strain_energy_median": median(strain, seed, resamples),
-            "rmsd_median": median(distance, seed, resamples),
-            "same_molecule": proportion(np.array(same) & fine, seed, resamples),
-            "molecule_stability": proportion(stable & fine, seed, resamples),
-            "validity": proportion(valid & fine, seed, resamples),
-        },
-        failures={"relaxation": dict(reasons.most_common())},
+    smiles = zip(after.samples.smiles, fine, strict=True)
+    samples = RelaxedMolecules(
+        relaxed=fine,
+        strain_energies=np.where(fine, energies[0] - energies[1], np.inf),
+        distances=np.where(fine, superposed_rmsd(before, relaxed), np.inf),
+        same=np.array(same) & fine,
+        stable=after.samples.stable & fine,
+        valid=after.samples.valid & fine,
+        smiles=tuple(text if kept else None for text, kept in smiles),
+        reasons=reasons,
     )
+    summary = {
+        "relaxed": proportion(samples.relaxed, seed, resamples),
+        "strain_energy_median": median(samples.strain_energies, seed, resamples),
+        "rmsd_median": median(samples.distances, seed, resamples),
+        "same_molecule": proportion(samples.same, seed, resamples),
+        "molecule_stability": proportion(samples.stable, seed, resamples),
+        "validity": proportion(samples.valid, seed, resamples),
+    }
+    counts = Counter(reason for reason in reasons if reason is not None)
+    return after.again(samples, METRICS, summary, {"relaxation": dict(counts.most_common())}, geometry=how)
 
 
 def superposed_rmsd(one: Structures, other: Structures) -> NDArray[np.float64]:

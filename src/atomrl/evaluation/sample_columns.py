@@ -1,16 +1,21 @@
-"""What the table of samples says of molecules and of crystals."""
+"""What the table of samples says of molecules and of crystals, as sampled and by the tables beside the main one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atomrl.evaluation.molecules import Samples
+from atomrl.evaluation.molecules import Samples, SecondJudged
+from atomrl.evaluation.pose_checks import METRICS, CheckedPoses
+from atomrl.evaluation.relaxed_molecules import RelaxedMolecules
 from atomrl.evaluation.sample_table import SAMPLE_ID, SampleColumn, SampleColumns
 from atomrl.measures.crystal_verdicts import CrystalVerdicts
-from atomrl.measures.measure import component_metric
+from atomrl.measures.measure import component_metric, first_reasons
+
+RELAXED, SECOND_JUDGE, POSES = "relaxed", "second_judge", "posebusters"
+"""How the names of columns begin that are of a table beside the main one."""
 
 FLAGS = {
     "unique": "the first of its group of matching samples",
@@ -28,25 +33,45 @@ FLAGS = {
 }
 """Truth values of `CrystalVerdicts.flags`."""
 
+OF_COMPOSITION = ("composition_valid", "composition_valid_mixed_valence")
+OF_ENERGY = ("stable", "metastable", "hull_holds_compound", "sun", "msun", "sun_no_compound", "msun_no_compound")
+"""Those that no relaxation changes; those that another force field does."""
+
 
 def crystal_columns(samples: CrystalVerdicts, ids: Sequence[str]) -> SampleColumns:
     """Of B crystals, with their ids."""
     columns = {
         **_identity(ids, samples.sizes),
         "formula": SampleColumn(samples.formulas, "reduced formula"),
-        **{name: SampleColumn(samples.flags[name], about) for name, about in FLAGS.items() if name in samples.flags},
+        **_verdicts(samples, FLAGS),
     }
-    if samples.e_above_hull is not None:
-        columns["e_above_hull"] = SampleColumn(samples.e_above_hull, "energy above the hull", "eV/atom")
-    if samples.energies_per_atom is not None:
-        columns["energy_per_atom"] = SampleColumn(samples.energies_per_atom, "energy by the evaluator", "eV/atom")
     for name, values in samples.components.items():
         columns[component_metric(name)] = SampleColumn(values, f"raw value of the reward component {name}")
     for name, values in samples.predicted.items():
         columns[f"predicted_{name}"] = SampleColumn(values, f"{name} by the predictor of evaluation.wanted")
     for name, reasons in samples.reasons.items():
-        columns[f"{name}_reason"] = SampleColumn(reasons, f"why there is no answer of {name.replace('_', ' ')}")
+        columns[f"{name}_reason"] = _no_answer(name, reasons)
     return columns
+
+
+def relaxed_crystal_columns(samples: CrystalVerdicts) -> SampleColumns:
+    """Of B crystals that were relaxed, converged or not; `reasons` of them has `relaxation`."""
+    return {
+        **_minimum(first_reasons([samples.reasons["geometry"], samples.reasons["relaxation"]])),
+        **_verdicts(samples, FLAGS.keys() - {*OF_COMPOSITION}, f"{RELAXED}_", ", where its relaxation ended"),
+        **{
+            f"{RELAXED}_{name}_reason": _no_answer(name, samples.reasons[name]) for name in ("matching", "e_above_hull")
+        },
+    }
+
+
+def second_judge_crystal_columns(samples: CrystalVerdicts) -> SampleColumns:
+    """Of B crystals, by another force field above its own hull."""
+    reasons = first_reasons([samples.reasons["geometry"], samples.reasons["e_above_hull"]])
+    return {
+        **_verdicts(samples, OF_ENERGY, f"{SECOND_JUDGE}_", ", by the second judge"),
+        f"{SECOND_JUDGE}_reason": SampleColumn(reasons, "why the second judge has no energy above its hull"),
+    }
 
 
 def molecule_columns(samples: Samples, ids: Sequence[str]) -> SampleColumns:
@@ -71,6 +96,67 @@ def molecule_columns(samples: Samples, ids: Sequence[str]) -> SampleColumns:
         "rdkit_reason": SampleColumn(samples.rdkit_reasons, "why it is not valid"),
         "force_field_reason": SampleColumn(samples.force_reasons, "why there is no energy"),
     }
+
+
+def relaxed_molecule_columns(samples: RelaxedMolecules) -> SampleColumns:
+    """Of B molecules that were relaxed."""
+    return {
+        **_minimum(samples.reasons),
+        f"{RELAXED}_strain_energy": SampleColumn(samples.strain_energies, "energy above its minimum", "eV"),
+        f"{RELAXED}_rmsd": SampleColumn(samples.distances, "RMSD to its minimum after superposition", "Å"),
+        f"{RELAXED}_same_molecule": SampleColumn(samples.same, "valid, and the same SMILES at its minimum"),
+        f"{RELAXED}_stable": SampleColumn(samples.stable, "all atoms have an allowed valence at its minimum"),
+        f"{RELAXED}_valid": SampleColumn(samples.valid, "by RDKit at its minimum"),
+        f"{RELAXED}_smiles": SampleColumn(samples.smiles, "at its minimum, of the largest fragment"),
+    }
+
+
+def second_judge_molecule_columns(samples: SecondJudged) -> SampleColumns:
+    """Of B molecules, by another force field."""
+    about = "root of the mean over atoms of |F|^2, by the second judge"
+    return {
+        f"{SECOND_JUDGE}_known_elements": SampleColumn(samples.known_elements, "the second judge knows its elements"),
+        f"{SECOND_JUDGE}_rms_force": SampleColumn(samples.rms_forces, about, "eV/Å"),
+        f"{SECOND_JUDGE}_reason": SampleColumn(samples.reasons, "why the second judge has no force"),
+    }
+
+
+def pose_columns(samples: CheckedPoses) -> SampleColumns:
+    """Of B molecules that PoseBusters checked."""
+    checks = {
+        f"{POSES}_{name}": SampleColumn(passed, f"PoseBusters: {METRICS[name].label}")
+        for name, passed in samples.passed.items()
+    }
+    return {**checks, f"{POSES}_reason": SampleColumn(samples.reasons, "why PoseBusters has no verdict")}
+
+
+def _verdicts(samples: CrystalVerdicts, flags: Collection[str], start: str = "", said: str = "") -> SampleColumns:
+    """Truth values and energies of B crystals; their names begin with `start`, their descriptions end with `said`."""
+    found = {
+        name: SampleColumn(samples.flags[name], about + said)
+        for name, about in FLAGS.items()
+        if name in samples.flags and name in flags
+    }
+    if samples.e_above_hull is not None:
+        found["e_above_hull"] = SampleColumn(samples.e_above_hull, f"energy above the hull{said}", "eV/atom")
+    if samples.energies_per_atom is not None:
+        about = said or " by the evaluator"
+        found["energy_per_atom"] = SampleColumn(samples.energies_per_atom, f"energy{about}", "eV/atom")
+    return {f"{start}{name}": column for name, column in found.items()}
+
+
+def _minimum(reasons: Sequence[str | None]) -> SampleColumns:
+    """Whether B relaxations ended in a minimum, and why not."""
+    relaxed = np.array([reason is None for reason in reasons])
+    return {
+        RELAXED: SampleColumn(relaxed, "its relaxation ended in a minimum"),
+        f"{RELAXED}_reason": SampleColumn(reasons, "why its relaxation did not end in a minimum"),
+    }
+
+
+def _no_answer(name: str, reasons: Sequence[str | None]) -> SampleColumn:
+    """Why samples lack something."""
+    return SampleColumn(reasons, f"why there is no answer of {name.replace('_', ' ')}")
 
 
 def _identity(ids: Sequence[str], sizes: NDArray[np.int64]) -> dict[str, SampleColumn]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +35,39 @@ class SampleColumn:
         values: (B,) numbers or truth values, or B texts; a text that is None and a number that is not finite are null.
         about: what it is, in a few words.
         unit: of a number; empty for a text, a truth value or a plain number.
+        known: whose number or truth value is known, (B,) bool, the others are null; None: of all.
     """
 
     values: NDArray[Any] | Sequence[str | None]
     about: str
     unit: str = ""
+    known: NDArray[np.bool_] | None = None
 
 
 SampleColumns = Mapping[str, SampleColumn]
 """By name, in the order of the table."""
+
+
+def at_rows(columns: SampleColumns, rows: NDArray[np.int64], samples: int) -> SampleColumns:
+    """Columns of the samples at these rows (n,) as columns of all of them: null elsewhere."""
+    chosen = np.zeros(samples, dtype=np.bool_)
+    chosen[rows] = True
+    return {name: _at_rows(column, rows, chosen) for name, column in columns.items()}
+
+
+def _at_rows(column: SampleColumn, rows: NDArray[np.int64], chosen: NDArray[np.bool_]) -> SampleColumn:
+    """One of them."""
+    values = column.values
+    if not isinstance(values, np.ndarray):
+        texts: list[str | None] = [None] * len(chosen)
+        for row, text in zip(rows.tolist(), values, strict=True):
+            texts[row] = text
+        return replace(column, values=texts)
+    spread, known = np.zeros(len(chosen), dtype=values.dtype), chosen.copy()
+    spread[rows] = values
+    if column.known is not None:
+        known[rows] = column.known
+    return replace(column, values=spread, known=known)
 
 
 def write_sample_table(path: Path, samples: Mapping[str, SampleColumns], about: Mapping[str, Any]) -> None:
@@ -114,10 +138,14 @@ def _sample_column(path: Path, field: pa.Field, column: pa.ChunkedArray) -> Samp
     about = {name.decode(): text.decode() for name, text in (field.metadata or {}).items()}
     is_text = pa.types.is_string(field.type)
     is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-    if not (is_text or is_number or (pa.types.is_boolean(field.type) and not column.null_count)):
+    is_flag = pa.types.is_boolean(field.type)
+    if not (is_text or is_number or is_flag):
         raise UserError(f"{path}: the column {field.name} is no text, number or truth value: is it another table?")
+    known = column.is_valid().to_numpy() if is_flag and column.null_count else None
+    if is_flag:
+        column = column.fill_null(False)
     values = column.to_pylist() if is_text else column.to_numpy()
-    return SampleColumn(values, about.get("description", ""), about.get("unit", ""))
+    return SampleColumn(values, about.get("description", ""), about.get("unit", ""), known)
 
 
 def _table(arrays: Mapping[str, pa.Array], schema: pa.Schema) -> pa.Table:
@@ -136,8 +164,8 @@ def _array(column: SampleColumn) -> pa.Array:
     values = column.values
     if not isinstance(values, np.ndarray):
         return pa.array(values, pa.string())
-    unknown = ~np.isfinite(values) if values.dtype.kind == "f" else None
-    return pa.array(values, mask=unknown)
+    known = np.ones(len(values), dtype=np.bool_) if column.known is None else column.known
+    return pa.array(values, mask=~known | ~np.isfinite(values))
 
 
 def _metadata(about: str, unit: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atomrl.evaluation.relaxation import chosen_rows
+from atomrl.evaluation.sample_columns import POSES, RELAXED, SECOND_JUDGE
 from atomrl.evaluation.sample_table import SAMPLE_ID, SampleColumn
 from atomrl.report.evaluations import Evaluation, Side
 from atomrl.report.rounding import rounded
@@ -19,7 +20,9 @@ from atomrl.report.structures import StructureText, depiction, structure_texts
 LOWER_IS_BETTER = ("rms_force", "e_above_hull", "no_bond_entry")
 """Columns; the first two are what samples are ordered by at first, where they are there."""
 TAGS = frozenset({"stable", "valid", "novel", "metastable", "unique", "msun"})
-"""Truth values that stand below a sample's picture."""
+"""Truth values that stand below a sample's picture; so does why something of the main table is not known."""
+FURTHER = (RELAXED, SECOND_JUDGE, POSES)
+"""How columns begin that are of a table beside the main one."""
 DEPICTED = "smiles"
 """The column that molecules are drawn from."""
 EXTREMES = 50
@@ -81,14 +84,18 @@ def samples_of(evaluations: Sequence[Evaluation], sides: Sequence[Side]) -> list
 
 
 def columns_of(samples: Sequence[SideSamples | None]) -> list[dict[str, Any]]:
-    """Every column that some side has: its name, what it is, its unit, its kind, which end is better, whether a tag."""
+    """Every column that some side has: its name, what it is, its unit, its kind, which end is better, whether a tag.
+
+    Of a table beside the main one no end is better: a sample may be unknown there because it had no part in it.
+    """
     known = {name: column for of_side in samples if of_side is not None for name, column in of_side.columns.items()}
     found = []
     for name, column in known.items():
         kind = _kind(column)
-        better = "lower" if name in LOWER_IS_BETTER else "higher" if kind == "flag" else ""
+        main = not name.startswith(FURTHER)
+        better = "lower" if name in LOWER_IS_BETTER else "higher" if kind == "flag" and main else ""
         about = {"name": name, "about": column.about, "unit": column.unit, "kind": kind}
-        found.append({**about, "better": better, "tag": name in TAGS})
+        found.append({**about, "better": better, "tag": name in TAGS or (main and name.endswith("_reason"))})
     return found
 
 
@@ -157,4 +164,6 @@ def _values(column: SampleColumn, rows: NDArray[np.int64]) -> list[Any]:
     values = column.values
     if not isinstance(values, np.ndarray):
         return [values[row] for row in rows.tolist()]
+    if column.known is not None:
+        values = np.where(column.known, values, np.nan)
     return rounded(values[rows].astype(np.int64) if values.dtype.kind == "b" else values[rows])

@@ -9,7 +9,7 @@ const PLAIN_ORDERS = [["best", "lowest"], ["median", "median"], ["worst", "highe
 /** Conditions on a column of each kind: a name, and whether it takes a value. */
 const TESTS = {
   number: [["≥", true], ["≤", true], ["=", true], ["is unknown", false]],
-  flag: [["is yes", false], ["is no", false]],
+  flag: [["is yes", false], ["is no", false], ["is unknown", false]],
   text: [["contains", true], ["is unknown", false]],
 };
 const HOLDS = {
@@ -228,7 +228,7 @@ function cardOf(report, state, sample, open) {
   const title = valueOf(report, sample, "formula") ?? sample.id;
   const second = by === main || !by ? [] : [`${words(by.name)}: ${shown(by)}`];
   const flags = report.columns.filter((column) => column.tag && valueOf(report, sample, column.name) === 1).map(({ name }) => words(name));
-  const reason = report.columns.filter(({ name }) => name.endsWith("_reason")).map(({ name }) => valueOf(report, sample, name)).find((value) => value);
+  const reason = report.columns.filter((column) => column.tag && column.kind === "text").map(({ name }) => valueOf(report, sample, name)).find((value) => value);
   return make(
     "button",
     { type: "button", class: "card", data: { id: sample.id }, on: { click: open } },
