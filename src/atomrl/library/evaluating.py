@@ -29,11 +29,13 @@ from atomrl.user_code.given import is_object
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
+from atomrl.util.glibc_malloc import freed_memory_kept
 
 REMEDY = "trust_code=True"
 """How a call says that a run's code may run."""
 
 
+@freed_memory_kept()
 def evaluate(
     model: str | Path | Run,
     *,
