@@ -254,7 +254,10 @@ def test_samples_in_memory_and_in_a_file(tmp_path: Path) -> None:
         atomrl.sample(backbone, 3, output=tmp_path / "a.png")
     with pytest.raises(atomrl.UserError, match=r"is loaded already: give model\.time_step=5 to atomrl\.load"):
         atomrl.sample(atomrl.load(backbone), 2, overrides=["model.time_step=5"])
-    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=["reward.workers=1"], output=tmp_path / "table")
+    torch.set_num_threads(2)
+    one = ["reward.workers=1", "threads=1"]
+    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=one, output=tmp_path / "table")
+    assert torch.get_num_threads() == 1
     assert [column.label for column in alone.main.columns] == ["base"]
     assert json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]["base"]["time_step"] == 5
 

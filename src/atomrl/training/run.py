@@ -45,7 +45,7 @@ from atomrl.training.run_directory import (
 from atomrl.training.snapshots import Snapshots
 from atomrl.training.weights_and_biases import WeightsAndBiases
 from atomrl.util.cpu_count import cores
-from atomrl.util.device import choose_device
+from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.processes import Launch, launched
 from atomrl.workers.executor import Workers
@@ -87,8 +87,7 @@ def _trained(config: Config, name: str, workers: Workers | None, crew: Crew) -> 
     launch = crew.launch
     workers = workers or LocalWorkers(launch.share(config.reward.workers or cores()))
     device = choose_device(config.device, launch)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     torch.manual_seed(config.seed)  # initial weights come from the backbone; this is for what a user adds
     with crew.connected(device, config.train.rank_timeout) as collective:
         folder, stopped = _train(config, name, workers, device, collective)
