@@ -154,6 +154,16 @@ def test_the_same_text_means_the_same_in_every_command():
     assert options.model.hidden == 192  # of the command, not of the network
 
 
+def test_an_evaluation_has_its_own_number_of_threads():
+    run = load_config("demo", ["threads=3"])
+    assert overridden(run, []).threads is None
+    assert overridden(run, ["threads=2"]).threads == 2
+    with pytest.raises(UserError, match="threads=0"):
+        overridden(run, ["threads=0"], sampled=False)
+    with pytest.raises(UserError, match=r"takes no seed; it reads .*, dataloader\.smiles_path and threads"):
+        overridden(run, ["seed=1"])
+
+
 @pytest.mark.parametrize(
     ("word", "message"),
     [

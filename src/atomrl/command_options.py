@@ -169,7 +169,8 @@ def _add_evaluate(commands: Any) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="of the sections reward, evaluation and model, other than the run's, e.g. evaluation.relaxed=200",
+        help="of the sections reward, evaluation and model, other than the run's, e.g. evaluation.relaxed=200; and "
+        "threads=4, of torch",
     )
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
     evaluate.add_argument(

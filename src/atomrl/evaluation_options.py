@@ -19,12 +19,12 @@ SAID_BY_OPTIONS = {
 }
 """Keys of a run that `atomrl evaluate` has an option for."""
 
-KNOWN = "dataloader.smiles_path"
-"""What novelty of molecules is counted against."""
+BESIDE = ("dataloader.smiles_path", "threads")
+"""Keys outside of the sections that it reads: what novelty of molecules is counted against, and torch's threads."""
 
 
 def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -> Config:
-    """How to sample and judge, other than the configuration says.
+    """How to sample and judge, other than the configuration says. Threads are what is typed, not what a run had.
 
     Args:
         config: of the run, or the documented defaults.
@@ -37,12 +37,12 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
     sections = ("reward.", "evaluation.", *(("model.",) if sampled else ()))
     for override in overrides:
         key = key_of(override)
-        if (key.startswith(sections) or key == KNOWN) and key not in SAID_BY_OPTIONS:
+        if (key.startswith(sections) or key in BESIDE) and key not in SAID_BY_OPTIONS:
             continue
-        keys = f"it reads {', '.join(f'{section}*' for section in sections)} and {KNOWN}"
+        keys = f"it reads {', '.join([*(f'{section}*' for section in sections), BESIDE[0]])} and {BESIDE[1]}"
         told = SAID_BY_OPTIONS.get(key, keys) if sampled else keys
         raise UserError(f"{override}: an evaluation {'' if sampled else 'of files '}takes no {key}; {told}")
-    return with_overrides(config, overrides)
+    return with_overrides(config.changed(threads=None), overrides)
 
 
 def require_new_table(output: Path, known: int) -> None:

@@ -26,6 +26,7 @@ from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import SampleColumn
 from atomrl.evaluation_options import overridden, require_new_table
+from atomrl.util.device import use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.workers.executor import Workers
@@ -60,7 +61,7 @@ def evaluate_structures(
         base: of crystals: the model in whose features diversity is measured; None: the shipped one.
         known: so many of the set that novelty is counted against are a further column.
         seed: of their choice.
-        overrides: `key=value` of the sections `reward` and `evaluation`, e.g. `reward.hull=hull.json`.
+        overrides: `key=value` of the sections `reward` and `evaluation`, e.g. `reward.hull=hull.json`, or `threads`.
         device: `auto`, `cpu` or `cuda`.
         keep: as `atomrl evaluate --keep`.
         command: what a reader types to get the same tables.
@@ -77,6 +78,7 @@ def evaluate_structures(
     judged_by = domain_named(found)
     config = as_trained(found, {})
     config = overridden(config, overrides, sampled=False).changed(device=device)
+    use_threads(config.threads)
     stored = read_stored(base or config.model.backbone)
     if domain_for(stored) is not judged_by:
         raise UserError(f"--base {base} is no model of {found}, which these structures are: give one, or leave it out")

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from atomrl.cli import main
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.records import RewardTable
 from atomrl.rewards.base import RewardComponent
+from atomrl.util import glibc_malloc
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
 from refusals import refused
@@ -252,9 +254,30 @@ def test_samples_in_memory_and_in_a_file(tmp_path: Path) -> None:
         atomrl.sample(backbone, 3, output=tmp_path / "a.png")
     with pytest.raises(atomrl.UserError, match=r"is loaded already: give model\.time_step=5 to atomrl\.load"):
         atomrl.sample(atomrl.load(backbone), 2, overrides=["model.time_step=5"])
-    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=["reward.workers=1"], output=tmp_path / "table")
+    torch.set_num_threads(2)
+    one = ["reward.workers=1", "threads=1"]
+    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=one, output=tmp_path / "table")
+    assert torch.get_num_threads() == 1
     assert [column.label for column in alone.main.columns] == ["base"]
     assert json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]["base"]["time_step"] == 5
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(lambda: atomrl.train("demo", ["nothing=1"]), id="train"),
+        pytest.param(lambda: atomrl.resume("nowhere"), id="resume"),
+        pytest.param(lambda: atomrl.evaluate("nowhere"), id="evaluate"),
+        pytest.param(lambda: atomrl.sample("nowhere"), id="sample"),
+    ],
+)
+def test_freed_memory_is_kept_meanwhile(call: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the commands do; what that means, and that it ends, is in test_allocator.py."""
+    asked = []
+    monkeypatch.setattr(glibc_malloc, "keep_freed_memory", lambda: asked.append(call))
+    with pytest.raises(atomrl.UserError):
+        call()
+    assert asked == [call]
 
 
 @pytest.mark.slow

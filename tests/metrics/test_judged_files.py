@@ -8,6 +8,7 @@ import numpy as np
 import own_molecules
 import pyarrow.parquet as pq
 import pytest
+import torch
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT
 from rdkit import Chem
 
@@ -116,7 +117,10 @@ def test_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
     path = own_molecules.write_extxyz(tmp_path / "some.extxyz", ("metformin", "isoniazid"))
     geometries = [Geometry(atoms.numbers, atoms.positions) for atoms in ase.io.read(path, index=":")]
-    report = evaluate_structures({"file": path, "mine": join(geometries)}, tmp_path / "table", overrides=[ONE])
+    torch.set_num_threads(2)
+    words = [ONE, "threads=1"]
+    report = evaluate_structures({"file": path, "mine": join(geometries)}, tmp_path / "table", overrides=words)
+    assert torch.get_num_threads() == 1
     assert report.main.columns[1].metrics.summary == report.main.columns[0].metrics.summary
     rows = pq.read_table(tmp_path / "table" / "evaluation.parquet").to_pylist()
     assert [row.pop("source") for row in rows[2:]] == ["row 0", "row 1"]

@@ -37,6 +37,45 @@ class Frozen(SubspaceGaussian):
             return super().step(latents, mask, transition, prompts)
 
 
+class Severed(SubspaceGaussian):
+    """Its mean has a gradient, which is 0."""
+
+    def step(self, latents, mask, transition, prompts):
+        step = super().step(latents, mask, transition, prompts)
+        return Step(step.mean.detach() + 0 * self.current.mean.sum(), step.std, step.prediction)
+
+
+class SeveredPrediction(SubspaceGaussian):
+    """Its steps learn, its prediction does not."""
+
+    def predict(self, latents, mask, t, prompts):
+        return super().predict(latents, mask, t, prompts).detach() + 0 * self.current.mean.sum()
+
+
+class Single(SubspaceGaussian):
+    """Positions alone: an atom by itself stays at 0, whatever is learned."""
+
+    def __init__(self, mean):
+        super().__init__(mean[:3])
+        self.current.scale = torch.nn.Parameter(torch.ones(()))
+
+    def step(self, latents, mask, transition, prompts):
+        return super().step(self.current.scale * latents, mask, transition, prompts)
+
+    def predict(self, latents, mask, t, prompts):
+        return super().predict(self.current.scale * latents, mask, t, prompts)
+
+
+class Exploding(LearnedStdGaussian):
+    """In float32 its noise is below the rounding of its latents, so that its log-probability has a gradient of 0."""
+
+    learns_std = False
+
+    def prior(self, prompts, draw):
+        latents, mask = super().prior(prompts, draw)
+        return 1e12 * latents, mask
+
+
 class Tuple(SubspaceGaussian):
     """Its step is no `Step`."""
 
@@ -226,6 +265,14 @@ def test_right_policies_pass(policy: type[SubspaceGaussian]) -> None:
     check(policy(MEAN))
 
 
+def test_a_gradient_may_be_0_where_there_is_nothing_to_learn() -> None:
+    """In a bucket of single atoms, and of samples that a training leaves out."""
+    plan = PromptPlan(SizeDistribution({1: 1, 5: 1}), groups=4, samples_per_group=2, seed=3)
+    assert set(plan.prompts(0).sizes.tolist()) == {1, 5}
+    check_policy(Single(MEAN).double(), plan.prompts(0), num_steps=6, tolerance=1e-8)
+    check_policy(Exploding(MEAN).float(), prompts(), num_steps=6, tolerance=1e-5)
+
+
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
@@ -234,6 +281,11 @@ def test_right_policies_pass(policy: type[SubspaceGaussian]) -> None:
             "the mean of transition 0 does not depend on any trainable parameter: compute it from what trainable",
         ),
         (Frozen, "the mean of transition 0 does not depend on any trainable parameter"),
+        (
+            Severed,
+            "the gradient of the mean of transition 0 is 0 for all trainable parameters: compute it from what",
+        ),
+        (SeveredPrediction, "the gradient of the denoising loss is 0 for all trainable parameters"),
         (Tuple, r"step must return a Step\(mean, std, prediction\), got tuple"),
         (Pairs, "transitions must return Transition objects, got tuple"),
         (NoMask, "prior must return two tensors, z_T and its mask, got float64 of shape"),

@@ -161,12 +161,16 @@ def test_what_is_no_run_is_not_written_into(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 
-def test_what_the_judges_lack_shows_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_judges_lack_shows_before_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And before the judges, what the configuration alone shows."""
     write(tmp_path / "backbone")
     words = [*TINY, f"model.backbone={tmp_path / 'backbone'}", f"save_path={tmp_path / 'run'}", "evaluation.samples=4"]
     monkeypatch.setattr(MoleculePanel, "__init__", failing(UserError("no hull")))
     with pytest.raises(UserError, match="no hull"):
-        train_and_evaluate(load_config("demo", words), "demo", "atomrl train")
+        train_and_evaluate(load_config("demo_fed_grpo", [*words, "train.objective=awm"]), "demo", "atomrl train")
+    assert ["train.objective=awm does not read" in record.getMessage() for record in caplog.records] == [True]
     assert not (tmp_path / "run").exists()
 
 

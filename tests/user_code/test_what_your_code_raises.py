@@ -1,11 +1,14 @@
 """Mistakes in code of the user's: one line says what called it, the next show the line of theirs; exit code 2."""
 
 import sys
+import threading
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import torch
 
+import atomrl
 from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.core.advantages import Advantages
@@ -14,6 +17,8 @@ from atomrl.force_fields import molecules
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.build import build_force_field
 from atomrl.force_fields.own import OwnForceField
+from atomrl.policies.own import OwnPolicy
+from atomrl.policies.toy import SubspaceGaussian
 from atomrl.rewards.components import CustomReward, PredictorReward
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.examples import example_molecules
@@ -438,6 +443,94 @@ def test_what_an_objective_answers(method: str, answer: object, said: str) -> No
 def test_what_an_objective_raises() -> None:
     with pytest.raises(UserCodeError, match="the objective Objective, asked for old_decay, raised KeyError: 7"):
         OwnObjective(Objective(None)).old_decay(7)
+
+
+class Walking(SubspaceGaussian):
+    """A policy of a user; what it answers in place of what it should, or None: it is asked for what it has not."""
+
+    sizes: ClassVar = {4: 2, 6: 1}
+
+    def __init__(self, wrong: str = "", answer: object = None) -> None:
+        super().__init__(torch.tensor([0.0, 0, 0, 0.3]))
+        self.wrong, self.answer = wrong, answer
+
+    def _asked(self, method: str, *arguments: object) -> Any:
+        if self.wrong != method:
+            return getattr(super(), method)(*arguments)
+        return {}[method] if self.answer is None else self.answer
+
+    def step(self, *arguments: object) -> Any:
+        return self._asked("step", *arguments)
+
+    def levels(self, *arguments: object) -> Any:
+        return self._asked("levels", *arguments)
+
+    def transitions(self, *arguments: object) -> Any:
+        return self._asked("transitions", *arguments)
+
+    def read(self, *arguments: object) -> Any:
+        return self._asked("read", *arguments)
+
+    def reference(self, *arguments: object) -> Any:
+        return self._asked("reference", *arguments)
+
+
+def test_what_a_policy_raises(folder: Path) -> None:
+    """In a training, and when samples are drawn; a right one trains."""
+    plain = [word for word in TINY if not word.startswith(("reward.type", "reward.components", "train.energy"))]
+    plain += ["dataloader.epoches=1", "reward.workers=1"]
+    with pytest.raises(UserCodeError, match="the policy Walking, asked for step in iteration 0, raised KeyError: 'ste"):
+        atomrl.train("demo", [*plain, "save_path=wrong"], reward="dummy", policy=Walking("step"))
+    assert not Path("wrong").exists()
+    run = atomrl.train("demo", [*plain, "save_path=right"], reward="dummy", policy=Walking())
+    assert isinstance(run.policy, Walking)
+    with pytest.raises(UserCodeError, match="the policy Walking, asked for step, raised KeyError: 'step'") as caught:
+        atomrl.Run("right", policy=Walking("step")).sample(2, time_step=5)
+    assert Path(__file__).name in caught.value.notes[0]
+    assert "in _asked" in caught.value.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "said"),
+    [
+        ("step", (1, 2), "step must return Step, got tuple"),
+        ("levels", torch.zeros(2), "levels must return two tensors, alpha_t and sigma_t, got Tensor"),
+        ("levels", (torch.zeros(2), 1.0), "levels must return two tensors, alpha_t and sigma_t, got tuple"),
+        ("transitions", (1.0, 0.0), "transitions must return a tuple of Transition, got tuple"),
+        ("read", torch.zeros(2), "read must return Structures, got Tensor"),
+    ],
+)
+def test_what_a_policy_answers(method: str, answer: object, said: str) -> None:
+    """The note shows the class."""
+    arguments = {"step": (None,) * 4, "levels": (None,), "transitions": (2,), "read": (None,) * 3}[method]
+    with pytest.raises(UserError, match=f"the policy Walking: {said}") as caught:
+        getattr(OwnPolicy(Walking(method, answer)), method)(*arguments)
+    assert "class Walking(SubspaceGaussian):" in caught.value.notes[0]
+
+
+def test_models_that_a_policy_keeps() -> None:
+    """Entering is asked of the policy; what is done meanwhile is not."""
+    said = "the policy Walking, asked for reference, raised KeyError: 'reference'"
+    with pytest.raises(UserCodeError, match=said), OwnPolicy(Walking("reference")).reference():
+        pytest.fail("it was entered")
+    policy = OwnPolicy(Walking())
+    policy.keep_reference()
+
+    def stop_meanwhile() -> None:
+        with policy.reference():
+            assert policy.answering is policy.inner.initial
+            raise LookupError("not the policy's")
+
+    with pytest.raises(LookupError, match="not the policy's"):
+        stop_meanwhile()
+    assert policy.answering is policy.inner.current
+
+
+def test_a_policy_that_cannot_be_copied(folder: Path) -> None:
+    policy = Walking()
+    policy.lock = threading.Lock()
+    with pytest.raises(UserCodeError, match="the policy Walking, copied, so that yours stays as it is, raised TypeErr"):
+        atomrl.train("demo", [*TINY, "save_path=run"], policy=policy)
 
 
 def test_what_is_no_mistake_of_the_users_passes() -> None:

@@ -12,6 +12,8 @@ from torch import nn
 from atomrl.checkpoints.folder import fill, sizes_entry
 from atomrl.checkpoints.stored import AVERAGED, Stored
 from atomrl.core.protocols import DiffusionPolicy, Model
+from atomrl.policies.own import asked_policy
+from atomrl.user_code.calling import calling
 from atomrl.user_code.given import MARK, handed_object
 from atomrl.util.errors import UserError
 
@@ -65,10 +67,9 @@ def given_model(name: str, domain: str) -> Any:
     Raises:
         UserError: nothing was handed over, it is no torch module, or says no sizes.
     """
-    found = handed_object(name)
+    found, said = handed_object(name), name.removeprefix(MARK)
     if not isinstance(found, DiffusionPolicy):
         return deepcopy(found)
-    said = name.removeprefix(MARK)
     if not isinstance(found, nn.Module):
         raise UserError(f"policy={said} must be a torch.nn.Module, whose weights are saved with the run")
     sizes = found.sizes if hasattr(found, "sizes") else None
@@ -77,7 +78,8 @@ def given_model(name: str, domain: str) -> Any:
             f"policy={said} does not say how many atoms its samples have: give it an attribute sizes, "
             "{atoms: how often}, e.g. policy.sizes = {5: 1, 6: 2}"
         )
-    return GivenModel(name, deepcopy(found), dict(sizes), domain)
+    with calling(f"the policy {said}", found, "copied, so that yours stays as it is"):
+        return GivenModel(name, deepcopy(found), dict(sizes), domain)
 
 
 def filled(model: GivenModel, stored: Stored) -> GivenModel:
@@ -87,7 +89,7 @@ def filled(model: GivenModel, stored: Stored) -> GivenModel:
         UserError: they are of another policy.
     """
     trained = deepcopy(model.given)
-    fill(trained.trainable(), stored.part("", AVERAGED), stored.origin)
+    fill(asked_policy(trained).trainable(), stored.part("", AVERAGED), stored.origin)
     return GivenModel(model.name, trained, model.sizes, model.domain)
 
 

@@ -20,6 +20,7 @@ from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import write_sample_table
 from atomrl.evaluation.table import Column, Comparison
 from atomrl.evaluation.table_text import as_text
+from atomrl.policies.own import asked_policy
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar
@@ -218,7 +219,7 @@ def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
 
 def structures_of(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
     """What the policy makes of the prompts, on the CPU."""
-    return rollout(policy, prompts, config).structures.to(CPU)
+    return rollout(asked_policy(policy), prompts, config).structures.to(CPU)
 
 
 def compare(

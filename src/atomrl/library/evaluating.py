@@ -26,14 +26,16 @@ from atomrl.library.loading import DEFAULT_BACKBONE, EVALUATED, SEED, sample_pla
 from atomrl.library.run import Run
 from atomrl.training.run_directory import described_run
 from atomrl.user_code.given import is_object
-from atomrl.util.device import choose_device
+from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
+from atomrl.util.glibc_malloc import freed_memory_kept
 
 REMEDY = "trust_code=True"
 """How a call says that a run's code may run."""
 
 
+@freed_memory_kept()
 def evaluate(
     model: str | Path | Run,
     *,
@@ -65,7 +67,8 @@ def evaluate(
         best_of: a control: the best of so many samples of the base, by the training's reward.
         reject: another one, without scoring: drawn again up to so many times.
         known: so many of the set that novelty is counted against.
-        overrides: `key=value` of the sections `reward`, `evaluation` and `model`, e.g. `evaluation.relaxed=200`.
+        overrides: `key=value` of the sections `reward`, `evaluation` and `model`, e.g. `evaluation.relaxed=200`, or
+            `threads`.
         output: folder for evaluation.md, .json, .parquet and the samples of every column.
         device: `auto`, `cpu` or `cuda`.
         trust_code: run code that the run's config.yaml names.
@@ -158,6 +161,7 @@ class ModelEvaluation:
         self._check()
         pair = self._models(trust_code, remedy)
         device, plan = choose_device(self.device), self._plan(pair.domain)
+        use_threads(pair.config.threads)
         require_writable(self.output, f"--output {self.output}")
         kept, judged = KeptSamples(self.output, repr(pair.config.model), self.keep), {}
         domain, base = pair.domain, pair.base

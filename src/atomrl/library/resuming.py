@@ -21,12 +21,14 @@ from atomrl.training.crew import Crew
 from atomrl.training.run import train_and_evaluate
 from atomrl.training.run_directory import described_run, find_run, how_to_resume, iterations_done
 from atomrl.util.errors import UserError
+from atomrl.util.glibc_malloc import freed_memory_kept
 from atomrl.util.processes import Launch, own_launch
 
 if TYPE_CHECKING:
     from atomrl.library.given import ForceFieldLike, ObjectiveLike, PolicyLike, RewardLike
 
 
+@freed_memory_kept()
 def resume(
     run: str | Path | Run,
     overrides: Sequence[str] = (),

@@ -17,10 +17,12 @@ from atomrl.structures.listing import to_atoms
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
+from atomrl.util.glibc_malloc import freed_memory_kept
 
 log = logging.getLogger(__name__)
 
 
+@freed_memory_kept()
 def sample(
     source: Source,
     count: int = SAMPLED,

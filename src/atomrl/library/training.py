@@ -14,6 +14,7 @@ from atomrl.library.run import Run
 from atomrl.training.crew import Crew
 from atomrl.training.run import train_and_evaluate
 from atomrl.training.run_directory import refuse_forgotten
+from atomrl.util.glibc_malloc import freed_memory_kept
 from atomrl.util.processes import Launch, own_launch
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Words:
     folder: Path | None = None
 
 
+@freed_memory_kept()
 def train(
     config: str | Config = DEFAULT,
     overrides: Sequence[str] = (),

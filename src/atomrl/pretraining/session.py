@@ -19,7 +19,7 @@ from atomrl.config import with_overrides
 from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.saving import LAST, LastCheckpoint, checkpoint_to_continue
 from atomrl.training.callbacks import Interruption
-from atomrl.util.device import choose_device
+from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.util.option_words import Unit
@@ -93,8 +93,7 @@ def check_device(session: Session) -> None:
 
 def begin(session: Session) -> None:
     """Threads and seed; call before the network is made."""
-    if session.threads is not None:
-        torch.set_num_threads(session.threads)
+    use_threads(session.threads)
     torch.manual_seed(session.train.seed)
 
 

@@ -9,11 +9,14 @@ from atomrl.core.log_prob import gaussian_log_prob
 from atomrl.core.protocols import DiffusionPolicy
 from atomrl.core.records import Bucket, Prompts, Step, Trajectory, Transition, pad_atoms
 from atomrl.core.rollout import RolloutConfig, draw, rollout
+from atomrl.core.update import UpdateConfig, usable
 from atomrl.testing.answers import check_answers, check_structures
 from atomrl.testing.closeness import assert_close
 
 PADDING = 2
 """Atoms by which `check_policy` pads even the largest sample."""
+
+_REMEDY = "compute it from what trainable() answers, without detach() or no_grad()"
 
 
 def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20, tolerance: float = 1e-5) -> None:
@@ -39,7 +42,10 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
 
     check_answers(policy, prompts, tuple(walk))
     trajectory = rollout(policy, prompts, RolloutConfig(num_steps, micro_batch_size=len(prompts)))
-    for bucket in trajectory.buckets:
+    teaching = usable(trajectory, UpdateConfig().exploded_above).split([len(bucket) for bucket in trajectory.buckets])
+    gradients = _Gradients(policy)
+    for bucket, teaches in zip(trajectory.buckets, teaching, strict=True):
+        counts = bool(teaches.any())
         check_structures(bucket.structures, bucket.prompts, "decode")
         for index, old in bucket.log_probs.items():
             transition = walk[index]
@@ -52,26 +58,53 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
             assert_close(
                 new - old, torch.zeros_like(old), tolerance, f"log-ratio of transition {index} before an update"
             )
-            _check_gradient(policy, step.mean, f"mean of transition {index}")
-            _check_gradient(policy, new, "log-probability")
+            gradients.check(step.mean, f"mean of transition {index}", counts)
+            gradients.check(new, f"log-probability of transition {index}", counts)
             _check_estimate(policy, bucket, transition, step, tolerance)
-        _check_forward_process(policy, bucket, tolerance)
+        _check_forward_process(policy, bucket, gradients, counts, tolerance)
+    gradients.require_some()
     _check_padding(policy, trajectory, tolerance)
 
 
-def _check_gradient(policy: DiffusionPolicy, values: Tensor, what: str) -> None:
-    """What an objective reads must reach a trainable parameter with finite gradients."""
-    parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
-    assert parameters, "trainable must return a module with parameters that require a gradient"
-    missing = (
-        f"the {what} does not depend on any trainable parameter: compute it from what trainable() answers, without "
-        "detach() or no_grad()"
-    )
-    assert values.requires_grad, missing
-    gradients = torch.autograd.grad(values.sum(), parameters, allow_unused=True, retain_graph=True)
-    used = [gradient for gradient in gradients if gradient is not None]
-    assert used, missing
-    assert all(bool(torch.isfinite(gradient).all()) for gradient in used), f"a gradient of the {what} is not finite"
+class _Gradients:
+    """What an objective reads must reach a trainable parameter, with gradients that are finite and not all 0.
+
+    A gradient may be 0 in one bucket: of single atoms in a zero-mean space, or of samples that exploded, whose noise is
+    below the rounding of their latents. So it must not be 0 in all buckets from which a training would learn.
+
+    Args:
+        policy: whose.
+    """
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        self.parameters = [p for p in policy.trainable().parameters() if p.requires_grad]
+        assert self.parameters, "trainable must return a module with parameters that require a gradient"
+        self._reached: dict[str, bool] = {}
+
+    def check(self, values: Tensor, what: str, counts: bool) -> None:
+        """Look at the gradient of a weighted sum: a plain one is constant where the mean over the atoms is 0.
+
+        Args:
+            values: of a bucket.
+            what: they are; the same in each bucket.
+            counts: a training would learn from this bucket.
+        """
+        missing = f"the {what} does not depend on any trainable parameter: {_REMEDY}"
+        assert values.requires_grad, missing
+        weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(0)).to(values)
+        total = (values * weights).sum()
+        found = torch.autograd.grad(total, self.parameters, allow_unused=True, retain_graph=True)
+        used = [gradient for gradient in found if gradient is not None]
+        assert used, missing
+        assert all(bool(torch.isfinite(gradient).all()) for gradient in used), f"a gradient of the {what} is not finite"
+        if counts:
+            reaches = any(bool((gradient != 0).any()) for gradient in used)
+            self._reached[what] = self._reached.get(what, False) or reaches
+
+    def require_some(self) -> None:
+        """Raise AssertionError for the first of what was checked that is 0 wherever it counts."""
+        for what, reaches in self._reached.items():
+            assert reaches, f"the gradient of the {what} is 0 for all trainable parameters: {_REMEDY}"
 
 
 def _check_estimate(
@@ -123,7 +156,9 @@ def _check_implied(
     assert_close(level * target, level * predicted, 100 * tolerance, what)
 
 
-def _check_forward_process(policy: DiffusionPolicy, bucket: Bucket, tolerance: float) -> None:
+def _check_forward_process(
+    policy: DiffusionPolicy, bucket: Bucket, gradients: _Gradients, counts: bool, tolerance: float
+) -> None:
     """Noising and prediction at a time of each sample's own: in the policy's space, the same as alone, and finite."""
     clean, mask, prompts = bucket.clean, bucket.mask, bucket.prompts
     times = torch.linspace(0.2, 0.8, len(clean), dtype=clean.dtype, device=clean.device)
@@ -135,7 +170,7 @@ def _check_forward_process(policy: DiffusionPolicy, bucket: Bucket, tolerance: f
         f"predict returned {tuple(predicted.shape)}, its target in forward_noise has {tuple(target.shape)}"
     )
     assert_close(policy.project(noised, mask), noised, tolerance, "forward_noise must return a latent of the space")
-    _check_gradient(policy, (predicted - target).square(), "denoising loss")
+    gradients.check((predicted - target).square(), "denoising loss", counts)
     for row in range(len(clean)):
         rows = slice(row, row + 1)
         alone, _ = policy.forward_noise(clean[rows], mask[rows], times[rows], normals[rows])

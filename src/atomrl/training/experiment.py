@@ -18,6 +18,7 @@ from atomrl.core.rollout import RolloutConfig
 from atomrl.core.stages import FailedScores
 from atomrl.core.update import UpdateConfig
 from atomrl.domains import base_model, domain_of
+from atomrl.policies.own import asked_policy
 from atomrl.training.parts import Parts
 from atomrl.training.shaping import OnTheWay, shaping_stages
 from atomrl.training.validation import build_validation
@@ -49,11 +50,12 @@ def build_parts(
     model = base_model(config)
     trained: Model = domain.trained(config, model)
     policy = trained.policy()
-    walk = policy.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
+    asked = asked_policy(policy)
+    walk = asked.transitions(config.model.time_step)  # refuses a walk that the backbone cannot take
     evaluated, validated = config.evaluation, config.validation
     for steps in (evaluated.time_step if evaluated.samples else None, validated.time_step if validated.every else None):
         if steps is not None:
-            policy.transitions(steps)  # now, not after the training
+            asked.transitions(steps)  # now, not after the training
     workers = as_workers(workers or config.reward.workers)
     reward = domain.reward(config, model, workers)
     on_the_way = OnTheWay.of(config)

@@ -38,6 +38,7 @@ from atomrl.core.scoring import Scorer
 from atomrl.core.update import Lesson, accumulate, reduce_and_clip, trainable_parameters
 from atomrl.core.update_log import UpdateLog
 from atomrl.data.batches import Listed
+from atomrl.policies.own import asked_policy
 from atomrl.training.drawn import Drawn, drawn_by_all
 from atomrl.training.experiment import build_parts
 from atomrl.training.jsonl import JSONLLogger
@@ -116,7 +117,7 @@ class RLModule(lightning.LightningModule):
         policy = parts.policy
         assert isinstance(policy, nn.Module), "the policy must be a torch module: its weights are saved with the run"
         self.policy, self.plan, self.objective = policy, parts.plan, parts.objective
-        self.asked = asked(parts.objective)
+        self.asked, self.asked_policy = asked(parts.objective), asked_policy(parts.policy)
         self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
@@ -126,10 +127,11 @@ class RLModule(lightning.LightningModule):
         self.groups: Mapping[str, Stats] = {}
         self.drawn: Drawn | None = None
         if self.asked.needs_reference:
-            policy.keep_reference()
+            self.asked_policy.keep_reference()
         if self.asked.old_decay(0) is not None:
-            policy.follow(0.0)
-        self.averaged = AveragedModel(policy.trainable(), multi_avg_fn=partial(move_average, self.config.ema_decay))
+            self.asked_policy.follow(0.0)
+        average = partial(move_average, self.config.ema_decay)
+        self.averaged = AveragedModel(self.asked_policy.trainable(), multi_avg_fn=average)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]  # Lightning's other options are for modules with hparams
@@ -176,7 +178,7 @@ class RLModule(lightning.LightningModule):
 
     def rollout(self, batch: Prompts) -> tuple[Generated, Trajectory]:
         """Sample every prompt; a `per_sample` reward scores the first samples while the next are drawn."""
-        trajectory = sample_and_score(self.policy, batch, self.scorer, self.asked, self.iteration.rollout)
+        trajectory = sample_and_score(self.asked_policy, batch, self.scorer, self.asked, self.iteration.rollout)
         streamed = self.scorer.reward.scope == "per_sample"
         return Generated(trajectory, self.scorer.finish(trajectory, self.collective) if streamed else None), trajectory
 
@@ -197,13 +199,13 @@ class RLModule(lightning.LightningModule):
             ExplodedError: all samples exploded.
             NonFiniteLossError: it is not finite.
         """
-        parameters, numbers = trainable_parameters(self.policy), UpdateLog()
+        parameters, numbers = trainable_parameters(self.asked_policy), UpdateLog()
         earlier = [parameter.grad for parameter in parameters]
         try:
             for parameter in parameters:
                 parameter.grad = None
             lesson = Lesson.of(trajectory, advantages, self.iteration.update, self.collective)
-            accumulate(self.policy, lesson, self.asked.terms(trajectory, 0), self.asked, numbers)
+            accumulate(self.asked_policy, lesson, self.asked.terms(trajectory, 0), self.asked, numbers)
             reduce_and_clip(parameters, inf, self.collective)
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         finally:
@@ -236,7 +238,7 @@ class RLModule(lightning.LightningModule):
     def _optimization(self) -> LambdaLR:
         """The schedule, and in it the optimizer, as at the start of a run."""
         config = self.config
-        parameters = [p for p in self.policy.trainable().parameters() if p.requires_grad]
+        parameters = [p for p in self.asked_policy.trainable().parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             parameters,
             lr=config.learning_rate,
@@ -282,7 +284,7 @@ class RLModule(lightning.LightningModule):
         assert isinstance(schedule, LRScheduler)
         try:
             done = iterate(
-                self.policy,
+                self.asked_policy,
                 batch,
                 self.scorer,
                 self.stages,
@@ -294,7 +296,7 @@ class RLModule(lightning.LightningModule):
         except ExplodedError as error:
             raise UserError(f"{error}; {AGAINST_EXPLOSIONS}, and start again from earlier weights") from error
         self._warn_of_explosions(done.stats["masked_samples"], batch.iteration)
-        self.averaged.update_parameters(self.policy.trainable())
+        self.averaged.update_parameters(self.asked_policy.trainable())
         rate = float(schedule.optimizer.param_groups[0]["lr"])  # what this iteration stepped with
         schedule.step()
         self.drawn = drawn_by_all(done, self.collective)
@@ -322,8 +324,8 @@ class RLModule(lightning.LightningModule):
         if self.validation is None or not self.validation.follows(batch.iteration):
             return {}
         started = time.monotonic()
-        with with_weights_of(self.averaged.module, self.policy.trainable()):
-            numbers = self.validation.numbers(self.policy, self.scorer, self.collective, batch.sizes.device)
+        with with_weights_of(self.averaged.module, self.asked_policy.trainable()):
+            numbers = self.validation.numbers(self.asked_policy, self.scorer, self.collective, batch.sizes.device)
         return {**numbers, "seconds_validation": time.monotonic() - started}
 
     def _warn_of_explosions(self, masked: float, iteration: int) -> None:

@@ -45,7 +45,7 @@ from atomrl.training.run_directory import (
 from atomrl.training.snapshots import Snapshots
 from atomrl.training.weights_and_biases import WeightsAndBiases
 from atomrl.util.cpu_count import cores
-from atomrl.util.device import choose_device
+from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.processes import Launch, launched
 from atomrl.workers.executor import Workers
@@ -68,13 +68,14 @@ def train(config: Config, name: str, workers: Workers | None = None, crew: Crew 
         crew: the processes that train together, entered; if None those that the environment names.
 
     Raises:
-        UserError: see `launched`, `check_needs`, `build_module`, `check_resumable` and `open_run`.
+        UserError: see `launched`, `require_ready`, `build_module`, `check_resumable` and `open_run`.
         NonFiniteLossError: the loss is not finite; a reproducer was saved in the run directory.
         RankError: another process ended the run.
     """
     if crew is None:
         with Crew(launched()) as own:
             return train(config, name, workers, own)
+    require_ready(config, crew.launch)
     folder = _trained(config, name, workers, crew)
     if crew.launch.rank == 0:
         print(next_commands(folder, read_config(folder / CONFIG), domain_of(config)))  # with the hub's commit
@@ -82,17 +83,11 @@ def train(config: Config, name: str, workers: Workers | None = None, crew: Crew 
 
 
 def _trained(config: Config, name: str, workers: Workers | None, crew: Crew) -> Path:
-    """What `train` does, without the commands that may follow it."""
+    """What `train` does with a configuration that is ready, without the commands that may follow it."""
     launch = crew.launch
-    check_extras(config)
-    check_needs(config)
-    check_code(config)
-    _check_groups(config, launch)
-    warn_of_unread(config)
     workers = workers or LocalWorkers(launch.share(config.reward.workers or cores()))
     device = choose_device(config.device, launch)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
     torch.manual_seed(config.seed)  # initial weights come from the backbone; this is for what a user adds
     with crew.connected(device, config.train.rank_timeout) as collective:
         folder, stopped = _train(config, name, workers, device, collective)
@@ -146,9 +141,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
             return train_and_evaluate(config, name, command, own)
     if not config.evaluation.samples or crew.launch.rank:
         return train(config, name, crew=crew)
-    check_extras(config)
-    check_needs(config)
-    check_code(config)
+    require_ready(config, crew.launch)
     config = _from(config, pinned(config.model.backbone))  # what is compared with is what training starts from
     domain, device = domain_of(config), choose_device(config.device, crew.launch)
     base = base_model(config)
@@ -176,6 +169,19 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
 def _from(config: Config, backbone: str) -> Config:
     """A run that starts from this backbone."""
     return config.changed(model=config.model.changed(backbone=backbone))
+
+
+def require_ready(config: Config, launch: Launch) -> None:
+    """Refuse what shows before anything loads, and warn of keys that change nothing.
+
+    Raises:
+        UserError: a package, file or code is missing, or groups cannot be dealt out.
+    """
+    check_extras(config)
+    check_needs(config)
+    check_code(config)
+    _check_groups(config, launch)
+    warn_of_unread(config)
 
 
 def check_extras(config: Config) -> None:

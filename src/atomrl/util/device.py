@@ -1,4 +1,4 @@
-"""Which device networks run on."""
+"""Which device networks run on, and with how many threads."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def choose_device(name: str, launch: Launch = ALONE) -> torch.device:
             "(--nproc_per_node), or set device=cpu"
         )
     return torch.device("cuda", launch.local_rank)
+
+
+def use_threads(number: int | None) -> None:
+    """Let torch compute with so many threads on a CPU; None leaves what it chose."""
+    if number is not None:
+        torch.set_num_threads(number)
