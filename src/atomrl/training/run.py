@@ -44,7 +44,6 @@ from atomrl.training.run_directory import (
 )
 from atomrl.training.snapshots import Snapshots
 from atomrl.training.weights_and_biases import WeightsAndBiases
-from atomrl.util.cpu_count import cores
 from atomrl.util.device import choose_device
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.processes import Launch, launched
@@ -89,7 +88,7 @@ def _trained(config: Config, name: str, workers: Workers | None, crew: Crew) -> 
     check_code(config)
     _check_groups(config, launch)
     warn_of_unread(config)
-    workers = workers or LocalWorkers(launch.share(config.reward.workers or cores()))
+    workers = workers or LocalWorkers(launch.share(LocalWorkers(config.reward.workers).count))
     device = choose_device(config.device, launch)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
