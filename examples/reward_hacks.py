@@ -38,11 +38,9 @@ SAMPLES = {
 }
 """Lattice constants in Å."""
 
-Row = tuple[str, str, float, float]
 
-
-def main() -> list[Row]:
-    """Print a table; (option, sample, what the plain reward pays, what is left with the option)."""
+def main() -> None:
+    """Print a table: an option, what the plain reward pays a sample, what is left with the option, and the sample."""
     names, samples = list(SAMPLES), from_pymatgen(list(SAMPLES.values()))
     reference = CrystalReference.load("prototypes")
     known = [reference.crystals.crystal(row) for row in range(len(reference.crystals))]
@@ -78,7 +76,6 @@ def main() -> list[Row]:
         print(f"{option:20}  {plain + 0:6.2f}  {guarded + 0:7.2f}  {names[sample]}")
     for provider in providers:
         provider.close()
-    return [(option, names[sample].partition(":")[0], plain, guarded) for option, sample, plain, guarded in found]
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from kept_workers import KeptWorkers
 from safetensors.numpy import load_file
 
 from atomrl.chemistry.rdkit import RdkitRecord, bonded_molecules
@@ -14,6 +16,7 @@ from atomrl.chemistry.rdkit_task import name
 from atomrl.core.records import Structures
 from atomrl.data.batches import pad
 from atomrl.data.qm9 import MoleculeSet
+from atomrl.workers import local
 from atomrl.workers.failure import Failure
 
 DATA = Path(__file__).parent / "data"
@@ -47,14 +50,31 @@ os.umask(0o022)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow files."""
+    """Mark the slow files, and begin with the files that hold slow tests.
+
+    A file stays on one core: when a long one comes last, the other cores have nothing left to do.
+    """
     for item in items:
         if str(item.path.relative_to(Path(__file__).parent)).startswith(SLOW):
             item.add_marker(pytest.mark.slow)
+    long = {item.path for item in items if item.get_closest_marker("slow") is not None}
+    items.sort(key=lambda item: item.path not in long)
 
 
 # Tensors here are small, and threads that wait for each other on a busy machine are slower than one.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers() -> Iterator[None]:
+    """A pool has one worker where a test does not say how many, and CHGNet's outlive the test that started them.
+
+    As many files run at once as there are cores, and to import CHGNet takes longer than the few samples of a test.
+    """
+    with pytest.MonkeyPatch.context() as patched, closing(KeptWorkers()) as kept:
+        patched.setattr(local, "cores", lambda: 1)
+        patched.setattr(local, "WorkerPool", kept.pool)
+        yield
 
 
 @pytest.fixture(scope="session")

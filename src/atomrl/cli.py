@@ -10,13 +10,16 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from atomrl.command_options import parser
 from atomrl.finding.command_line import FINDING
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
 from atomrl.util.processes import ALONE, check_one_process, launched, ranks_hidden
+
+if TYPE_CHECKING:
+    from atomrl.config import Config
 
 LATER = 3.0
 """Seconds that a process lets another one end first, whose error it is: torchrun names the first, and ends the rest."""
@@ -121,18 +124,27 @@ def _train(options: argparse.Namespace) -> None:
     if options.print_config:
         _print_config(options)
         return
+    # A mistyped key is said before torch is imported; of several processes `train_by_words` has one say it.
+    config = _config_of(options) if options.launch.size == 1 else None
     from atomrl.library.training import Words, train_by_words  # noqa: PLC0415
 
     words = Words(options.config_name, options.overrides, options.config_dir)
-    train_by_words(words, shlex.join(["atomrl", *options.words]), options.launch)
+    train_by_words(words, shlex.join(["atomrl", *options.words]), options.launch, config=config)
 
 
-def _print_config(options: argparse.Namespace) -> None:
-    from atomrl.config import load_config, to_yaml  # noqa: PLC0415
+def _config_of(options: argparse.Namespace) -> Config:
+    """What the words of `atomrl train` say, without torch."""
+    from atomrl.config import load_config  # noqa: PLC0415
     from atomrl.config.naming import named_yaml  # noqa: PLC0415
 
     name, overrides = named_yaml(options.overrides, options.config_name, options.config_dir)
-    print(to_yaml(load_config(name, overrides, options.config_dir)), end="")
+    return load_config(name, overrides, options.config_dir)
+
+
+def _print_config(options: argparse.Namespace) -> None:
+    from atomrl.config import to_yaml  # noqa: PLC0415
+
+    print(to_yaml(_config_of(options)), end="")
 
 
 def _resume(options: argparse.Namespace) -> None:

@@ -1,8 +1,8 @@
 """The documented scripts of an evaluation: they draw, judge and repair, and say what they cannot do."""
 
 import json
+import runpy
 import shutil
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -33,18 +33,24 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_molecules_of_two_seeds_are_drawn_and_judged(run: Path, tmp_path: Path) -> None:
+def test_molecules_of_two_seeds_are_drawn_and_judged(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     samples, output, raw = tmp_path / "samples.pt", tmp_path / "metrics.json", tmp_path / "raw.jsonl"
-    words = [sys.executable, str(ROOT / "eval_elign_rollout.py"), "--run-dir", str(run), "--num-molecules", "8"]
+    words = ["eval_elign_rollout.py", "--run-dir", str(run), "--num-molecules", "8"]
     words += ["--time-step", "25", "--seed", "3", "4", "--output", str(samples)]
-    subprocess.run(words, check=True, cwd=tmp_path, timeout=120)
+    monkeypatch.setattr(sys, "argv", words)
+    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     file = RolloutFile.read(samples)
     assert file.seeds.tolist() == [3] * 8 + [4] * 8
     assert file.about["time_step"] == 25
     assert not torch.equal(file.structures.positions[:8], file.structures.positions[8:])
-    words = [sys.executable, str(ROOT / "compute_elign_metrics.py"), "--run-dir", str(run), "--samples", str(samples)]
+    words = ["compute_elign_metrics.py", "--run-dir", str(run), "--samples", str(samples)]
     words += ["--output", str(output), "--save-raw", str(raw), "--repair-unstable", "--repair-add-h"]
-    said = subprocess.run(words, check=True, cwd=tmp_path, timeout=120, capture_output=True, text=True).stdout
+    monkeypatch.setattr(sys, "argv", words)
+    capsys.readouterr()
+    runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    said = capsys.readouterr().out
     found = json.loads(output.read_text())
     assert "as sampled, 2 seeds" in said
     assert "repaired, 2 seeds" in said

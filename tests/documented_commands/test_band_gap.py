@@ -3,7 +3,6 @@
 import json
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -48,12 +47,14 @@ def test_what_they_ask_for(name):
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_they_say_what_is_missing(tmp_path, name):
+def test_they_say_what_is_missing(tmp_path, name, monkeypatch, capsys):
     """All of it in one line, each with the way to get it; the data with its columns, the models with their commands."""
-    words = [sys.executable, str(ROOT / "src" / "train_rl.py"), f"experiment={name}"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done.stderr
-    [line] = done.stderr.splitlines()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train_rl.py", f"experiment={name}"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "src" / "train_rl.py"), run_name="__main__")
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
     data = f"data/{name.partition('/')[0]}"
     for missing in ("train.csv", "val.csv", "hull.json"):
         assert re.search(rf"{data}/{re.escape(missing)} \([^;]+\)", line), line

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -54,8 +55,21 @@ def test_a_notebook_is_small_and_was_run(name: str) -> None:
     assert [cell.metadata.get("tags") for cell in cells].count(["parameters"]) == 1
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """Each command of a notebook starts workers: one of each kind, where the system can keep a process to a core."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("one_core")
 @pytest.mark.parametrize("name", COUNTS)
 def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
     nbformat.write(with_checks(read(name), COUNTS[name]), tmp_path / "notebook.ipynb")

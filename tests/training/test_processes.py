@@ -62,18 +62,13 @@ def whole_log(run: Path) -> bool:
     return [json.loads(line)["iteration"] for line in lines] == [0, 1] and any((run / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "1"},
-        {"LOCAL_RANK": ""},  # not even a number
-        {"SLURM_PROCID": "2", "SLURM_LOCALID": "2"},
-        {"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_LOCAL_RANK": "1"},
-        {**INTERACTIVE, "SLURM_JOB_NAME": "interactive"},
-        {**INTERACTIVE, "SLURM_JOB_NAME": "training"},  # a job script that starts the training without srun
-    ],
-)
+RANKED = {"RANK": "3", "LOCAL_RANK": "3", "WORLD_SIZE": "1"}
+JOB_SCRIPT = {**INTERACTIVE, "SLURM_JOB_NAME": "training"}  # it starts the training without srun
+
+
+@pytest.mark.parametrize("variables", [RANKED, {"LOCAL_RANK": ""}, JOB_SCRIPT])  # an empty one is not even a number
 def test_a_training_with_stray_variables_has_its_whole_log(variables: dict[str, str], tmp_path: Path) -> None:
+    """In a process that begins with them: Lightning reads them when it is imported."""
     ended = atomrl(["train", *short_run(tmp_path)], variables)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert whole_log(tmp_path / "run")
@@ -88,13 +83,25 @@ def test_a_pretraining_with_a_stray_rank_has_its_log(tmp_path: Path) -> None:
     assert len(table.read_text().splitlines()) >= 2
 
 
-def test_a_training_in_a_program_whose_rank_is_stray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("variables", "rank"),
+    [
+        ({"RANK": "3"}, 3),
+        ({"SLURM_PROCID": "2", "SLURM_LOCALID": "2"}, 2),
+        ({"JSM_NAMESPACE_RANK": "1", "JSM_NAMESPACE_LOCAL_RANK": "1"}, 1),
+        ({**INTERACTIVE, "SLURM_JOB_NAME": "interactive"}, 0),
+    ],
+)
+def test_a_training_in_a_program_whose_rank_is_stray(
+    variables: dict[str, str], rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lightning read the rank when the program imported it."""
-    monkeypatch.setenv("RANK", "3")
-    monkeypatch.setattr(rank_zero_only, "rank", 3)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(rank_zero_only, "rank", rank)
     train(load_config("demo", short_run(tmp_path)), "demo")
     assert whole_log(tmp_path / "run")
-    assert rank_zero_only.rank == 3  # the program's own affair
+    assert rank_zero_only.rank == rank  # the program's own affair
 
 
 def test_a_program_of_processes_that_cannot_find_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

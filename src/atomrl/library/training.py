@@ -100,7 +100,9 @@ def train(
     return Run.trained(place, given)
 
 
-def train_by_words(words: Words, command: str, launch: Launch, given: Given | None = None) -> Path:
+def train_by_words(
+    words: Words, command: str, launch: Launch, given: Given | None = None, config: Config | None = None
+) -> Path:
     """Train as words say; returns the run directory.
 
     Args:
@@ -108,6 +110,7 @@ def train_by_words(words: Words, command: str, launch: Launch, given: Given | No
         command: what a reader types to get the same table.
         launch: which process this is.
         given: beside the words.
+        config: what the words say, if it is known; else it is loaded.
 
     Raises:
         UserError: as `train`; or they continue a run and would change what was not typed.
@@ -115,7 +118,7 @@ def train_by_words(words: Words, command: str, launch: Launch, given: Given | No
     given = given or Given()
     with Crew(launch) as crew, given.handed_over():  # around all, so that a mistake is told once
         name, overrides = named_yaml(words.overrides, words.name, words.folder)
-        config = load_config(name, overrides, words.folder, given.put_into)
+        config = config or load_config(name, overrides, words.folder, given.put_into)
         given.require_read(config)
         if config.resume and words.folder is None:
             refuse_forgotten(config, [*overrides, *(f"{key}=" for key in given.values)])

@@ -44,7 +44,6 @@ from atomrl.training.run_directory import (
 )
 from atomrl.training.snapshots import Snapshots
 from atomrl.training.weights_and_biases import WeightsAndBiases
-from atomrl.util.cpu_count import cores
 from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.processes import Launch, launched
@@ -85,7 +84,7 @@ def train(config: Config, name: str, workers: Workers | None = None, crew: Crew 
 def _trained(config: Config, name: str, workers: Workers | None, crew: Crew) -> Path:
     """What `train` does with a configuration that is ready, without the commands that may follow it."""
     launch = crew.launch
-    workers = workers or LocalWorkers(launch.share(config.reward.workers or cores()))
+    workers = workers or LocalWorkers(launch.share(LocalWorkers(config.reward.workers).count))
     device = choose_device(config.device, launch)
     use_threads(config.threads)
     torch.manual_seed(config.seed)  # initial weights come from the backbone; this is for what a user adds
