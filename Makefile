@@ -40,14 +40,14 @@ demo: venv  ## post-train the shipped backbone and compare before with after, 20
 demo-crystals: venv  ## the same for crystals: new, different, low-energy ones, 20 minutes to an hour on 2 cores
 	$(BIN)/atomrl train experiment=prototypes/rl_dng
 
-test: venv  ## run unit and contract tests and a short run of each domain, JOBS files at once, minutes
-	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
+test: venv  ## run unit and contract tests and a short run of each domain, JOBS files at once, minutes; SLOW=yes: all tests
+	$(BIN)/python -m pytest $(PYTEST) $(if $(SLOW),,-m "not slow")
 
 test-slow: venv  ## run the rest: all commands of the documents, kills and resumes, a whole study, benchmarks
 	$(BIN)/python -m pytest $(PYTEST) -m slow
 
-test-all: venv  ## run all tests
-	$(BIN)/python -m pytest $(PYTEST)
+test-all:  ## run all tests
+	$(MAKE) test SLOW=yes
 
 test-extras: $(EXTRAS:%=test-extra-%) test-mace  ## test each extra in an environment of its own, .venv-<extra>; gigabytes
 
