@@ -164,7 +164,19 @@ STUDIES = {
             beside="crystals",
         ),
         Study("crystals_demo", "experiment/prototypes/rl_dng", CRYSTALS),
+        Study(
+            *("crystals_demo_no_diversity", "experiment/prototypes/rl_dng_no_diversity", CRYSTALS),
+            beside="crystals_demo",
+        ),
         Study("crystals_demo_grpo", "experiment/prototypes/rl_dng_grpo", CRYSTALS),
+        Study(
+            *("crystals_demo_grpo_no_diversity", "experiment/prototypes/rl_no_diversity", CRYSTALS),
+            overrides=(
+                *("dataloader.epoches=66", "evaluation.samples=500"),
+                *("evaluation.relaxed=0", "evaluation.second_judge=null"),
+            ),
+            beside="crystals_demo_grpo",
+        ),
     )
 }
 

@@ -1,6 +1,7 @@
 """Studies and their steps, and the command line around them."""
 
 import importlib.util
+import json
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -51,11 +52,23 @@ def test_long_crystal_configuration_is_the_demo_but_for_its_length_and_evaluatio
     assert set(demo) <= set(long)
 
 
-def test_the_ablation_lacks_the_diversity_components_and_nothing_else():
-    long, ablation = load("rl_long"), load("rl_no_diversity")
+@pytest.mark.parametrize(("whole", "ablation"), [("rl_long", "rl_no_diversity"), ("rl_dng", "rl_dng_no_diversity")])
+def test_the_ablation_lacks_the_diversity_components_and_nothing_else(whole, ablation):
+    long, ablated = load(whole), load(ablation)
     kept = [part for part in long["reward"]["components"] if "Diversity" not in part["_target_"]]
     assert len(long["reward"]["components"]) - len(kept) == 2
-    assert ablation == long | {"reward": long["reward"] | {"components": kept}}
+    assert ablated == long | {"reward": long["reward"] | {"components": kept}}
+
+
+@pytest.mark.parametrize("name", ["crystals_demo", "crystals_demo_grpo"])
+def test_the_ablations_of_the_demos_differ_from_them_in_the_diversity_components_alone(name):
+    configs = [load_config(study.config, study.overrides) for study in (STUDIES[name], STUDIES[f"{name}_no_diversity"])]
+    demo, ablated = (json.loads(config.model_dump_json()) for config in configs)
+    demo["reward"]["components"] = [
+        part for part in demo["reward"]["components"] if "Diversity" not in part["_target_"]
+    ]
+    assert ablated == demo
+    assert STUDIES[f"{name}_no_diversity"].beside == name
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
