@@ -191,7 +191,7 @@ def test_without_conditions_a_backbone_is_trained_further(data: Path, plain: Pat
         (["backbone=PLAIN", "model.hidden=30"], "has its own VAE and shape: leave model out"),
         (["backbone=NOFRAME"], "does not say in which frame it learned: set frame="),
         (["backbone=edm_qm9_small"], "is no crystal backbone"),
-        (["drop_prob=2"], "must lie between 0 and 1"),
+        (["drop_prob=1"], "must be at least 0 and below 1"),
     ],
 )
 def test_what_cannot_be(options: list[str], words: str, data: Path, plain: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from atomrl.pretraining.session import begin, fit, options_from
 from atomrl.pretraining.vae import PretrainVAE, ReconstructionRate
 from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.errors import UserError, hinted
-from atomrl.util.options import Count, Fraction, contradiction
+from atomrl.util.options import BelowOne, Count, contradiction
 
 OWN_VAE = "runs/pretrain_vae"
 FRAMES = {"random": unchanged, "first_atom": settle}
@@ -72,7 +72,7 @@ class LDMRun(CrystalSession):
     """What the denoiser is conditioned on, `[{name: band_gap, kind: value}, ...]`. A `value` (standardised) and a
     `category` are columns of the data, of its name or `column: other_name`; `composition` (formula) and
     `chemical_system` (elements) are read from the crystals. With a backbone without them they begin without effect."""
-    drop_prob: Fraction = 0.1
+    drop_prob: BelowOne = 0.1
     """Chance that training drops all conditions of a crystal, so that guidance has something to compare with."""
     frame: Literal["random", "first_atom"] | None = None
     """`random`, crystals rotated and translated at random, as published; or `first_atom`, each crystal always in the
