@@ -18,7 +18,7 @@ from atomrl.core.advantages import Groups
 from atomrl.core.normalize import group_advantages
 from atomrl.core.prompts import cut_into_buckets
 from atomrl.core.protocols import DiffusionPolicy
-from atomrl.core.random import generator
+from atomrl.core.random import key, keyed_uniforms
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import draw
 from atomrl.util.errors import UserError
@@ -81,6 +81,8 @@ def steer(
 ) -> Steered:
     """Walk with resampling, then keep the best of each group.
 
+    All draws are keyed by the particles' ids, so that what becomes of a group depends on it alone, if its scores do.
+
     Args:
         policy: samples; stays as it is.
         prompts: rows of a group, its particles, adjacent; on the policy's device.
@@ -132,7 +134,8 @@ def _resampled(worth: Tensor, groups: Groups, temperature: float, prompts: Promp
     if temperature == 0:
         return groups.best(filled)[groups.index]
     scaled = group_advantages(filled, torch.ones_like(filled, dtype=torch.bool), groups)
-    chance = torch.exp(scaled / temperature)
+    chance = torch.exp(scaled.double() / temperature)
     same = groups.index[:, None] == groups.index[None, :]
-    rng = generator(worth.device, prompts.seed, prompts.iteration, "resample", index, *prompts.group_ids[:1].tolist())
-    return torch.multinomial(same * chance[None, :], 1, generator=rng).squeeze(1)
+    chances = (same * chance[None, :]).cumsum(1)
+    drawn = keyed_uniforms(prompts.sample_ids, 1, key(prompts.seed, prompts.iteration, "resample", index))
+    return torch.searchsorted(chances, drawn * chances[:, -1:]).squeeze(1)
