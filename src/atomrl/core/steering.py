@@ -72,13 +72,7 @@ class Steered:
     network_calls: int
 
 
-def steer(
-    policy: DiffusionPolicy,
-    prompts: Prompts,
-    config: SteeringConfig,
-    score: Score,
-    done: Callable[[int], object] | None = None,
-) -> Steered:
+def steer(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, score: Score) -> Steered:
     """Walk with resampling, then keep the best of each group.
 
     All draws are keyed by the particles' ids, so that what becomes of a group depends on it alone, if its scores do.
@@ -88,7 +82,6 @@ def steer(
         prompts: rows of a group, its particles, adjacent; on the policy's device.
         config: how to steer; with no places it is best-of-N.
         score: what particles are worth.
-        done: told the number of particles of each bucket that is finished, for a progress bar.
     """
     parts, scores = [], []
     scorings = calls = 0
@@ -100,8 +93,6 @@ def steer(
             scores.append(worth[best])
             scorings += len(batch) * (1 + len(config.at()))
             calls += len(batch) * config.time_step
-            if done is not None:
-                done(len(batch))
     return Steered(Structures.concatenate(parts), torch.cat(scores), scorings, calls)
 
 
