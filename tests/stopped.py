@@ -1,11 +1,16 @@
-"""Commands that are stopped in the middle, from outside."""
+"""Commands that are stopped in the middle, from outside or in this process."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import pytest
+
+from atomrl.cli import main
+from atomrl.util.growing_file import GrowingFile
 
 
 def stop_when(reached: Callable[[], bool], words: list[str], how: signal.Signals = signal.SIGKILL) -> None:
@@ -21,3 +26,19 @@ def stop_when(reached: Callable[[], bool], words: list[str], how: signal.Signals
         finally:
             process.kill()
     assert process.returncode == (130 if how == signal.SIGINT else -how)
+
+
+def interrupted(parts: int, words: list[str]) -> None:
+    """Run a command here, and interrupt it as soon as the file that it writes has so many parts."""
+    append = GrowingFile.append
+
+    def stopping(self: GrowingFile, text: str, counts: Mapping[str, int]) -> None:
+        append(self, text, counts)
+        if self.parts == parts:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GrowingFile, "append", stopping)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 130

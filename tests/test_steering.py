@@ -48,6 +48,18 @@ def test_resampling_on_the_way_does_better(kind: type, temperature: float) -> No
     assert steered.scorings == 5 * chosen.scorings
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.5])
+def test_a_group_does_not_depend_on_its_neighbours(temperature: float) -> None:
+    """Nor on how many groups the sampler sees at once."""
+    policy = LearnedStdGaussian(torch.zeros(3))
+    whole = steer(policy, prompts(), SteeringConfig(STEPS, 60, 4, temperature), first_atom)
+    alone = steer(policy, prompts(), SteeringConfig(STEPS, EACH, 4, temperature), first_atom)
+    later = steer(policy, prompts()[EACH * 10 :], SteeringConfig(STEPS, 60, 4, temperature), first_atom)
+    assert torch.allclose(alone.structures.positions, whole.structures.positions, atol=1e-5)
+    assert torch.allclose(later.structures.positions, whole.structures.positions[10:], atol=1e-5)
+    assert (alone.scorings, alone.network_calls) == (whole.scorings, whole.network_calls)
+
+
 def test_a_particle_is_replaced_by_one_of_its_group_in_proportion() -> None:
     asked = prompts(2, 3)
     groups = Groups.of(asked.group_ids)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -12,16 +11,23 @@ import torch
 
 from atomrl.config import Config, load_config
 from atomrl.config.naming import key_of
+from atomrl.core.prompts import cut_into_buckets, several
 from atomrl.core.protocols import Model
+from atomrl.core.records import Prompts
 from atomrl.core.stages import total_reward
-from atomrl.core.steering import Steered, SteeringConfig, steer
+from atomrl.core.steering import SteeringConfig, steer
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import SamplePlan, ready
+from atomrl.evaluation.evaluate import CPU, SamplePlan
+from atomrl.sample_file import Counts, Drawing, Part, Wanted
+from atomrl.training.changed_settings import AROUND
 from atomrl.util.errors import UserError
-from atomrl.util.progress import bar
+from atomrl.util.growing_file import Settings
+from atomrl.util.trees import dotted
 
 SAID_BY_OPTIONS = {"model.backbone": "--backbone", "model.time_step": "--time-step"}
 """Keys that `atomrl sample` has an option for."""
+
+SCORINGS, CALLS = "scorings", "network calls"
 
 
 def asked_particles(options: argparse.Namespace) -> int:
@@ -72,31 +78,70 @@ def require_number_of_draws(name: str, number: int, without: str) -> None:
         raise UserError(f"{name} {number}: must be at least 2; 0 or nothing {without}")
 
 
-def choose(
-    model: Model, domain: Domain[Any, Any], options: argparse.Namespace, plan: SamplePlan, device: torch.device
-) -> Steered:
-    """The best of each N draws, or of N particles that are resampled on the way.
+class Choosing(Drawing):
+    """The best of each N draws, or of N particles that are resampled on the way, by the reward of a configuration.
+
+    A chunk is a bucket of the rollout: a reward that compares samples with each other compares those of a bucket.
+
+    Args:
+        model: to sample.
+        domain: of its samples.
+        options: of the command.
+        plan: which samples.
+        device: to sample on.
+        sampler: its options.
 
     Raises:
         UserError: the configuration is of another domain, or its reward cannot be built.
     """
-    count = asked_particles(options)
-    config = _config(domain, options)
-    policy, prompts = ready(model, plan, count, device)
-    places = SteeringConfig().places if options.steer else 0
-    steering = SteeringConfig(plan.time_step, max(count, plan.micro_batch_size), places)
-    with (
-        closing(domain.reward(config, model)) as reward,
-        bar(range(len(prompts)), "sample", total=len(prompts)) as progress,
-    ):
-        score = partial(total_reward, reward, domain.stages(config, reward))
-        return steer(policy, prompts, steering, score, progress.update)
+
+    def __init__(
+        self,
+        model: Model,
+        domain: Domain[Any, Any],
+        options: argparse.Namespace,
+        plan: SamplePlan,
+        device: torch.device,
+        sampler: str,
+    ) -> None:
+        self._each = asked_particles(options)
+        name = options.config_name or domain.demo
+        config = _config(domain, name, options.overrides)
+        wanted = Wanted.of(model, plan, device, sampler)
+        at_once = max(self._each, plan.micro_batch_size)
+        places = SteeringConfig().places if options.steer else 0
+        self._steering = SteeringConfig(plan.time_step, at_once, places)
+        way = "--steer" if options.steer else "--best-of"
+        chunks = cut_into_buckets(wanted.prompts, at_once // self._each)
+        choice: Settings = {"choice": f"{way} {self._each}", "configuration": name, **_about_reward(config)}
+        super().__init__(wanted, chunks, choice)
+        self._reward = domain.reward(config, model)
+        self._score = partial(total_reward, self._reward, domain.stages(config, self._reward))
+
+    def draw(self, chunk: Prompts) -> Part:
+        """See `Drawing`."""
+        found = steer(self.wanted.policy, several(chunk, self._each), self._steering, self._score)
+        counts = {SCORINGS: found.scorings, CALLS: found.network_calls}
+        return Part(found.structures.to(CPU), chunk.group_ids.sort().values, counts)
+
+    def cost(self, counts: Counts) -> str:
+        """Scorings, and calls of the network."""
+        return f" after {counts[SCORINGS]:,} scorings and {counts[CALLS]:,} calls of the network"
+
+    def close(self) -> None:
+        """Close the reward."""
+        self._reward.close()
 
 
-def _config(domain: Domain[Any, Any], options: argparse.Namespace) -> Config:
+def _about_reward(config: Config) -> Settings:
+    """All that a reward may read of a configuration, but for what says only where it is computed."""
+    values = config.model_dump(mode="json", include={"reward", "dataloader"})
+    return {key: value for key, value in dotted(values) if key not in AROUND}
+
+
+def _config(domain: Domain[Any, Any], name: str, overrides: Sequence[str]) -> Config:
     """The configuration whose reward chooses."""
-    name = options.config_name or domain.demo
-    _, about_reward = sections_of(options.overrides)
+    _, about_reward = sections_of(overrides)
     config = load_config(name, about_reward)
     if config.domain != domain.name:
         raise UserError(f"--config-name {name} is about {config.domain}, the backbone is of {domain.name}")

@@ -5,31 +5,28 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from atomrl.checkpoints.hub import is_hub_name
-from atomrl.chosen_samples import asked_particles, choose, sections_of
-from atomrl.composition_samples import asked_compositions, composition_samples
-from atomrl.core.protocols import Model
-from atomrl.core.records import Structures
-from atomrl.domains.base import Domain
+from atomrl.chosen_samples import Choosing, asked_particles, sections_of
+from atomrl.composition_samples import Predicting, asked_compositions
 from atomrl.evaluation.compositions import Composition
 from atomrl.evaluation.evaluate import SamplePlan, prompt_plan
-from atomrl.evaluation.rejection import Passed, draw_until_accepted
 from atomrl.judge_structures import evaluate_structures
 from atomrl.library.evaluating import ModelEvaluation
-from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, asking, loaded, sample_plan
+from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, Loaded, asking, loaded, sample_plan
 from atomrl.library.sampling import not_held, writable
-from atomrl.sample_file import sample_into
+from atomrl.rejected_samples import Rejecting
+from atomrl.sample_file import KEPT, WRITTEN, AsTheyCome, Drawing, sample_into
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 
 
 def sample_command(options: argparse.Namespace) -> None:
     """Draw samples and write them to a file."""
-    particles, wanted = asked_particles(options), asked_compositions(options)
+    asked_particles(options)
+    wanted = asked_compositions(options)
     walk, _ = sections_of(options.overrides)
     found = loaded(options.backbone or DEFAULT_BACKBONE, walk)
     domain, model = found.domain, found.model
@@ -41,48 +38,28 @@ def sample_command(options: argparse.Namespace) -> None:
     device = choose_device(options.device)
     if not wanted:
         prompt_plan(model, plan, 1)  # refuses what the model cannot do, before a reward is built
-    with domain.exporter(path.suffix[1:]) as exporter:
-        if not (options.reject or wanted) and particles == 1:
-            drawn, cost = plan.count, ""
-            written = sample_into(path, model, plan, exporter, device, repr(found.config.model))
-        else:
-            structures, cost = _chosen(model, domain, options, plan, device, wanted)
-            drawn, written = len(structures), exporter.write(path, structures)
-    if written < drawn:
-        print(not_held(drawn - written, path, exporter.cannot_hold))
-    print(f"{drawn} {domain.noun} -> {path}{cost}")
+    with domain.exporter(path.suffix[1:]) as exporter, _drawing(found, options, plan, device, wanted) as drawing:
+        counts = sample_into(path, drawing, exporter)
+    for line in drawing.lines(counts):
+        print(line)
+    cost = drawing.cost(counts)
+    if left_out := counts[KEPT] - counts[WRITTEN]:
+        print(not_held(left_out, path, exporter.cannot_hold))
+    print(f"{counts[KEPT]} {domain.noun} -> {path}{cost}")
 
 
-def _chosen(
-    model: Model,
-    domain: Domain[Any, Any],
-    options: argparse.Namespace,
-    plan: SamplePlan,
-    device: torch.device,
-    wanted: list[Composition],
-) -> tuple[Structures, str]:
-    """What a composition, a check or a reward chose, and what it cost."""
+def _drawing(
+    found: Loaded, options: argparse.Namespace, plan: SamplePlan, device: torch.device, wanted: list[Composition]
+) -> Drawing:
+    """How the samples come about: by a composition, a check, a reward, or as they come."""
+    model, domain, sampler = found.model, found.domain, repr(found.config.model)
     if wanted:
-        return composition_samples(model, wanted, options, plan, device), ""
+        return Predicting(model, wanted, options, plan, device, sampler)
     if options.reject:
-        return _accepted(draw_until_accepted(model, plan, options.reject, domain.accepts, device), domain)
-    chosen = choose(model, domain, options, plan, device)
-    return chosen.structures, f" after {chosen.scorings:,} scorings and {chosen.network_calls:,} calls of the network"
-
-
-def _accepted(found: Passed, domain: Domain[Any, Any]) -> tuple[Structures, str]:
-    """What passed, and what it cost.
-
-    Raises:
-        UserError: nothing did.
-    """
-    wanted, structures = len(found.passed), found.accepted
-    if not len(structures):
-        raise UserError(
-            f"--reject: none of {found.drawn:,} {domain.noun} is {domain.accepted}; raise it, or --time-step"
-        )
-    never = f"; {wanted - len(structures)} of {wanted} never were" if len(structures) < wanted else ""
-    return structures, f", {domain.accepted}, of {found.drawn:,} that were drawn{never}"
+        return Rejecting(model, domain, options, plan, device, sampler)
+    if options.best_of or options.steer:
+        return Choosing(model, domain, options, plan, device, sampler)
+    return AsTheyCome(model, plan, device, sampler)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """`atomrl sample --compositions`: what was asked for and nothing else, and a line about what was not found."""
 
 import json
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,11 @@ import ase.io
 import pytest
 import torch
 from conditional_crystals import FORMULA, GAP, backbone, write
+from stopped import interrupted
 
 from atomrl.cli import main
 from atomrl.core.records import Prompts, Structures
+from atomrl.evaluation import rejection
 from atomrl.evaluation.compositions import Composition, predict_structures
 from atomrl.evaluation.evaluate import SamplePlan
 from atomrl.networks.crystal_vae import CrystalVAE
@@ -69,6 +72,33 @@ def test_the_command_says_what_came_of_each(tmp_path: Path, capsys: pytest.Captu
     assert not path.exists()
 
 
+@pytest.mark.usefixtures("decoded")
+def test_a_stopped_command_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To the file of an uninterrupted one, with lines about all that was drawn."""
+    monkeypatch.setattr(rejection, "LOT", 16)
+    drawn = ["sample", "--backbone", str(write(tmp_path / "net")), "-n", "24", "--time-step", "3", "--tries", "2"]
+    drawn += ["--compositions", "NaCl", "SrTiO3", "LiF"]
+    straight, cut = ([*drawn, "--output", str(tmp_path / f"{name}.extxyz")] for name in ("straight", "cut"))
+    main(straight)
+    said = capsys.readouterr().out
+    salt, oxide, fluoride, _ = said.splitlines()
+    assert re.match(
+        r"NaCl: 24 asked, \d+ got, \d+ drawn; \d+ had another composition each time, at last Na \(\d+\)", salt
+    )
+    assert oxide == "SrTiO3: 24 asked, 24 got, 24 drawn"
+    assert fluoride.startswith("LiF: 24 asked, 0 got, 48 drawn; 24 had another composition each time, at last Na")
+    interrupted(2, cut)
+    assert "stopped after 32 of 72 samples: the same command goes on" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*cut, "--tries", "3"])
+    assert "was begun with tries 2, not 3" in capsys.readouterr().err
+    main(cut)
+    assert capsys.readouterr().out == said.replace("straight", "cut")
+    assert (tmp_path / "cut.extxyz").read_bytes() == (tmp_path / "straight.extxyz").read_bytes()
+
+
 def test_prompts_ask_for_composition_and_formula_units(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -86,8 +116,7 @@ def test_prompts_ask_for_composition_and_formula_units(monkeypatch: pytest.Monke
     (prompts,) = asked
     assert prompts.sizes.unique().tolist() == [2, 4]  # of the histogram, 3 of 4 with two formula units
     assert 0.65 < float((prompts.sizes == 4).double().mean()) < 0.85
-    assert torch.equal(prompts.sample_ids, torch.arange(800))
-    assert torch.equal(prompts.sizes[::2], prompts.sizes[1::2])
+    assert torch.equal(prompts.sample_ids, torch.arange(400))
     assert {number: share for number, share in enumerate(prompts.context[0].tolist()) if share} == {11: 0.5, 17: 0.5}
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from atomrl.checkpoints.backbone import Backbone, load_backbone
 from atomrl.cli import main
-from atomrl.core.records import Structures
+from atomrl.core.records import Prompts, Structures, tensors_of
 from atomrl.domains.crystals import CrystalDomain
 from atomrl.evaluation import evaluate as evaluation
-from atomrl.evaluation.evaluate import SamplePlan, draw
+from atomrl.evaluation import rejection
+from atomrl.evaluation.evaluate import SamplePlan, draw, draw_prompts, ready
 from atomrl.evaluation.kept_samples import KeptSamples
-from atomrl.evaluation.rejection import draw_until_accepted
+from atomrl.evaluation.rejection import Passed, draw_until_accepted
 
 TRIES = 3
 PLAN = SamplePlan(count=12, time_step=5, seed=3, micro_batch_size=6)
@@ -53,6 +54,46 @@ def test_the_first_that_passes_is_kept(model: Backbone) -> None:
     assert bool(to_the_right(found.accepted).all())
 
 
+def in_one_table(model: Backbone, tries: int) -> tuple[list[Prompts], Passed]:
+    """What is asked for and what comes of it, by a row for each try of each sample that is there from the start."""
+    policy, rows = ready(model, PLAN, tries, CPU)
+    places = torch.arange(len(rows)).reshape(-1, tries)
+    passed, latest = torch.zeros(len(places), dtype=torch.bool), torch.zeros(len(places), dtype=torch.int64)
+    walks = torch.zeros(len(places), dtype=torch.int64)
+    asked, parts, drawn = [], [], 0
+    for number in range(tries):
+        asked.append(rows[places[~passed, number]])
+        drawn_prompts, structures = draw_prompts(policy, asked[-1], PLAN, PLAN.micro_batch_size, "try")
+        samples = drawn_prompts.sample_ids // tries
+        latest[samples] = drawn + torch.arange(len(samples))
+        passed[samples] = to_the_right(structures)
+        walks[samples] += 1
+        parts.append(structures)
+        drawn += len(samples)
+    return asked, Passed(Structures.concatenate(parts)[latest], passed, rows[places[:, 0]], walks)
+
+
+def test_rows_of_one_try_at_a_time_are_those_of_all_tries(model: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bit for bit, and never more of them than samples."""
+    asked, expected = in_one_table(model, TRIES)
+    seen: list[Prompts] = []
+
+    def watched(policy, prompts, *others):
+        seen.append(prompts)
+        return draw_prompts(policy, prompts, *others)
+
+    monkeypatch.setattr(rejection, "draw_prompts", watched)
+    found = draw_until_accepted(model, PLAN, TRIES, to_the_right, CPU)
+    assert len(seen) == len(asked) == TRIES
+    for one, other in zip(seen, asked, strict=True):
+        assert all(map(torch.equal, tensors_of(one).values(), tensors_of(other).values()))
+    for one, other in ((found.structures, expected.structures), (found.prompts, expected.prompts)):
+        assert all(map(torch.equal, tensors_of(one).values(), tensors_of(other).values()))
+    assert torch.equal(found.passed, expected.passed)
+    assert torch.equal(found.walks, expected.walks)
+    assert found.drawn == expected.drawn
+
+
 def test_nothing_is_drawn_where_all_pass(model: Backbone) -> None:
     found = draw_until_accepted(model, PLAN, 50, lambda structures: structures.mask.any(1), CPU)
     assert found.drawn == len(found.accepted) == PLAN.count
@@ -79,15 +120,6 @@ def test_sample_writes_stable_molecules_only(tmp_path: Path, capsys: pytest.Capt
     assert counts is not None, words
     assert int(counts[1]) == len(molecules) <= int(counts[2]) <= 24
     assert (f"; {6 - len(molecules)} of 6 never were" in words) == (len(molecules) < 6)
-
-
-def test_where_none_passes_nothing_is_written(model: Backbone, tmp_path: Path) -> None:
-    file = tmp_path / "none.extxyz"
-    words = ["sample", "--backbone", str(tmp_path / "backbone"), "--reject", "2", "--num-molecules", "2"]
-    with pytest.raises(SystemExit) as stopped:
-        main([*words, "--time-step", "2", "--output", str(file)])
-    assert stopped.value.code == 2
-    assert not file.exists()
 
 
 def test_an_evaluation_has_it_as_a_column(tmp_path: Path) -> None:

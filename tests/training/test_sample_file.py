@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import small_backbone
+from stopped import interrupted
 
 from atomrl.cli import main
 from atomrl.util.errors import UserError
@@ -15,26 +16,6 @@ FEW = ["--time-step", "3", "--seed", "5"]
 
 def sample(*words: str) -> None:
     main(["sample", *FEW, *words])
-
-
-def interrupted(output: Path, *words: str) -> None:
-    """A file with one whole batch of `words`."""
-    with pytest.MonkeyPatch.context() as patch:
-        from atomrl import sample_file
-
-        drawn = sample_file.structures_of
-        calls = iter([drawn])
-
-        def structures_of(*arguments):
-            try:
-                return next(calls)(*arguments)
-            except StopIteration:
-                raise KeyboardInterrupt from None
-
-        patch.setattr(sample_file, "structures_of", structures_of)
-        with pytest.raises(SystemExit) as ended:
-            sample(*words, "--output", str(output))
-    assert ended.value.code == 130
 
 
 @pytest.mark.parametrize(
@@ -51,7 +32,7 @@ def test_other_settings_are_refused(
 ) -> None:
     backbone, output = small_backbone.write(tmp_path / "backbone"), tmp_path / "some.extxyz"
     words = ["--backbone", str(backbone), "--num-molecules", "200"]
-    interrupted(output, *words)
+    interrupted(1, ["sample", *FEW, *words, "--output", str(output)])
     assert "stopped after 64 of 200 samples: the same command goes on" in capsys.readouterr().out
     before = output.with_name("some.extxyz.unfinished").read_bytes()
     with pytest.raises(SystemExit) as ended:
@@ -66,7 +47,7 @@ def test_other_settings_are_refused(
 
 def test_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     backbone, output = small_backbone.write(tmp_path / "backbone"), tmp_path / "some.extxyz"
-    interrupted(output, "--backbone", str(backbone), "--num-samples", "200")
+    interrupted(1, ["sample", *FEW, "--backbone", str(backbone), "-n", "200", "--output", str(output)])
     with pytest.raises(SystemExit):
         sample("--backbone", "edm_qm9_small", "-n", "200", "--output", str(output))
     assert "was begun with model " in capsys.readouterr().err
@@ -75,7 +56,7 @@ def test_another_model_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_file_that_another_process_writes_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with growing(path, {}) as file:
-        file.append("one", 1)
+        file.append("one", {"kept": 1})
         with pytest.raises(UserError, match="is being written by another process"), growing(path, {}):
             pytest.fail("opened twice")
     assert path.read_text() == "one"
@@ -89,7 +70,7 @@ def begun(path: Path) -> None:
     """A file with one part, left so."""
     try:
         with growing(path, {"seed": 1}) as file:
-            file.append("one", 1)
+            file.append("one", {"kept": 1})
             interrupt()
     except KeyboardInterrupt:
         pass
@@ -106,6 +87,37 @@ def test_damaged_notes_are_named(tmp_path: Path) -> None:
     notes.write_text(held)
     (tmp_path / "file.unfinished").write_text("o")
     with pytest.raises(UserError, match=r"lost what file\.unfinished\.json says"), growing(path, {"seed": 1}):
+        pytest.fail("opened")
+
+
+def test_a_file_that_nobody_wants_is_deleted(tmp_path: Path) -> None:
+    """What has its name stays, and it can be begun with other settings."""
+    path = tmp_path / "file"
+    path.write_text("old")
+    with growing(path, {"seed": 1}) as file:
+        file.append("one", {"kept": 0})
+        file.discard()
+    assert [found.name for found in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_counts_add_up_over_commands(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    begun(path)
+    with growing(path, {"seed": 1}) as file:
+        assert (file.parts, file.counts) == (1, {"kept": 1})
+        file.append("two", {"kept": 2, "drawn": 5})
+    assert file.counts == {"kept": 3, "drawn": 5}
+    assert path.read_text() == "onetwo"
+
+
+def test_the_difference_is_named_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    begun(path)
+    with (
+        pytest.raises(UserError, match=r"was begun with context\.gap unset, not 2"),
+        growing(path, {"seed": 1, "context": {"gap": 2}}),
+    ):
         pytest.fail("opened")
 
 

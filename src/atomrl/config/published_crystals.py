@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from atomrl.config.naming import key_of
 from atomrl.util.errors import UserError
-from atomrl.util.trees import texts
+from atomrl.util.trees import dotted, texts
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +213,7 @@ def completed(tree: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, An
     Raises:
         UserError: the number of optimizer steps is none.
     """
-    full = {key: value for section, inner in FULL.items() for key, value in _flat(section, inner)}
+    full = dict(dotted(FULL))
     trainer = tree.get("trainer")
     steps = trainer.get("max_steps") if isinstance(trainer, Mapping) else None
     if steps is not None:
@@ -347,15 +347,6 @@ CONVERTED: Mapping[str, tuple[str, Callable[[str, Any], Any], str]] = {
     ),
 }
 """{published key: ours, what makes our value of its, and how in words}."""
-
-
-def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Values of nested mappings by their dotted keys."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _flat(f"{prefix}.{name}", inner)
-    else:
-        yield prefix, value
 
 
 def _iterations(steps: Any, inner: Any) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -83,18 +83,10 @@ class PromptPlan:
         rng = generator("cpu", self.seed, iteration, "prompts")
         drawn = atoms[torch.multinomial(weights, self.groups, replacement=True, generator=rng)].sort().values
         group_ids = iteration * self.groups + torch.arange(self.groups)
-        each = self.samples_per_group
         context = None
         if self.conditioning is not None:
-            context = self.conditioning.context(drawn, group_ids, self.seed, iteration).repeat_interleave(each, dim=0)
-        return Prompts(
-            seed=self.seed,
-            iteration=iteration,
-            sizes=drawn.repeat_interleave(each),
-            group_ids=group_ids.repeat_interleave(each),
-            sample_ids=iteration * self.groups * each + torch.arange(self.groups * each),
-            context=context,
-        )
+            context = self.conditioning.context(drawn, group_ids, self.seed, iteration)
+        return several(Prompts(self.seed, iteration, drawn, group_ids, group_ids, context), self.samples_per_group)
 
     def share(self, prompts: Prompts, rank: int, ranks: int) -> Prompts:
         """The rows of one rank: whole groups, dealt out in turn."""
@@ -105,6 +97,23 @@ class PromptPlan:
             )
         group = torch.arange(len(prompts)) // self.samples_per_group
         return prompts[(group % ranks == rank).nonzero().squeeze(1)]
+
+
+def several(prompts: Prompts, each: int) -> Prompts:
+    """So many draws of each sample, one after another, (B * each,); they belong to the sample's group."""
+    rows = torch.arange(len(prompts), device=prompts.sizes.device).repeat_interleave(each)
+    return nth_draw(prompts[rows], each, torch.arange(each, device=rows.device).repeat(len(prompts)))
+
+
+def nth_draw(prompts: Prompts, each: int, number: int | torch.Tensor) -> Prompts:
+    """Another draw of each sample, whose ids are those of `several`.
+
+    Args:
+        prompts: B samples, numbered from 0 on; any of them.
+        each: draws of each sample that there may be.
+        number: which draw, below `each`; one for all, or (B,) int64.
+    """
+    return replace(prompts, sample_ids=prompts.sample_ids * each + number)
 
 
 def cut_into_buckets(prompts: Prompts, micro_batch_size: int, max_waste: float = 0.05) -> list[Prompts]:

@@ -18,7 +18,7 @@ from atomrl.core.advantages import Groups
 from atomrl.core.normalize import group_advantages
 from atomrl.core.prompts import cut_into_buckets
 from atomrl.core.protocols import DiffusionPolicy
-from atomrl.core.random import generator
+from atomrl.core.random import key, keyed_uniforms
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import draw
 from atomrl.util.errors import UserError
@@ -72,21 +72,16 @@ class Steered:
     network_calls: int
 
 
-def steer(
-    policy: DiffusionPolicy,
-    prompts: Prompts,
-    config: SteeringConfig,
-    score: Score,
-    done: Callable[[int], object] | None = None,
-) -> Steered:
+def steer(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, score: Score) -> Steered:
     """Walk with resampling, then keep the best of each group.
+
+    All draws are keyed by the particles' ids, so that what becomes of a group depends on it alone, if its scores do.
 
     Args:
         policy: samples; stays as it is.
         prompts: rows of a group, its particles, adjacent; on the policy's device.
         config: how to steer; with no places it is best-of-N.
         score: what particles are worth.
-        done: told the number of particles of each bucket that is finished, for a progress bar.
     """
     parts, scores = [], []
     scorings = calls = 0
@@ -98,8 +93,6 @@ def steer(
             scores.append(worth[best])
             scorings += len(batch) * (1 + len(config.at()))
             calls += len(batch) * config.time_step
-            if done is not None:
-                done(len(batch))
     return Steered(Structures.concatenate(parts), torch.cat(scores), scorings, calls)
 
 
@@ -132,7 +125,8 @@ def _resampled(worth: Tensor, groups: Groups, temperature: float, prompts: Promp
     if temperature == 0:
         return groups.best(filled)[groups.index]
     scaled = group_advantages(filled, torch.ones_like(filled, dtype=torch.bool), groups)
-    chance = torch.exp(scaled / temperature)
+    chance = torch.exp(scaled.double() / temperature)
     same = groups.index[:, None] == groups.index[None, :]
-    rng = generator(worth.device, prompts.seed, prompts.iteration, "resample", index, *prompts.group_ids[:1].tolist())
-    return torch.multinomial(same * chance[None, :], 1, generator=rng).squeeze(1)
+    chances = (same * chance[None, :]).cumsum(1)
+    drawn = keyed_uniforms(prompts.sample_ids, 1, key(prompts.seed, prompts.iteration, "resample", index))
+    return torch.searchsorted(chances, drawn * chances[:, -1:]).squeeze(1)

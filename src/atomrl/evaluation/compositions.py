@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -73,6 +73,54 @@ class Found:
         return len(self.passed)
 
 
+@dataclass(frozen=True)
+class AskedCompositions:
+    """Samples of some compositions, as many of each.
+
+    Attributes:
+        compositions: that are asked for.
+        each: samples of each.
+        prompts: a row per sample, those of a composition adjacent and in order of size.
+    """
+
+    compositions: Sequence[Composition]
+    each: int
+    prompts: Prompts
+
+    @classmethod
+    def of(cls, model: Model, compositions: Sequence[Composition], plan: SamplePlan) -> AskedCompositions:
+        """Arguments and errors as of `predict_structures`."""
+        conditioning, name = composition_condition(model)
+        if name in plan.asked:
+            raise UserError(f"{name}={plan.asked[name]}: the compositions say this already; leave it out")
+        parts = []
+        for number, wanted in enumerate(compositions):
+            weights = _sizes(wanted, model)
+            rng = generator("cpu", plan.seed, number, "formula units")
+            chances = torch.tensor(list(weights.values()), dtype=torch.float64)
+            drawn = torch.multinomial(chances, plan.count, replacement=True, generator=rng)
+            sizes = torch.tensor(list(weights))[drawn].sort().values
+            asked = conditioning.asking({**plan.asked, name: wanted.formula})
+            asked.require(sizes.unique().tolist())
+            ids = number * plan.count + torch.arange(plan.count)
+            parts.append(Prompts(plan.seed, 0, sizes, ids, ids, asked.context(sizes, ids, plan.seed, 0)))
+        return cls(compositions, plan.count, Prompts.concatenate(parts))
+
+    def rows(self, number: int) -> slice:
+        """Of the samples of the composition of that number."""
+        return slice(number * self.each, (number + 1) * self.each)
+
+    def numbers(self, prompts: Prompts) -> Tensor:
+        """Which composition each of some draws of the samples asks for, (B,) int64."""
+        return prompts.group_ids // self.each
+
+    def has_composition(self, structures: Structures, prompts: Prompts) -> Tensor:
+        """Which of some draws of the samples have what was asked for, (B,) bool."""
+        counts = counts_by_element(structures.numbers)
+        unit = torch.stack([wanted.counts for wanted in self.compositions])[self.numbers(prompts)]
+        return (counts == unit * (counts.sum(1) // unit.sum(1))[:, None]).all(1)
+
+
 def predict_structures(
     model: Model,
     compositions: Sequence[Composition],
@@ -95,35 +143,10 @@ def predict_structures(
         UserError: the model is not conditioned on composition, or knows no crystal of as many atoms; or the plan asks
             for a composition too.
     """
-    conditioning, name = composition_condition(model)
-    if name in plan.asked:
-        raise UserError(f"{name}={plan.asked[name]}: the compositions say this already; leave it out")
-    parts = []
-    for number, wanted in enumerate(compositions):
-        weights = _sizes(wanted, model)
-        rng = generator("cpu", plan.seed, number, "formula units")
-        chances = torch.tensor(list(weights.values()), dtype=torch.float64)
-        drawn = torch.multinomial(chances, plan.count, replacement=True, generator=rng)
-        sizes = torch.tensor(list(weights))[drawn].sort().values
-        asked = conditioning.asking({**plan.asked, name: wanted.formula})
-        asked.require(sizes.unique().tolist())
-        ids = number * plan.count + torch.arange(plan.count)
-        parts.append(Prompts(plan.seed, 0, sizes, ids, ids, asked.context(sizes, ids, plan.seed, 0)))
-    samples = Prompts.concatenate(parts)
-    walks = samples[torch.arange(len(samples)).repeat_interleave(tries)]
-    walks = replace(walks, sample_ids=torch.arange(len(walks)))
-    wanted_counts = torch.stack([each.counts for each in compositions])
-
-    def has_composition(structures: Structures, prompts: Prompts) -> Tensor:
-        counts = counts_by_element(structures.numbers)
-        unit = wanted_counts[prompts.group_ids // plan.count]
-        return (counts == unit * (counts.sum(1) // unit.sum(1))[:, None]).all(1)
-
+    asked = AskedCompositions.of(model, compositions, plan)
     policy = ready_policy(model, device)
-    passed = until_accepted(policy, walks.to(device), plan, tries, has_composition, kept)
-    return [
-        _found(wanted, passed, slice(n * plan.count, (n + 1) * plan.count)) for n, wanted in enumerate(compositions)
-    ]
+    passed = until_accepted(policy, asked.prompts.to(device), plan, tries, asked.has_composition, kept)
+    return [_found(wanted, passed, asked.rows(number)) for number, wanted in enumerate(compositions)]
 
 
 def composition_condition(model: Model) -> tuple[CrystalConditioning, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from atomrl.core.prompts import nth_draw
 from atomrl.core.protocols import DiffusionPolicy, Model
 from atomrl.core.records import Prompts, Structures
 from atomrl.evaluation.evaluate import CPU, SamplePlan, draw_prompts, ready
@@ -29,23 +30,36 @@ class Passed:
     """What came of it.
 
     Attributes:
-        structures: of each size of the plan the first that passed, or else the last that was drawn, on the CPU.
+        structures: of each sample the first draw that passed, or else the last one, on the CPU.
         passed: which passed, (B,) bool.
-        drawn: walks.
-        prompts: what asked for each of these structures, on the CPU.
+        prompts: of each sample's first draw, on the CPU.
         walks: that each took, (B,) int64.
     """
 
     structures: Structures
     passed: Tensor
-    drawn: int
     prompts: Prompts
     walks: Tensor
+
+    @property
+    def drawn(self) -> int:
+        """Walks in all."""
+        return int(self.walks.sum())
 
     @property
     def accepted(self) -> Structures:
         """Those that passed."""
         return self.structures[self.passed]
+
+
+LOT = 256
+"""Samples that are tried before the next ones are begun, where not all are held in memory. Of more, the later tries, of
+the few that are left, fill batches better; of fewer, less is lost with a command that is stopped."""
+
+
+def in_lots(prompts: Prompts) -> list[Prompts]:
+    """Samples cut into lots of `LOT`, in order."""
+    return [prompts[start : start + LOT] for start in range(0, len(prompts), LOT)]
 
 
 def draw_until_accepted(
@@ -56,7 +70,7 @@ def draw_until_accepted(
     Sizes are those of the other columns of an evaluation, also where a size passes seldom. All first tries are drawn,
     then the second ones of those that did not pass, and so on.
     """
-    policy, prompts = ready(model, plan, tries, device)
+    policy, prompts = ready(model, plan, 1, device)
     return until_accepted(policy, prompts, plan, tries, lambda structures, _: accepts(structures), kept)
 
 
@@ -68,25 +82,38 @@ def until_accepted(
     accepts: AcceptsAsked,
     kept: KeptSamples | None = None,
 ) -> Passed:
-    """What `draw_until_accepted` does, for prompts that are given: `tries` rows in a row for each sample.
+    """What `draw_until_accepted` does, for samples that are given.
 
-    Their `sample_ids` number these rows from 0.
+    What is in memory does not grow with the number of tries.
+
+    Args:
+        policy: samples.
+        prompts: a row per sample, numbered from 0 on, ids ascending; any of them.
+        plan: how to walk.
+        tries: walks of a sample at most; `sample_ids` of a walk are those of `prompts.several`.
+        accepts: what passes.
+        kept: as of `draw_until_accepted`.
     """
-    places = torch.arange(len(prompts)).reshape(-1, tries)  # a sample of the plan, a try
-    passed = torch.zeros(len(places), dtype=torch.bool)
-    latest = torch.zeros(len(places), dtype=torch.int64)
-    parts: list[Structures] = []
-    walks, drawn = torch.zeros(len(places), dtype=torch.int64), 0
+    ids, samples = prompts.sample_ids.to(CPU), len(prompts)
+    passed = torch.zeros(samples, dtype=torch.bool)
+    walks = torch.zeros(samples, dtype=torch.int64)
+    latest: Structures | None = None
     for number in range(tries):
-        asked = places[~passed, number]
-        if not len(asked):
+        left = (~passed).nonzero().squeeze(1)
+        if not len(left):
             break
-        again = prompts[asked.to(prompts.sizes.device)]
+        again = nth_draw(prompts[left], tries, number)
         rows, structures = draw_prompts(policy, again, plan, plan.micro_batch_size, f"try {number + 1}", kept)
-        samples = rows.sample_ids // tries
-        latest[samples] = drawn + torch.arange(len(asked))
-        passed[samples] = accepts(structures, rows)
-        walks[samples] += 1
-        parts.append(structures)
-        drawn += len(asked)
-    return Passed(Structures.concatenate(parts)[latest], passed, drawn, prompts.to(CPU)[places[:, 0]], walks)
+        places = torch.searchsorted(ids, rows.sample_ids // tries)
+        passed[places] = accepts(structures, rows)
+        walks[places] += 1
+        latest = structures[places.argsort()] if latest is None else _replaced(latest, places, structures)
+    assert latest is not None
+    return Passed(latest, passed, nth_draw(prompts.to(CPU), tries, 0), walks)
+
+
+def _replaced(structures: Structures, places: Tensor, by: Structures) -> Structures:
+    """Structures with those at some places (n,) replaced."""
+    rows = torch.arange(len(structures))
+    rows[places] = len(structures) + torch.arange(len(places))
+    return Structures.concatenate([structures, by])[rows]

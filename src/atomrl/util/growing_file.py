@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,10 @@ from typing import IO, Any
 
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.files import write_json
+from atomrl.util.trees import dotted
 
 Settings = Mapping[str, str | int | float | list[Any] | dict[str, Any]]
-"""What the parts depend on, as JSON has it."""
+"""What the parts depend on, as JSON has it; of what differs the first is named."""
 
 
 class GrowingFile:
@@ -29,15 +31,19 @@ class GrowingFile:
         notes: `<name>.unfinished.json`.
         settings: as `growing`.
         parts: that are whole.
-        count: of what these hold, as `append` was told.
+        counts: sums over these of what `append` was told.
     """
 
-    def __init__(self, file: IO[bytes], notes: Path, settings: Settings, parts: int, count: int) -> None:
+    def __init__(self, file: IO[bytes], notes: Path, settings: Settings, parts: int, counts: Mapping[str, int]) -> None:
         self._file, self._notes, self._settings = file, notes, settings
-        self.parts, self.count = parts, count
+        self.parts, self.counts, self.unwanted = parts, Counter(counts), False
 
-    def append(self, text: str, count: int) -> None:
+    def append(self, text: str, counts: Mapping[str, int]) -> None:
         """Add a part, of which the disk holds all when this returns.
+
+        Args:
+            text: of the part.
+            counts: numbers about it that add up over the parts, by name.
 
         Raises:
             UserError: it cannot be written.
@@ -45,9 +51,14 @@ class GrowingFile:
         self._file.write(text.encode())
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.parts, self.count = self.parts + 1, self.count + count
+        self.parts += 1
+        self.counts.update(counts)
         size = self._file.tell()
-        write_json(self._notes, {"settings": self._settings, "parts": self.parts, "count": self.count, "bytes": size})
+        write_json(self._notes, {"settings": self._settings, "parts": self.parts, "counts": self.counts, "bytes": size})
+
+    def discard(self) -> None:
+        """Nobody wants the file: at the end it is deleted, and what has its name stays."""
+        self.unwanted = True
 
 
 @contextmanager
@@ -77,7 +88,10 @@ def growing(path: Path, settings: Settings) -> Iterator[GrowingFile]:
             finally:
                 if not whole and not grown.parts:
                     partial.unlink()
-            partial.replace(path)
+            if grown.unwanted:
+                partial.unlink()
+            else:
+                partial.replace(path)
             notes.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
@@ -97,22 +111,23 @@ def _continued(file: IO[bytes], notes: Path, settings: Settings) -> GrowingFile:
     """The file as it was left, without what is not whole."""
     if not notes.exists():
         file.truncate(0)
-        return GrowingFile(file, notes, settings, 0, 0)
+        return GrowingFile(file, notes, settings, 0, {})
     again = f"delete {notes.with_suffix('')} and {notes} to begin anew"
     try:
         known = json.loads(notes.read_text())
-        begun, parts, count, size = known["settings"], known["parts"], known["count"], known["bytes"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        begun, parts, counts, size = dict(dotted(known["settings"])), known["parts"], known["counts"], known["bytes"]
+        counts = {name: int(count) for name, count in counts.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{notes} cannot be read ({first_line(error)}): {again}") from error
-    asked = json.loads(json.dumps(settings))
+    asked = dict(dotted(json.loads(json.dumps(settings))))
     if differing := [name for name in {**asked, **begun} if begun.get(name) != asked.get(name)]:
         name = differing[0]
+        was, now = (values.get(name, "unset") for values in (begun, asked))
         raise UserError(
-            f"{notes.with_suffix('')} was begun with {name} {begun.get(name)}, not {asked.get(name)}: give the same "
-            f"again, or {again}"
+            f"{notes.with_suffix('')} was begun with {name} {was}, not {now}: give the same again, or {again}"
         )
     if os.fstat(file.fileno()).st_size < size:
         raise UserError(f"{notes.with_suffix('')} lost what {notes.name} says that it holds: {again}")
     file.truncate(size)
     file.seek(0, os.SEEK_END)
-    return GrowingFile(file, notes, settings, parts, count)
+    return GrowingFile(file, notes, settings, parts, counts)

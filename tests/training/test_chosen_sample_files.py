@@ -1,0 +1,162 @@
+"""`atomrl sample --best-of`, `--steer` and `--reject` into a file: as samples that are not chosen, chunk by chunk."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import ase.io
+import pytest
+import small_backbone
+import torch
+from stopped import interrupted
+from torch import Tensor
+
+from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
+from atomrl.cli import main
+from atomrl.core.records import Structures
+from atomrl.domains.molecules import MoleculeDomain, MoleculeExporter
+from atomrl.evaluation import rejection
+from atomrl.export.exporter import Written
+
+LOT = 16
+REWARD = "def compact(molecules):\n    return [-float(abs(one.positions).max()) for one in molecules]\n"
+
+Command = Callable[..., list[str]]
+
+
+def to_the_right(_: MoleculeDomain, structures: Structures) -> Tensor:
+    """About half of all: whose first atom lies at positive x."""
+    return structures.positions[:, 0, 0] > 0
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch, records_of: Callable[[Structures], list[RdkitRecord]]) -> list[int]:
+    """Samples in each part that is written; what an untrained model makes passes, and RDKit needs no worker."""
+    written: list[int] = []
+    text = MoleculeExporter.text
+
+    def watched(self: MoleculeExporter, structures: Structures, ids: list[str]) -> Written:
+        written.append(len(structures))
+        return text(self, structures, ids)
+
+    monkeypatch.setattr(MoleculeExporter, "text", watched)
+    monkeypatch.setattr(MoleculeChecker, "check", lambda _, structures: records_of(structures))
+    monkeypatch.setattr(MoleculeDomain, "accepts", to_the_right)
+    monkeypatch.setattr(rejection, "LOT", LOT)
+    return written
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Function: how samples are chosen, what else is asked -> words for 60 samples in a file, by a name."""
+    backbone, mine = small_backbone.write(tmp_path / "backbone"), tmp_path / "mine.py"
+    mine.write_text(REWARD)
+    drawn = ["sample", "--backbone", str(backbone), "-n", "60", "--time-step", "3", "--seed", "5"]
+    component = f"reward.components=[{{_target_: '{mine}:compact', normalize_fn: std}}]"
+
+    def words(*way: str, name: str = "some.extxyz") -> list[str]:
+        chosen = ["--config-name", "fed_grpo_config", component] if {"--best-of", "--steer"} & {*way} else []
+        return [*drawn, *chosen, *way, "--output", str(tmp_path / name)]
+
+    return words
+
+
+@pytest.mark.parametrize(
+    ("way", "cost"),
+    [
+        (["--best-of", "4"], "after 240 scorings and 720 calls of the network"),
+        (["--steer", "4"], "after 720 scorings and 720 calls of the network"),  # resampled twice in three steps
+        (["--reject", "3"], r"stable by the bond table, of (\d+) that were drawn; \d+ of 60 never were"),
+    ],
+)
+def test_a_stopped_command_goes_on(
+    way: list[str],
+    cost: str,
+    command: Command,
+    batches: list[int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """To the file of an uninterrupted one, and it says what both parts of it cost."""
+    main(command(*way, name="straight.extxyz"))
+    said = capsys.readouterr().out
+    assert re.search(cost, said), said
+    parts, largest = len(batches), max(batches)
+    assert parts >= 4
+    assert largest <= LOT
+    interrupted(2, command(*way, name="cut.extxyz"))
+    assert re.search(r"^stopped after \d+ of 60 samples: the same command", capsys.readouterr().out, re.MULTILINE)
+    batches.clear()
+    main(command(*way, name="cut.extxyz"))
+    assert capsys.readouterr().out == said.replace("straight", "cut")
+    assert len(batches) == parts - 2
+    assert (tmp_path / "cut.extxyz").read_bytes() == (tmp_path / "straight.extxyz").read_bytes()
+    assert not list(tmp_path.glob("*.unfinished*"))
+
+
+def test_ids_are_those_of_the_wanted_samples(command: Command, batches: list[int], tmp_path: Path) -> None:
+    """Of rejected ones there is none, and in what lots samples are tried changes nothing."""
+    main(command("--best-of", "2"))
+    assert [atoms.info["sample_id"] for atoms in read(tmp_path)] == [f"{row:05d}" for row in range(60)]
+    main(command("--reject", "3"))
+    few = read(tmp_path)
+    ids = [atoms.info["sample_id"] for atoms in few]
+    assert ids == sorted(set(ids))
+    assert len(ids) < 60
+    assert max(ids) >= "00050"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rejection, "LOT", 7)
+        batches.clear()
+        main(command("--reject", "3"))
+    assert max(batches) <= 7
+    for one, other in zip(few, read(tmp_path), strict=True):
+        assert one.info == other.info
+        assert abs(one.positions - other.positions).max() < 1e-4
+
+
+def read(folder: Path) -> list[ase.Atoms]:
+    return ase.io.read(folder / "some.extxyz", ":")
+
+
+@pytest.mark.usefixtures("batches")
+def test_other_settings_are_refused(command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    interrupted(2, command("--best-of", "4"))
+    notes = json.loads((tmp_path / "some.extxyz.unfinished.json").read_text())
+    assert notes["counts"]["scorings"] == 4 * notes["counts"]["kept"]
+    capsys.readouterr()
+    for words, said in (
+        ([], "was begun with choice --best-of 4, not none"),
+        (["--best-of", "3"], "was begun with choice --best-of 4, not --best-of 3"),
+        (["--steer", "4"], "was begun with choice --best-of 4, not --steer 4"),
+        (["--reject", "4"], "was begun with choice --best-of 4, not --reject 4"),
+        (
+            ["--best-of", "4", "--config-name", "fed_grpo_geom_config"],
+            "configuration fed_grpo_config, not fed_grpo_geom",
+        ),
+        (["--best-of", "4", "reward.timeout=7"], "was begun with reward.timeout 10.0, not 7.0"),
+        (["--best-of", "4", "--sizes", "4"], "was begun with sizes [], not [4]"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(command(*words))
+        error = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert error.count("\n") == 1
+        assert said in error
+    main(command("--best-of", "4", "reward.workers=1"))  # where scores are computed changes none
+    assert "after 240 scorings" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("batches")
+def test_where_none_passes_nothing_stays(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that another number of tries can be asked for; a file of that name is left as it was."""
+    monkeypatch.setattr(MoleculeDomain, "accepts", lambda _, structures: torch.zeros(len(structures)).bool())
+    (tmp_path / "some.extxyz").write_text("of another command")
+    with pytest.raises(SystemExit) as stopped:
+        main(command("--reject", "2"))
+    assert stopped.value.code == 2
+    assert "--reject: none of 120 molecules is stable by the bond table; raise it" in capsys.readouterr().err
+    assert (tmp_path / "some.extxyz").read_text() == "of another command"
+    assert not list(tmp_path.glob("*.unfinished*"))
