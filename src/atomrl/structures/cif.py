@@ -179,7 +179,8 @@ def _element(values: Mapping[str, str]) -> tuple[str, bool]:
     match = SYMBOL.fullmatch(typed) if typed is not None else re.match(r"([A-Za-z]+)", label)
     letters = match[1] if match else ""
     if letters in NUMBERS:
-        several = bool(typed and typed != label and re.fullmatch(r"\d+", match[2]) and float(match[2]) > 1)
+        number = match[2] if match and typed and typed != label else ""
+        several = re.fullmatch(r"\d+", number) is not None and int(number) > 1
         return letters, not several and (typed is not None or letters != "T")
     for found in (letters[:2].capitalize(), *([letters[:1].upper()] if typed is None else [])):
         if found in NUMBERS:
