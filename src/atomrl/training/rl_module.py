@@ -31,7 +31,7 @@ from atomrl.core.advantages import Advantages
 from atomrl.core.averaging import move_average, with_weights_of
 from atomrl.core.collective import current
 from atomrl.core.iteration import Iteration, compare, iterate, sample_and_score
-from atomrl.core.protocols import Collective, Model, Remembering
+from atomrl.core.protocols import Collective, DiffusionPolicy, Model, Remembering
 from atomrl.core.records import Prompts, RewardTable, Stats, Structures, Trajectory
 from atomrl.core.schedules import adopt, lr_factor
 from atomrl.core.scoring import Scorer
@@ -117,7 +117,7 @@ class RLModule(lightning.LightningModule):
         policy = parts.policy
         assert isinstance(policy, nn.Module), "the policy must be a torch module: its weights are saved with the run"
         self.policy, self.plan, self.objective = policy, parts.plan, parts.objective
-        self.asked, self.asked_policy = asked(parts.objective), asked_policy(parts.policy)
+        self.asked = asked(parts.objective)
         self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
@@ -170,6 +170,11 @@ class RLModule(lightning.LightningModule):
             raise UserError(f"{checkpoint} does not belong to the run that {described} describes") from error
         module._recall(content)
         return module
+
+    @property
+    def asked_policy(self) -> DiffusionPolicy:
+        """The policy as it is asked; not kept, since torch would save one of the package's as a second module."""
+        return asked_policy(self.policy)
 
     @property
     def collective(self) -> Collective:
