@@ -156,7 +156,9 @@ def test_what_is_no_atom_is_left_out():
     assert formula(parse_cif(cif(sites, columns, chemical_formula_sum="Na Cl")).crystal) == {"Na": 1, "Cl": 1}
 
 
-@pytest.mark.parametrize(("groups", "whole"), [("1 2", False), (". 1", True), ("1 1", True), (". .", True)])
+@pytest.mark.parametrize(
+    ("groups", "whole"), [("1 2", False), (". 1", True), ("0 1", True), ("1 1", True), (". .", True)]
+)
 def test_alternatives_of_each_other(groups, whole):
     """Two places of one atom, without occupancies."""
     sites = [(*site, group) for site, group in zip(NA_CL, groups.split(), strict=True)]
@@ -294,6 +296,13 @@ def test_names_that_say_more_together():
     site = [("Si1", "Si", 0.125, 0.125, 0.125)]
     assert reason(cif(site, **silicon)).endswith("may be any of F d -3 m:1, F d -3 m:2")
     assert len(parse_cif(cif(site, space_group_name_Hall="-F 4vw 2vw 3", **silicon)).crystal.numbers) == 8
+
+
+@pytest.mark.parametrize("beside", [{"space_group_name_H__M_full": "F 4/m -3 2/m"}, {"space_group_IT_number": 0}])
+def test_what_says_nothing_beside_a_symbol(beside):
+    parsed = parse_cif(cif(symmetry_space_group_name_H__M="F m -3 m", **beside))
+    assert formula(parsed.crystal) == {"Na": 4, "Cl": 4}
+    assert reason(cif(**beside)).endswith("is no space group that is known, and no operations are listed")
 
 
 def test_lengths_that_are_rounded():

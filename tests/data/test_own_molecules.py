@@ -88,9 +88,12 @@ def test_two_molecules_in_one_entry_are_left_out_and_named(tmp_path: Path) -> No
     """RDKit reads the first of them, and the other would be lost without a word."""
     aspirin, caffeine = (Chem.MolToMolBlock(own_molecules.conformers()[name]) for name in ("aspirin", "caffeine"))
     holds_another = f"{caffeine}>  <a molecule>\nM  END\n\n"
-    (tmp_path / "drugs.sdf").write_text("".join(f"{part}$$$$\n" for part in (aspirin + caffeine, holds_another)))
+    after_a_property = f"{aspirin}>  <a>\n1\n\n{caffeine}"
+    parts = (aspirin + caffeine, holds_another, after_a_property)
+    (tmp_path / "drugs.sdf").write_text("".join(f"{part}$$$$\n" for part in parts))
     own = read_own(tmp_path / "drugs.sdf")
-    assert own.left_out == (("drugs.sdf entry 1 (aspirin)", "it holds two molecules: $$$$ between them is missing"),)
+    why = "it holds two molecules: $$$$ between them is missing"
+    assert own.left_out == (("drugs.sdf entry 1 (aspirin)", why), ("drugs.sdf entry 3 (aspirin)", why))
     assert own.molecules.ids.tolist() == [2]
 
 

@@ -179,8 +179,8 @@ def _as_wide(path: Path, row: list[str], header: list[str]) -> list[str]:
     """
     if any(text.strip() for text in row[len(header) :]):
         raise UserError(
-            f"{path}: the row that begins with {row[0]!r} has {len(row)} values, and there are {len(header)} columns: "
-            "put values that hold a comma in quotation marks, and write decimals with a point"
+            f"{path}: the row that begins with {row[0][:40]!r} has {len(row)} values, and there are {len(header)} "
+            "columns: put values that hold a comma in quotation marks, and write decimals with a point"
         )
     return (row + [""] * len(header))[: len(header)]
 

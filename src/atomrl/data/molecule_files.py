@@ -143,12 +143,14 @@ def _from_mol_block(where: str, text: str) -> Entry:
 
 
 def _molecules_in(text: str) -> int:
-    """How many an entry of an SDF holds, before its properties, which may hold others."""
-    count = 0
+    """How many an entry of an SDF holds, but for those in values of its properties, which end with an empty line."""
+    count, in_value = 0, False
     for line in text.splitlines():
-        count += line.startswith(END_OF_MOLECULE)
         if count and line.startswith(BEGIN_OF_PROPERTIES):
-            break
+            in_value = True
+        elif not line.strip():
+            in_value = False
+        count += not in_value and line.startswith(END_OF_MOLECULE)
     return count
 
 

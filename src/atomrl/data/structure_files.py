@@ -125,7 +125,7 @@ def as_structures(path: Path, entries: Sequence[Entry], domain: str) -> ReadStru
     where, reasons = zip(*((entry.where, entry.reason) for entry in checked), strict=True)
     remarks: dict[str, list[str]] = {}
     for entry in checked:
-        if entry.remark is not None and crystals:
+        if entry.remark is not None and entry.reason is None and crystals:
             remarks.setdefault(entry.remark, []).append(entry.where)
     return ReadStructures(structures, where, reasons, remarks)
 

@@ -150,7 +150,7 @@ def _sites(block: gemmi.cif.Block) -> Sites:
                 raise Failure(f"coordinate: _atom_site_{name} of {label} is {row[column]}")
         numbers.append(NUMBERS[symbol])
         places.append(place)
-        if "disorder_group" in values:
+        if values.get("disorder_group", "0") != "0":  # SHELX's part 0 is no alternative
             groups.add(values["disorder_group"])
     if len(groups) > 1:
         raise Failure(f"disordered: its sites belong to the disorder groups {', '.join(sorted(groups))}")

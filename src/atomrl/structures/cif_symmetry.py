@@ -39,6 +39,8 @@ HERMANN_MAUGUIN = (
     "_space_group_name_H-M_full",
     "_space_group_name_H-M",
 )
+FULL = "_space_group_name_H-M_full"
+"""Its symbols, such as `F 4/m -3 2/m`, are not tabulated."""
 NUMBER = (
     "_space_group_IT_number",
     "_space_group.IT_number",
@@ -211,10 +213,12 @@ def read_symmetry(block: gemmi.cif.Block) -> Symmetry:
     for tag, kind in UNSUPPORTED.items():
         if texts_of(block, tag) not in ([], ["0"]):
             raise Failure(f"symmetry: {tag} says that it is {kind}, which is not read")
+    set_by_name = any(settings and not text.isdigit() for text, settings in names)
+    idle = {"0", *texts_of(block, FULL)} if set_by_name else set()  # nothing beside a symbol that says the setting
     return Symmetry(
         None if listed is None else _listed(tuple(listed)),
         tuple((text, settings) for text, settings in names if settings),
-        tuple(text for text, settings in names if not settings),
+        tuple(text for text, settings in names if not settings and text not in idle),
     )
 
 
