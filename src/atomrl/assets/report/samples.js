@@ -172,7 +172,9 @@ function chosenOf(report, state, side) {
   const sorted = passed.sort(byColumn(report, column, state.order === "worst" && !column.better));
   if (state.order === "worst" && column.better) return sorted.reverse();
   if (state.order !== "median") return sorted;
-  const middle = (sorted.length - 1) / 2;
+  // Where unknown is not the worst, the middle is that of the known ones, which stand first.
+  const counted = column.better ? sorted : sorted.filter((sample) => valueOf(report, sample, column.name) !== null);
+  const middle = (counted.length - 1) / 2;
   return sorted.map((sample, place) => [Math.abs(place - middle), sample]).sort(([one], [other]) => one - other).map(([, sample]) => sample);
 }
 
