@@ -123,6 +123,13 @@ def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
     assert (train.clip_advantage_value, train.scheduler, train.warmup_steps) == (2, "cosine", 10)
 
 
+def test_equal_values_under_two_names_are_one(folder: Path) -> None:
+    words = ["train.adv_clip_max=2", "train.clip_advantage_value=2.0"]
+    assert load_config("child", words, folder).train.clip_advantage_value == 2
+    rates = ["train.scheduler=wsd", "train.scheduler.stable_ratio=0.75", "train.decay_fraction=0.25"]
+    assert load_config("child", rates, folder).train.decay_fraction == 0.25
+
+
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [

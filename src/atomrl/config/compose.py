@@ -20,7 +20,7 @@ from atomrl.config.as_typed import as_typed
 from atomrl.config.crystals import CrystalConfig, without_unsaid
 from atomrl.config.molecules import MoleculeConfig
 from atomrl.config.naming import named_yaml
-from atomrl.config.objective_keys import READ_BY
+from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import Config, TrainSection
@@ -122,6 +122,8 @@ def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
     chosen, way = f"train.objective={train.objective}", f"train.objective={' or '.join(readers)}"
     if train.objective in readers:  # it is the advantages that leave them out
         chosen, way = f"{chosen} with train.advantages={train.advantages}", "train.advantages=sum"
+    elif {*FORWARD} & {*readers} and any(text.partition("=")[0].removeprefix("train.") in OF_SUMS for text in given):
+        way = f"{way} ({', '.join(FORWARD)} with train.advantages=sum)"
     way = f"{way} does: choose that, or leave it out"
     if not readers:
         way = "no objective reads all of these: leave out what it does not"

@@ -138,9 +138,17 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
 def _require_one_name(said: dict[str, tuple[str, Any]], name: str, key: str, value: Any) -> None:
     """Raise UserError for an option that was given another value by another name; else note it in `said`."""
     before, other = said.get(name, (key, value))
-    if before != key and other != value:
+    if before != key and not _same(other, value):
         raise UserError(f"{before} and {key} are one option, and have different values: give one")
     said[name] = key, value
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values, or their texts, say the same."""
+    try:
+        return float(one) == float(other)
+    except (TypeError, ValueError):
+        return bool(one == other)
 
 
 def _says_nothing(key: str, value: Any) -> bool:

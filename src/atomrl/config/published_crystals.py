@@ -237,7 +237,7 @@ def is_unused(key: str) -> bool:
 
 def require_meant(override: str) -> None:
     """Raise UserError for a typed number of epochs, which in a published file changes nothing."""
-    if key_of(override) == EPOCHS:
+    if key_of(override) == EPOCHS and override.partition("=")[2] not in {"null", "-1"}:  # no limit
         raise UserError(f"{override}: this published key changes nothing here; give dataloader.epoches, iterations")
 
 

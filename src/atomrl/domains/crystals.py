@@ -129,8 +129,8 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
             sampling = replace(sampling, guidance_scale=section.guidance_scale)
         if model.conditions is not None and not model.conditions.drop_prob and sampling.guidance_scale != 1:
             raise UserError(
-                f"{model.origin} was trained with drop_prob=0, never without its conditions, and guidance compares "
-                "with that: set model.guidance_scale=1, or train it with a drop_prob"
+                f"{model.origin} was trained with drop_prob=0, without its conditions at most where they are unknown, "
+                "and guidance compares with that: set model.guidance_scale=1, or train it with a drop_prob"
             )
         return replace(model, sampling=sampling)
 

@@ -13,6 +13,7 @@ from atomrl.checkpoints.named import EVALUATION, LATEST
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, with_further, with_overrides
 from atomrl.config.naming import is_named
+from atomrl.config.switches import require_switched_on
 from atomrl.evaluation.evaluate import TABLES
 from atomrl.library.given import Given
 from atomrl.library.run import Run
@@ -109,6 +110,7 @@ class Continuation:
             described = described_run(place / CONFIG, self.trust_code, self.remedy)
             self._require_same(place, described)
             config = with_overrides(described, self.overrides).changed(save_path=str(place), resume=True)
+            require_switched_on(config, self.overrides)
             again = any(word.lstrip("+~").startswith("evaluation") for word in self.overrides)
             if not again and (said := _finished(place, config)):
                 if crew.launch.rank == 0:
