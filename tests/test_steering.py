@@ -1,12 +1,14 @@
 """Steering: what is kept is the best, what is resampled on the way is better than best-of-N, and costs are counted."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
 from atomrl.core.advantages import Groups
 from atomrl.core.prompts import PromptPlan, SizeDistribution
-from atomrl.core.records import Prompts, Structures
+from atomrl.core.records import Prompts, Structures, Transition
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.steering import SteeringConfig, _resampled, steer
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
@@ -46,6 +48,19 @@ def test_resampling_on_the_way_does_better(kind: type, temperature: float) -> No
     assert float(gain.mean()) > 2 * float(gain.std()) / GROUPS**0.5
     assert torch.equal(steered.structures.sizes, prompts().sizes[::EACH])
     assert steered.scorings == 5 * chosen.scorings
+
+
+def test_a_walk_without_noise_cannot_be_steered() -> None:
+    """As DDIM's with eta 0: what takes another's place would stay its copy."""
+
+    class Silent(LearnedStdGaussian):
+        def transitions(self, num_steps: int) -> tuple[Transition, ...]:
+            return tuple(replace(transition, trainable=False) for transition in super().transitions(num_steps))
+
+    policy = Silent(torch.zeros(3))
+    with pytest.raises(UserError, match=r"without noise .* set model\.eta above 0, or take the best of N"):
+        steer(policy, prompts(), SteeringConfig(STEPS, 60, 4), first_atom)
+    assert len(steer(policy, prompts(), SteeringConfig(STEPS, 60, places=0), first_atom).scores) == GROUPS
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])

@@ -82,7 +82,15 @@ def steer(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, sco
         prompts: rows of a group, its particles, adjacent; on the policy's device.
         config: how to steer; with no places it is best-of-N.
         score: what particles are worth.
+
+    Raises:
+        UserError: no step of the walk has noise, e.g. DDIM's with eta 0: what is resampled would stay copies.
     """
+    if config.places and not any(transition.trainable for transition in policy.transitions(config.time_step)):
+        raise UserError(
+            "steering draws samples again on the way, and in a walk without noise they would stay copies: set "
+            "model.eta above 0, or take the best of N"
+        )
     parts, scores = [], []
     scorings = calls = 0
     with torch.no_grad():
