@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from atomrl.config import load_config
+from atomrl.core.records import Prompts, Structures
 from atomrl.core.stages import total_reward
 from atomrl.core.steering import SteeringConfig, steer
 from atomrl.evaluation.best_of import best_of_n
@@ -46,11 +47,19 @@ def main(words: Sequence[str]) -> None:
 
 
 def best(module: RLModule, iteration: int, measure: str, counts: Sequence[int]) -> dict[int, float]:
-    """Mean of a measure over the best of each N samples of an iteration, by N; its groups are multiples of each N."""
+    """Mean of a measure over the best of each N samples of an iteration, by N; its groups are multiples of each N.
+
+    A measure that compares samples, as uniqueness does, compares those that are kept.
+    """
     generated, _ = module.rollout(module.plan.prompts(iteration))
     table, _ = module.compute_rewards(generated)
     rewards, values = (table.diagnostics[name].double().cpu().numpy() for name in ("reward", measure))
-    return {n: float(np.nanmean(values[best_of_n(rewards, n)])) for n in counts}
+    kept = {n: torch.from_numpy(best_of_n(rewards, n)) for n in counts}
+    if module.scorer.reward.scope == "per_sample":
+        return {n: float(np.nanmean(values[rows.numpy()])) for n, rows in kept.items()}
+    structures = generated.trajectory.structures
+    prompts = Prompts.concatenate([bucket.prompts for bucket in generated.trajectory.buckets])
+    return {n: _measured(module, structures[rows], prompts[rows], measure) for n, rows in kept.items()}
 
 
 def steered(module: RLModule, iteration: int, measure: str, particles: int) -> float:
@@ -62,8 +71,12 @@ def steered(module: RLModule, iteration: int, measure: str, particles: int) -> f
     reward, rollout = module.scorer.reward, module.iteration.rollout
     config = SteeringConfig(rollout.time_step, max(particles, rollout.micro_batch_size))
     found = steer(module.policy, chosen, config, partial(total_reward, reward, module.stages))
-    values = reward.score(found.structures, prompts[places == 0]).diagnostics[measure]
-    return float(values.nanmean())
+    return _measured(module, found.structures, prompts[places == 0], measure)
+
+
+def _measured(module: RLModule, structures: Structures, prompts: Prompts, measure: str) -> float:
+    """Mean of a measure over samples that are scored together."""
+    return float(module.scorer.reward.score(structures, prompts).diagnostics[measure].nanmean())
 
 
 def cost(name: str, time_step: int) -> tuple[int, int]:

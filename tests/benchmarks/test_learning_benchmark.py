@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from atomrl.config import load_config
 from atomrl.config.molecules import MoleculeConfig
+from atomrl.core.records import RewardTable
 from atomrl.training.rl_module import build_module
 from benchmarks import __main__ as benchmarks
 from benchmarks import best_of_draws
@@ -128,6 +130,31 @@ def test_the_best_of_one_is_the_mean_and_of_all_the_best_of_each_group():
     best = rewards.nan_to_num(-math.inf).amax(1)
     assert found[4] == pytest.approx(float(best[best.isfinite()].mean()))
     assert found[1] <= found[2] <= found[4]
+
+
+def test_what_compares_samples_compares_those_that_are_kept(monkeypatch):
+    """Here by their size, which all draws of a group share: of 4 draws 3 are twins, and of one that is kept none."""
+    words = [*SMALL[:4], "dataloader.each_prompt_sample=4", "log.rdkit=false"]
+    module, _ = build_module(load_config("demo", words))
+    asked = []
+
+    def score(structures, prompts):
+        asked.append(len(structures))
+        atoms = structures.sizes.double()
+        first = [int(size) not in atoms[:row].int().tolist() for row, size in enumerate(atoms)]
+        unique = torch.tensor(first, dtype=torch.float64)
+        channels = dict.fromkeys(("force", "energy", "stability", "novelty"), atoms)
+        return RewardTable(channels, (None,) * len(atoms), diagnostics={"unique": unique, "reward": atoms})
+
+    try:
+        monkeypatch.setattr(module.scorer.reward, "scope", "per_batch")
+        monkeypatch.setattr(module.scorer.reward, "score", score)
+        found = best_of_draws.best(module, 0, "unique", [1, 2, 4])
+    finally:
+        module.close()
+    groups = len(set(module.plan.prompts(0).sizes.tolist()))
+    assert found == {1: groups / 8, 2: groups / 4, 4: groups / 2}
+    assert asked == [8, 8, 4, 2]
 
 
 def test_steered_particles_end_as_one_sample_of_each_group():
