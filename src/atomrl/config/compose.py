@@ -109,20 +109,23 @@ def _override(tree: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
 
 def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
     """Raise UserError for overrides that would change nothing."""
-    given, readers = [], registered_names("atomrl.core.objectives")
+    given: list[str] = []
+    names: set[str] = set()
+    readers = registered_names("atomrl.core.objectives")
     for override in overrides:
         text = override.lstrip("+~")
         section, _, key = text.partition("=")[0].partition(".")
         name = key.partition(".")[0]
         if section == "train" and name in train.unread:
             given.append(text)
+            names.add(name)
             readers = tuple(reader for reader in READ_BY[name] if reader in readers)
     if not given:
         return
     chosen, way = f"train.objective={train.objective}", f"train.objective={' or '.join(readers)}"
     if train.objective in readers:  # it is the advantages that leave them out
         chosen, way = f"{chosen} with train.advantages={train.advantages}", "train.advantages=sum"
-    elif {*FORWARD} & {*readers} and any(text.partition("=")[0].removeprefix("train.") in OF_SUMS for text in given):
+    elif {*FORWARD} & {*readers} and names & {*OF_SUMS}:
         way = f"{way} ({', '.join(FORWARD)} with train.advantages=sum)"
     way = f"{way} does: choose that, or leave it out"
     if not readers:
