@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import torch
-
 from atomrl.config import Config, load_config
 from atomrl.config.naming import key_of
 from atomrl.core.prompts import cut_into_buckets, several
@@ -17,7 +15,7 @@ from atomrl.core.records import Prompts
 from atomrl.core.stages import total_reward
 from atomrl.core.steering import SteeringConfig, steer
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import CPU, SamplePlan
+from atomrl.evaluation.evaluate import CPU
 from atomrl.sample_file import Counts, Drawing, Part, Wanted
 from atomrl.training.changed_settings import AROUND
 from atomrl.util.errors import UserError
@@ -84,33 +82,22 @@ class Choosing(Drawing):
     A chunk is a bucket of the rollout: a reward that compares samples with each other compares those of a bucket.
 
     Args:
-        model: to sample.
-        domain: of its samples.
+        wanted: the samples.
+        model: that draws them.
+        domain: of these.
         options: of the command.
-        plan: which samples.
-        device: to sample on.
-        sampler: its options.
 
     Raises:
         UserError: the configuration is of another domain, or its reward cannot be built.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        domain: Domain[Any, Any],
-        options: argparse.Namespace,
-        plan: SamplePlan,
-        device: torch.device,
-        sampler: str,
-    ) -> None:
+    def __init__(self, wanted: Wanted, model: Model, domain: Domain[Any, Any], options: argparse.Namespace) -> None:
         self._each = asked_particles(options)
         name = options.config_name or domain.demo
         config = _config(domain, name, options.overrides)
-        wanted = Wanted.of(model, plan, device, sampler)
-        at_once = max(self._each, plan.micro_batch_size)
+        at_once = max(self._each, wanted.plan.micro_batch_size)
         places = SteeringConfig().places if options.steer else 0
-        self._steering = SteeringConfig(plan.time_step, at_once, places)
+        self._steering = SteeringConfig(wanted.plan.time_step, at_once, places)
         way = "--steer" if options.steer else "--best-of"
         chunks = cut_into_buckets(wanted.prompts, at_once // self._each)
         choice: Settings = {"choice": f"{way} {self._each}", "configuration": name, **_about_reward(config)}

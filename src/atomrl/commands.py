@@ -12,13 +12,13 @@ from atomrl.checkpoints.hub import is_hub_name
 from atomrl.chosen_samples import Choosing, asked_particles, sections_of
 from atomrl.composition_samples import Predicting, asked_compositions
 from atomrl.evaluation.compositions import Composition
-from atomrl.evaluation.evaluate import SamplePlan, prompt_plan
+from atomrl.evaluation.evaluate import SamplePlan
 from atomrl.judge_structures import evaluate_structures
 from atomrl.library.evaluating import ModelEvaluation
 from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, Loaded, asking, loaded, sample_plan
 from atomrl.library.sampling import not_held, writable
 from atomrl.rejected_samples import Rejecting
-from atomrl.sample_file import KEPT, WRITTEN, AsTheyCome, Drawing, sample_into
+from atomrl.sample_file import KEPT, WRITTEN, AsTheyCome, Drawing, Wanted, sample_into
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 
@@ -36,8 +36,6 @@ def sample_command(options: argparse.Namespace) -> None:
     plan = sample_plan(domain, options.num_samples, options.time_step, options.seed, SAMPLED)
     plan = asking(plan, options.sizes, _context(options))
     device = choose_device(options.device)
-    if not wanted:
-        prompt_plan(model, plan, 1)  # refuses what the model cannot do, before a reward is built
     with domain.exporter(path.suffix[1:]) as exporter, _drawing(found, options, plan, device, wanted) as drawing:
         counts = sample_into(path, drawing, exporter)
     for line in drawing.lines(counts):
@@ -55,11 +53,12 @@ def _drawing(
     model, domain, sampler = found.model, found.domain, repr(found.config.model)
     if wanted:
         return Predicting(model, wanted, options, plan, device, sampler)
+    samples = Wanted.of(model, plan, device, sampler)  # refuses what the model cannot do, before a reward is built
     if options.reject:
-        return Rejecting(model, domain, options, plan, device, sampler)
+        return Rejecting(samples, domain, options.reject)
     if options.best_of or options.steer:
-        return Choosing(model, domain, options, plan, device, sampler)
-    return AsTheyCome(model, plan, device, sampler)
+        return Choosing(samples, model, domain, options)
+    return AsTheyCome(samples)
 
 
 def evaluate_command(options: argparse.Namespace) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import Any
 
-import torch
-
-from atomrl.core.protocols import Model
 from atomrl.core.records import Prompts
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import SamplePlan
 from atomrl.evaluation.rejection import in_lots, until_accepted
 from atomrl.sample_file import KEPT, Counts, Drawing, Part, Wanted
 from atomrl.util.errors import UserError
@@ -22,25 +17,13 @@ class Rejecting(Drawing):
     """Each sample is drawn until it passes; one that never does is left out.
 
     Args:
-        model: to sample.
-        domain: of its samples, which says what passes.
-        options: of the command.
-        plan: which samples.
-        device: to sample on.
-        sampler: its options.
+        wanted: the samples.
+        domain: of these, which says what passes.
+        tries: of a sample at most.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        domain: Domain[Any, Any],
-        options: argparse.Namespace,
-        plan: SamplePlan,
-        device: torch.device,
-        sampler: str,
-    ) -> None:
-        self._domain, self._tries = domain, options.reject
-        wanted = Wanted.of(model, plan, device, sampler)
+    def __init__(self, wanted: Wanted, domain: Domain[Any, Any], tries: int) -> None:
+        self._domain, self._tries = domain, tries
         super().__init__(wanted, in_lots(wanted.prompts), {"choice": f"--reject {self._tries}"})
 
     def draw(self, chunk: Prompts) -> Part:

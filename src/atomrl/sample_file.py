@@ -126,11 +126,14 @@ class Drawing(Closing):
 
 
 class AsTheyCome(Drawing):
-    """Each sample is drawn once and kept; chunks are buckets of the rollout. Arguments as of `Wanted.of`."""
+    """Each sample is drawn once and kept; chunks are buckets of the rollout.
 
-    def __init__(self, model: Model, plan: SamplePlan, device: torch.device, sampler: str) -> None:
-        wanted = Wanted.of(model, plan, device, sampler)
-        super().__init__(wanted, cut_into_buckets(wanted.prompts, plan.micro_batch_size), {"choice": "none"})
+    Args:
+        wanted: the samples.
+    """
+
+    def __init__(self, wanted: Wanted) -> None:
+        super().__init__(wanted, cut_into_buckets(wanted.prompts, wanted.plan.micro_batch_size), {"choice": "none"})
 
     def draw(self, chunk: Prompts) -> Part:
         """See `Drawing`."""
