@@ -47,6 +47,7 @@ from atomrl.training.own_objective import asked
 from atomrl.training.parts import Parts
 from atomrl.training.requirements import check_code, check_needs
 from atomrl.training.run_directory import described_run, find_run
+from atomrl.training.same_weights import require_same_weights
 from atomrl.training.score_log import count_potentials, require_scores, summarise
 from atomrl.user_code.calling import during
 from atomrl.util.closeable import Closing
@@ -378,22 +379,6 @@ class RLModule(lightning.LightningModule):
         for logger in self.trainer.loggers:
             if isinstance(logger, JSONLLogger) and "log" in card:  # not in checkpoints of the first version
                 logger.complete(card["iteration"], card["log"])
-
-
-def require_same_weights(module: nn.Module, collective: Collective) -> None:
-    """Compare the weights of all ranks, by the sum of their bytes.
-
-    Raises:
-        UserError: on every rank, if one has others.
-    """
-    if collective.size == 1:
-        return
-    total = sum(int(p.detach().cpu().flatten().view(torch.uint8).long().sum()) for p in module.parameters())
-    if len(set(collective.gather(torch.tensor([total])).tolist())) > 1:
-        raise UserError(
-            "the processes begin with different weights: model.backbone, or the checkpoint that the run goes on from, "
-            "must be the same file on all hosts"
-        )
 
 
 def build_module(
