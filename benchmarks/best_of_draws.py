@@ -54,12 +54,16 @@ def best(module: RLModule, iteration: int, measure: str, counts: Sequence[int]) 
     generated, _ = module.rollout(module.plan.prompts(iteration))
     table, _ = module.compute_rewards(generated)
     rewards, values = (table.diagnostics[name].double().cpu().numpy() for name in ("reward", measure))
-    kept = {n: torch.from_numpy(best_of_n(rewards, n)) for n in counts}
-    if module.scorer.reward.scope == "per_sample":
-        return {n: float(np.nanmean(values[rows.numpy()])) for n, rows in kept.items()}
     structures = generated.trajectory.structures
     prompts = Prompts.concatenate([bucket.prompts for bucket in generated.trajectory.buckets])
-    return {n: _measured(module, structures[rows], prompts[rows], measure) for n, rows in kept.items()}
+    found = {}
+    for n in counts:
+        rows = torch.from_numpy(best_of_n(rewards, n))
+        if n == 1 or module.scorer.reward.scope == "per_sample":  # all samples, or each by itself: measured above
+            found[n] = float(np.nanmean(values[rows.numpy()]))
+        else:
+            found[n] = _measured(module, structures[rows], prompts[rows], measure)
+    return found
 
 
 def steered(module: RLModule, iteration: int, measure: str, particles: int) -> float:
