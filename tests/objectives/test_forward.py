@@ -1,10 +1,12 @@
 """Forward-process objectives: published forms, their exact expansion, what is invariant, and a closed-form oracle."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from crystal_models import randomized
 
 from atomrl.core.advantages import Advantages
 from atomrl.core.iteration import IterationConfig, iterate
@@ -16,10 +18,13 @@ from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, Rejec
 from atomrl.core.objectives.nft import NFT
 from atomrl.core.objectives.rejection import Rejection
 from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.protocols import DiffusionPolicy
 from atomrl.core.records import Prompts, RewardTable, Structures, Trajectory
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.scoring import Scorer
 from atomrl.core.update import UpdateConfig
+from atomrl.networks.edm import EDMConfig, EDMNetwork
+from atomrl.policies.molecule import MoleculePolicy
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 
 PLAIN = {"self_normalized": False, "time_weighting": "noise"}
@@ -164,30 +169,70 @@ def test_the_order_of_atoms_and_the_padding_do_not_matter(name: str) -> None:
     assert torch.allclose(objective.draw_loss(replace(found, **wide)).loss, loss, atol=1e-12)
 
 
-def samples_of(policy: SubspaceGaussian, each: int = 64, groups: int = 1, shift: float = 0.0) -> Samples:
-    """A rollout's samples, with a linear reward as their advantage; shifted along the first three features."""
+def samples_of(policy: DiffusionPolicy, each: int = 64, groups: int = 1, shift: float = 0.0) -> Samples:
+    """A rollout's samples, with a feature of their first atom as their advantage; moved in space after it."""
     plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups, each, seed=4)
     trajectory = rollout(policy, plan.prompts(0), RolloutConfig(20, groups * each, train_steps=0))
     (bucket,) = trajectory.buckets
     moved = bucket.clean.clone()
-    moved[..., :3] += shift
-    bucket = replace(bucket, clean=policy.project(moved, bucket.mask))
+    moved[..., :3] += shift * bucket.mask[..., None]
+    bucket = replace(bucket, clean=moved)
     active = torch.ones(len(bucket), dtype=torch.bool)
     total = bucket.clean[:, 0, 3].double()
     return Samples(bucket, Advantages(total, {}), active, {}, 20)
 
 
-def test_where_a_molecule_lies_does_not_matter() -> None:
-    """In the subspace without a centre of mass a shift is no change, and what is added and asked stays in there."""
-    policy = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).double()
+def molecule_policy() -> MoleculePolicy:
+    """EDM's network with random weights that move atoms, but do not make a walk explode."""
+    torch.manual_seed(0)
+    return MoleculePolicy(randomized(EDMNetwork(EDMConfig(hidden=16, edge_hidden=8, layers=2)), std=0.03)).double()
+
+
+def lesson(objective: ForwardObjective, policy: DiffusionPolicy, shift: float) -> list[torch.Tensor]:
+    """Losses (B,) of samples that lie where the rollout put them, or elsewhere, and the gradient of their sum.
+
+    By a policy that has left the old one, without which AWM's loss would be minus the advantage whatever it predicts.
+    """
+    samples = samples_of(policy, shift=shift)
     policy.follow(0.0)
-    objective = NFT(NFTOptions(), nothing)
-    here, there = samples_of(policy), samples_of(policy, shift=7.0)
-    (draw, *_) = objective.terms(Trajectory((), (), (here.bucket,)), 0)
-    losses = [objective.loss(policy, part, draw).loss.detach() for part in (here, there)]
-    assert torch.allclose(*losses, atol=1e-9)
-    found = objective.predictions(policy, here, draw)
+    with torch.no_grad():
+        for parameter in policy.trainable().parameters():
+            parameter.add_(0.003)
+    (draw, *_) = objective.terms(Trajectory((), (), (samples.bucket,)), 0)
+    losses = objective.loss(policy, samples, draw).loss
+    parameters = list(policy.trainable().parameters())
+    slopes = torch.autograd.grad(losses.sum(), parameters, materialize_grads=True)
+    return [losses.detach(), torch.cat([slope.flatten() for slope in slopes])]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("kind", ["edm", "subspace"])
+def test_where_a_molecule_lies_does_not_matter(name: str, kind: str) -> None:
+    """The samples are handed over off their centre: losses and gradients stay, though z_t is somewhere else.
+
+    Nothing like it holds for a crystal: what is noised again is its latent, which the VAE has never seen in space.
+    """
+    mean = torch.tensor([0.0, 0, 0, 0.3])
+    kinds = {"edm": molecule_policy, "subspace": lambda: SubspaceGaussian(mean).double()}
+
+    def differences(make: Callable[[], DiffusionPolicy]) -> list[float]:
+        here, there = (lesson(OBJECTIVES[name], make(), shift) for shift in (0.0, 7.0))
+        assert all(float(values.abs().max()) > 1e-3 for values in here)
+        return [float((one - other).abs().max()) for one, other in zip(here, there, strict=True)]
+
+    assert max(differences(kinds[kind])) < 1e-9
+    assert min(differences(lambda: LearnedStdGaussian(mean).double())) > 1e-5  # it knows where its data lie
+
+
+def test_what_is_added_and_asked_moves_no_molecule() -> None:
+    """Noise and predictions of positions have no mean over the atoms."""
+    policy = molecule_policy()
+    policy.follow(0.0)
+    objective, samples = NFT(NFTOptions(), nothing), samples_of(policy, shift=7.0)
+    (draw, *_) = objective.terms(Trajectory((), (), (samples.bucket,)), 0)
+    found = objective.predictions(policy, samples, draw)
     for values in (found.target, found.current.detach(), found.old):
+        assert float(values[..., :3].abs().max()) > 1e-3
         assert float((values[..., :3] * found.mask[..., None]).sum(1).abs().max()) < 1e-12
 
 
