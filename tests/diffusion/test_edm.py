@@ -72,6 +72,31 @@ def test_policy_walks_the_golden_steps(golden):
         assert error(clean, golden.expected[f"T{steps}_s{s}_z0_pred"]) < golden.tolerance
 
 
+@pytest.mark.parametrize("steps", [50, 30])
+def test_a_step_and_a_sample_that_is_noised_again_follow_one_rule(golden, steps):
+    """Of 30 steps most times lie between two places of the table: the nearest gives the noise, the time is asked."""
+    policy, prompts = MoleculePolicy(golden.network), prompts_of(golden)
+    table, asked = golden.network.gamma.gamma, []
+    handle = golden.network.register_forward_pre_hook(lambda _, inputs: asked.append(inputs[1]))
+    try:
+        for transition in policy.transitions(steps)[steps // 3 :: steps // 3]:
+            times = torch.full((len(golden.mask),), transition.t)
+            gamma = table[round(1000 * transition.t)]
+            for level, expected in zip(policy.levels(times), (alpha(gamma), sigma(gamma)), strict=True):
+                assert torch.equal(level, expected.expand_as(level))
+            with torch.no_grad():
+                step = policy.step(golden.expected["z_t"], golden.mask, transition, prompts)
+                again = policy.predict(golden.expected["z_t"], golden.mask, times, prompts)
+            assert torch.equal(step.prediction, again)
+            signal, noise = (level.flatten()[0] for level in policy.levels(times))
+            clean = (golden.expected["z_t"] - noise * again) / signal
+            found = policy.estimate(golden.expected["z_t"], transition, again)
+            assert error(found, clean) < EXACT
+            assert all(torch.equal(one, times) for one in asked[-2:])
+    finally:
+        handle.remove()
+
+
 def test_decoder(golden):
     policy = MoleculePolicy(golden.network)
     with torch.no_grad():

@@ -112,7 +112,7 @@ class MoleculePolicy(WithReference[EDMNetwork]):
         return Step(kernel.mean(latents, noise), kernel.std, noise)
 
     def predict(self, latents: Tensor, mask: Tensor, t: Tensor, prompts: Prompts) -> Tensor:
-        """eps_theta(z_t, t) at times t (B,), (B, N, 3 + F)."""
+        """eps_theta(z_t, t), (B, N, 3 + F); at times t (B,) as they are, also between two places of the noise table."""
         context = None if prompts.context is None else prompts.context.to(latents.dtype)
         prediction: Tensor = self.answering(latents, t.to(latents.dtype), mask, context)
         return prediction
@@ -156,7 +156,11 @@ class MoleculePolicy(WithReference[EDMNetwork]):
         return signal.to(clean.dtype) * clean + level.to(clean.dtype) * noise, noise
 
     def levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t at times t (B,), (B, 1, 1) each."""
+        """alpha_t and sigma_t at times t (B,), (B, 1, 1) each: those of the nearest place of the noise table.
+
+        As published, and as a step of a walk has them: the schedule is a table, while the network is asked for t
+        itself, which differs from the place's time by at most half a place, 0.0005.
+        """
         gamma = self.current.gamma.gamma[torch.round(t * self.config.diffusion_steps).long()][:, None, None]
         return alpha(gamma), sigma(gamma)
 
