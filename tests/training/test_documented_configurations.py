@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,54 @@ def test_return_to_go() -> None:
 
 
 @pytest.mark.timeout(600)
+def differing(name: str) -> dict[str, Any]:
+    """What a YAML sets otherwise than the demo, by dotted key."""
+
+    def leaves(options: Any, prefix: str = "") -> dict[str, Any]:
+        parts = (
+            leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+            for key, value in options.items()
+        )
+        return {key: value for part in parts for key, value in part.items()}
+
+    demo, other = (leaves(load_config(config).model_dump()) for config in ("demo", name))
+    return {key: value for key, value in other.items() if demo[key] != value}
+
+
+def test_the_published_objectives() -> None:
+    """DiffusionNFT and AWM with the settings of their papers; model, reward and evaluation are the demo's."""
+    both = {
+        "train.advantages": "channels",
+        "train.num_inner_batch": None,
+        "train.learning_rate": 3e-4,
+        "train.max_grad_norm": 1.0,
+        "train.scheduler": "constant",
+        "train.warmup_steps": 0,
+    }
+    own = {"times": 9, "max_time": 1.0, "b": 0.1, "clip_advantage": 5.0, "self_normalized": True}
+    own |= {"time_weighting": "clean", "max_time_weight": 1000.0, "reference_weight": 1e-4, "residual_limit": None}
+    own |= {"old_decay_rate": 0.001}  # up to 0.5, which is the default
+    sizes = {"sample_group_size": 48, "each_prompt_sample": 24, "epoches": 20}
+    published = differing("demo_nft_published")
+    assert published.pop("train.decay_fraction") != load_config("demo").train.decay_fraction  # of another schedule
+    assert published == {
+        **both,
+        **{f"train.nft.{key}": value for key, value in own.items()},
+        **{f"dataloader.{key}": value for key, value in sizes.items()},
+    }
+    matched = {key: value for key, value in differing("demo_awm_published").items() if ".nft." not in key}
+    own = {"times": 6, "min_time": 0.1, "reference_weight": 0.001, "old_decay_rate": 0.001, "old_decay_max": 0.3}
+    matched.pop("train.decay_fraction")
+    assert matched == {
+        **both,
+        "train.objective": "awm",
+        "train.ema_decay": 0.99,
+        **{f"train.awm.{key}": value for key, value in own.items()},
+    }
+    awm = load_config("demo_awm_published").train.awm
+    assert (awm.clip_range, awm.clip_advantage, awm.old_weight, awm.power) == (1.0, 5.0, 1.0, 1.0)
+
+
 @pytest.mark.parametrize(
     ("name", "places"),
     [
