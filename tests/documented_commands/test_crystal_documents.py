@@ -377,6 +377,29 @@ def test_the_command_trains_once_all_is_in_place(tmp_path, monkeypatch):
     executed(LOAD.replace("path/to/rl.ckpt", "run"))["rl_module"].close()  # its config.yaml tells of `needs` too
 
 
+def test_a_reward_of_ones_own_by_the_denoising_loss(tmp_path, monkeypatch, caplog):
+    """The experiment that new rewards begin with, two iterations of it; and the published one keeps its objective."""
+    monkeypatch.chdir(ROOT)
+    places = [f"model.backbone={backbone(tmp_path / 'backbone')}"]
+    places += [f"reward.reference_dataset={known_set(tmp_path / 'known')}", f"save_path={tmp_path / 'run'}"]
+    small = ["dataloader.sample_group_size=2", "dataloader.each_prompt_sample=4", "dataloader.epoches=2"]
+    small += ["model.time_step=6", "train.nft.times=2", "train.num_inner_batch=2", "train.nft.residual_limit=null"]
+    small += [
+        "train.warmup_steps=0",
+        "train.exploded_above=1e6",
+        "evaluation.samples=0",
+        "reward.workers=1",
+        "threads=1",
+    ]
+    main(["train", "experiment=prototypes/rl_custom_reward", *places, *small, "log.tensorboard=false"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 2
+    assert rows[0]["grad_norm"] > 0
+    assert {"raw_atomic_density", "raw_creativity", "raw_composition_diversity"} <= rows[0].keys()
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
+    assert load_config("experiment/rl_custom_reward").train.objective == "grpo"
+
+
 def test_needs_count_only_while_they_are_named(tmp_path, monkeypatch):
     """With sets and weights of one's own nobody asks for the published ones."""
     monkeypatch.chdir(tmp_path)
@@ -393,7 +416,8 @@ def test_needs_count_only_while_they_are_named(tmp_path, monkeypatch):
     assert missing("mp_20/rl_dng", own[:1]) == ["data/mp_20/train.csv", "data/mp_20/val.csv", "data/mp_20/hull.json"]
     assert missing("mp_20/rl_dng_po", own) == []
     assert missing("alex_mp_20/rl_dng", own[1:]) == ["checkpoints/alex_mp_20"]
-    assert missing("rl_custom_reward", []) == ["examples/custom_reward.py"]
+    for name in ("rl_custom_reward", "prototypes/rl_custom_reward"):
+        assert missing(name, []) == ["examples/custom_reward.py"]
     assert missing("rl_custom_reward", ["reward.components=[{_target_: mine.py:Mine}]"]) == []
     monkeypatch.chdir(ROOT)
     assert missing("rl_custom_reward", []) == []

@@ -192,10 +192,14 @@ def test_the_example_knows_its_chemistry(folder: Path) -> None:
     assert valued("log_p", aspirin, target=1.3101) == pytest.approx([0], abs=1e-3)  # RDKit's documented value
 
 
-def test_a_training_by_the_example(folder: Path) -> None:
-    words = ["dataloader.epoches=1", "dataloader.sample_group_size=1", "dataloader.each_prompt_sample=4"]
-    words += ["model.time_step=20", "train.train_steps=3", "reward.workers=1", "threads=1", "log.tensorboard=false"]
+def test_a_training_by_the_example(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["dataloader.epoches=2", "dataloader.sample_group_size=1", "dataloader.each_prompt_sample=4"]
+    words += ["model.time_step=20", "train.nft.times=2", "train.num_inner_batch=2", "reward.workers=1", "threads=1"]
+    words += ["log.tensorboard=false", "train.warmup_steps=0"]
     main(["train", "--config-dir", "examples", "--config-name", "drug_likeness", "save_path=run", *words])
-    [row] = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     names = ["force", "drug_likeness", "rings", "log_p", "ease_of_synthesis", "homo_lumo_gap"]
-    assert {f"{name}_reward_mean" for name in names} <= row.keys()
+    assert {f"{name}_reward_mean" for name in names} <= rows[0].keys()
+    assert len(rows) == 2
+    assert rows[0]["grad_norm"] > 0
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == []
