@@ -12,6 +12,7 @@ from pathlib import Path
 
 from atomrl.command_parser import CommandParser
 from atomrl.util.errors import UserError
+from studies import recorded
 from studies.queue import Queue, ending_like_a_queue
 from studies.records import ROOT
 from studies.steps import plan
@@ -49,11 +50,13 @@ def _run(options: argparse.Namespace, words: list[str]) -> None:
     steps = plan(study, settings, folder, options.jobs)
     if not options.only_report:
         _check_packages(settings)
+        recorded.require_alike(study, steps)
         Queue(steps.steps, folder, options.jobs).run()
+        recorded.require_alike(study, steps)
     from studies import report  # noqa: PLC0415 - matplotlib and numpy, which hours of waiting do not need
 
     command = shlex.join(["python", "-m", "results", *(word for word in words if word != "--only-report")])
-    path = report.write(study, settings, steps, folder, options.docs, command)
+    path = report.write(study, steps, folder, options.docs, command)
     print(path.read_text().partition(report.EACH_SEED)[0])
     print(f"report -> {path}, {path.with_suffix('.svg')}")
 

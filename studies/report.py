@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atomrl.util.files import write_whole
-from studies import beside, curves, records
+from studies import beside, curves, recorded, records
 from studies.queue import duration
 from studies.records import Record
 from studies.steps import Plan, StudyStep, TrainedRun
+from studies.steps import plan as steps_of
 from studies.studies import Settings, Study
 from studies.subjects import Further, Subject
 from studies.tables import SeedResult
@@ -26,13 +27,14 @@ EACH_SEED = "## Each seed"
 """What stands above it is worth a look on a terminal."""
 
 
-def write(study: Study, settings: Settings, plan: Plan, folder: Path, output: Path, command: str) -> Path:
+def write(study: Study, planned: Plan, folder: Path, output: Path, command: str) -> Path:
     """Write both files; returns the path of the Markdown.
+
+    All that they say of the trainings comes from the runs' own files: the YAML may have changed since.
 
     Args:
         study: what was run.
-        settings: of its training configuration.
-        plan: its steps, all done.
+        planned: where its runs are.
         folder: that the queue ran in.
         output: folder of the two files.
         command: that repeats all of it.
@@ -40,6 +42,8 @@ def write(study: Study, settings: Settings, plan: Plan, folder: Path, output: Pa
     Raises:
         UserError: a file of the study is missing, or the evaluations do not belong into one table.
     """
+    settings = recorded.settings(study, planned)
+    plan = steps_of(study, settings, folder)
     subject, result = study.subject, SeedResult.read(plan.tables, plan.controls)
     further = {table.heading: _beside(plan, table) for table in settings.further}
     steps = {step: records.read(folder, step) for step in plan.steps}
@@ -92,7 +96,6 @@ def _head(
     study: Study, settings: Settings, plan: Plan, result: SeedResult, steps: dict[StudyStep, Record | None]
 ) -> str:
     """Seeds, counts, judge, cost, commit."""
-    time_step = settings.time_step if study.evaluation is None else study.evaluation.time_step
     changed = f" with `{' '.join(study.overrides)}`" if study.overrides else ""
     trainings = ", ".join(f"{seed}: {duration(_trained_seconds(run))}" for seed, run in plan.runs.items())
     commits = list(dict.fromkeys(commit for record in steps.values() if record for commit in record.commits))
@@ -100,11 +103,17 @@ def _head(
         f"training seeds {_listed(study.seeds)}; `src/atomrl/conf/{study.config}.yaml`{changed}; backbone"
         f" `{settings.backbone}`",
         f"each training scored {settings.bill(study.subject.noun)}",
-        f"evaluation: {result.base.samples:,} fresh {study.subject.noun} a column, T = {time_step}, evaluation"
+        f"evaluation: {result.base.samples:,} fresh {study.subject.noun} a column, T = {result.time_step}, evaluation"
         f" seed {_listed(result.seeds)}; profile `{result.profile}`, {study.subject.physics} by {result.evaluator}",
         f"time in rollouts and updates by seed: {trainings}",
         f"commit {_listed(commits) if commits else 'not recorded'}",
     ]
+    if different := recorded.in_words(recorded.differences(study, plan)):
+        lines.append(
+            f"**the trainings were not alike**, the settings here are those of seed {study.seeds[0]}: {different}"
+        )
+    if changed_since := recorded.in_words(recorded.changed_since(study, plan)):
+        lines.append(f"`{study.config}.yaml` would train otherwise today: {changed_since}")
     if result.base_shift:
         lines.append(
             "**the base's values differ between the evaluations**, by up to"

@@ -72,6 +72,11 @@ class TrainedRun:
         return self.folder / "checkpoint_latest.pth"
 
     @property
+    def config(self) -> Path:
+        """The configuration that it was trained with."""
+        return self.folder / "config.yaml"
+
+    @property
     def metrics(self) -> Path:
         """One line per iteration."""
         return self.folder / "metrics.jsonl"
@@ -172,7 +177,7 @@ def plan(study: Study, settings: Settings, folder: Path, jobs: int = 1) -> Plan:
         tables[seed] = run.table
         if study.evaluation is not None:
             tables[seed] = folder / f"evaluation-{seed}" / "evaluation.json"
-            steps.append(_evaluate(f"evaluate-{seed}", study.evaluation, settings, (seed, run), tables[seed], None))
+            steps.append(evaluate_step(f"evaluate-{seed}", study.evaluation, settings, (seed, run), tables[seed], None))
     drawn = []
     if study.evaluation is not None:
         first = study.seeds[0]
@@ -180,7 +185,7 @@ def plan(study: Study, settings: Settings, folder: Path, jobs: int = 1) -> Plan:
         for n in wanted:  # best of 1 is the base
             table = folder / f"best-of-{n}" / "evaluation.json"
             drawn.append((n, table))
-            steps.append(_evaluate(f"best-of-{n}", study.evaluation, settings, (first, runs[first]), table, n))
+            steps.append(evaluate_step(f"best-of-{n}", study.evaluation, settings, (first, runs[first]), table, n))
     return Plan(tuple(steps), runs, tables, tuple(drawn))
 
 
@@ -189,10 +194,13 @@ def threads(jobs: int) -> int:
     return max(1, cores() // jobs)
 
 
-def _evaluate(
+def evaluate_step(
     name: str, evaluation: Evaluation, settings: Settings, trained: tuple[int, TrainedRun], table: Path, n: int | None
 ) -> StudyStep:
-    """`atomrl evaluate` of a trained run, with best-of-n of the base if n is given."""
+    """`atomrl evaluate` of a trained run (seed, run), with best-of-n of the base if n is given.
+
+    What several such steps of one folder share, e.g. the base, is sampled once.
+    """
     seed, run = trained
     options = {
         "--base": settings.backbone,

@@ -182,9 +182,10 @@ STUDIES = {
 
 
 def read_settings(study: Study) -> Settings:
-    """The part of the configuration that the queue needs; `atomrl train` checks all of it.
+    """The part of today's configuration that the queue needs to plan; `atomrl train` checks all of it.
 
-    Hydra is not asked: a queue that waits for hours should be light.
+    What the runs did is in their own config.yaml (`studies.recorded`). Hydra is not asked: a queue that waits for hours
+    should be light.
 
     Raises:
         UserError: an override is no YAML, a count is no positive whole number, or rewards cannot be shaped so.
@@ -198,6 +199,11 @@ def read_settings(study: Study) -> Settings:
         words = " ".join(study.overrides)
         raise UserError(f"{words}: cannot be read ({str(error).strip().splitlines()[0]})") from error
     assert isinstance(config, DictConfig)
+    return settings_of(config, study.subject)
+
+
+def settings_of(config: DictConfig, subject: Subject) -> Settings:
+    """What a configuration says of a training of some kind of sample; raises as `read_settings`."""
     return Settings(
         iterations=_count(config, "dataloader.epoches"),
         groups=_count(config, "dataloader.sample_group_size"),
@@ -208,7 +214,7 @@ def read_settings(study: Study) -> Settings:
         time_step=_count(config, "model.time_step")
         if OmegaConf.select(config, "evaluation.time_step") is None
         else _count(config, "evaluation.time_step"),
-        further=tuple(table for table in study.subject.further if OmegaConf.select(config, table.key)),
+        further=tuple(table for table in subject.further if OmegaConf.select(config, table.key)),
         places=_places(config),
     )
 

@@ -74,6 +74,7 @@ class SeedResult:
         metrics: {name: label, unit, counted, better}, in the order of the table.
         rewarded: metrics that training was paid for.
         profile, evaluator, conditions, seeds: of the evaluations.
+        time_step: T of their walks.
         base_shift: largest difference of the base's values between the evaluations, relative; 0 if all drew the same.
     """
 
@@ -86,6 +87,7 @@ class SeedResult:
     evaluator: str
     conditions: Mapping[str, str]
     seeds: tuple[int, ...]
+    time_step: int
     base_shift: float
 
     @classmethod
@@ -102,7 +104,7 @@ class SeedResult:
             for key in ("profile", "evaluator", "conditions", "rewarded"):
                 if read[path][key] != first[key]:
                     raise UserError(f"{path} and {paths[0]} differ in {key}: evaluate both the same way")
-            for key in ("samples", "seeds"):
+            for key in ("samples", "seeds", "time_step"):
                 if read[path]["columns"]["base"][key] != first["columns"]["base"][key]:
                     raise UserError(f"{path} and {paths[0]} differ in {key} of the base: evaluate both the same way")
         bases = [Column.of(table, "base", "base") for table in read.values()]
@@ -119,6 +121,7 @@ class SeedResult:
             first["evaluator"],
             first["conditions"],
             tuple(first["columns"]["base"]["seeds"]),
+            first["columns"]["base"]["time_step"],
             max(_shift(bases[0], other) for other in bases),
         )
 

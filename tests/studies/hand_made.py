@@ -16,6 +16,7 @@ def column(samples=100, **more):
     return {
         "samples": samples,
         "seeds": [7],
+        "time_step": 50,
         "command": "atomrl evaluate",
         "sizes": {"10": 50, "20": 50},
         "elements": {"H": 60, "C": 40},

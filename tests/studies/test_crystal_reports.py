@@ -13,6 +13,9 @@ import pytest
 from crystal_samples import ROCK_SALT
 from hand_made import column, evaluation
 
+from atomrl.checkpoints.folder import CONFIG
+from atomrl.checkpoints.named import LATEST
+from atomrl.config import load_config, to_yaml
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.evaluation.crystals import METRICS, PROFILE, evaluate_crystals
 from atomrl.evaluation.evaluate import SamplePlan, compare
@@ -24,6 +27,7 @@ from atomrl.rewards.components import CreativityReward
 from atomrl.structures.crystals import from_pymatgen
 from studies.__main__ import main
 from studies.steps import EvaluationTable
+from studies.studies import STUDIES
 from studies.subjects import CRYSTALS, MOLECULES
 from studies.tables import SeedResult
 
@@ -65,6 +69,11 @@ def save(folder, msun, unique):
         (folder / f"evaluation{name}.json").write_text(json.dumps(made))
 
 
+def record(run, study, *words):
+    """What a run of a study writes down of its settings."""
+    (run / CONFIG).write_text(to_yaml(load_config(STUDIES[study].config, [*STUDIES[study].overrides, *words])))
+
+
 @pytest.fixture
 def runs(tmp_path):
     """Two seeds of `crystals` with its controls, and of its ablation, which loses uniqueness on seed 1."""
@@ -76,6 +85,7 @@ def runs(tmp_path):
             run = folder / f"seed-{seed}"
             run.mkdir()
             times = {"seconds_rollout": 60, "seconds_update": 60}
+            record(run, study)
             (run / "metrics.jsonl").write_text(json.dumps({"iteration": 0, **logged, **times}) + "\n")
     for n in (4, 52):
         folder = tmp_path / "runs" / "crystals" / f"best-of-{n}"
@@ -165,6 +175,48 @@ def test_report_of_crystals(runs):
     assert "unique ↑, %" in cost
     curves = {element.get("id") for element in ET.parse(runs.parent / "docs" / "crystals.svg").getroot().iter()}
     assert {f"{panel.key}-seed-1" for panel in CRYSTALS.panels} <= curves
+
+
+def test_a_report_says_what_the_runs_did_whatever_the_yaml_has_become(runs):
+    page = report(runs, "crystals_no_diversity")
+    assert "would train otherwise today" not in page
+    for seed in (0, 1):
+        record(runs / "crystals_no_diversity" / f"seed-{seed}", "crystals_no_diversity", "dataloader.epoches=80")
+    page = report(runs, "crystals_no_diversity")
+    assert "each training scored 25,600 crystals: 80 iterations x 10 groups x 32" in page
+    assert "would train otherwise today: dataloader.epoches (80: seed 0; 160: today's YAML)" in page
+    assert "not alike" not in page
+
+
+def test_runs_that_were_not_trained_alike(runs, monkeypatch, capsys):
+    """The queue refuses them, and what is to come under another YAML; a report names them."""
+    study, seeds = "crystals_no_diversity", [runs / "crystals_no_diversity" / f"seed-{seed}" for seed in (0, 1)]
+    record(seeds[1], study, "train.kl_weight=0.5", "threads=1")
+    said = "train.kl_weight (1.0: seed 0; 0.5: seed 1)"
+    assert f"**the trainings were not alike**, the settings here are those of seed 0: {said}\n" in report(runs, study)
+    for seed in seeds:
+        (seed / LATEST).touch()
+    monkeypatch.setattr("studies.__main__._check_packages", lambda _: None)
+    monkeypatch.setattr("studies.__main__.Queue", lambda *_: pytest.fail("it began"))
+    command = [study, "--folder", str(runs), "--docs", str(runs.parent / "unused")]
+    for given, named in [
+        (["--seeds", "0,1"], "train.kl_weight (1.0: seed 0, today's YAML; 0.5: seed 1): give the settings"),
+        (["--seeds", "1,2"], "train.kl_weight (0.5: seed 1; 1.0: today's YAML)"),
+    ]:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *given])
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert f"the runs of the study {study} differ in {named}" in error
+        assert error.count("\n") == 1
+
+
+def test_a_run_without_its_configuration_is_named(runs, capsys):
+    (runs / "crystals" / "seed-1" / CONFIG).unlink()
+    with pytest.raises(SystemExit):
+        report(runs, "crystals")
+    assert f"seed-1/{CONFIG}: no such file; run the queue without --only-report" in capsys.readouterr().err
 
 
 def test_relaxed_samples_and_second_judge_of_every_seed(runs):
