@@ -1,11 +1,13 @@
 """What a gain costs: `python -m studies.tradeoff EVALUATION... --output FIGURE.svg` draws one metric against another.
 
 Every column of every `evaluation.json` is a point with its 95 % intervals; the base and its best of N are joined, since
-they are what the same samplings and scorings give without a training.
+they are what the same samplings and scorings give without a training. With `--trained RUN` the evaluations of a run
+beside the best of each N are made first; a command that was stopped goes on.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -14,11 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from atomrl.command_parser import CommandParser
+from atomrl.config import read_config
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 from atomrl.util.figures import svg
-from studies.queue import ending_like_a_queue
+from studies.queue import Queue, ending_like_a_queue
+from studies.steps import TrainedRun, evaluate_step
+from studies.studies import Evaluation, controls, settings_of
+from studies.subjects import CRYSTALS, MOLECULES
 from studies.tables import Column
 
 BASE, CHOSEN = "base", "base best of "
@@ -45,24 +53,62 @@ class Point:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Draw the figure. Exit code 2 for a user's mistake."""
     parser = CommandParser(prog="python -m studies.tradeoff", description=__doc__)
-    parser.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION", help="a folder with evaluation.json")
+    parser.add_argument("evaluations", nargs="*", type=Path, metavar="EVALUATION", help="a folder with evaluation.json")
     parser.add_argument("--x", default="molecule_stability", help="metric to the right; default molecule_stability")
     parser.add_argument("--y", default="novelty", help="metric upwards; default novelty")
     parser.add_argument("--output", type=Path, required=True, help="SVG file")
+    own = parser.add_argument_group("evaluations that are made first")
+    own.add_argument("--trained", type=Path, metavar="RUN", help="run directory, whose reward chooses the best")
+    own.add_argument("--best-of", default="2,4,8,16,21", metavar="N,...", help="default %(default)s")
+    own.add_argument("--samples", type=int, default=500, help="per column; default %(default)s")
+    own.add_argument("--time-step", type=int, help="T; default: that of the run's own evaluation")
+    own.add_argument("--folder", type=Path, default=Path("runs/tradeoff"), help="for evaluations; default %(default)s")
+    own.add_argument("--jobs", type=int, default=1, help="evaluations at once, which share the cores")
     options = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
+    if not options.evaluations and options.trained is None:
+        parser.error("give evaluations, or a run with --trained")
     with ending_like_a_queue():
-        tables = {folder: _read(folder) for folder in options.evaluations}
+        made = [] if options.trained is None else _made(options)
+        tables = {folder: _read(folder) for folder in (*options.evaluations, *made)}
         points = read_points(tables, options.x, options.y)
         first = next(iter(tables.values()))
         draw(points, _title(first, options.x), _title(first, options.y), options.output)
         print(f"{len(points)} columns -> {options.output}")
 
 
+def _made(options: argparse.Namespace) -> list[Path]:
+    """Folders of the evaluations of a run beside the best of each N of its base.
+
+    Raises:
+        UserError: a number is not one that it can be, or the run has no configuration.
+        StepFailedError: an evaluation failed.
+    """
+    for name in ("samples", "time_step"):
+        number = getattr(options, name)
+        if number is not None and number < 1:
+            raise UserError(f"--{name.replace('_', '-')} {number}: must be at least 1")
+    counts = [n for n in controls(options.best_of.split(",")) if n is not None]
+    if "budget" in options.best_of.split(","):
+        raise UserError(f"--best-of {options.best_of}: give numbers; only python -m results knows the word budget")
+    config = read_config(options.trained / "config.yaml")
+    subject = {"molecules": MOLECULES, "crystals": CRYSTALS}[config.domain]
+    settings = settings_of(OmegaConf.create(config.model_dump()), subject)
+    evaluation = Evaluation(options.samples, options.time_step or settings.time_step)
+    run = TrainedRun(options.trained, settings.iterations, settings.samples > 0)
+    folders = {n: options.folder / f"best-of-{n}" for n in counts}
+    steps = [
+        evaluate_step(folder.name, evaluation, settings, (config.seed, run), folder / "evaluation.json", n)
+        for n, folder in folders.items()
+    ]
+    Queue(steps, options.folder, options.jobs).run()
+    return list(folders.values())
+
+
 def read_points(tables: Mapping[Path, Mapping[str, Any]], x: str, y: str) -> list[Point]:
     """The sampled columns of evaluations that have both metrics; one that several have, e.g. the base, comes once.
 
     Raises:
-        UserError: an evaluation lacks a metric, or is of another profile than the first.
+        UserError: an evaluation lacks a metric, or is of another profile than the first; or no column has values.
     """
     first = next(iter(tables.values()))
     points: dict[tuple[str, float, float], Point] = {}
@@ -84,6 +130,8 @@ def read_points(tables: Mapping[Path, Mapping[str, Any]], x: str, y: str) -> lis
             label = name if joined or len(tables) == 1 else f"{name}, {run}"
             point = Point(label, found[x], found[y], joined, column["time_step"])
             points.setdefault((name, found[x].value, found[y].value), point)
+    if not points:
+        raise UserError(f"no sampled column has a value of both {x} and {y}: give evaluations of more samples")
     return list(points.values())
 
 

@@ -71,6 +71,7 @@ AS_THEY_ARE = {"list", "keys", "doctor", "import", "push", "report"}
 SAMPLE = ["--num-molecules", "4", "--time-step", "5"]
 STUDY = ["--seeds", "0", "--docs", "report", *TRAIN, "threads=1", "dataloader.epoches=1"]
 PREDICTION = ["-n", "2", "--limit", "3", "--tries", "1", "--time-step", "5"]
+TRADEOFF = ["--best-of", "2", "--samples", "4", "--time-step", "20", "--y", "atom_stability"]
 PRETRAIN = ["train.steps=2", "train.batch_size=4", "val_batches=1"]
 PRETRAIN_CRYSTALS = {
     "vae": ["model.width=32", "model.heads=2", "model.feedforward=64", "model.layers=1", "match_structures=2"],
@@ -207,6 +208,8 @@ def run_python(command: str, words: list[str], monkeypatch: pytest.MonkeyPatch) 
         chgnet_agreement(words[2:])
     elif words[:2] == ["-m", "studies.predicted_structures"]:
         predicted_structures([*words[2:], *PREDICTION])
+    elif words[:2] == ["-m", "studies.tradeoff"]:
+        tradeoff([*words[2:], *TRADEOFF])
     elif words[:2] == ["-m", "results"]:
         results_main(smaller_study(words[2:]))
     elif words == ["examples/reward_hacks.py"]:

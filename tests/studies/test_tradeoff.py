@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from atomrl.config import load_config, to_yaml
+from studies.steps import StudyStep
 from studies.tradeoff import main, read_points
 
 
@@ -67,3 +69,48 @@ def test_the_figure_and_its_mistakes(folders: list[Path], tmp_path: Path, capsys
         error = capsys.readouterr().err
         assert said in error
         assert len(error.splitlines()) == 1
+
+
+def test_the_evaluations_of_a_run_are_made_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One step of the queue for each N, which share what they have in common."""
+    asked = []
+
+    class AtOnce:
+        """Stands for the queue."""
+
+        def __init__(self, steps: list[StudyStep], folder: Path, jobs: int) -> None:
+            self.steps = steps
+
+        def run(self) -> None:
+            for step in self.steps:
+                asked.append(step)
+                n = step.words[-1]
+                columns = {"base": (0.25, 1.5), f"base best of {n}": (0.3 + 0.02 * int(n), 1.2), "trained": (0.8, 1.3)}
+                step.output.path.parent.mkdir(parents=True)
+                step.output.path.write_text(json.dumps(table(columns)))
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(to_yaml(load_config("demo")))
+    monkeypatch.setattr("studies.tradeoff.Queue", AtOnce)
+    words = ["--trained", str(run), "--folder", str(tmp_path / "made"), "--x", "stable", "--y", "force"]
+    main([*words, "--output", str(tmp_path / "a.svg")])
+    assert capsys.readouterr().out == f"7 columns -> {tmp_path / 'a.svg'}\n"
+    assert [step.name for step in asked] == [f"best-of-{n}" for n in (2, 4, 8, 16, 21)]
+    assert f"--base edm_qm9_small --trained {run} --num-samples 500 --time-step 100" in asked[0].command
+    assert {step.extra for step in asked} == {("--keep", str(tmp_path / "made" / "kept"))}
+    for more, said in [
+        (["--best-of", "4,budget"], "--best-of 4,budget: give numbers"),
+        (["--best-of", "1"], "give different numbers above 1"),
+        (["--time-step", "0"], "--time-step 0: must be at least 1"),
+        (["--trained", str(tmp_path)], "config.yaml: No such file"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            main([*words, *more, "--output", str(tmp_path / "b.svg")])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path / "b.svg")])
+    assert "give evaluations, or a run with --trained" in capsys.readouterr().err
