@@ -32,6 +32,7 @@ from atomrl.rewards.build import build_components
 from studies.__main__ import main as results_main
 from studies.chgnet_agreement import main as chgnet_agreement
 from studies.predicted_structures import main as predicted_structures
+from studies.tradeoff import main as tradeoff
 from tools.prototypes import candidates
 from tools.prototypes.candidate import REFERENCE, Candidate
 from tools.prototypes.recipes import MOLECULE
