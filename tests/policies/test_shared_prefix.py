@@ -48,9 +48,7 @@ def test_a_group_shares_its_prefix(policy, monkeypatch: pytest.MonkeyPatch) -> N
     shared = RolloutConfig(STEPS, GROUPS * EACH, share_initial_noise=True, skip_prefix=PREFIX)
     with_suffix = rollout(made, prompts, shared)
     assert asked == {index: GROUPS * (1 if index < PREFIX else EACH) for index in range(STEPS)}
-    whole = RolloutConfig(
-        STEPS, GROUPS * EACH, share_initial_noise=True, skip_prefix=PREFIX, return_suffix_only=False
-    )
+    whole = RolloutConfig(STEPS, GROUPS * EACH, share_initial_noise=True, skip_prefix=PREFIX, return_suffix_only=False)
     everything = rollout(made, prompts, whole)
     for bucket in everything.buckets:
         groups = len(bucket.mask) // EACH
@@ -58,6 +56,6 @@ def test_a_group_shares_its_prefix(policy, monkeypatch: pytest.MonkeyPatch) -> N
             by_group = latents.unflatten(0, (groups, EACH))
             same = (by_group == by_group[:, :1]).flatten(2).all(2)[:, 1:]
             assert same.all() if place <= PREFIX else not same.any()
-    places, kept = ({place for bucket in made.buckets for place in bucket.latents} for made in (everything, with_suffix))
+    places, kept = ({place for bucket in one.buckets for place in bucket.latents} for one in (everything, with_suffix))
     assert kept == {place for place in places if place >= PREFIX}
     assert bytes_of_latents(with_suffix) <= bytes_of_latents(everything) * len(kept) / len(places)
