@@ -13,7 +13,7 @@ PYTEST = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Extras that are tested in an environment each, with the tests of each, and what MACE needs in its own.
 EXTRAS := ani eval lora sevennet uma
-TESTS_ani := tests/force_fields/test_ani.py
+TESTS_ani := tests/force_fields/test_ani.py tests/training/test_ani_runs.py
 TESTS_eval := tests/metrics/test_pose_checks.py tests/metrics/test_further_columns.py
 TESTS_lora := tests/networks/test_lora_with_peft.py tests/training/test_lora_runs.py tests/training/test_pretrain_lora.py
 TESTS_sevennet := tests/force_fields/test_sevennet.py

@@ -98,7 +98,7 @@ def test_energies_of_atoms_leave_binding_energies():
 
 
 def test_a_reward(tmp_path):
-    """Elements that it does not know are refused before anything is sampled; without fluorine it trains."""
+    """Elements that it does not know are refused before anything is sampled."""
     words = ["reward.type=ani", "reward.use_energy=true", "reward.energy_atom_refs=own", "device=cpu"]
     config = load_config("fed_grpo_config", words)
     from atomrl.checkpoints.backbone import load_backbone
