@@ -182,6 +182,9 @@ class TrainSection(Options):
     """Iterations of the schedule; null takes dataloader.epoches."""
     decay_fraction: Fraction = 0.2
     """Of `wsd`: last part of the schedule, over which the rate falls."""
+    decay_shape: Literal["linear", "cosine"] = "linear"
+    """Of `wsd`: how the rate falls. `linear`: in a straight line, over that part of all iterations; `cosine`, as
+    published: by half a cosine, over that part of the iterations after the warm-up."""
     min_lr_ratio: Fraction = 0.0
     """The rate never falls below this fraction of its peak."""
     ema_decay: Fraction = 0.9
