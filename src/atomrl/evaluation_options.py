@@ -17,6 +17,7 @@ SAID_BY_OPTIONS = {
     "evaluation.time_step": "give --time-step",
     "evaluation.samples": "give --num-samples",
     "evaluation.seed": "give --seed",
+    "dataloader.context": "give --context",
 }
 """Keys of a run that `atomrl evaluate` has an option for."""
 
