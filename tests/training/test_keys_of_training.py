@@ -75,7 +75,7 @@ def test_a_configuration_from_python_refuses_what_its_objective_does_not_read() 
 def test_the_same_keys_in_a_runs_own_config_are_fine(tmp_path: Path) -> None:
     run = tmp_path / "run"
     shared = ["model.share_initial_noise=true", "model.skip_prefix=4", "model.return_suffix_only=false"]
-    options = [*TINY, f"model.backbone={write(tmp_path / 'net')}", *shared, "dataloader.epoches=1"]
-    main(["train", "--config-name", "demo_fed_grpo", *options, f"save_path={run}"])
+    options = [*TINY, f"model.backbone={write(tmp_path / 'net')}", *shared, "train.train_steps=null"]
+    main(["train", "--config-name", "demo_fed_grpo", *options, "dataloader.epoches=1", f"save_path={run}"])
     main(["sample", "--backbone", str(run), "-n", "2", "--time-step", "3", "--output", str(tmp_path / "some.extxyz")])
     assert (tmp_path / "some.extxyz").exists()

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from atomrl.config.naming import key_of
 from atomrl.config.objective_keys import FORWARD
 from atomrl.config.published_crystals import written
-from atomrl.config.sections import Config
 from atomrl.util.errors import UserError
 from atomrl.util.options import Options
 
@@ -122,19 +121,22 @@ OF_TRAINING = (
 """Keys and sections of `model` and `reward` that nothing but a training reads: neither sampling nor an evaluation."""
 
 
-def require_switched_on(config: Config, overrides: Sequence[str]) -> None:
+def require_switched_on(
+    config: Options, overrides: Sequence[str], switches: Sequence[tuple[str, Switch]] = SWITCHES
+) -> None:
     """Refuse overrides that would change nothing, since what they are about is switched off.
 
     Args:
         config: with the overrides.
         overrides: `key=value`, in the names of this package.
+        switches: of these options.
 
     Raises:
         UserError: there is one.
     """
     for override in overrides:
         key = key_of(override)
-        for switched, switch in SWITCHES:
+        for switched, switch in switches:
             if not f"{key}.".startswith(f"{switched}.") or _at_default(config, key):
                 continue
             values = {name: attrgetter(name)(config) for name in switch.keys}
@@ -159,7 +161,7 @@ def refuse_of_training(overrides: Sequence[str], command: str) -> None:
             raise UserError(f"{override}: {command} does not read {key}, only a training does: leave it out")
 
 
-def _at_default(config: Config, key: str) -> bool:
+def _at_default(config: Options, key: str) -> bool:
     """Whether a key has its default, or is a section, whose keys are not looked at."""
     section, _, name = key.rpartition(".")
     parent = attrgetter(section)(config) if section else config
