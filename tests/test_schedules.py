@@ -1,5 +1,7 @@
 """Learning rates over a run, and the moving average of the weights, at places where both are known."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -30,6 +32,14 @@ def test_the_rate_warms_up(kind: str) -> None:
 )
 def test_the_rate_after_the_warm_up(kind: str, places: dict[int, float]) -> None:
     assert {step: factor(step, kind) for step in places} == pytest.approx(places)
+
+
+def test_a_published_decay_is_half_a_cosine_over_its_part_of_what_follows_the_warm_up() -> None:
+    """Half of the 20 iterations after the warm-up: from 14 on; a quarter, a half and all of the way down."""
+    cosine = partial(lr_factor, kind="wsd", warmup=WARMUP, total=TOTAL, min_ratio=LOWEST, decay_fraction=0.5)
+    places = {4: 1, 14: 1, 16.5: LOWEST + 0.9 * 0.5 * (1 + 0.5**0.5), 19: 0.55, TOTAL: LOWEST, 1000: LOWEST}
+    assert {step: cosine(step, decay_shape="cosine") for step in places} == pytest.approx(places)
+    assert [cosine(step, decay_shape="cosine") for step in range(5)] == [factor(step, "wsd") for step in range(5)]
 
 
 def test_a_schedule_no_longer_than_its_warm_up() -> None:

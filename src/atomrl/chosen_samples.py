@@ -9,6 +9,7 @@ from typing import Any
 
 from atomrl.config import Config, load_config
 from atomrl.config.naming import key_of
+from atomrl.config.switches import refuse_of_training
 from atomrl.core.prompts import cut_into_buckets, several
 from atomrl.core.protocols import Model
 from atomrl.core.records import Prompts
@@ -52,7 +53,7 @@ def sections_of(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     """Overrides about how the model walks, and those about the reward that chooses.
 
     Raises:
-        UserError: one is of another section, or about what options of the command say.
+        UserError: one is of another section, about what options of the command say, or read by a training alone.
     """
     about: dict[str, list[str]] = {"model": [], "reward": []}
     for override in overrides:
@@ -62,6 +63,7 @@ def sections_of(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             raise UserError(f"{override}: sampling reads keys of the sections model and reward only")
         if key in SAID_BY_OPTIONS:
             raise UserError(f"{override}: give {SAID_BY_OPTIONS[key]}")
+        refuse_of_training([override], "sampling")
         about[section].append(override)
     return about["model"], about["reward"]
 

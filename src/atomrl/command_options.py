@@ -152,6 +152,13 @@ def _add_evaluate(commands: Any) -> None:
     )
     evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
     evaluate.add_argument(
+        "--context",
+        nargs="*",
+        metavar="NAME=VALUE",
+        help="ask conditional models for these values, as for atomrl sample; by default for those that the run's "
+        "dataloader.context names; without a value all are drawn",
+    )
+    evaluate.add_argument(
         "--known",
         type=int,
         default=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,7 +35,7 @@ def sample_command(options: argparse.Namespace) -> None:
         print(f"the model is {model.origin}")
     path = writable(options.output or Path(f"samples.{domain.formats[0]}"), domain)
     plan = sample_plan(domain, options.num_samples, options.time_step, options.seed, SAMPLED)
-    plan = asking(plan, options.sizes, _context(options))
+    plan = asking(plan, options.sizes, _context(options.context))
     device = choose_device(options.device)
     with domain.exporter(path.suffix[1:]) as exporter, _drawing(found, options, plan, device, wanted) as drawing:
         counts = sample_into(path, drawing, exporter)
@@ -82,6 +83,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         output=options.output,
         device=options.device,
         keep=options.keep,
+        asked=None if options.context is None else _context(options.context),
     )
     report = asked.report(command, options.trust_code, "--trust-code")
     print(report.text())
@@ -95,7 +97,7 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
         UserError: an option about samples of a model, or as `evaluate_structures`.
     """
     sampling = {"--trained": options.trained, "-n": options.num_samples, "--time-step": options.time_step}
-    sampling |= {"--best-of": options.best_of or None, "--reject": options.reject or None}
+    sampling |= {"--best-of": options.best_of or None, "--reject": options.reject or None, "--context": options.context}
     if given := [name for name, value in sampling.items() if value is not None]:
         raise UserError(f"{given[0]} is about samples of a model, --structures judges files: give one of both")
     paths = [word for word in options.structures if "=" not in word or Path(word).exists()]
@@ -115,14 +117,14 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
     print(f"tables and structures -> {options.output}")
 
 
-def _context(options: argparse.Namespace) -> dict[str, str]:
-    """What `--context` asks for.
+def _context(words: Sequence[str]) -> dict[str, str]:
+    """What `--context` asks for, {name: value}.
 
     Raises:
         UserError: a word that is not name=value, or a name twice.
     """
     asked: dict[str, str] = {}
-    for word in options.context:
+    for word in words:
         name, _, value = word.partition("=")
         if not name or name in asked or not value:
             raise UserError(f"--context {word}: give name=value, each name once, e.g. alpha=75.0")

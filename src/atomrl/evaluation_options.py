@@ -7,6 +7,7 @@ from pathlib import Path
 
 from atomrl.config import Config, with_overrides
 from atomrl.config.naming import key_of
+from atomrl.config.switches import refuse_of_training, require_switched_on
 from atomrl.evaluation.evaluate import TABLES
 from atomrl.util.errors import UserError
 
@@ -16,6 +17,7 @@ SAID_BY_OPTIONS = {
     "evaluation.time_step": "give --time-step",
     "evaluation.samples": "give --num-samples",
     "evaluation.seed": "give --seed",
+    "dataloader.context": "give --context",
 }
 """Keys of a run that `atomrl evaluate` has an option for."""
 
@@ -32,17 +34,20 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
         sampled: whether a model is sampled; otherwise nothing reads the section model.
 
     Raises:
-        UserError: as `with_overrides`, or a key that an evaluation does not read.
+        UserError: as `with_overrides`, or a key that an evaluation does not read, or not as it stands.
     """
     sections = ("reward.", "evaluation.", *(("model.",) if sampled else ()))
     for override in overrides:
         key = key_of(override)
         if (key.startswith(sections) or key in BESIDE) and key not in SAID_BY_OPTIONS:
+            refuse_of_training([override], "an evaluation")
             continue
         keys = f"it reads {', '.join([*(f'{section}*' for section in sections), BESIDE[0]])} and {BESIDE[1]}"
         told = SAID_BY_OPTIONS.get(key, keys) if sampled else keys
         raise UserError(f"{override}: an evaluation {'' if sampled else 'of files '}takes no {key}; {told}")
-    return with_overrides(config.changed(threads=None), overrides)
+    changed = with_overrides(config.changed(threads=None), overrides)
+    require_switched_on(changed, overrides)
+    return changed
 
 
 def require_new_table(output: Path, known: int) -> None:

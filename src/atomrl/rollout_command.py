@@ -100,6 +100,7 @@ def _plan(options: argparse.Namespace, config: Config, seed: int) -> SamplePlan:
         micro_batch_size=options.sample_group_size * options.each_prompt_sample,
         share_initial_noise=options.share_initial_noise,
         skip_prefix=options.skip_prefix,
+        asked=config.dataloader.context,
     )
 
 

@@ -19,6 +19,7 @@ from atomrl.rewards.force_energy import score_physics
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.training.experiment import build_objective
 from atomrl.training.run import warn_of_unread
+from atomrl.training.shaping import OnTheWay
 from atomrl.util.errors import UserError
 
 CONF = Path(__file__).parents[2] / "src" / "atomrl" / "conf"
@@ -86,6 +87,18 @@ UNREAD = [
         "train.advantages=ranks does not read",
     ),
     ("train.objective=nft train.reward_eps=1 train.kl_weight=1", "train.kl_weight=1; train.objective=grpo does"),
+    (
+        "train.objective=nft train.force_alignment_enabled=true",
+        "objective=nft does not read train.force_alignment_enabled=true; train.objective=fed_grpo does: choose that",
+    ),
+    (
+        "train.objective=grpo train.force_alignment_weight=2 train.force_alignment_min_force=1",
+        "does not read train.force_alignment_weight=2, train.force_alignment_min_force=1; train.objective=fed_grpo",
+    ),
+    (
+        "train.objective=awm train.log_prob_reduction=mean",
+        "does not read train.log_prob_reduction=mean; train.objective=fed_grpo or grpo does",
+    ),
 ]
 
 
@@ -121,6 +134,46 @@ SWITCHED_OFF = [
     ),
     ("validation.groups=2", "validation.groups=2 changes nothing with validation.every=0: set validation.every=10 too"),
     ("domain=crystals dataloader.nodes_dist_focus_max=5", "dataloader.nodes_dist_focus_max=5 changes nothing with"),
+    (
+        "train.decay_shape=cosine",
+        "train.decay_shape=cosine changes nothing with train.scheduler=cosine: set train.sched",
+    ),
+    (
+        "train.scheduler=constant train.min_lr_ratio=0.1",
+        "train.min_lr_ratio=0.1 changes nothing with train.scheduler=c",
+    ),
+    ("train.scheduler=constant train.total_steps=9", "train.scheduler=constant: set train.scheduler=cosine too"),
+    ("train.force_alignment_enabled=true", "with reward.shaping.enabled=false: set reward.shaping.enabled=true too"),
+    (
+        "train.force_alignment_enabled=true reward.shaping.enabled=true",
+        "train.force_alignment_enabled=true changes nothing with reward.shaping.scheduler.mode=uniform: set reward.",
+    ),
+    (
+        "train.objective=nft train.nft.old_decay_max=0.3",
+        "train.nft.old_decay_max=0.3 changes nothing with train.nft.old_decay_rate=0.0: set train.nft.old_decay",
+    ),
+    ("train.objective=awm train.awm.old_decay_max=0.3", "set train.awm.old_decay_rate=0.001 too"),
+    (
+        "train.objective=nft train.nft.time_weighting=noise train.nft.max_time_weight=2",
+        "train.nft.max_time_weight=2 changes nothing with train.nft.time_weighting=noise: set train.nft.time_w",
+    ),
+    (
+        "train.objective=grpo train.reward_normalize_fn=clip train.reward_eps=0.1",
+        "with train.reward_normalize_fn=clip: set train.reward_normalize_fn=std too",
+    ),
+    ("model.return_suffix_only=false", "with model.skip_prefix=0: set model.skip_prefix=10 too"),
+    ("domain=crystals model.eta=0.5", "model.eta=0.5 changes nothing with model.sampler=ddpm: set model.sampler=ddim"),
+    ("reward.energy_transform_scale=2", "with reward.use_energy=false: set reward.use_energy=true too"),
+    (
+        "reward.gate=mask",
+        "with reward.force_only_if_stable=false, reward.energy_only_if_stable=false: set reward.force_only_if_stable=",
+    ),
+    (
+        "reward.valence_soft_temperature=0.1",
+        "with reward.valence_underbond_soft_weight=0.0, reward.valence_overbond_so",
+    ),
+    ("evaluation.time_step=9", "evaluation.time_step=9 changes nothing with evaluation.samples=0: set evaluation.samp"),
+    ("domain=crystals evaluation.seed=9", "evaluation.seed=9 changes nothing with evaluation.samples=0"),
 ]
 
 
@@ -137,6 +190,9 @@ def test_what_is_switched_on_or_stays_as_it_is_may_be_typed():
         "reward.shaping.enabled=true reward.shaping.gamma=0.9 reward.shaping.scheduler.uniform_stride=4",
         "reward.shaping.enabled=false filters.penalty_scale=0.5 validation.groups=null",
         "filters.enable_penalty=true filters.penalty_scale=2 early_stop_metric=reward early_stop_minutes=5",
+        "train.scheduler=wsd train.decay_shape=cosine train.min_lr_ratio=0.1 evaluation.samples=4 evaluation.seed=9",
+        "reward.use_energy=true reward.energy_only_if_stable=true reward.gate=mask reward.energy_weight=2",
+        "domain=crystals model.sampler=ddim model.eta=0.5 train.reward_normalize_fn=subtract_mean train.reward_eps=0.1",
     ):
         require_switched_on(config_of(words), words.split())
 
@@ -165,6 +221,23 @@ def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warni
     warn_of_unread(load_config("demo"))
     warn_of_unread(load_config("fed_grpo_config", ["train.objective={_target_: a.B}", "train.kl_weight=1"]))
     assert not caplog.records
+
+
+def test_an_alignment_with_forces_is_named_in_the_one_warning_of_an_objective_without_it(caplog):
+    words = ["train.objective=grpo", "reward.shaping.enabled=false"]
+    config = load_config("fed_grpo_config", words)
+    warn_of_unread(config)
+    assert OnTheWay.of(config) == OnTheWay()
+    (record,) = caplog.records
+    assert "train.objective=grpo does not read" in record.message
+    assert "train.force_alignment_enabled" in record.message
+
+
+def test_the_guard_reads_how_log_probabilities_are_reduced(caplog):
+    words = ["train.objective=nft", "reward.shaping.enabled=false", "train.log_prob_reduction=mean"]
+    config = load_config("fed_grpo_config", [*words, "train.max_behaviour_kl=0.1"])
+    warn_of_unread(config)
+    assert "log_prob_reduction" not in caplog.text
 
 
 @pytest.mark.parametrize(("advantages", "named"), [("channels", True), ("ranks", True), ("sum", False)])

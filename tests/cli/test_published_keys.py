@@ -66,6 +66,7 @@ def test_a_published_file_means_what_it_says(folder: Path) -> None:
     assert (train.epsilon, train.train_micro_batch_size, train.gradient_accumulation_steps) == (1e-7, 8, 1)
     assert (train.scheduler, train.warmup_steps, train.total_steps, train.min_lr_ratio) == ("wsd", 10, 150, 0.05)
     assert train.decay_fraction == pytest.approx(0.1)
+    assert train.decay_shape == "cosine"
     assert (config.max_time_hours, config.early_stop_metric, config.early_stop_mode) == (
         6,
         "validity_x_uniqueness",
@@ -92,6 +93,39 @@ def test_overrides_may_use_either_name(folder: Path) -> None:
     ours = load_config("fed_grpo_config", ["train.scheduler.name=wsd", "train.adam_beta2=0.9", "name=x"])
     assert (ours.train.scheduler, ours.train.beta2, ours.train.warmup_steps) == ("wsd", 0.9, 10)
     assert load_config("fed_grpo_config", ["train.early_stop_patience_minutes=null"]).early_stop_minutes == 20
+
+
+def test_a_schedule_typed_as_one_word_is_that_of_a_nested_yaml(folder: Path) -> None:
+    """Over a YAML with the published form, over one of ours, and over no YAML's schedule."""
+    word = "train.scheduler={name: wsd, warmup_steps: 3, min_lr_ratio: 0.2, num_cycles: 0.5, stable_ratio: 0.8}"
+    (folder / "ours.yaml").write_text("train: {scheduler: wsd, warmup_steps: 7, decay_fraction: 0.5}\n")
+    (folder / "bare.yaml").write_text("seed: 1\n")
+    for name in ("published", "child", "ours", "bare"):
+        train = load_config(name, [word], folder).train
+        assert (train.scheduler, train.warmup_steps, train.min_lr_ratio) == ("wsd", 3, 0.2)
+        assert (train.decay_fraction, train.decay_shape) == (0.2, "cosine")
+    assert load_config("published", [word], folder).train.total_steps == 150  # the mapping is not replaced
+    whole = load_config("ours", ["train={adv_clip_max: 2, scheduler: {name: cosine}, learning_rate: 1e-4}"], folder)
+    assert (whole.train.clip_advantage_value, whole.train.scheduler, whole.train.warmup_steps) == (2, "cosine", 7)
+    named = load_config("bare", ["wandb={wandb_project: 'a: \"b\"', wandb_name: '007'}"], folder).wandb
+    assert (named.project, named.name) == ('a: "b"', "007")
+
+
+def test_a_published_wsd_falls_by_a_cosine_and_ours_in_a_line(folder: Path) -> None:
+    (folder / "ours.yaml").write_text("train: {scheduler: wsd}\n")
+    (folder / "line.yaml").write_text("train: {scheduler: {name: wsd, total_steps: 9}, decay_shape: linear}\n")
+    shapes = {
+        ("ours",): "linear",
+        ("ours", "train.scheduler.name=wsd"): "cosine",
+        ("ours", "train.scheduler.name=wsd", "train.decay_shape=linear"): "linear",
+        ("line",): "linear",
+        ("child",): "linear",  # whose schedule is another one
+        ("child", "train.scheduler.name=wsd"): "cosine",
+        ("published", "train.decay_shape=linear"): "linear",
+    }
+    for (name, *words), shape in shapes.items():
+        assert load_config(name, words, folder).train.decay_shape == shape, (name, words)
+    assert load_config("demo").train.decay_shape == "linear"
 
 
 def test_published_files_are_a_backbone(tmp_path: Path) -> None:
@@ -150,6 +184,15 @@ def test_equal_values_under_two_names_are_one(folder: Path) -> None:
         ),
         ("", ["model.backbone=mine", "checkpoint_path=a.pth"], "model.backbone and checkpoint_path are one option"),
         ("train: {scheduler: {nmae: wsd}}", [], "nmae"),
+        ("", ["train.scheduler={name: wsd, nmae: 1}"], "nmae"),
+        (
+            "",
+            ["train.scheduler={name: wsd, num_cycles: 2}"],
+            "train.scheduler.num_cycles=2: of this published key only",
+        ),
+        ("", ["train.scheduler={stable_ratio: 2}"], "train.scheduler.stable_ratio=2.0: must be a number between 0 and"),
+        ("", ["train.scheduler={name: wsd"], "Hydra cannot read this value"),
+        ("", ["train.scheduler={name: wsd}", "train.scheduler=cosine"], "train.scheduler.name and train.scheduler are"),
         (
             "model: {config: edm/settings.pickle}",
             [],

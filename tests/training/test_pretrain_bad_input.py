@@ -96,6 +96,9 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (pretrain_edm, "quality_every=-1", "quality_every=-1: must be at least 0"),
         (pretrain_edm, "quality_samples=0", "quality_samples=0: must be at least 1"),
         (pretrain_edm, "device=nowhere", "device=nowhere: must be one of"),
+        (pretrain_edm, "held_out=0.2", "pretrain edm: held_out=0.2 changes nothing with data=qm9: set data=my.sdf too"),
+        (pretrain_edm, "split_seed=1", "split_seed=1 changes nothing with data=qm9: set data=my.sdf too"),
+        (pretrain_ldm, "drop_prob=0.3", "drop_prob=0.3 changes nothing with conditions=[], backbone=null: set"),
     ],
 )
 def test_options_that_cannot_be(command: Callable[[list[str]], Path], option: str, words: str, tmp_path: Path) -> None:

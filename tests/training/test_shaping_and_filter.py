@@ -72,10 +72,12 @@ def test_a_run_with_the_filter(tmp_path: Path) -> None:
 
 
 def test_an_alignment_that_aligns_nothing_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Without shaped rewards, and with a schedule that has no fine places; with them there is no warning."""
+    """In a YAML: without shaped rewards, and with a schedule that has no fine places; with them there is no warning."""
     backbone = small_backbone.write(tmp_path / "backbone")
-    words = ["train", "--config-name", "demo_fed_grpo", *TINY, f"model.backbone={backbone}", "dataloader.epoches=1"]
-    words += ["train.force_alignment_enabled=true", "reward.type=xtb", "reward.workers=1"]
+    (tmp_path / "aligned.yaml").write_text("train: {force_alignment_enabled: true}\n")
+    tiny = [word for word in TINY if not word.startswith("train.force_alignment")]
+    words = ["train", "--config-dir", str(tmp_path), "--config-name", "aligned", *tiny, f"model.backbone={backbone}"]
+    words += ["reward.type=xtb", "reward.workers=1", "dataloader.epoches=1"]
     adaptive = ["reward.shaping.scheduler.mode=adaptive", "reward.shaping.scheduler.adaptive.coarse_stride=1"]
     for name, more, missing in (
         ("bare", [], "there are no forces without reward.shaping"),

@@ -51,7 +51,6 @@ TINY = [
     "train.train_steps=null",
     "train.train_max_time=1.0",
     "train.scheduler=constant",
-    "train.log_prob_reduction=mean",
     "train.learning_rate=1e-3",
     "train.warmup_steps=0",
     "train.exploded_above=1e5",

@@ -81,9 +81,22 @@ def load_config(
         named = renamed(plain)
         composed = _composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides)
     config = _typed(_values(composed), further, overrides)
-    _require_read(config.train, overrides)
-    require_switched_on(config, overrides)
+    require_read(config, overrides)
     return config
+
+
+def require_read(config: Config, overrides: Sequence[str]) -> None:
+    """Refuse overrides of a training that would change nothing.
+
+    Args:
+        config: with the overrides.
+        overrides: `key=value`, in the names of this package.
+
+    Raises:
+        UserError: the chosen objective does not read one, or what it is about is switched off.
+    """
+    _require_read_by_objective(config.train, overrides)
+    require_switched_on(config, overrides)
 
 
 def _ours(overrides: Sequence[str]) -> list[str]:
@@ -107,8 +120,8 @@ def _override(tree: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
         return _composed("options", _forced(overrides), Path(folder))
 
 
-def _require_read(train: TrainSection, overrides: Sequence[str]) -> None:
-    """Raise UserError for overrides that would change nothing."""
+def _require_read_by_objective(train: TrainSection, overrides: Sequence[str]) -> None:
+    """Raise UserError for overrides of what the objective does not read."""
     given: list[str] = []
     names: set[str] = set()
     readers = registered_names("atomrl.core.objectives")

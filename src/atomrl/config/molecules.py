@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from atomrl.config.objective_keys import READ_BY
 from atomrl.config.outputs import EvaluationSection, LogSection
 from atomrl.config.sections import (
     TARGET,
@@ -225,7 +226,8 @@ class MoleculeTrain(TrainSection):
         """See `TrainSection.force_alignment`."""
         names = ("weight", "min_force", "min_delta")
         values = {name: float(getattr(self, f"force_alignment_{name}")) for name in names}
-        return values if self.force_alignment_enabled and self.force_alignment_weight else None
+        read = not isinstance(self.objective, str) or self.objective in READ_BY["force_alignment_enabled"]
+        return values if read and self.force_alignment_enabled and self.force_alignment_weight else None
 
     @property
     def channel_weights(self) -> Mapping[str, float]:

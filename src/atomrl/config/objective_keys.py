@@ -16,6 +16,11 @@ READ_BY = {
     "group_reward_norm": ("grpo", *FORWARD),
     "reward_normalize_fn": ("grpo", *FORWARD),
     "reward_eps": ("grpo", *FORWARD),
+    "log_prob_reduction": LIKELIHOOD,
+    "force_alignment_enabled": ("fed_grpo",),
+    "force_alignment_weight": ("fed_grpo",),
+    "force_alignment_min_force": ("fed_grpo",),
+    "force_alignment_min_delta": ("fed_grpo",),
     "kl_weight": ("grpo",),
     "entropy_weight": ("grpo",),
     "advantages": FORWARD,
@@ -23,7 +28,10 @@ READ_BY = {
     "awm": ("awm",),
     "rejection": ("rejection",),
 }
-"""Which objectives read a key of `train` that not all of them do."""
+"""Which objectives read a key of `train` that not all of them do; some keys are of one domain alone."""
 
 OF_SUMS = ("group_reward_norm", "reward_normalize_fn", "reward_eps")
 """Those among them that no objective reads that normalises each channel by itself."""
+
+OF_THE_GUARD = ("log_prob_reduction",)
+"""Those that every objective's run reads where `max_behaviour_kl` is set."""

@@ -7,12 +7,19 @@ crystals.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
 from atomrl.config import published_crystals as crystals
 from atomrl.util.errors import UserError
+
+PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_./][\w./:-]*", re.IGNORECASE)
+"""Text that an override has as it is; any other is in quotes."""
 
 SCHEDULER = "train.scheduler"
 
@@ -62,6 +69,12 @@ UNSET_IF_NULL = frozenset({"train.early_stop_patience_minutes", *FILES, CHECKPOI
 IGNORED = ("name", "hydra")
 """Published keys that say nothing about a run."""
 
+DECAY_SHAPE = "train.decay_shape"
+
+IMPLIED: Mapping[tuple[str, str], tuple[str, str]] = {(f"{SCHEDULER}.name", "wsd"): (DECAY_SHAPE, "cosine")}
+"""{(published key, its value): our key and value that it says too, unless that key is given}: its `wsd` falls by a
+cosine."""
+
 STABLE = f"{SCHEDULER}.stable_ratio"
 """Share of a `wsd` schedule before the rate falls: `train.decay_fraction` is the rest. Nothing else reads it."""
 
@@ -79,6 +92,7 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
         return dict(tree)
     found: dict[str, Any] = {}
     said: dict[str, str] = {}
+    implied: dict[str, Any] = {}
     unused: list[str] = []
     for key, value in _leaves(crystals.without_hub(tree, _hub(tree))):
         if key in RESTRICTED:
@@ -91,6 +105,8 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
             if name in found and found[name] != ours:
                 raise UserError(f"{said[name]} and {key} are one option, and have different values: give one")
             found[name], said[name] = ours, key
+            implied |= _implied(key, value)
+    found = {**implied, **found}
     crystals.warn_of_unused(unused)
     return _nested(crystals.completed(tree, found) if crystals.is_experiment(tree) else found)
 
@@ -104,6 +120,8 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     found: list[str] = []
     backbones: dict[str, str] = {}
     said: dict[str, tuple[str, Any]] = {}
+    implied: dict[str, Any] = {}
+    overrides = [word for override in overrides for word in _one_by_one(override)]
     hub = {key: text for key, _, text in (override.partition("=") for override in overrides)}
     hub = {key.lstrip("+").removeprefix(HUB): text for key, text in hub.items() if key.lstrip("+").startswith(HUB)}
     for override in overrides:
@@ -125,14 +143,38 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
             crystals.require_known(bare)
             name, ours = _translated(bare, _number(override, text) if bare == STABLE else text)
             _require_one_name(said, name, bare, ours)
-            found.append(f"{prefix}{name}{equals}{_flow(ours) if isinstance(ours, Mapping) else ours}")
+            found.append(f"{prefix}{name}{equals}{_word(ours) if isinstance(ours, Mapping) else ours}")
+            implied |= _implied(bare, text)
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:
         raise UserError(f"{' and '.join(FILES)} lie in one folder, and are given in {' and '.join(backbones.values())}")
     for key, folder in backbones.items():
         _require_one_name(said, BACKBONE, key, folder)
+    found += [f"{name}={value}" for name, value in implied.items() if name not in said]
     return [*found, *(f"{BACKBONE}={folder}" for folder in set(backbones.values()))]
+
+
+def _one_by_one(override: str) -> list[str]:
+    """A section that is typed as one word, `train.scheduler={name: wsd}`, key by key, if it holds published keys."""
+    key, _, text = override.partition("=")
+    bare = key.lstrip("+~")
+    if not text.startswith("{") or key.startswith("~") or bare in WHOLE or not _holds_published(bare):
+        return [override]
+    try:
+        values = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return [override]  # said by who composes
+    leaves = dict(_leaves(values, f"{bare}.")) if isinstance(values, Mapping) else {}
+    if not any(map(_is_published, leaves)):
+        return [override]
+    prefix = key[: len(key) - len(bare)]
+    return [f"{prefix}{name}={_word(value)}" for name, value in leaves.items()]
+
+
+def _implied(key: str, value: Any) -> dict[str, Any]:
+    """What a published key with this value says of another of our keys."""
+    return dict([IMPLIED[key, value]]) if isinstance(value, str) and (key, value) in IMPLIED else {}
 
 
 def _require_one_name(said: dict[str, tuple[str, Any]], name: str, key: str, value: Any) -> None:
@@ -257,9 +299,16 @@ def _only(key: str) -> str:
     return f"{known if values else 'this published key is not known here'}; {instead}"
 
 
-def _flow(values: Mapping[str, Any]) -> str:
-    """A mapping as an override has it."""
-    return "{" + ", ".join(f"{key}: {value}" for key, value in values.items()) + "}"
+def _word(value: Any) -> str:
+    """A value as an override has it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_word(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_word, value)) + "]"
+    if isinstance(value, str) and not PLAIN.fullmatch(value):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return crystals.written(value)
 
 
 CONVERTED: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = {

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
+from atomrl.config.objective_keys import FORWARD, OF_SUMS, OF_THE_GUARD, READ_BY
 from atomrl.config.outputs import VALIDATED, EvaluationSection, LogSection, ValidationSection, WandbSection
 from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
@@ -114,7 +114,7 @@ class TrainSection(Options):
     max_grad_norm: Positive = 1.0
     """The gradient is clipped to this norm."""
     log_prob_reduction: Literal["sum", "mean"] = "sum"
-    """Over the elements of a latent."""
+    """Over the elements of a latent; of `nft`, `awm` and `rejection` only in max_behaviour_kl."""
     max_behaviour_kl: Positive | None = None
     """A step that moves the policy further than this from the behaviour policy (KL per transition, mean over probed
     ones) is halved until it does not; null: no guard."""
@@ -182,6 +182,9 @@ class TrainSection(Options):
     """Iterations of the schedule; null takes dataloader.epoches."""
     decay_fraction: Fraction = 0.2
     """Of `wsd`: last part of the schedule, over which the rate falls."""
+    decay_shape: Literal["linear", "cosine"] = "linear"
+    """Of `wsd`: how the rate falls. `linear`: in a straight line, over that part of all iterations; `cosine`, as
+    published: by half a cosine, over that part of the iterations after the warm-up."""
     min_lr_ratio: Fraction = 0.0
     """The rate never falls below this fraction of its peak."""
     ema_decay: Fraction = 0.9
@@ -224,9 +227,10 @@ class TrainSection(Options):
         if not isinstance(self.objective, str):
             return {}
         found = {}
-        for name, readers in READ_BY.items():
+        for name in [name for name in READ_BY if name in type(self).model_fields]:
             value, default = getattr(self, name), type(self).model_fields[name].default
-            read = self.objective in readers and not (self.by_channel and name in OF_SUMS)
+            read = self.objective in READ_BY[name] and not (self.by_channel and name in OF_SUMS)
+            read = read or (name in OF_THE_GUARD and self.max_behaviour_kl is not None)
             if value != default and not read:
                 found[name] = value
         return found

@@ -5,13 +5,13 @@ In a YAML they may stand: there a section keeps its values while it is switched 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from atomrl.config.naming import key_of
+from atomrl.config.objective_keys import FORWARD
 from atomrl.config.published_crystals import written
-from atomrl.config.sections import Config
 from atomrl.util.errors import UserError
 from atomrl.util.options import Options
 
@@ -20,75 +20,148 @@ class Switch(NamedTuple):
     """What decides whether a key is read.
 
     Attributes:
-        key: that decides.
-        on: whether the key with this value has it read.
+        keys: that decide: the key is read where one of them is on.
+        on: whether one of them is, by its value.
         remedy: what to set.
     """
 
-    key: str
+    keys: tuple[str, ...]
     on: Callable[[Any], bool]
     remedy: str
 
 
 def _is(key: str, value: Any) -> Switch:
     """A key with one value."""
-    return Switch(key, lambda found: bool(found == value), f"{key}={written(value)}")
+    return Switch((key,), lambda found: bool(found == value), f"{key}={written(value)}")
 
+
+def _positive(*keys: str, remedy: str) -> Switch:
+    """Keys of which one is above 0."""
+    return Switch(keys, lambda found: found > 0, remedy)
+
+
+RATE = "old_decay_rate=0.001"
+"""As published, for `train.nft` and the others."""
 
 _ALIGNED = _is("train.force_alignment_enabled", True)
-_STOPS = Switch("early_stop_metric", lambda metric: metric is not None, "early_stop_metric=reward")
-_VALIDATES = Switch("validation.every", lambda every: every > 0, "validation.every=10")
+_FINE = _is("reward.shaping.scheduler.mode", "adaptive")
+_SHAPED = _is("reward.shaping.enabled", True)
+_DECAYS = _is("train.scheduler", "wsd")
+_FALLS = Switch(("train.scheduler",), lambda name: name != "constant", "train.scheduler=cosine")
+_COMPARES_SPREADS = Switch(
+    ("train.reward_normalize_fn",), lambda name: name not in (None, "clip"), "train.reward_normalize_fn=std"
+)
+_HAS_ENERGY = _is("reward.use_energy", True)
+_GATES = Switch(
+    ("reward.force_only_if_stable", "reward.energy_only_if_stable"), bool, "reward.force_only_if_stable=true"
+)
+_SOFT_VALENCE = _positive(
+    "reward.valence_underbond_soft_weight",
+    "reward.valence_overbond_soft_weight",
+    remedy="reward.valence_underbond_soft_weight=0.3",
+)
+_STOPS = Switch(("early_stop_metric",), lambda metric: metric is not None, "early_stop_metric=reward")
+_VALIDATES = _positive("validation.every", remedy="validation.every=10")
+_EVALUATES = _positive("evaluation.samples", remedy="evaluation.samples=500")
 _FOCUSES = Switch(
-    "dataloader.nodes_dist_focus_multiplier",
+    ("dataloader.nodes_dist_focus_multiplier",),
     lambda multiplier: multiplier != 1,
     "dataloader.nodes_dist_focus_multiplier=3",
 )
 
-SWITCHES: Mapping[str, Switch] = {
-    "reward.shaping": _is("reward.shaping.enabled", True),
-    "reward.shaping.scheduler.uniform_stride": _is("reward.shaping.scheduler.mode", "uniform"),
-    "reward.shaping.scheduler.adaptive": _is("reward.shaping.scheduler.mode", "adaptive"),
-    "filters.penalty_scale": _is("filters.enable_penalty", True),
-    "train.force_alignment_weight": _ALIGNED,
-    "train.force_alignment_min_force": _ALIGNED,
-    "train.force_alignment_min_delta": _ALIGNED,
-    "train.decay_fraction": _is("train.scheduler", "wsd"),
-    "dataloader.nodes_dist_focus_min": _FOCUSES,
-    "dataloader.nodes_dist_focus_max": _FOCUSES,
-    "early_stop_mode": _STOPS,
-    "early_stop_minutes": _STOPS,
-    "early_stop_delta": _STOPS,
-    "validation.groups": _VALIDATES,
-    "validation.time_step": _VALIDATES,
-    "validation.seed": _VALIDATES,
-}
-"""{key, or section whose keys these are: what decides}."""
+SWITCHES: Sequence[tuple[str, Switch]] = (
+    ("reward.shaping", _SHAPED),
+    ("reward.shaping.scheduler.uniform_stride", _is("reward.shaping.scheduler.mode", "uniform")),
+    ("reward.shaping.scheduler.adaptive", _FINE),
+    ("reward.energy_weight", _HAS_ENERGY),
+    ("reward.energy_normalize_by_atoms", _HAS_ENERGY),
+    ("reward.energy_transform_offset", _HAS_ENERGY),
+    ("reward.energy_transform_scale", _HAS_ENERGY),
+    ("reward.energy_transform_clip", _HAS_ENERGY),
+    ("reward.gate", _GATES),
+    ("reward.valence_soft_temperature", _SOFT_VALENCE),
+    ("filters.penalty_scale", _is("filters.enable_penalty", True)),
+    ("model.return_suffix_only", _positive("model.skip_prefix", remedy="model.skip_prefix=10")),
+    ("model.eta", _is("model.sampler", "ddim")),
+    ("train.force_alignment_enabled", _SHAPED),
+    ("train.force_alignment_enabled", _FINE),
+    ("train.force_alignment_weight", _ALIGNED),
+    ("train.force_alignment_min_force", _ALIGNED),
+    ("train.force_alignment_min_delta", _ALIGNED),
+    ("train.decay_fraction", _DECAYS),
+    ("train.decay_shape", _DECAYS),
+    ("train.total_steps", _FALLS),
+    ("train.min_lr_ratio", _FALLS),
+    ("train.reward_eps", _COMPARES_SPREADS),
+    *(
+        (f"train.{name}.old_decay_max", _positive(f"train.{name}.old_decay_rate", remedy=f"train.{name}.{RATE}"))
+        for name in FORWARD
+    ),
+    ("train.nft.max_time_weight", _is("train.nft.time_weighting", "clean")),
+    ("dataloader.nodes_dist_focus_min", _FOCUSES),
+    ("dataloader.nodes_dist_focus_max", _FOCUSES),
+    ("evaluation.time_step", _EVALUATES),
+    ("evaluation.seed", _EVALUATES),
+    ("early_stop_mode", _STOPS),
+    ("early_stop_minutes", _STOPS),
+    ("early_stop_delta", _STOPS),
+    ("validation.groups", _VALIDATES),
+    ("validation.time_step", _VALIDATES),
+    ("validation.seed", _VALIDATES),
+)
+"""(key, or section whose keys these are; what decides). A key that stands here twice is read where both say so."""
+
+OF_TRAINING = (
+    "model.share_initial_noise",
+    "model.skip_prefix",
+    "model.return_suffix_only",
+    "model.lora",
+    "reward.shaping",
+)
+"""Keys and sections of `model` and `reward` that nothing but a training reads: neither sampling nor an evaluation."""
 
 
-def require_switched_on(config: Config, overrides: Sequence[str]) -> None:
+def require_switched_on(
+    config: Options, overrides: Sequence[str], switches: Sequence[tuple[str, Switch]] = SWITCHES
+) -> None:
     """Refuse overrides that would change nothing, since what they are about is switched off.
 
     Args:
         config: with the overrides.
         overrides: `key=value`, in the names of this package.
+        switches: of these options.
 
     Raises:
         UserError: there is one.
     """
     for override in overrides:
         key = key_of(override)
-        for switched, switch in SWITCHES.items():
+        for switched, switch in switches:
             if not f"{key}.".startswith(f"{switched}.") or _at_default(config, key):
                 continue
-            value = attrgetter(switch.key)(config)
-            if not switch.on(value):
-                raise UserError(
-                    f"{override} changes nothing with {switch.key}={written(value)}: set {switch.remedy} too, or leave "
-                    "it out"
-                )
+            values = {name: attrgetter(name)(config) for name in switch.keys}
+            if not any(map(switch.on, values.values())):
+                off = ", ".join(f"{name}={written(value)}" for name, value in values.items())
+                raise UserError(f"{override} changes nothing with {off}: set {switch.remedy} too, or leave it out")
 
 
-def _at_default(config: Config, key: str) -> bool:
+def refuse_of_training(overrides: Sequence[str], command: str) -> None:
+    """Refuse overrides of a command that does not train, of what only a training reads.
+
+    Args:
+        overrides: `key=value`, in the names of this package.
+        command: what does not read them, for the error.
+
+    Raises:
+        UserError: there is one.
+    """
+    for override in overrides:
+        key = key_of(override)
+        if any(f"{key}.".startswith(f"{name}.") for name in OF_TRAINING):
+            raise UserError(f"{override}: {command} does not read {key}, only a training does: leave it out")
+
+
+def _at_default(config: Options, key: str) -> bool:
     """Whether a key has its default, or is a section, whose keys are not looked at."""
     section, _, name = key.rpartition(".")
     parent = attrgetter(section)(config) if section else config

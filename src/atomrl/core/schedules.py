@@ -7,16 +7,26 @@ import math
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def lr_factor(step: int, kind: str, warmup: int, total: int, min_ratio: float, decay_fraction: float) -> float:
+def lr_factor(
+    step: int,
+    kind: str,
+    warmup: int,
+    total: int,
+    min_ratio: float,
+    decay_fraction: float,
+    decay_shape: str = "linear",
+) -> float:
     """Factor at a step.
 
     Args:
         step: from 0.
-        kind: `constant`, `cosine` (falls from the end of the warm-up) or `wsd` (warm-up, stable, linear decay).
+        kind: `constant`, `cosine` (falls from the end of the warm-up) or `wsd` (warm-up, stable, decay).
         warmup: steps of linear warm-up.
         total: steps of the schedule; the factor stays at its last value after them.
         min_ratio: the factor's lower end after the warm-up.
-        decay_fraction: of `wsd`: the part of `total` over which the rate falls.
+        decay_fraction: of `wsd`: the part over which the rate falls, of all steps or, by a cosine, of those after the
+            warm-up.
+        decay_shape: of `wsd`: how it falls, `linear` or by half a `cosine`.
     """
     if step < warmup:
         return (step + 1) / warmup
@@ -26,7 +36,11 @@ def lr_factor(step: int, kind: str, warmup: int, total: int, min_ratio: float, d
         progress = min(1.0, (step - warmup) / max(1, total - warmup))
         return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
     if kind == "wsd":
-        left = min(1.0, max(0.0, (total - step) / max(1.0, decay_fraction * total)))
+        by_cosine = decay_shape == "cosine"
+        falling = decay_fraction * (total - warmup if by_cosine else total)
+        left = min(1.0, max(0.0, (total - step) / max(1.0, falling)))
+        if by_cosine:
+            left = 0.5 * (1 - math.cos(math.pi * left))
         return min_ratio + (1 - min_ratio) * left
     raise ValueError(f"scheduler is constant, cosine or wsd, got {kind!r}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from atomrl.evaluation.sample_table import write_sample_table
 from atomrl.evaluation.table import Column, Comparison
 from atomrl.evaluation.table_text import as_text
 from atomrl.policies.own import asked_policy
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar
 
@@ -217,6 +217,22 @@ def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
     return PromptPlan(SizeDistribution(sizes), plan.count, each, plan.seed, conditioning)
 
 
+def require_asked(models: Iterable[Model], plan: SamplePlan, hint: str) -> None:
+    """Refuse what one of the models cannot be asked for, before anything that takes long.
+
+    Args:
+        models: that shall draw the samples.
+        plan: of these.
+        hint: where what is asked for comes from, and what to do, for the error.
+
+    Raises:
+        UserError: see `prompt_plan`.
+    """
+    with hinted(hint if plan.asked else ""):
+        for model in models:
+            prompt_plan(model, plan, 1)
+
+
 def structures_of(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
     """What the policy makes of the prompts, on the CPU."""
     return rollout(asked_policy(policy), prompts, config).structures.to(CPU)
@@ -236,10 +252,11 @@ def compare(
         folder: is made if it is not there.
     """
     seeds, time_step = ((), None) if plan is None else ((plan.seed,), plan.time_step)
+    asked = {} if plan is None else plan.asked
 
     def columns(metrics: Mapping[str, Scorecard[Any]]) -> list[Column]:
         return [
-            Column(label, of_one, seeds, command, time_step, verdict.drawn, verdict.source, verdict.model)
+            Column(label, of_one, seeds, command, time_step, verdict.drawn, verdict.source, verdict.model, asked)
             for label, of_one in metrics.items()
             for verdict in (judged[label],)
         ]

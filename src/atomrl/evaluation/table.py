@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from atomrl.evaluation.definition import Definition, DrawnBy, Scorecard
@@ -28,6 +28,7 @@ class Column:
         drawn: walks that they were chosen from, if there were more; 0: they were not drawn from a model.
         source: where they come from then.
         model: that drew them; None: none did, or nothing says which.
+        asked: {name: value} that a conditional model was asked for; it drew the others.
     """
 
     label: str
@@ -38,6 +39,7 @@ class Column:
     drawn: int | None = None
     source: str = "the set"
     model: DrawnBy | None = None
+    asked: Mapping[str, str | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,13 @@ def walks(column: Column) -> str:
     if column.drawn == 0:
         return f"taken from {column.source}, not drawn from a model"
     chosen = "" if column.drawn is None else f" of {column.drawn:,} drawn"
-    return f"samples{chosen}, T = {column.time_step}"
+    asked = f", asked for {asked_for(column.asked)}" if column.asked else ""
+    return f"samples{chosen}, T = {column.time_step}{asked}"
+
+
+def asked_for(values: Mapping[str, str | float]) -> str:
+    """What a conditional model was asked for, as it is typed."""
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def _seeds(seeds: tuple[int, ...]) -> str:
@@ -191,6 +199,7 @@ def _json_column(column: Column) -> Json:
         "command": column.command,
         "model": None if column.model is None else asdict(column.model),
         "time_step": None if column.drawn == 0 else column.time_step,
+        "asked": {} if column.drawn == 0 else dict(column.asked),
         "sizes": {str(size): count for size, count in metrics.sizes.items()},
         "elements": dict(metrics.elements),
         "failures": {source: dict(reasons) for source, reasons in metrics.failures.items()},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -17,12 +17,12 @@ from atomrl.config import Config, as_trained
 from atomrl.core.protocols import Model
 from atomrl.domains import base_model, domain_for, domain_of, model_of
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import Report, SamplePlan, best_of, compare, drawn_by, judge
+from atomrl.evaluation.evaluate import Report, SamplePlan, best_of, compare, drawn_by, judge, require_asked
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.rejection import draw_until_accepted
 from atomrl.evaluation_options import overridden, require_new_table
 from atomrl.library.given import Given
-from atomrl.library.loading import DEFAULT_BACKBONE, EVALUATED, SEED, sample_plan
+from atomrl.library.loading import DEFAULT_BACKBONE, EVALUATED, SEED, asking, sample_plan
 from atomrl.library.run import Run
 from atomrl.training.run_directory import described_run
 from atomrl.user_code.given import is_object
@@ -46,6 +46,7 @@ def evaluate(
     best_of: int = 0,
     reject: int = 0,
     known: int = 0,
+    context: Mapping[str, str | float] | None = None,
     overrides: Sequence[str] = (),
     output: str | Path = "evaluation",
     device: str = "auto",
@@ -67,6 +68,8 @@ def evaluate(
         best_of: a control: the best of so many samples of the base, by the training's reward.
         reject: another one, without scoring: drawn again up to so many times.
         known: so many of the set that novelty is counted against.
+        context: {name: value} that conditional models are asked for; they draw the others. None: as the run's prompts,
+            `dataloader.context`; {}: all are drawn.
         overrides: `key=value` of the sections `reward`, `evaluation` and `model`, e.g. `evaluation.relaxed=200`, or
             `threads`.
         output: folder for evaluation.md, .json, .parquet and the samples of every column.
@@ -89,6 +92,7 @@ def evaluate(
         best_of=best_of,
         reject=reject,
         known=known,
+        context=None if context is None else dict(context),
         overrides=list(overrides),
         output=output,
         device=device,
@@ -103,7 +107,19 @@ def evaluate(
                 raise UserError(f"{place} was shared without {base}, which its run started from: give base=...")
         first, other = (str(place), None) if base is None else (str(base), str(place))
         asked = ModelEvaluation(
-            first, other, samples, time_step, seed, best_of, reject, known, overrides, Path(output), device
+            first,
+            other,
+            samples,
+            time_step,
+            seed,
+            best_of,
+            reject,
+            known,
+            overrides,
+            Path(output),
+            device,
+            None,
+            context,
         )
         return asked.report(command, trust_code, REMEDY)
 
@@ -132,6 +148,7 @@ class ModelEvaluation:
         output: folder for the tables.
         device: `auto`, `cpu` or `cuda`.
         keep: folder that keeps what is sampled and judged for other evaluations; None: none does.
+        asked: {name: value} that conditional models are asked for; None: as the run's prompts ask.
     """
 
     base: str | None
@@ -146,6 +163,7 @@ class ModelEvaluation:
     output: Path
     device: str
     keep: Path | None = None
+    asked: Mapping[str, str | float] | None = None
 
     def report(self, command: str, trust_code: bool, remedy: str) -> Report:
         """Sample, judge and write; what was drawn outlives an interruption.
@@ -160,7 +178,7 @@ class ModelEvaluation:
         """
         self._check()
         pair = self._models(trust_code, remedy)
-        device, plan = choose_device(self.device), self._plan(pair.domain)
+        device, plan = choose_device(self.device), self._plan(pair)
         use_threads(pair.config.threads)
         require_writable(self.output, f"--output {self.output}")
         kept, judged = KeptSamples(self.output, repr(pair.config.model), self.keep), {}
@@ -192,9 +210,19 @@ class ModelEvaluation:
         if self.best_of and self.trained is None:
             raise UserError(f"--best-of {self.best_of} chooses by a training's reward: give the run with --trained")
 
-    def _plan(self, domain: Domain[Any, Any]) -> SamplePlan:
-        """Which samples."""
-        return sample_plan(domain, self.samples, self.time_step, self.seed, EVALUATED)
+    def _plan(self, pair: Pair) -> SamplePlan:
+        """Which samples.
+
+        Raises:
+            UserError: a number that means nothing, or what one of the models cannot be asked for.
+        """
+        plan = sample_plan(pair.domain, self.samples, self.time_step, self.seed, EVALUATED)
+        by_run = pair.config.dataloader.context  # empty, unless a run says it
+        plan = asking(plan, (), by_run if self.asked is None else self.asked)
+        models = [pair.base] if pair.trained is None else [pair.base, pair.trained]
+        of_the_run = f" (dataloader.context={by_run} of the run; --context alone: values are drawn)"
+        require_asked(models, plan, of_the_run if self.asked is None else "")
+        return plan
 
     def _models(self, trust_code: bool, remedy: str) -> Pair:
         """Load them.

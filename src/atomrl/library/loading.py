@@ -9,7 +9,9 @@ from typing import Any
 
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, as_trained, with_overrides
+from atomrl.config.naming import key_of
 from atomrl.config.outputs import EvaluationSection
+from atomrl.config.switches import refuse_of_training, require_switched_on
 from atomrl.core.protocols import Model
 from atomrl.domains import domain_for, model_of
 from atomrl.domains.base import Domain
@@ -20,6 +22,9 @@ from atomrl.util.errors import UserError
 DEFAULT_BACKBONE = "edm_qm9_small"
 SAMPLED, EVALUATED, SEED = 10, 1000, EvaluationSection().seed
 """Samples that are drawn to be kept, and to be judged, and their seed, if the user does not say."""
+
+SAID_BY_ARGUMENTS = {"model.backbone": "the model itself", "model.time_step": "time_step to atomrl.sample"}
+"""Keys that say what an argument says."""
 
 Source = str | Path | Run | Model
 """A shipped name, a folder, a run directory or a checkpoint; a run; or a model that is loaded already."""
@@ -86,8 +91,21 @@ def from_stored(stored: Stored, overrides: Sequence[str] = ()) -> Loaded:
         UserError: as `load`.
     """
     domain = domain_for(stored)
+    _require_of_model(overrides)
     config = with_overrides(as_trained(domain.name, stored.card), overrides)
+    require_switched_on(config, overrides)
     return Loaded(model_of(stored, config), domain, config)
+
+
+def _require_of_model(overrides: Sequence[str]) -> None:
+    """Raise UserError for words that say nothing about how a model samples."""
+    for override in overrides:
+        key = key_of(override)
+        if not key.startswith("model."):
+            raise UserError(f"{override}: a model that is loaded reads keys of the section model only")
+        if key in SAID_BY_ARGUMENTS:
+            raise UserError(f"{override}: give {SAID_BY_ARGUMENTS[key]}")
+    refuse_of_training(overrides, "sampling")
 
 
 def sample_plan(

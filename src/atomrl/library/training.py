@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atomrl.config import Config, load_config, with_further, with_overrides
+from atomrl.config import Config, load_config, require_read, with_further, with_overrides
 from atomrl.config.naming import DEFAULT, named_yaml
-from atomrl.config.switches import require_switched_on
 from atomrl.library.given import Given
 from atomrl.library.run import Run
 from atomrl.training.crew import Crew
@@ -96,7 +95,7 @@ def train(
         else:
             with Crew(launch) as crew, given.handed_over():
                 whole = with_further(with_overrides(config, overrides), given.put_into, overrides)
-                require_switched_on(whole, overrides)
+                require_read(whole, overrides)
                 given.require_read(whole)
                 place = train_and_evaluate(whole, whole.domain, command, crew)
     return Run.trained(place, given)

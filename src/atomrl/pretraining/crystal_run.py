@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from atomrl.checkpoints.crystal import CrystalBackbone, crystal_backbone_of, save_crystal_backbone
 from atomrl.checkpoints.stored import read_stored
 from atomrl.checkpoints.vae import load_vae, save_vae
+from atomrl.config.switches import Switch
 from atomrl.data.crystal_batches import augment, settle
 from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals, load_splits
 from atomrl.data.sized import full_batches
@@ -62,6 +63,7 @@ class VAERun(CrystalSession):
 class LDMRun(CrystalSession):
     """Options of `atomrl pretrain ldm`, given as key=value."""
 
+    switches: ClassVar = (("drop_prob", Switch(("conditions", "backbone"), bool, "conditions=[...]")),)
     save_path: str = "runs/pretrain_ldm"
     vae: str = OWN_VAE
     """Folder of the VAE whose latents are learned, or whatever else `load_vae` takes."""

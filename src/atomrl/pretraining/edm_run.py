@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 from pydantic import BeforeValidator, Field, model_validator
 
 from atomrl.checkpoints.backbone import Backbone, load_backbone, save_backbone
+from atomrl.config.switches import Switch
 from atomrl.core.conditioning import PropertyConditioning
 from atomrl.data.batches import MoleculeBatch, SizedBatches
 from atomrl.data.qm9 import ATOMIC_NUMBERS, MoleculeSet, load_qm9, size_histogram, split
@@ -45,9 +46,14 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, str) else value
 
 
+OWN_DATA = Switch(("data",), lambda data: data != QM9, "data=my.sdf")
+"""What splits molecules is read of the user's own."""
+
+
 class PretrainRun(Session):
     """Options of `atomrl pretrain edm`, given as key=value; see `Session` for those of every pre-training."""
 
+    switches: ClassVar = (("held_out", OWN_DATA), ("split_seed", OWN_DATA))
     save_path: str = "runs/pretrain_edm"
     data: str = QM9
     """`qm9`, or molecules of your own: a file .sdf, .mol, .extxyz, .xyz, .npz or .npy (GEOM-Drugs), or a folder."""

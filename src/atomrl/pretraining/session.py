@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import lightning
 import torch
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from atomrl.config import with_overrides
+from atomrl.config.switches import Switch, require_switched_on
 from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.saving import LAST, LastCheckpoint, checkpoint_to_continue
 from atomrl.training.callbacks import Interruption
@@ -29,6 +30,9 @@ from atomrl.util.processes import one_process
 
 class Session(Options):
     """Options of every pre-training."""
+
+    switches: ClassVar[Sequence[tuple[str, Switch]]] = ()
+    """What is read only as another key stands; see `config.switches`."""
 
     save_path: str = "runs/pretrain"
     """Folder of checkpoints, logs and, at the end, the weights; an unfinished run there is continued."""
@@ -70,11 +74,12 @@ def options_from(kind: type[S], overrides: Sequence[str], command: str) -> S:
         command: its name, for errors.
 
     Raises:
-        UserError: an unknown option, a value that cannot be, options that contradict each other, or a device that is
-            not there.
+        UserError: an unknown option, a value that cannot be, options that contradict each other, one that nothing reads
+            as the others stand, or a device that is not there.
     """
     try:
         options = with_overrides(kind(), overrides)
+        require_switched_on(options, overrides, kind.switches)
     except UserError as error:
         raise UserError(f"{command}: {error}") from error
     check_device(options)

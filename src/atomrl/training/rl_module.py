@@ -259,6 +259,7 @@ class RLModule(lightning.LightningModule):
             total=self.total_steps,
             min_ratio=config.min_lr_ratio,
             decay_fraction=config.decay_fraction,
+            decay_shape=config.decay_shape,
         )
         return LambdaLR(optimizer, factor)
 

@@ -21,7 +21,7 @@ from atomrl.config import Config, read_config, to_yaml
 from atomrl.config.objects import objects_of
 from atomrl.core.protocols import Collective, Model
 from atomrl.domains import base_model, domain_of, model_of
-from atomrl.evaluation.evaluate import SamplePlan, compare, judge
+from atomrl.evaluation.evaluate import SamplePlan, compare, judge, require_asked
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.report.report import write_report
 from atomrl.training.announcements import Progress, next_commands, what_came_of_it
@@ -144,9 +144,10 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
     config = _from(config, pinned(config.model.backbone))  # what is compared with is what training starts from
     domain, device = domain_of(config), choose_device(config.device, crew.launch)
     base = base_model(config)
-    plan = SamplePlan(
-        config.evaluation.samples, config.evaluation.time_step or config.model.time_step, config.evaluation.seed
-    )
+    time_step = config.evaluation.time_step or config.model.time_step
+    asked = config.dataloader.context
+    plan = SamplePlan(config.evaluation.samples, time_step, config.evaluation.seed, asked=asked)
+    require_asked([base], plan, f" (dataloader.context={asked}, which the table at the end is of too)")
     workers = as_workers(config.reward.workers)
     with domain.panel(config, base, workers) as panel:
         folder = _trained(config, name, workers if crew.launch.size == 1 else None, crew)
