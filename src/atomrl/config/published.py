@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.config import published_crystals as crystals
+from atomrl.config.published_typed import require_meant, warn_of_typed
 from atomrl.util.errors import UserError
 
 SCHEDULER = "train.scheduler"
@@ -102,6 +103,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         UserError: an option under two names, with different values, or a value that nothing here can do.
     """
     found: list[str] = []
+    unused: list[str] = []
     backbones: dict[str, str] = {}
     said: dict[str, tuple[str, Any]] = {}
     hub = {key: text for key, _, text in (override.partition("=") for override in overrides)}
@@ -109,7 +111,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         key, equals, text = override.partition("=")
         bare = key.lstrip("+~")
-        crystals.require_meant(override)
+        require_meant(override)
         prefix = key[: len(key) - len(bare)]
         text = crystals.without_hub(text, hub)
         if bare in RESTRICTED:
@@ -118,7 +120,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue
         elif crystals.is_unused(bare):
-            crystals.warn_of_unused([bare])
+            unused.append(override)
         elif bare in FILES or bare == CHECKPOINT:
             backbones[bare] = _translated(bare, text)[1]
         else:
@@ -126,6 +128,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
             name, ours = _translated(bare, _number(override, text) if bare == STABLE else text)
             _require_one_name(said, name, bare, ours)
             found.append(f"{prefix}{name}{equals}{_flow(ours) if isinstance(ours, Mapping) else ours}")
+    warn_of_typed(unused)
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:
