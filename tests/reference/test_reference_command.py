@@ -96,9 +96,9 @@ def test_a_calculator_is_known_by_what_is_in_its_file_of_weights(
     for path in (weights, copy):
         path.write_text("1.5")
 
-    def reference(file: Path) -> None:
+    def reference(file: Path, source: Path = known) -> None:
         target = f"{{_target_: '{tmp_path}/scaled.py:Scaled', weights: '{file}'}}"
-        main(["data", "reference", str(known), "--output", str(out), "--force-field", target, "--workers", "1"])
+        main(["data", "reference", str(source), "--output", str(out), "--force-field", target, "--workers", "1"])
 
     def rewarded(file: Path) -> None:
         target = {"_target_": f"{tmp_path}/scaled.py:Scaled", "weights": str(file)}
@@ -111,14 +111,19 @@ def test_a_calculator_is_known_by_what_is_in_its_file_of_weights(
     assert (out / "energies-Scaled.jsonl").read_bytes() == made  # nothing was evaluated again
     rewarded(copy)
     weights.write_text("1.7")
+    before, few = (
+        (out / REFERENCE_FILE).read_bytes(),
+        write_entries(tmp_path / "few.json", {"copper": metals()["copper"]}),
+    )
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
-        reference(weights)
+        reference(weights, few)
     said = capsys.readouterr().err
     assert ended.value.code == 2
     assert said.count("\n") == 1
     assert "the hull was computed with model_id" in said
     assert said.count("Scaled(weights='file ") == 2
+    assert (out / REFERENCE_FILE).read_bytes() == before  # nor is the set that the hull belongs to written over
     with pytest.raises(UserError, match="another scale"):
         rewarded(weights)
 
