@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from atomrl.config import Config, load_config
@@ -19,9 +21,12 @@ from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import CPU
 from atomrl.sample_file import Counts, Drawing, Part, Wanted
 from atomrl.training.changed_settings import AROUND
+from atomrl.user_code.load import file_of
+from atomrl.user_code.trust import NAMES, foreign_code
 from atomrl.util.errors import UserError
+from atomrl.util.files import content_hash
 from atomrl.util.growing_file import Settings
-from atomrl.util.trees import dotted
+from atomrl.util.trees import dotted, texts
 
 SAID_BY_OPTIONS = {"model.backbone": "--backbone", "model.time_step": "--time-step"}
 """Keys that `atomrl sample` has an option for."""
@@ -123,9 +128,17 @@ class Choosing(Drawing):
 
 
 def _about_reward(config: Config) -> Settings:
-    """All that a reward may read of a configuration, but for what says only where it is computed."""
+    """All that a reward may read of a configuration, but for what says only where it is computed.
+
+    So that files are known by what is in them, there is a hash of each that is named: the user's code, a model, a hull.
+    """
     values = config.model_dump(mode="json", include={"reward", "dataloader"})
-    return {key: value for key, value in dotted(values) if key not in AROUND}
+    read = {key: value for key, value in dotted(values) if key not in AROUND}
+    files = {text: Path(text) for text in texts(values["reward"]) if os.path.isfile(text)}
+    for name in foreign_code(config.reward.code, NAMES):
+        if name not in files and (file := file_of(name)) is not None:
+            files[name] = file
+    return {**read, **{f"content of {name}": content_hash(file) for name, file in files.items()}}
 
 
 def _config(domain: Domain[Any, Any], name: str, overrides: Sequence[str]) -> Config:

@@ -381,6 +381,57 @@ def test_rounded_coordinates_at_a_special_position():
         assert len(parse_cif(text, niggli=False).crystal.numbers) == 2
 
 
+MAGNESIUM = {"cell": {"length_a": 3.2, "length_b": 3.2, "length_c": 5.2, "angle_gamma": 120}}
+OF_SITE, NEWER = "symmetry_multiplicity", "site_symmetry_multiplicity"
+
+
+@pytest.mark.parametrize(
+    ("column", "written", "group", "why"),
+    [
+        (OF_SITE, "2", "P 63/m m c", None),
+        (NEWER, "2.0", "P 63/m m c", None),
+        (OF_SITE, ".", "P 63/m m c", None),
+        (OF_SITE, "12", "P 63/m m c", None),  # as SHELXL: 12 of 24 operations leave it where it is
+        (OF_SITE, "1", "P 1", None),
+        (OF_SITE, "4", "P 63/m m c", "4 of Mg1 is declared, 2 was read"),
+        (NEWER, "2e", "P 63/m m c", "2e of Mg1 is declared, 2 was read"),
+        (OF_SITE, "2", "", "2 of Mg1 is declared, 1 was read; it names no symmetry"),
+    ],
+)
+def test_sites_make_as_many_atoms_as_the_file_says(column, written, group, why):
+    """Where no formula says so too, as that of an element cannot."""
+    items = {"symmetry_space_group_name_H__M": group} if group else {}
+    columns = f"label type_symbol fract_x fract_y fract_z {column}"
+    text = cif([("Mg1", "Mg", 0.3333, 0.6667, 0.25, written)], columns, **MAGNESIUM, **items)
+    if why is None:
+        assert len(parse_cif(text, niggli=False).crystal.numbers) == (1 if group == "P 1" else 2)
+    else:
+        assert reason(text) == f"multiplicity: {why}"
+
+
+def test_all_sites_have_the_one_or_the_other_number():
+    """A file whose general place has 1 and whose special one its multiplicity declares no crystal that it is."""
+    columns = f"label type_symbol fract_x fract_y fract_z {OF_SITE}"
+    special, general = ("O1", "O", 0, 0, 0), ("N1", "N", 0.1, 0.2, 0.3)
+    for both in ((1, 2), (2, 1)):
+        sites = [(*special, both[0]), (*general, both[1])]
+        assert len(parse_cif(cif(sites, columns, ["x,y,z", "-x,-y,-z"])).crystal.numbers) == 3
+    sites = [(*special, 1), (*general, 1)]
+    assert reason(cif(sites, columns, ["x,y,z", "-x,-y,-z"])) == "multiplicity: 1 of N1 is declared, 2 was read"
+
+
+def test_a_large_crystal_is_compared_with_the_group_that_it_names():
+    """3,375 atoms: each pair of an atom and an image of another would take ten gigabytes."""
+    crystal = Structure(Lattice.cubic(2.9), ["Fe"], [[0, 0, 0]])
+    crystal.make_supercell(15)
+    text = crystal.to(fmt="cif")
+    named = text.replace("'P 1'", "'P 4/m m m'").replace("_number   1", "_number   123")
+    assert len(parse_cif(named, niggli=False).crystal.numbers) == len(crystal)
+    site = next(line for line in named.splitlines() if line.split()[:2] == ["Fe", "Fe_1"])
+    moved = named.replace(site, site.replace("0.00000000", "0.02000000", 1))
+    assert reason(moved) == "symmetry: it names P 4/m m m, and lists only operations of P1"
+
+
 def test_operations_about_any_origin():
     text = cif([("Na1", "Na", 0.3, 0.2, 0.1)], operations=["x,y,z", "-x+0.123,-y,-z"])
     np.testing.assert_allclose(parse_cif(text, niggli=False).crystal.frac_coords[1], [0.823, 0.8, 0.9], atol=1e-9)

@@ -1,6 +1,7 @@
 """Published experiments of crystals compose unchanged, out of their own folder or alone, and mean the same here."""
 
 import logging
+import re
 from pathlib import Path
 
 import published_experiments
@@ -10,6 +11,7 @@ from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.config.crystals import CrystalConfig
 from atomrl.config.published_crystals import ALIASES, CONVERTED, ONLY, rows
+from atomrl.config.published_typed import INSTEAD
 from atomrl.util.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -159,6 +161,43 @@ def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogC
     ]
 
 
+@pytest.mark.parametrize("published", [True, False], ids=["upon a published file", "upon one of ours"])
+def test_what_was_typed_is_refused_with_what_does_it_here(published: bool, tmp_path: Path) -> None:
+    """Each key of the table; a file may have them all."""
+    folder = published_experiments.write(tmp_path) if published else None
+    for key, instead in INSTEAD.items():
+        with pytest.raises(UserError, match=re.escape(f"{key}=7: this published key changes nothing here; {instead}")):
+            load_config(DNG, ["seed=3", f"{key}=7"], folder)
+
+
+@pytest.mark.parametrize("published", [True, False], ids=["upon a published file", "upon one of ours"])
+def test_what_was_typed_and_changes_nothing_is_named(
+    published: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its own name, not by that of its section; so is what asks for nothing, which is not refused."""
+    folder = published_experiments.write(tmp_path) if published else None
+    words = [
+        "++trainer.enable_progress_bar=false",
+        "logger.wandb.group=a",
+        "callbacks.early_stopping=null",
+        "task_name=b",
+    ]
+    plain = load_config(DNG, ["seed=3"], folder)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        assert load_config(DNG, ["seed=3", *words], folder) == plain
+    said = [record.getMessage() for record in caplog.records if "was typed" in record.getMessage()]
+    assert said == [f"what was typed changes nothing here: {', '.join(words)}; see docs/published-crystals.md"]
+
+
+def test_a_training_refuses_them_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "experiment=prototypes/rl_dng", "callbacks.early_stopping.patience=3"])
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("patience=3: this published key changes nothing here; give `early_stop_patience`")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -169,7 +208,7 @@ def test_what_changes_nothing_is_one_warning(tmp_path: Path, caplog: pytest.LogC
         (["trainer.devices=4"], "trainer.devices=4: of this published key only 1 or auto is known here; start several"),
         (
             ["trainer.max_epochs=3"],
-            "trainer.max_epochs=3: this published key changes nothing here; give dataloader.epoches, iterations",
+            "trainer.max_epochs=3: this published key changes nothing here; give `dataloader.epoches`, iterations",
         ),
         (["trainer.max_time=00:01:00:00"], "only null is known here; give `max_time_hours`"),
         (["trainer.accumulate_grad_batches=2"], "only 1 is known here; give `train.gradient_accumulation_steps`"),
@@ -225,7 +264,7 @@ def test_a_missing_hull_is_named_with_the_command_that_makes_it(name: str) -> No
 
 
 def test_steps_upon_a_yaml_of_ours_are_refused() -> None:
-    with pytest.raises(UserError, match=r"trainer.max_epochs=9: .* give dataloader.epoches, iterations"):
+    with pytest.raises(UserError, match=r"trainer.max_epochs=9: .* give `dataloader.epoches`, iterations"):
         load_config(DNG, ["trainer.max_epochs=9"])
     with pytest.raises(UserError, match=r"trainer.max_steps=9: give dataloader.epoches, iterations; each"):
         load_config(DNG, ["trainer.max_steps=9"])

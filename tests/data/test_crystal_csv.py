@@ -76,6 +76,15 @@ def test_columns(crystals):
     assert crystals.labels["formula"][0] == "formula 1"
 
 
+def test_a_row_of_other_multiplicities_is_left_out_and_counted(tmp_path, caplog):
+    text = SILICON.to(fmt="cif")
+    site = next(line for line in text.splitlines() if line.split()[:2] == ["Si", "Si0"])
+    other = text.replace(site, site.replace(" 1 ", " 8 ", 1))
+    path = write(tmp_path / "two.csv", [row(1, text), row(2, other)])
+    assert load_crystal_csv(path, tmp_path, workers=1).ids == ("id-1",)
+    assert "multiplicity: 8 of Si0 is declared, 1 was read" in caplog.text
+
+
 def test_rows_that_do_not_parse_are_named(crystals):
     assert [(failure.row, failure.material_id) for failure in crystals.failures] == [
         (5, "id-5"), (9, "id-9"), (13, "id-13"), (17, "id-17"),

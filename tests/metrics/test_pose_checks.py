@@ -11,7 +11,10 @@ from ase.build import molecule
 from atomrl.cli import main
 from atomrl.core.records import Structures
 from atomrl.domains.molecule_panel import MoleculePanel
+from atomrl.evaluation import pose_checks
+from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.pose_checks import CHECKS, check_poses, pose_checker
+from atomrl.workers.executor import TIMEOUT, Outcome
 from atomrl.workers.local import as_workers
 
 needed = pytest.mark.skipif(find_spec("posebusters") is None, reason="pip install 'atomrl[eval]'")
@@ -64,6 +67,52 @@ def test_an_evaluation_checks_as_many_as_it_is_asked_to(tmp_path):
     main([*words, "--device", "cpu", "evaluation.posebusters=3", "reward.workers=1"])
     table = json.loads((tmp_path / "table" / "evaluation_PoseBusters.json").read_text())
     assert table["metrics"]["all_checks"]["columns"]["base"]["denominator"] == 3
+
+
+@needed
+def test_a_stopped_evaluation_checks_only_what_is_missing(tmp_path, monkeypatch):
+    """It is interrupted after two lots; the command that goes on checks the rest, to the table of one that was not."""
+    asked, verdicts = [], pose_checks._verdicts
+
+    def watched(structures, executor):
+        asked.append(len(structures))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return verdicts(structures, executor)
+
+    monkeypatch.setattr(pose_checks, "LEAST", 4)
+    words = ["evaluate", "--num-molecules", "10", "--time-step", "20", "--device", "cpu", "reward.workers=1"]
+    words.append("evaluation.posebusters=10")
+    main([*words, "--output", str(tmp_path / "straight")])
+    monkeypatch.setattr(pose_checks, "_verdicts", watched)
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--output", str(tmp_path / "cut")])
+    assert ended.value.code == 130
+    main([*words, "--output", str(tmp_path / "cut")])
+    assert asked == [4, 4, 2, 2]
+    name = "evaluation_PoseBusters.json"
+    first, second = (json.loads((tmp_path / run / name).read_text())["metrics"] for run in ("straight", "cut"))
+    assert first == second
+    assert not (tmp_path / "cut" / "unfinished").exists()
+
+
+@needed
+def test_a_lot_whose_worker_was_lost_is_checked_again(tmp_path):
+    kept, molecules = KeptSamples(tmp_path), batch("CH3CH2OH", "H2O")
+
+    class Losing:
+        workers, asked, reason = 1, 0, TIMEOUT
+
+        def map(self, items):
+            self.asked += 1
+            return [Outcome(None, self.reason) if self.reason else Outcome({"no_radicals": True}, None) for _ in items]
+
+    executor = Losing()
+    assert [one.reason for one in check_poses(molecules, executor, kept)] == [TIMEOUT] * 2
+    executor.reason = None
+    for _ in range(2):
+        assert check_poses(molecules, executor, kept) == [Outcome({"no_radicals": True}, None)] * 2
+    assert executor.asked == 2
 
 
 @pytest.mark.skipif(find_spec("posebusters") is not None, reason="it is installed")

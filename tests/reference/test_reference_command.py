@@ -34,6 +34,24 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+SCALED = """
+from pathlib import Path
+
+from ase.calculators.emt import EMT
+
+
+class Scaled(EMT):
+    def __init__(self, weights):
+        super().__init__()
+        self.factor = float(Path(weights).read_text())
+
+    def calculate(self, *arguments):
+        super().calculate(*arguments)
+        self.results["energy"] *= self.factor
+"""
+"""A calculator with a file of weights."""
+
+
 def metals() -> dict:
     """Copper, gold, and two alloys of theirs."""
     made = AseAtomsAdaptor.get_structure
@@ -66,6 +84,48 @@ def test_a_folder_of_entries_serves_a_reward_and_a_second_judge(tmp_path: Path) 
         "metals.json:gold",
         "metals.json:alloy",
     }
+
+
+def test_a_calculator_is_known_by_what_is_in_its_file_of_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by where it lies: a copy serves, other weights in its place are refused, by the command and by a run."""
+    known, out = write_entries(tmp_path / "metals.json", metals()), tmp_path / "metals"
+    (tmp_path / "scaled.py").write_text(SCALED)
+    weights, copy = tmp_path / "weights.txt", tmp_path / "elsewhere.txt"
+    for path in (weights, copy):
+        path.write_text("1.5")
+
+    def reference(file: Path, source: Path = known) -> None:
+        target = f"{{_target_: '{tmp_path}/scaled.py:Scaled', weights: '{file}'}}"
+        main(["data", "reference", str(source), "--output", str(out), "--force-field", target, "--workers", "1"])
+
+    def rewarded(file: Path) -> None:
+        target = {"_target_": f"{tmp_path}/scaled.py:Scaled", "weights": str(file)}
+        section = CrystalReward(reference_dataset=str(out), force_field=target, workers=1)
+        CrystalJudges(section, small_vae(), "cpu").rewarded_physics().force_field.close()
+
+    reference(weights)
+    made = (out / "energies-Scaled.jsonl").read_bytes()
+    reference(copy)
+    assert (out / "energies-Scaled.jsonl").read_bytes() == made  # nothing was evaluated again
+    rewarded(copy)
+    weights.write_text("1.7")
+    before, few = (
+        (out / REFERENCE_FILE).read_bytes(),
+        write_entries(tmp_path / "few.json", {"copper": metals()["copper"]}),
+    )
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        reference(weights, few)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.count("\n") == 1
+    assert "the hull was computed with model_id" in said
+    assert said.count("Scaled(weights='file ") == 2
+    assert (out / REFERENCE_FILE).read_bytes() == before  # nor is the set that the hull belongs to written over
+    with pytest.raises(UserError, match="another scale"):
+        rewarded(weights)
 
 
 def test_relaxing_first_lowers_what_was_stretched(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from atomrl.core.records import Structures
 from atomrl.domains.molecules import MoleculeDomain, MoleculeExporter
 from atomrl.evaluation import rejection
 from atomrl.export.exporter import Written
+from atomrl.user_code.load import file_of
 
 LOT = 16
 REWARD = "def compact(molecules):\n    return [-float(abs(one.positions).max()) for one in molecules]\n"
@@ -113,6 +114,34 @@ def test_ids_are_those_of_the_wanted_samples(command: Command, batches: list[int
     for one, other in zip(few, read(tmp_path), strict=True):
         assert one.info == other.info
         assert abs(one.positions - other.positions).max() < 1e-4
+
+
+@pytest.mark.usefixtures("batches")
+def test_a_reward_that_was_edited_is_refused(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file would hold the best by two rewards; with the first one again the command goes on."""
+    mine = tmp_path / "mine.py"
+    interrupted(2, command("--best-of", "4"))
+    mine.write_text(REWARD.replace("-float", "float"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(command("--best-of", "4"))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert error.count("\n") == 1
+    assert re.search(rf"was begun with content of {mine}:compact \w{{12}}, not \w{{12}}: give the same again", error)
+    mine.write_text(REWARD)
+    main(command("--best-of", "4"))
+    assert "after 240 scorings" in capsys.readouterr().out
+
+
+def test_code_by_its_module_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rewards_of_mine.py").write_text(REWARD)
+    assert file_of("rewards_of_mine.compact") == tmp_path / "rewards_of_mine.py"
+    assert file_of("./rewards_of_mine.py:compact") == Path("rewards_of_mine.py")
+    assert file_of("builtins.len") is None
 
 
 def read(folder: Path) -> list[ase.Atoms]:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.conditioning import conditioning_entries, conditioning_of
-from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.folder import UNLIKE_CARD, config_from, fill, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.published_edm import read_published
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def backbone_of(stored: Stored) -> Backbone:
         )
     weights = stored.part("", AVERAGED)
     network = EDMNetwork(config_from(EDMConfig, stored.card["backbone"], stored.origin))
-    fill(network, weights, stored.origin)
+    with hinted(UNLIKE_CARD):
+        fill(network, weights, stored.origin)
     conditioning = conditioning_of(stored.card, network.config.context_features, stored.origin)
     return Backbone(network, sizes_of(stored.card, stored.origin), stored.origin, conditioning)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from atomrl.checkpoints.folder import config_from, fill, sizes_entry, sizes_of, write_folder
+from atomrl.checkpoints.folder import UNLIKE_CARD, config_from, fill, sizes_entry, sizes_of, write_folder
 from atomrl.checkpoints.known_crystals import known_entries, known_of
 from atomrl.checkpoints.lora import LORA, plain_weights
 from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
@@ -20,7 +20,7 @@ from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.networks.lora_options import LoraOptions
 from atomrl.policies.crystal import CrystalPolicy, Sampling
 from atomrl.policies.crystal_conditioning import CrystalConditioning, KnownCrystals
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def crystal_backbone_of(stored: Stored) -> CrystalBackbone:
             f"{origin}: the VAE has {vae.config.latent} latent channels, the denoiser {denoiser.config.latent}"
         )
     conditions = _conditions(card, denoiser.config.hidden, origin)
-    fill(_modules(vae, denoiser, conditions), _weights(stored), origin)
+    with hinted(UNLIKE_CARD):
+        fill(_modules(vae, denoiser, conditions), _weights(stored), origin)
     known = None if conditions is None else known_of(card, conditions.conditions, origin)
     sizes = sizes_of(card, origin)
     return CrystalBackbone(vae, denoiser, float(latent_std), sizes, conditions, origin, known=known)

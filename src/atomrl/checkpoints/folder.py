@@ -98,6 +98,10 @@ def config_from(kind: type[T], entries: Any, origin: str) -> T:
         raise UserError(f"{origin}, its card: {error}") from error
 
 
+UNLIKE_CARD = "; the card describes another network than these weights are of: take both of one model"
+"""What to do about weights that are not those of the card beside them."""
+
+
 def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
     """Load weights into a module of exactly these tensors; floating types may differ.
 

@@ -16,6 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from atomrl.config import published_crystals as crystals
+from atomrl.config.published_typed import require_meant, warn_of_typed
 from atomrl.util.errors import UserError
 
 PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_./][\w./:-]*", re.IGNORECASE)
@@ -118,6 +119,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         UserError: an option under two names, with different values, or a value that nothing here can do.
     """
     found: list[str] = []
+    unused: list[str] = []
     backbones: dict[str, str] = {}
     said: dict[str, tuple[str, Any]] = {}
     implied: dict[str, Any] = {}
@@ -127,7 +129,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     for override in overrides:
         key, equals, text = override.partition("=")
         bare = key.lstrip("+~")
-        crystals.require_meant(override)
+        require_meant(override)
         prefix = key[: len(key) - len(bare)]
         text = crystals.without_hub(text, hub)
         if bare in RESTRICTED:
@@ -136,7 +138,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue
         elif crystals.is_unused(bare):
-            crystals.warn_of_unused([bare])
+            unused.append(override)
         elif bare in FILES or bare == CHECKPOINT:
             backbones[bare] = _translated(bare, text)[1]
         else:
@@ -145,6 +147,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
             _require_one_name(said, name, bare, ours)
             found.append(f"{prefix}{name}{equals}{_word(ours) if isinstance(ours, Mapping) else ours}")
             implied |= _implied(bare, text)
+    warn_of_typed(unused)
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:

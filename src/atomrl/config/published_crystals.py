@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from atomrl.config.naming import key_of
+from atomrl.config.published_typed import INSTEAD
 from atomrl.util.errors import UserError
 from atomrl.util.trees import dotted, texts
 
@@ -125,9 +125,6 @@ UNUSED: Mapping[str, str] = {
 """Published keys, or sections of them, that change nothing here, and what does; one warning names those that stand
 there, of those for which there is something to say."""
 
-EPOCHS = "trainer.max_epochs"
-"""Passes over a data set, which prompts do not need here: a file may say how many, who types it means iterations."""
-
 STEPS, INNER = "trainer.max_steps", "train.num_inner_batch"
 """Published number of optimizer steps, and ours of those in an iteration."""
 
@@ -235,12 +232,6 @@ def is_unused(key: str) -> bool:
     return key not in (*ALIASES, *ONLY, *CONVERTED) and any(f"{key}.".startswith(f"{name}.") for name in UNUSED)
 
 
-def require_meant(override: str) -> None:
-    """Raise UserError for a typed number of epochs, which in a published file changes nothing."""
-    if key_of(override) == EPOCHS and override.partition("=")[2] not in {"null", "-1"}:  # no limit
-        raise UserError(f"{override}: this published key changes nothing here; give dataloader.epoches, iterations")
-
-
 def require_known(key: str) -> None:
     """Raise UserError for a key in a published section that no published experiment has."""
     section = key.partition(".")[0]
@@ -272,6 +263,7 @@ def rows() -> Iterator[tuple[str, str]]:
     for key, only in ONLY.items():
         values = ", ".join(f"`{written(value)}`" for value in only.values)
         yield f"`{key}`", f"{f'only {values}; else ' if values else 'refused: '}{only.instead}"
+    yield from ((f"`{key}`", f"changes nothing; typed it is refused: {instead}") for key, instead in INSTEAD.items())
     yield from ((f"`{key}`", f"changes nothing{f': {said}' if said else ''}") for key, said in UNUSED.items())
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from atomrl.config.naming import key_of
-from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS, require_meant
+from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS, is_unused
+from atomrl.config.published_typed import require_meant, warn_of_typed
 
 BASE = "train_rl"
 """YAML that experiments are composed upon."""
@@ -60,6 +61,7 @@ def composition(name: str, overrides: Sequence[str], folder: Path | None) -> Com
     published = [word for word in overrides if _section(word) in (*SECTIONS, *CHOICES, "hydra", HUB)]
     for word in published:
         require_meant(word)
+    warn_of_typed([word for word in published if is_unused(key_of(word))])
     chosen_groups = [_appended(word, known) for word in (*groups, *filter(_is_group, published))]
     values = [word if word[0] in "+~" else f"++{word}" for word in published if not _is_group(word)]
     ours = [word for word in overrides if word not in published or key_of(word) == GUIDANCE]

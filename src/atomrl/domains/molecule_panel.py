@@ -136,7 +136,7 @@ class MoleculePanel(Panel):
         if self._relaxing is not None:
             further["relaxed"] = self._relaxed(structures, records, results, self._relaxing, kept)
         if self._poses is not None:
-            further["PoseBusters"] = self._checked(structures, records, results, self._poses)
+            further["PoseBusters"] = self._checked(structures, records, results, self._poses, kept)
         return Judged(metrics, Annotated(structures, ids, records, results), further)
 
     def judge_best(self, structures: Structures, prompts: Prompts, n: int, kept: KeptSamples | None = None) -> Judged:
@@ -210,13 +210,14 @@ class MoleculePanel(Panel):
         records: Sequence[RdkitRecord],
         results: Sequence[Evaluation],
         checker: Executor,
+        kept: KeptSamples | None,
     ) -> Scorecard[CheckedPoses]:
         """Some samples, by PoseBusters."""
         rows = chosen_rows(len(structures), self.poses)
         chosen, places = structures[rows], rows.tolist()
         metrics = self._metrics(chosen, [records[row] for row in places], [results[row] for row in places])
         how = f"as sampled; {len(rows)} of the main table's samples"
-        return by_pose_checks(metrics, check_poses(chosen, checker), how)
+        return by_pose_checks(metrics, check_poses(chosen, checker, kept), how)
 
     def _relax(self, relaxing: Executor, structures: Structures) -> Noted:
         """Each molecule where its relaxation ended, and why that is no minimum; as it was, if nothing could be done."""

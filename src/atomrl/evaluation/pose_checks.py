@@ -5,23 +5,31 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from atomrl.chemistry.rdkit import bonded_molecules
 from atomrl.core.records import Structures
 from atomrl.evaluation.definition import Definition, Scorecard
+from atomrl.evaluation.kept_samples import KeptSamples, Stored
 from atomrl.evaluation.molecules import MoleculeScorecard
 from atomrl.measures.bootstrap import RESAMPLES, proportion
 from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
-from atomrl.workers.executor import Executor, Outcome, Workers
+from atomrl.util.progress import bar
+from atomrl.workers.executor import PASSING, Executor, Outcome, Workers
 
 TASK = "atomrl.chemistry.posebusters_task:bust"
 TIMEOUT = 120.0
 """Seconds per molecule; the first one of a worker imports pandas."""
+
+LEAST = 50
+"""Molecules of a lot, at least: seconds of work, all that a stop can cost."""
 
 CHECKS = (
     "sanitization",
@@ -71,10 +79,34 @@ def pose_checker(workers: Workers) -> Executor:
     return workers.executor(TASK, TIMEOUT)
 
 
-def check_poses(structures: Structures, executor: Executor) -> list[Outcome]:
-    """PoseBusters' verdicts on B molecules, in order: {check: passed}."""
+def check_poses(structures: Structures, executor: Executor, kept: KeptSamples | None = None) -> list[Outcome]:
+    """PoseBusters' verdicts on B molecules, in order: {check: passed}.
+
+    Args:
+        structures: the molecules, on the CPU.
+        executor: of `pose_checker`.
+        kept: of an evaluation that was stopped; lots that are new are added. A lot in which a worker was lost is not
+            kept, but tried again.
+    """
+    packages = ", ".join(f"{name} {version(name)}" for name in ("posebusters", "rdkit"))
+    lot = max(LEAST, 4 * executor.workers)
+    before = None if kept is None else kept.made_from(structures, f"{packages}; in lots of {lot}")
+    found: list[Outcome] = []
+    with bar(range(0), "PoseBusters", len(structures)) as progress:
+        for index, rows in enumerate(torch.arange(len(structures)).split(lot)):
+            fresh = partial(_verdicts, structures[rows], executor)
+            stored = fresh() if before is None else before.get_stored(index, fresh, ())
+            found += [Outcome(*note) for note in stored.notes]
+            progress.update(len(rows))
+    return found
+
+
+def _verdicts(structures: Structures, executor: Executor) -> Stored:
+    """Of one lot, as a file holds them: no tensor, and (verdict, reason) of each molecule."""
     positions = [geometry.positions for geometry in split(structures)]
-    return executor.map(list(zip(bonded_molecules(structures), positions, strict=True)))
+    outcomes = executor.map(list(zip(bonded_molecules(structures), positions, strict=True)))
+    lasting = not {outcome.reason for outcome in outcomes} & PASSING
+    return Stored({}, [(outcome.value, outcome.reason) for outcome in outcomes], lasting)
 
 
 def by_pose_checks(

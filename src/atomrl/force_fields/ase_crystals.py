@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from atomrl.force_fields.crystals import (
 from atomrl.force_fields.exceptions import Exceptions
 from atomrl.structures.cells import Crystal
 from atomrl.util.errors import UserError
+from atomrl.util.files import content_hash
 from atomrl.workers.executor import Workers
 
 
@@ -39,11 +42,12 @@ class ASECrystalForceField(CrystalForceField):
 
     Attributes:
         elements: all; those that the calculator does not know, it refuses itself.
-        model_id: the target and its options, e.g. `ase.calculators.lj.LennardJones(sigma=2.5)`; no hash of weights.
+        model_id: the target and its options, e.g. `ase.calculators.lj.LennardJones(sigma=2.5)`. An option that names a
+            file stands there by a hash of the file's content: `MyNetwork(model='file 0123456789ab')`.
         correction: `none`: the energies are taken as they come.
 
     Raises:
-        UserError: `workers` is less than 1.
+        UserError: `workers` is less than 1, or a file that an option names cannot be read.
     """
 
     elements = frozenset(range(1, 119))
@@ -60,7 +64,9 @@ class ASECrystalForceField(CrystalForceField):
     ) -> None:
         if isinstance(workers, int) and workers < 1:
             raise UserError(f"a calculator of ASE runs in worker processes, got workers={workers}: set at least 1")
-        self.model_id = f"{target}({', '.join(f'{name}={value!r}' for name, value in sorted(options.items()))})"
+        self.model_id = (
+            f"{target}({', '.join(f'{name}={_identified(value)!r}' for name, value in sorted(options.items()))})"
+        )
         settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
         super().__init__(CrystalBatches(evaluate_crystals, settings, 1, workers, timeout, "cpu"))
         self._exceptions = Exceptions(target, "crystals")
@@ -70,6 +76,17 @@ class ASECrystalForceField(CrystalForceField):
         results = super().evaluate(structures)
         self._exceptions.note([result.reason for result in results])
         return results
+
+
+def _identified(value: Any) -> Any:
+    """An option, or what is in it, with the content of each file in the place of its path."""
+    if isinstance(value, Mapping):
+        return {name: _identified(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identified(inner) for inner in value]
+    if isinstance(value, str | Path) and os.path.isfile(value):
+        return f"file {content_hash(Path(value))}"
+    return value
 
 
 def evaluate_crystals(

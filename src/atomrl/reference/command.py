@@ -43,15 +43,15 @@ def reference_command(arguments: Sequence[str]) -> None:
     output = _output(options.sources, options.output)
     known = joined([read_phases(source, workers) for source in options.sources])
     more = [read_phases(source, workers) for source in options.phases]
-    if options.output is not None and output.resolve() != Path(options.sources[0]).resolve():
-        save_reference(output / REFERENCE_FILE, training_crystals(known))
-    if options.vae is not None:
-        keep_features(output, options.vae, training_crystals(known))
-    name = crystal_hull_file(chosen, KEY)
+    plan = Plan(output, crystal_hull_file(chosen, KEY), STEPS if options.relax else 0)
     with build_crystal_force_field(
         chosen, workers, options.device, options.batch_size, gradients=options.relax, key=KEY
     ) as force_field:
-        plan = Plan(output, name, STEPS if options.relax else 0)
+        plan.require_own(force_field)  # before anything is written
+        if options.output is not None and output.resolve() != Path(options.sources[0]).resolve():
+            save_reference(output / REFERENCE_FILE, training_crystals(known))
+        if options.vae is not None:
+            keep_features(output, options.vae, training_crystals(known))
         print(build_hull(joined([known, *more]), force_field, plan))
 
 
@@ -68,6 +68,11 @@ class Plan:
     folder: Path
     hull_file: str
     relax_steps: int = 0
+
+    def require_own(self, force_field: HullForceField) -> None:
+        """Raise UserError if the folder holds a hull of another force field."""
+        if (target := self.folder / self.hull_file).is_file():
+            Hull.load(target).require(force_field.model_id, force_field.correction)
 
 
 def build_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> str:
@@ -86,9 +91,8 @@ def build_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> str:
             cannot be written.
     """
     require_element(phases.crystals)
+    plan.require_own(force_field)
     target, started = plan.folder / plan.hull_file, time.monotonic()
-    if target.is_file():
-        Hull.load(target).require(force_field.model_id, force_field.correction)
     name = plan.hull_file.removesuffix(".json").replace("hull", "energies", 1)
     path = plan.folder / f"{name}.jsonl"
     energies = find_energies(phases.crystals, force_field, path, {}, plan.relax_steps)

@@ -10,7 +10,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +33,7 @@ COORDINATES = ("fract_x", "fract_y", "fract_z")
 COLUMNS = (
     *COORDINATES,
     *("?label", "?type_symbol", "?occupancy", "?attached_hydrogens", "?calc_flag", "?disorder_group"),
+    *("?site_symmetry_multiplicity", "?symmetry_multiplicity"),  # one thing by its new name and its old one
 )
 
 NUMBERS = {symbol: number for symbol, number in atomic_numbers.items() if number} | {"D": 1, "T": 1}
@@ -66,11 +67,13 @@ class Sites(NamedTuple):
     Attributes:
         numbers: atomic numbers, (S,).
         frac_coords: as written, (S, 3).
+        declared: label and multiplicity of each, as they are written; None for a site whose multiplicity is not.
         doubtful: a symbol that need not be an element's, or one atom's, and the element; None if there is none.
     """
 
     numbers: NDArray[np.int64]
     frac_coords: NDArray[np.float64]
+    declared: tuple[tuple[str, str] | None, ...]
     doubtful: tuple[str, str] | None
 
 
@@ -80,7 +83,8 @@ def parse_cif(text: str, niggli: bool = True) -> ParsedCif:
     Raises:
         Failure: a kind, a colon and what is wrong: `cif` (the text), `cell`, `coordinate`, `element` (a symbol that is
             no element's), `hydrogens` (without places), `disordered` (a site that is not held by one atom),
-            `symmetry` (unknown, open, or not that of the atoms), `formula` (not that of the atoms). Or `niggli` alone.
+            `symmetry` (unknown, open, or not that of the atoms), `formula` and `multiplicity` (not that of the atoms).
+            Or `niggli` alone.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # noble gases have no electronegativity to sort by; spglib announces exceptions
@@ -91,9 +95,12 @@ def parse_cif(text: str, niggli: bool = True) -> ParsedCif:
         formula, units = declared_formula(block), gemmi.cif.as_number(block.find_value("_cell_formula_units_Z") or "?")
         if sites.doubtful is not None and formula is None:
             raise Failure("element: {!r} may be {} or not, and no formula says".format(*sites.doubtful))
-        options = {option: _structure(sites, cell, option) for option in symmetry.possible(cell)}
+        filled = {option: _structure(sites, cell, option) for option in symmetry.possible(cell)}
         count = round(units) if units >= 1 else None  # pymatgen writes 0 for half a molecule, e.g. one O
-        structure = _declared(options, formula, count, "; it names no symmetry" if symmetry.absent else "")
+        remark = "; it names no symmetry" if symmetry.absent else ""
+        option = _declared({option: structure for option, (structure, _) in filled.items()}, formula, count, remark)
+        structure, multiplicities = filled[option]
+        _check_multiplicities(sites.declared, multiplicities, len(option.rotations), remark)
         symmetry.check(structure)
         return ParsedCif(to_arrays(canonical(structure) if niggli else structure), symmetry.absent)
 
@@ -129,7 +136,7 @@ def _sites(block: gemmi.cif.Block) -> Sites:
     table = block.find("_atom_site_", list(COLUMNS))
     if not len(table):
         raise Failure("coordinate: _atom_site_fract_x, _y and _z do not stand in one loop")
-    numbers, places, doubtful, groups = [], [], None, set[str]()
+    numbers, places, declared, doubtful, groups = [], [], list[tuple[str, str] | None](), None, set[str]()
     for row in table:
         values = {
             name.lstrip("?"): row.str(column)
@@ -150,13 +157,15 @@ def _sites(block: gemmi.cif.Block) -> Sites:
                 raise Failure(f"coordinate: _atom_site_{name} of {label} is {row[column]}")
         numbers.append(NUMBERS[symbol])
         places.append(place)
+        written = values.get("site_symmetry_multiplicity", values.get("symmetry_multiplicity"))
+        declared.append(None if written is None else (label, written))
         if values.get("disorder_group", "0") != "0":  # SHELX's part 0 is no alternative
             groups.add(values["disorder_group"])
     if len(groups) > 1:
         raise Failure(f"disordered: its sites belong to the disorder groups {', '.join(sorted(groups))}")
     if not numbers:
         raise Failure("cif: it lists no atoms")
-    return Sites(np.array(numbers, dtype=np.int64), np.array(places), doubtful)
+    return Sites(np.array(numbers, dtype=np.int64), np.array(places), tuple(declared), doubtful)
 
 
 def _occupied(label: str, text: str) -> bool:
@@ -210,17 +219,38 @@ def declared_formula(block: gemmi.cif.Block) -> dict[int, float] | None:
     return {number: amount for number, amount in amounts.items() if amount}
 
 
-def _structure(sites: Sites, cell: gemmi.UnitCell, operations: Operations) -> Structure:
-    """All atoms of the cell, sorted by electronegativity."""
+def _structure(sites: Sites, cell: gemmi.UnitCell, operations: Operations) -> tuple[Structure, NDArray[np.int64]]:
+    """All atoms of the cell, sorted by electronegativity, and how many of them each site makes, (S,)."""
     lattice = Lattice.from_parameters(*cell.parameters)
     rows, frac_coords = operations.orbits(sites.frac_coords, lattice.matrix)
-    return Structure(lattice, sites.numbers[rows].tolist(), frac_coords).get_sorted_structure()
+    structure = Structure(lattice, sites.numbers[rows].tolist(), frac_coords).get_sorted_structure()
+    return structure, np.bincount(rows, minlength=len(sites.numbers))
+
+
+def _check_multiplicities(
+    declared: Sequence[tuple[str, str] | None], found: NDArray[np.int64], operations: int, remark: str
+) -> None:
+    """Compare how many atoms sites make with what a file says of them.
+
+    SHELXL writes the number of operations that leave a site where it is under the same tag, 1 for a general place
+    (its later versions have a tag of its own for that). A file whose sites all have this number is right, too.
+
+    Raises:
+        Failure: `multiplicity: `, and both numbers of the first site that differs.
+    """
+    sites = [(*one, int(count)) for one, count in zip(declared, found, strict=True) if one is not None]
+    written = [gemmi.cif.as_number(text) for _, text, _ in sites]
+    if all(number * count == operations for number, (_, _, count) in zip(written, sites, strict=True)):
+        return
+    for number, (label, text, count) in zip(written, sites, strict=True):
+        if number != count:
+            raise Failure(f"multiplicity: {text} of {label} is declared, {count} was read{remark}")
 
 
 def _declared(
     options: Mapping[Operations, Structure], formula: Mapping[int, float] | None, units: int | None, remark: str
-) -> Structure:
-    """The structure that has the declared formula: of several, the one whose cell holds it exactly once."""
+) -> Operations:
+    """The operations whose structure has the declared formula: of several, those whose cell holds it exactly once."""
     multiples = {
         option: 1 if formula is None else multiple(Counter(structure.atomic_numbers), formula, units)
         for option, structure in options.items()
@@ -233,7 +263,7 @@ def _declared(
     once = [option for option in fitting if multiples[option] == 1]
     if len(once or fitting) > 1:
         raise ambiguous(once or fitting)
-    return options[(once or fitting)[0]]
+    return (once or fitting)[0]
 
 
 def multiple(read: Mapping[int, int], formula: Mapping[int, float], units: int | None) -> int:

@@ -43,6 +43,23 @@ def load_object(source: str) -> Any:
     return vars(module)[name]
 
 
+def file_of(source: str) -> Path | None:
+    """The file that holds what a text names; None for an object that was handed over, or a module without a file.
+
+    Args:
+        source: as of `load_object`, which imports it.
+
+    Raises:
+        UserError: as `load_object`.
+    """
+    if source in handed() or is_object(source):
+        return None
+    load_object(source)
+    place = source.rpartition(":" if ":" in source else ".")[0]
+    name = place if place.endswith(".py") else vars(sys.modules[place]).get("__file__")
+    return None if name is None else Path(name)
+
+
 def _instead(module: Any, name: str) -> str:
     """What a module holds that could have been meant: names like this one, else all its own classes and functions."""
     own = [  # a module may hold callables without __module__, as a partial

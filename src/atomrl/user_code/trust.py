@@ -45,7 +45,10 @@ REWARD_TYPES = frozenset(
 )
 """Rewards of the package that a component or `reward.force_field` may name; `ase` runs what the latter names."""
 
-RUNS = (TARGET, SOURCE, "python", "model_file")
+NAMES = (TARGET, SOURCE)
+"""Keys of a mapping whose value is a name of code."""
+
+RUNS = (*NAMES, "python", "model_file")
 """Keys of a mapping whose value runs: names of code, an interpreter, a model in a pickle."""
 
 
@@ -55,18 +58,19 @@ def here(name: str) -> str:
     return f"{PUBLISHED[module]}.{last}" if module in PUBLISHED else name
 
 
-def foreign_code(entries: Any) -> list[str]:
+def foreign_code(entries: Any, keys: Sequence[str] = RUNS) -> list[str]:
     """What a reward's configuration names that is no component of this package, each once, in order.
 
     Args:
         entries: as of `build_components`. `CustomReward` is a way to name other code, and so is a mapping in a value.
+        keys: whose values are asked for: `RUNS`, or `NAMES` alone.
     """
     found: list[str] = []
     for entry in entries if isinstance(entries, Sequence) else [entries]:
         if isinstance(entry, Mapping) and _built_in(entry.get(TARGET)):
-            found += _named({key: value for key, value in entry.items() if key != TARGET})
+            found += _named({key: value for key, value in entry.items() if key != TARGET}, keys)
         else:
-            found += _named(entry)
+            found += _named(entry, keys)
     return list(dict.fromkeys(found))
 
 
@@ -93,11 +97,11 @@ def _built_in(target: Any) -> bool:
     return isinstance(target, str) and (target in REWARD_TYPES or here(target).replace(":", ".") in BUILT_IN)
 
 
-def _named(value: Any) -> list[str]:
+def _named(value: Any, keys: Sequence[str]) -> list[str]:
     """All code that nested mappings and lists name."""
     if isinstance(value, Mapping):
-        own = [str(value[key]) for key in RUNS if key in value]
-        return own + [name for key, inner in value.items() if key not in RUNS for name in _named(inner)]
+        own = [str(value[key]) for key in keys if key in value]
+        return own + [name for key, inner in value.items() if key not in RUNS for name in _named(inner, keys)]
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [name for inner in value for name in _named(inner)]
+        return [name for inner in value for name in _named(inner, keys)]
     return []

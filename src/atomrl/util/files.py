@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -96,6 +97,19 @@ def whole_text(path: Path) -> str:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}): copy it again") from error
+
+
+def content_hash(path: Path) -> str:
+    """The first 12 digits of the SHA-256 of a file's content, whatever it is called.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; make it readable") from error
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
