@@ -99,6 +99,10 @@ def test_the_same_prefix_is_forgotten_by_a_forward_objective() -> None:
             ["model.skip_prefix=3", "reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=2"],
             "reward.shaping.scheduler.skip_prefix=2 is below model.skip_prefix=3",
         ),
+        (
+            ["model.skip_prefix=3", "validation.every=1", "validation.time_step=3"],
+            "validation.time_step=3 leaves nothing behind model.skip_prefix=3",
+        ),
         (["model.skip_prefix=3", "train.train_steps=3"], "exceeds model.time_step=5 behind model.skip_prefix=3"),
     ],
 )

@@ -1,6 +1,7 @@
 """Published EDM folders: the imported network gives the golden answers, and nothing in a file runs."""
 
 import json
+import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -9,11 +10,29 @@ from typing import Any
 import golden
 import pytest
 import torch
-from published_files import published
+from published_files import publish, published
 
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.cli import main
 from atomrl.config import load_config
+from atomrl.networks.edm import EDMConfig, EDMNetwork
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+from small_backbone import TINY
+
+PUBLISHED_SIZES = {
+    "qm9": EDMConfig(hidden=256, edge_hidden=None, layers=9, elements=golden.QM9, include_charges=True),
+    "geom": EDMConfig(hidden=256, edge_hidden=None, layers=4, elements=golden.GEOM),
+    "qm9_second_half": EDMConfig(
+        hidden=192,
+        edge_hidden=None,
+        layers=9,
+        elements=golden.QM9,
+        normalize_factors=(1.0, 8.0, 1.0),
+        context_features=1,
+    ),
+}
+"""Networks as large as the published ones, by data set: of QM9, GEOM-Drugs and, conditioned on `alpha`, half of QM9."""
 
 
 @pytest.mark.parametrize("name", golden.EDM_CASES)
@@ -37,6 +56,28 @@ def test_an_imported_network_gives_the_golden_answers(name: str, protocol: int, 
     assert golden.error(found, case.expected[f"T{steps}_s{s}_eps"]) < case.tolerance
 
 
+@pytest.mark.parametrize("dataset", PUBLISHED_SIZES)
+def test_networks_of_the_published_sizes_are_imported(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    network = EDMNetwork(PUBLISHED_SIZES[dataset])
+    publish(Path("edm"), network, dataset, repeated=True)
+    main(["import", "edm", "edm", "--output", "out"])
+    found = load_backbone("out").network
+    assert found.config == network.config
+    width = 3 + len(network.config.elements) + network.config.include_charges
+    mask = torch.tensor([[1.0] * 5, [1.0] * 3 + [0.0] * 2])
+    z = torch.randn(2, 5, width) * mask[..., None]
+    context = torch.tensor([[0.5], [-0.5]]) if network.config.context_features else None
+    with torch.no_grad():
+        noise = found(z, torch.tensor([0.3, 0.9]), mask, context)
+        assert torch.equal(noise, network(z, torch.tensor([0.3, 0.9]), mask, context))
+    assert noise.shape == z.shape
+    assert bool(noise.isfinite().all())
+
+
 def published_sizes(name: str) -> Mapping[int, int]:
     """GEOM-Drugs' 6,922,516 conformers, which have 322,877,623 atoms as published; or QM9's."""
     if name != "edm_geom":
@@ -54,11 +95,27 @@ def test_a_published_folder_is_a_backbone(tmp_path: Path, monkeypatch: pytest.Mo
     main(["sample", "--backbone", "edm", "--num-molecules", "2", "--time-step", "2", "--output", "two.extxyz"])
     assert (tmp_path / "two.extxyz").read_text().count("Lattice") == 0
     files = ["model.config=./edm/args.pickle", "model.model_path=./edm/generative_model_ema.npy"]
-    config = load_config("fed_grpo_config", files)
-    assert config.model.backbone == "edm"
-    loaded = load_backbone(config.model.backbone).network
-    for name, tensor in case.network.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], tensor)
+    assert load_config("fed_grpo_config", files).model.backbone == "edm"
+    for words in (files, ["checkpoint_path=edm/generative_model_ema.npy"]):
+        loaded = load_backbone(load_config("fed_grpo_config", words).model.backbone).network
+        for name, tensor in case.network.state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_a_training_starts_from_the_published_weights_by_either_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    published(tmp_path / "edm", golden.load_edm("edm_qm9"), "edm_qm9")
+    tiny = [word for word in TINY if not word.startswith("model.backbone")]
+    short = ["--config-name", "demo", *tiny, "dataloader.epoches=1", "train.exploded_above=1e6"]
+    first = {}
+    for number, key in enumerate(("model.model_path", "checkpoint_path")):
+        main(["train", *short, f"{key}=edm/generative_model_ema.npy", f"save_path=run{number}"])
+        line = json.loads((tmp_path / f"run{number}" / "metrics.jsonl").read_text())
+        first[key] = {name: value for name, value in line.items() if not name.startswith("seconds")}
+    assert first["model.model_path"] == first["checkpoint_path"]
+    main(["evaluate", "--trained", "run1", "-n", "2", "--time-step", "5", "reward.workers=1", "--output", "table"])
 
 
 def test_a_conditional_model_says_that_it_needs_a_target(

@@ -16,9 +16,9 @@ from molecule_batches import from_atoms
 
 from atomrl.checkpoints.published_edm import GEOM
 from atomrl.chemistry.bond_entries import have_valences, missing_pairs, no_bond_entry
-from atomrl.chemistry.bonds import bond_orders, valence
+from atomrl.chemistry.bonds import bond_orders, published_table, valence
 from atomrl.chemistry.known_smiles import read_known
-from atomrl.chemistry.perceived_task import Perceived, perceive
+from atomrl.chemistry.perceived_task import VALENCES, Perceived, perceive
 from atomrl.chemistry.rdkit import PERCEIVED, PROTOCOL, SINGLE_BONDS, MoleculeChecker, bonded_molecules
 from atomrl.chemistry.rdkit_task import name, rename, rename_single
 from atomrl.chemistry.training_smiles import TrainingSmiles
@@ -176,12 +176,21 @@ def test_checker_and_evaluation_by_profile(tmp_path: Path) -> None:
         read_known(tmp_path / "known.safetensors", 1, 60, PERCEIVED)
 
 
+def said_valences(symbol: str) -> str:
+    """As the page says them: those of the table, and behind a semicolon those of the last profile where it differs."""
+    allowed = published_table()["allowed_valence"][symbol]
+    columns = allowed if isinstance(allowed, list) else [allowed], VALENCES.get((symbol, 0), ())
+    table, perceived = (", ".join(map(str, column)) or "none" for column in columns)
+    return table if table == perceived else f"{table}; {perceived}"
+
+
 def test_the_page_lists_the_pairs_and_valences() -> None:
     section = PAGE.read_text().partition("## What the bond table does not know")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| ([A-Z][a-z]?) \| ([^|]*) \| ([^|]*) \|$", section, re.M)
     assert [symbol for symbol, *_ in listed] == list(GEOM)
-    for symbol, partners, _ in listed:
+    for symbol, partners, valences in listed:
         lacking = {other for pair in missing_pairs(GEOM) if symbol in pair for other in pair} - {symbol}
         lacking |= {symbol} if (symbol, symbol) in missing_pairs(GEOM) else set()
         assert set(partners.split()) == lacking
+        assert valences == said_valences(symbol)
     assert set(chemical_symbols) >= set(GEOM)

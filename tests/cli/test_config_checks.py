@@ -18,7 +18,7 @@ from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import score_physics
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.training.experiment import build_objective
-from atomrl.training.run import warn_of_unread
+from atomrl.training.run import warn_of_unread, warn_of_warmup
 from atomrl.training.shaping import OnTheWay
 from atomrl.util.errors import UserError
 
@@ -161,6 +161,17 @@ SWITCHED_OFF = [
         "train.objective=grpo train.reward_normalize_fn=clip train.reward_eps=0.1",
         "with train.reward_normalize_fn=clip: set train.reward_normalize_fn=std too",
     ),
+    (
+        "reward.shaping.enabled=true reward.use_energy=true reward.shaping.mode=pbrs_return_to_go "
+        "reward.shaping.only_energy_reshape=true",
+        "only_energy_reshape=true changes nothing with reward.shaping.mode=pbrs_return_to_go: set reward.shaping.mod",
+    ),
+    (
+        "reward.shaping.enabled=true reward.shaping.scheduler.mode=adaptive "
+        "reward.shaping.scheduler.adaptive.threshold_timestep=10 "
+        "reward.shaping.scheduler.adaptive.threshold_fraction=0.9",
+        "threshold_fraction=0.9 changes nothing with reward.shaping.scheduler.adaptive.threshold_timestep=10: set ",
+    ),
     ("model.return_suffix_only=false", "with model.skip_prefix=0: set model.skip_prefix=10 too"),
     ("domain=crystals model.eta=0.5", "model.eta=0.5 changes nothing with model.sampler=ddpm: set model.sampler=ddim"),
     ("reward.energy_transform_scale=2", "with reward.use_energy=false: set reward.use_energy=true too"),
@@ -188,6 +199,8 @@ def test_an_override_of_what_is_switched_off_is_refused(words, message):
 def test_what_is_switched_on_or_stays_as_it_is_may_be_typed():
     for words in (
         "reward.shaping.enabled=true reward.shaping.gamma=0.9 reward.shaping.scheduler.uniform_stride=4",
+        "reward.shaping.enabled=true reward.shaping.only_energy_reshape=true reward.use_energy=true "
+        "reward.shaping.scheduler.mode=adaptive reward.shaping.scheduler.adaptive.threshold_fraction=0.9",
         "reward.shaping.enabled=false filters.penalty_scale=0.5 validation.groups=null",
         "filters.enable_penalty=true filters.penalty_scale=2 early_stop_metric=reward early_stop_minutes=5",
         "train.scheduler=wsd train.decay_shape=cosine train.min_lr_ratio=0.1 evaluation.samples=4 evaluation.seed=9",
@@ -220,6 +233,16 @@ def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warni
     caplog.clear()
     warn_of_unread(load_config("demo"))
     warn_of_unread(load_config("fed_grpo_config", ["train.objective={_target_: a.B}", "train.kl_weight=1"]))
+    assert not caplog.records
+
+
+def test_a_warm_up_longer_than_the_run_is_named_in_one_warning(caplog):
+    words = ["train.warmup_steps=40", "dataloader.epoches=30"]
+    warn_of_warmup(load_config("demo_fed_grpo", words))
+    (record,) = caplog.records
+    assert "train.warmup_steps=40 exceeds dataloader.epoches=30: the rate ends at 0.75 of" in record.message
+    caplog.clear()
+    warn_of_warmup(load_config("demo_fed_grpo", ["train.warmup_steps=30", "dataloader.epoches=30"]))
     assert not caplog.records
 
 

@@ -152,9 +152,28 @@ def test_a_published_force_field_is_uma(tmp_path: Path) -> None:
     assert load_config("mine", words, tmp_path).reward.by_gfn2
 
 
+def test_a_typed_xtb_is_not_overruled_by_a_force_field(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("reward: {type: uma, mlff_model: uma-s-1p1}")
+    two = "reward.type=xtb and reward.force_field=uma name two force fields: set reward.force_field=null too"
+    with pytest.raises(UserError, match=two):
+        load_config("mine", ["reward.type=xtb"], tmp_path)
+    assert load_config("mine", ["reward.type=xtb", "reward.force_field=null"], tmp_path).reward.by_gfn2
+    with pytest.raises(UserError, match=r"type=ani and reward\.force_field name two .*set reward\.force_field=null"):
+        load_config("mine", ["reward.type=ani"], tmp_path)
+    (tmp_path / "mine.yaml").write_text("reward: {type: xtb, force_field: mace}")
+    assert not load_config("mine", ["seed=1"], tmp_path).reward.by_gfn2  # the file's, and nobody typed it
+    same = ["reward.type=xtb", "reward.force_field={_target_: xtb}"]
+    assert load_config("fed_grpo_config", same).reward.by_gfn2
+
+
 def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
     train = load_config("child", [], folder).train
     assert (train.clip_advantage_value, train.scheduler, train.warmup_steps) == (2, "cosine", 10)
+
+
+def test_a_published_number_may_be_written_in_any_way() -> None:
+    for text in ("0.5", "0.50", ".5", "5e-1"):
+        assert load_config("fed_grpo_config", [f"train.scheduler.num_cycles={text}"]).train.scheduler == "cosine"
 
 
 def test_equal_values_under_two_names_are_one(folder: Path) -> None:
@@ -173,6 +192,7 @@ def test_equal_values_under_two_names_are_one(folder: Path) -> None:
             "are one option, and have different values: give one",
         ),
         ("filters: {condition: true}", [], "filters.condition=True: of this published key only false is known here"),
+        ("", ["train.scheduler.num_cycles=half"], "train.scheduler.num_cycles=half: of this published key only 0.5 is"),
         ("", ["train.scheduler.num_cycles=2"], "train.scheduler.num_cycles=2: of this published key only 0.5 is known"),
         ("train: {scheduler: {stable_ratio: long}}", [], "train.scheduler.stable_ratio=long: must be a number"),
         ("", ["train.scheduler.stable_ratio=x"], "must be a number between 0 and 1"),

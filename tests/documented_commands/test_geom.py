@@ -14,6 +14,7 @@ from published_files import publish
 from atomrl.checkpoints.backbone import load_backbone
 from atomrl.checkpoints.published_edm import GEOM
 from atomrl.cli import main
+from atomrl.config import read_config
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,7 @@ def test_they_run_on_published_files(
     shutil.copytree(weights, tmp_path / "pretrained" / "edm" / "edm_geom_drugs")
     few = ["reward.workers=1", "log.tensorboard=false", "train.exploded_above=1e5"]  # it has hardly learned anything
     main(["train", "--config-name", name, "save_path=run", *few, *smaller])
+    assert read_config(Path("run/config.yaml")).evaluation.profile == "edm-2022-single-bonds"  # as published
     (line,) = (json.loads(text) for text in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert line["iteration"] == 0
     assert line["masked_samples"] < 2

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from atomrl.checkpoints.backbone import load_backbone, save_backbone
-from atomrl.chemistry.known_smiles import KNOWN_FILE, read_known
+from atomrl.chemistry.known_smiles import KNOWN_FILE, known_file, read_known
+from atomrl.chemistry.rdkit import PROFILES, PROTOCOL
+from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.cli import main
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.pretraining.edm_run import pretrain_edm
@@ -71,11 +73,27 @@ def test_novelty_is_counted_against_the_training_molecules(tmp_path: Path) -> No
     assert known.described.endswith(f"RDKit {known.rdkit_version}")
     assert str(folder) in known.described
     assert (read_known(folder / KNOWN_FILE).hashes == known.hashes).all()
-    output = tmp_path / "table"
     few = ["--num-molecules", "2", "--time-step", "2"]
     overrides = ["reward.workers=1", f"dataloader.smiles_path={folder}"]
-    main(["evaluate", "--base", str(folder), "--output", str(output), *few, *overrides])
-    assert f"from {folder}" in json.loads((output / "evaluation.json").read_text())["conditions"]["novelty_set"]
+    for profile in PROFILES:
+        assert read_known(folder, profile=profile).protocol == profile
+        output = tmp_path / profile
+        words = [*few, *overrides, f"evaluation.profile={profile}"]
+        main(["evaluate", "--base", str(folder), "--output", str(output), *words])
+        assert f"from {folder}" in json.loads((output / "evaluation.json").read_text())["conditions"]["novelty_set"]
+    perceived = read_known(folder, profile=PROFILES[-1])
+    assert len(perceived) == 12  # RDKit's perception reads each of them
+    assert not perceived.contains(["O"]).any()
+
+
+def test_a_folder_of_an_earlier_version_has_the_names_of_one_profile(tmp_path: Path) -> None:
+    TrainingSmiles.of(["[H]O[H]"], 1, PROTOCOL, "x").save(tmp_path / KNOWN_FILE)
+    assert len(read_known(tmp_path)) == 1
+    for profile in PROFILES[1:]:
+        with pytest.raises(UserError, match=f"holds names of profile edm-2022, not of {profile}: give a text file"):
+            read_known(tmp_path, profile=profile)
+        TrainingSmiles.of(["[H]O[H]"], 1, profile, "x").save(tmp_path / known_file(profile))
+        assert read_known(tmp_path, profile=profile).protocol == profile
 
 
 def test_a_backbone_is_trained_further(small_backbone: Path, tmp_path: Path) -> None:

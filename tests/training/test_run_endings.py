@@ -168,8 +168,9 @@ def test_what_the_judges_lack_shows_before_the_training(
     write(tmp_path / "backbone")
     words = [*TINY, f"model.backbone={tmp_path / 'backbone'}", f"save_path={tmp_path / 'run'}", "evaluation.samples=4"]
     monkeypatch.setattr(MoleculePanel, "__init__", failing(UserError("no hull")))
+    words += ["train.objective=awm", "train.warmup_steps=1"]
     with pytest.raises(UserError, match="no hull"):
-        train_and_evaluate(load_config("demo_fed_grpo", [*words, "train.objective=awm"]), "demo", "atomrl train")
+        train_and_evaluate(load_config("demo_fed_grpo", words), "demo", "atomrl train")
     assert ["train.objective=awm does not read" in record.getMessage() for record in caplog.records] == [True]
     assert not (tmp_path / "run").exists()
 

@@ -27,7 +27,38 @@ def test_a_run_says_what_its_potentials_cost(tmp_path: Path, mode: str) -> None:
         assert line["potentials"] == 6 * 2 * 3
         assert 0 <= line["failed_potentials"] <= line["potentials"]
         assert line["seconds_reward_potentials"] > 0
+        assert line["force_field_calls"] == 2 * 3
         assert line["grad_norm"] >= 0
+
+
+def test_a_run_says_what_the_force_field_cost(tmp_path: Path) -> None:
+    """Of finished molecules, without anything scored on the way; a reward without a force field has no such numbers."""
+    backbone = small_backbone.write(tmp_path / "backbone")
+    for kind in ("xtb", "dummy"):
+        run = tmp_path / kind
+        words = [*TINY, f"reward.type={kind}", "reward.workers=1", "dataloader.epoches=1", f"model.backbone={backbone}"]
+        main(["train", "--config-name", "demo_fed_grpo", *words, f"save_path={run}"])
+        (line,) = log_of(run)
+        assert ("force_field_calls" in line) == ("seconds_reward_force_field" in line) == (kind == "xtb")
+        if kind == "xtb":
+            assert line["force_field_calls"] == 2 * 3
+            assert 0 < line["seconds_reward_force_field"] < line["seconds_rollout"]
+
+
+def test_a_prefix_beyond_what_is_trained_is_refused_before_anything_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of ten transitions the first six start at t >= 0.5."""
+    times = ["train.train_min_time=0.5", "train.train_max_time=1", "train.train_steps=null"]
+    words = [*TINY, *times, f"model.backbone={small_backbone.write(tmp_path / 'backbone')}"]
+    words += ["model.share_initial_noise=true", "model.skip_prefix=6", f"save_path={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--config-name", "demo_fed_grpo", *words])
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert "model.skip_prefix=6 holds all transitions of train.train_min_time=0.5 to train.train_max_" in said.err
+    assert not said.out
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

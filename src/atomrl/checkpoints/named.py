@@ -7,7 +7,7 @@ from pathlib import Path
 
 from atomrl.checkpoints.folder import CARD, CONFIG
 from atomrl.checkpoints.hub import PREFIX, fetch, is_hub_name
-from atomrl.checkpoints.published_edm import ARGUMENTS, WEIGHTS
+from atomrl.checkpoints.published_edm import ARGUMENTS, WEIGHTS, is_published
 from atomrl.checkpoints.shipped import BACKBONES, located
 from atomrl.util.errors import UserError
 
@@ -41,8 +41,8 @@ def named_model(where: str | Path) -> Named:
 
     Args:
         where: a run directory, for its latest checkpoint; a checkpoint; a folder with model.safetensors and model.json,
-            or with the published files of an EDM; the name of a shipped model; or `hub:user/name`, with `@revision`
-            behind it or without.
+            or with the published files of an EDM, or the published weights in it; the name of a shipped model; or
+            `hub:user/name`, with `@revision` behind it or without.
 
     Raises:
         UserError: nothing is there, the run has no checkpoint yet, or it is a file of weights without what describes
@@ -65,6 +65,8 @@ def named_model(where: str | Path) -> Named:
             f"no backbone at {where}: give one of {', '.join(BACKBONES)}, a run directory, a folder, a checkpoint "
             f"file or {PREFIX}user/name; published weights become a folder by `atomrl import`"
         )
+    if path.name == AVERAGED_WEIGHTS and is_published(path.parent) and not _is_of_run(path):
+        return Named(path.parent, None, str(path))
     if path.name == AVERAGED_WEIGHTS:
         raise UserError(f"{where} holds weights alone, and nothing that describes the model: give {_whole(path)}")
     return _of_run(path)
@@ -89,10 +91,13 @@ def _beside(folder: Path) -> Path | None:
     return folder / CONFIG if (folder / CONFIG).is_file() else None
 
 
+def _is_of_run(path: Path) -> bool:
+    """Whether a file of averaged weights is a run's, and no published one."""
+    return any((path.parent / name).is_file() for name in (BEST, LATEST, CONFIG))
+
+
 def _whole(path: Path) -> str:
     """What to give in place of a file of averaged weights."""
     if (path.parent / BEST).is_file():
         return f"{path.parent / BEST}, which holds the same weights"
-    if (path.parent / ARGUMENTS).is_file():
-        return f"its folder, {path.parent}"
-    return "a checkpoint of the run that wrote it, or for published weights the folder with its args.pickle"
+    return f"a checkpoint of the run that wrote it; published weights need their {ARGUMENTS} beside them"

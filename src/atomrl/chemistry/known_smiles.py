@@ -17,9 +17,14 @@ from atomrl.workers.local import as_workers
 TASK, SINGLE_TASK = "atomrl.chemistry.rdkit_task:rename", "atomrl.chemistry.rdkit_task:rename_single"
 PICKLES = (".pickle", ".pkl")
 KNOWN_FILE = "train_smiles.safetensors"
-"""Beside a backbone of the user's own molecules: what these are called."""
+"""Beside a backbone of the user's own molecules: what these are called by `PROTOCOL`; see `known_file`."""
 SHOWN = 3
 """Unreadable lines that a message names."""
+
+
+def known_file(profile: str) -> str:
+    """Of such a folder: the file of the names that a profile gives."""
+    return KNOWN_FILE if profile == PROTOCOL else KNOWN_FILE.replace(".", f"-{profile}.")
 
 
 def known_under(profile: str, path: Path | None, workers: Workers | int | None = None) -> TrainingSmiles | None:
@@ -37,8 +42,8 @@ def read_known(
 
     Args:
         path: text, a SMILES at the beginning of each line, or a pickle of a list or set of them; the folder of a
-            backbone that was trained on molecules of the user's own, or the file `KNOWN_FILE` in it; None: the set
-            that ships, of QM9's training molecules.
+            backbone that was trained on molecules of the user's own, or a `known_file` in it; None: the set that
+            ships, of QM9's training molecules.
         workers: for RDKit.
         timeout: seconds per SMILES.
         profile: by which samples are named.
@@ -49,7 +54,9 @@ def read_known(
     if path is None:
         return TrainingSmiles.load()
     if path.is_dir() or path.suffix == ".safetensors":
-        file = path / KNOWN_FILE if path.is_dir() else path
+        file = path / known_file(profile) if path.is_dir() else path
+        if path.is_dir() and not file.is_file():  # of an earlier version
+            file = path / KNOWN_FILE
         known = replace(TrainingSmiles.load(file), source=str(path))
         if known.protocol != profile:
             raise UserError(

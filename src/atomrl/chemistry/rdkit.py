@@ -25,6 +25,7 @@ from atomrl.workers.executor import Outcome, Workers
 from atomrl.workers.local import as_workers
 
 PROTOCOL, SINGLE_BONDS, PERCEIVED = "edm-2022", "edm-2022-single-bonds", "rdkit-xyz2mol"
+PROFILES = (PROTOCOL, SINGLE_BONDS, PERCEIVED)
 TASK = "atomrl.chemistry.rdkit_task:name"
 PERCEIVING = "atomrl.chemistry.perceived_task:perceive"
 NONFINITE = "nonfinite"

@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.config.as_typed import as_typed
 from atomrl.config.crystals import CrystalConfig, without_unsaid
-from atomrl.config.molecules import MoleculeConfig
-from atomrl.config.naming import named_yaml
+from atomrl.config.molecules import MoleculeConfig, MoleculeReward
+from atomrl.config.naming import key_of, named_yaml
 from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
@@ -93,10 +93,13 @@ def require_read(config: Config, overrides: Sequence[str]) -> None:
         overrides: `key=value`, in the names of this package.
 
     Raises:
-        UserError: the chosen objective does not read one, or what it is about is switched off.
+        UserError: the chosen objective does not read one, what it is about is switched off, or another force field than
+            that of `reward.type` computes.
     """
     _require_read_by_objective(config.train, overrides)
     require_switched_on(config, overrides)
+    if isinstance(config.reward, MoleculeReward):
+        config.reward.require_typed([key_of(override) for override in overrides])
 
 
 def _ours(overrides: Sequence[str]) -> list[str]:

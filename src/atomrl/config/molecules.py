@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -21,6 +21,7 @@ from atomrl.config.sections import (
 )
 from atomrl.rewards.filter_options import FilterOptions
 from atomrl.rewards.force_energy_config import OMOL, ForceEnergyConfig
+from atomrl.util.errors import UserError
 from atomrl.util.option_words import Unit
 from atomrl.util.options import Count, CountOrNone, Seconds, Weight, contradiction
 from atomrl.util.registry import registered_names
@@ -128,7 +129,8 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         name = chosen if isinstance(chosen, str) else _target(chosen)
         if self.built_in not in (None, "ase", "dummy", "xtb", name):
             raise contradiction(
-                f"{{at}}type={self.built_in} and {{at}}force_field name two force fields: leave out one"
+                f"{{at}}type={self.built_in} and {{at}}force_field name two force fields: leave out one, or set "
+                "{at}force_field=null"
             )
         self._check_references(name)
         energy_alone = self.shaping.only_energy_reshape or self.shaping.mode == "pbrs_return_to_go"
@@ -137,6 +139,23 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         if sum(_target(entry) in BUILT_IN for entry in self.components) > 1:
             raise contradiction(f"{{at}}components: at most one of {', '.join(BUILT_IN)}")
         return self
+
+    def require_typed(self, keys: Collection[str]) -> None:
+        """Refuse a `type` of xtb that was typed beside another force field; as the default it says nothing.
+
+        Args:
+            keys: that were typed, of the whole configuration.
+
+        Raises:
+            UserError: it was.
+        """
+        if "reward.type" in keys and self.type == self.built_in == "xtb" and not self.by_gfn2:
+            chosen = self.chosen_force_field
+            name = chosen if isinstance(chosen, str) else _target(chosen)
+            raise UserError(
+                f"reward.type=xtb and reward.force_field={name} name two force fields: set reward.force_field=null "
+                "too, or leave reward.type out"
+            )
 
     def _check_references(self, name: str | None) -> None:
         """Raise UserError for energies of atoms by another method than the force field of this name."""

@@ -133,7 +133,8 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         prefix = key[: len(key) - len(bare)]
         text = crystals.without_hub(text, hub)
         if bare in RESTRICTED:
-            if not {text, text.lower()} & {crystals.written(value) for value in RESTRICTED[bare].values}:
+            written = {crystals.written(value) for value in RESTRICTED[bare].values}
+            if not any(_same(form, known) for form in (text, text.lower()) for known in written):
                 raise UserError(f"{override}: {_only(bare)}")
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue

@@ -370,6 +370,12 @@ class Config(Options):
                 f"model.skip_prefix={prefix}: a group that walks together starts together; set "
                 "model.share_initial_noise=true"
             )
+        validated = self.validation.time_step
+        if self.validation.every and validated is not None and prefix >= validated:
+            raise contradiction(
+                f"validation.time_step={validated} leaves nothing behind model.skip_prefix={prefix}, which a "
+                "validation walks too: raise it, or lower the prefix"
+            )
         if self.dataloader.each_prompt_sample == 1:
             raise contradiction(
                 f"model.skip_prefix={prefix} with dataloader.each_prompt_sample=1: nobody shares the prefix"

@@ -44,6 +44,8 @@ RATE = "old_decay_rate=0.001"
 """As published, for `train.nft` and the others."""
 
 _ALIGNED = _is("train.force_alignment_enabled", True)
+_DIFFERENCES = _is("reward.shaping.mode", "delta")
+_AS_SHARE = _is("reward.shaping.scheduler.adaptive.threshold_timestep", None)
 _FINE = _is("reward.shaping.scheduler.mode", "adaptive")
 _SHAPED = _is("reward.shaping.enabled", True)
 _DECAYS = _is("train.scheduler", "wsd")
@@ -71,6 +73,8 @@ _FOCUSES = Switch(
 
 SWITCHES: Sequence[tuple[str, Switch]] = (
     ("reward.shaping", _SHAPED),
+    ("reward.shaping.only_energy_reshape", _DIFFERENCES),
+    ("reward.shaping.scheduler.adaptive.threshold_fraction", _AS_SHARE),
     ("reward.shaping.scheduler.uniform_stride", _is("reward.shaping.scheduler.mode", "uniform")),
     ("reward.shaping.scheduler.adaptive", _FINE),
     ("reward.energy_weight", _HAS_ENERGY),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from rdkit import rdBase
@@ -11,8 +12,8 @@ from rdkit import rdBase
 from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.bond_entries import missing_pairs
 from atomrl.chemistry.bonds import known_elements
-from atomrl.chemistry.known_smiles import KNOWN_FILE
-from atomrl.chemistry.rdkit import PROTOCOL, MoleculeChecker
+from atomrl.chemistry.known_smiles import known_file
+from atomrl.chemistry.rdkit import PROFILES, MoleculeChecker
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.data.batches import padded_batches
 from atomrl.data.own_molecules import OwnMolecules, read_own, split_own
@@ -20,6 +21,7 @@ from atomrl.data.qm9 import MoleculeSet
 from atomrl.networks.edm import EDMConfig
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
+from atomrl.util.progress import bar
 
 LEFT_OUT_FILE = "left_out.txt"
 """In the run's folder: each entry that is not learned from, and why."""
@@ -127,18 +129,26 @@ def require_judged(elements: tuple[str, ...]) -> None:
 
 
 def write_known(folder: Path, data: TrainingMolecules) -> None:
-    """Write beside the weights what novelty is measured against, and what was left out.
+    """Write beside the weights what was left out, and what novelty is measured against, by the names of each profile.
 
     Raises:
         UserError: the folder cannot be written.
     """
     if data.own is None:
         return
-    smiles: list[str] = []
-    with MoleculeChecker(None) as checker:
-        for batch in padded_batches(data.parts["train"], BATCH):
-            smiles += [record.smiles for record in checker.check(batch) if record.smiles is not None]
-    known = TrainingSmiles.of(smiles, len(data.parts["train"]), PROTOCOL, rdBase.rdkitVersion)
-    known.save(folder / KNOWN_FILE)
     if data.own.left_out:
         write_whole(folder / LEFT_OUT_FILE, "".join(f"{where}: {why}\n" for where, why in data.own.left_out))
+    for profile in PROFILES:
+        known = TrainingSmiles.of(_names(data, profile), len(data.parts["train"]), profile, rdBase.rdkitVersion)
+        known.save(folder / known_file(profile))
+
+
+def _names(data: TrainingMolecules, profile: str) -> list[str]:
+    """What a profile calls the training molecules, as far as they are valid."""
+    molecules = data.parts["train"]
+    smiles: list[str] = []
+    with MoleculeChecker(None, profile=profile) as checker:
+        batches = padded_batches(molecules, BATCH)
+        for batch in bar(batches, f"names by {profile}", ceil(len(molecules) / BATCH)):
+            smiles += [record.smiles for record in checker.check(batch) if record.smiles is not None]
+    return smiles

@@ -9,8 +9,9 @@ Source: the force and energy rewards of FED-GRPO. Larger is better in every chan
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -22,7 +23,7 @@ from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.core.stages import Gate, Penalties, SampleContext, Stage, Total, apply_stages, mark
 from atomrl.force_fields.xtb import atom_energies
 from atomrl.measures.forces import Physics, reference_energies, stack_results
-from atomrl.rewards.force_energy_config import OMOL, ForceEnergyConfig
+from atomrl.rewards.force_energy_config import FORCE_FIELD, OMOL, ForceEnergyConfig
 from atomrl.util.errors import UserError
 
 NO_REFERENCE = "no_reference"
@@ -79,9 +80,12 @@ class ForceEnergyReward:
         self.config = with_own_references(config or ForceEnergyConfig(), force_field)
 
     def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
-        """See `raw_scores`; the table is on the CPU."""
+        """See `raw_scores`; the table is on the CPU, and says how long the force field took."""
         structures = structures.to(torch.device("cpu"))
-        return raw_scores(stack_results(self.force_field.evaluate(structures), structures), structures, self.config)
+        started = time.perf_counter()
+        results = self.force_field.evaluate(structures)
+        seconds = {FORCE_FIELD: time.perf_counter() - started}
+        return replace(raw_scores(stack_results(results, structures), structures, self.config), seconds=seconds)
 
     def close(self) -> None:
         """Close the force field."""

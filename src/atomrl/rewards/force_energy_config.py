@@ -21,6 +21,9 @@ STABILITY_WEIGHTS = (
 """Options of the stability and valence terms."""
 
 
+FORCE_FIELD = "force_field"
+"""Part of the scoring's time that it takes."""
+
 OMOL = "omol"
 """Published name of UMA's energies of atoms, for its task OMol25."""
 

@@ -187,15 +187,22 @@ def build_update(config: Config, objective: Objective, walk: tuple[Transition, .
             terms to step along.
     """
     steps = config.train.num_inner_batch
-    if steps is not None:
-        count, what = terms_of_a_pass(config.train, objective, walk[config.model.skip_prefix :])
-        if count is not None and steps > count:
-            raise UserError(f"train.num_inner_batch={steps} exceeds the {count} {what}")
+    count, what = terms_of_a_pass(config.train, objective, walk, config.model.skip_prefix)
+    if steps is not None and count is not None and steps > count:
+        raise UserError(f"train.num_inner_batch={steps} exceeds the {count} {what}")
     return update_config(config.train)
 
 
-def terms_of_a_pass(train: TrainSection, objective: Objective, walk: tuple[Transition, ...]) -> tuple[int | None, str]:
+def terms_of_a_pass(
+    train: TrainSection, objective: Objective, walk: tuple[Transition, ...], prefix: int = 0
+) -> tuple[int | None, str]:
     """How many terms the loss of a pass has, and what they are; None where only the user's objective knows.
+
+    Args:
+        train: the section.
+        objective: of the run.
+        walk: its transitions.
+        prefix: of these a group walks so many together, and they are not trained.
 
     Raises:
         UserError: no transition is trained though the objective needs some.
@@ -204,13 +211,20 @@ def terms_of_a_pass(train: TrainSection, objective: Objective, walk: tuple[Trans
         return objective.options.times, "draws of times"
     if not objective.needs_walk:
         return None, ""
-    inside = [step for step in walk if step.trainable and train.train_min_time <= step.t <= train.train_max_time]
+    low, high = train.train_min_time, train.train_max_time
+    inside = [step for step in walk if step.trainable and low <= step.t <= high]
+    trained = [step for step in inside if step.index >= prefix]
+    if inside and not trained:
+        raise UserError(
+            f"model.skip_prefix={prefix} holds all transitions of train.train_min_time={low} to train.train_max_time="
+            f"{high}, and none is left to train on: lower the prefix or train.train_min_time"
+        )
     if not inside:
         raise UserError(
             f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
             "with model.sampler=ddim, raise model.eta above 0"
         )
-    return min(len(inside), train.train_steps or len(inside)), "trained transitions"
+    return min(len(trained), train.train_steps or len(trained)), "trained transitions"
 
 
 def update_config(train: TrainSection) -> UpdateConfig:

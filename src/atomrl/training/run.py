@@ -182,6 +182,7 @@ def require_ready(config: Config, launch: Launch) -> None:
     check_code(config)
     _check_groups(config, launch)
     warn_of_unread(config)
+    warn_of_warmup(config)
 
 
 def check_extras(config: Config) -> None:
@@ -195,6 +196,16 @@ def warn_of_unread(config: Config) -> None:
     if unread := config.train.unread:
         named = ", ".join(f"train.{name}" for name in unread)
         log.warning(f"train.objective={config.train.objective} does not read {named}: what they say changes nothing")
+
+
+def warn_of_warmup(config: Config) -> None:
+    """Say that the learning rate never reaches its peak."""
+    warmup, iterations = config.train.warmup_steps, config.dataloader.epoches
+    if warmup > iterations:
+        log.warning(
+            f"train.warmup_steps={warmup} exceeds dataloader.epoches={iterations}: the rate ends at "
+            f"{iterations / warmup:.2g} of train.learning_rate"
+        )
 
 
 class _AsLaunched(LightningEnvironment):

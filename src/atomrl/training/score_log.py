@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from atomrl.core.records import RewardTable, Stats
+from atomrl.rewards.force_energy_config import FORCE_FIELD
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import EXCEPTION
 
 
 def summarise(table: RewardTable) -> Stats:
-    """Means and spreads of a table's channels and diagnostics over finite values, failures by reason, and times.
+    """Means and spreads of a table's channels and diagnostics over finite values, failures by reason, calls and times.
 
     Scores that a rule for failures gave are left out.
     """
@@ -32,6 +33,8 @@ def summarise(table: RewardTable) -> Stats:
     log["failed"] = float(sum(reason is not None for reason in table.reasons))
     for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
         log[f"failed_{reason.partition(':')[0]}"] = float(count)
+    if FORCE_FIELD in table.seconds:
+        log[f"{FORCE_FIELD}_calls"] = float(len(table))
     return log | {f"seconds_reward_{part}": seconds for part, seconds in table.seconds.items()}
 
 
