@@ -114,12 +114,12 @@ def test_an_alignment_that_aligns_nothing_says_so(tmp_path: Path, caplog: pytest
 def test_an_alignment_of_what_does_not_move_says_so(
     overrides: list[str], missing: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Two groups of three in ten steps, of which those with t = 0.1 to 0.4 are trained, the last three are fine."""
+    """Two groups of three in ten steps, of which those with t = 0.1 to 0.4 are trained; two places are fine."""
     config = load_config("demo_fed_grpo", [*TINY, *ALIGNED, "reward.type=xtb", *overrides])
     walk = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).transitions(10)
     found = build_on_the_way(config, walk, forces=True)
-    assert found.scored == (4, 5, 6, 7, 8, 9)
-    assert found.aligned == (() if missing else (7, 8, 9))
+    assert found.scored == (4, 5, 6, 7, 9)
+    assert found.aligned == (() if missing else (7, 9))
     assert (found.alignment is None) == (missing is not None)
     assert missing is None or missing in caplog.text
     assert ("aligns nothing" in caplog.text) == (missing is not None)
