@@ -105,7 +105,7 @@ def _iterate(case: Case) -> float:
     scored = [reward.score(bucket.structures, bucket.prompts) for bucket in trajectory.buckets]
     active = usable(trajectory, config.exploded_above)
     advantages = objective.advantages(RewardTable.concatenate(scored), trajectory.group_ids, active)
-    update(case.policy, trajectory, advantages, objective, optimizer, update_config(config))
+    update(case.policy, trajectory, advantages, objective, optimizer, update_config(config, len(trajectory)))
     return time.monotonic() - started
 
 

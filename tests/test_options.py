@@ -110,7 +110,7 @@ def test_the_core_gets_every_option_of_an_update():
     changed = {
         "epoch_per_rollout": 2,
         "train_micro_batch_size": 3,
-        "gradient_accumulation_steps": 4,
+        "samples_per_step": 12,
         "terms_per_step": 8,
         "num_inner_batch": None,
         "max_grad_norm": 5.0,
@@ -118,8 +118,10 @@ def test_the_core_gets_every_option_of_an_update():
         "exploded_above": 7.0,
     }
     assert changed.keys() == {entry.name for entry in fields(UpdateConfig)}
-    assert update_config(TrainSection(**changed)) == UpdateConfig(**changed)
-    assert update_config(TrainSection()) == UpdateConfig()
+    asked = {name: value for name, value in changed.items() if name != "samples_per_step"}
+    assert update_config(TrainSection(**asked, gradient_accumulation_steps=4), 5) == UpdateConfig(**changed)
+    assert update_config(TrainSection(gradient_accumulation_steps=4), 5) == UpdateConfig(samples_per_step=20)
+    assert update_config(TrainSection(), 5) == UpdateConfig()
 
 
 def test_a_runs_configuration_looks_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

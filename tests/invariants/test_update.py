@@ -225,51 +225,60 @@ def test_transitions_may_be_spread_over_several_optimizer_steps(size: int | None
         assert_same(whole.steps[0], summed, 1e-8)
 
 
-class Lopsided:
-    """Two processes of which this one has all samples."""
+@pytest.mark.parametrize(("rollout_size", "train_size"), [(12, None), (3, None), (6, 2)])
+def test_which_samples_a_step_takes_does_not_depend_on_the_cut(rollout_size: int, train_size: int | None) -> None:
+    """So many at a time in the order of their ids, however buckets and backward passes cut them."""
+    trajectory = roll(policy(), rollout_size, train_steps=1)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    for size in (1, 5, 6, 50):
+        config = UpdateConfig(exploded_above=LIMIT, train_micro_batch_size=train_size, samples_per_step=size)
+        lessons = Lesson.of_steps(trajectory, advantages, config, Alone())
+        found = [sorted(int(i) for part in lesson.parts for i in part.bucket.prompts.sample_ids) for lesson in lessons]
+        assert found == [list(range(start, min(start + size, 12))) for start in range(0, 12, size)]
+        assert [lesson.samples for lesson in lessons] == [len(ids) for ids in found]
+        assert len(lessons) == config.steps(12, terms=1)
+        assert all(len(part) <= (train_size or rollout_size) for lesson in lessons for part in lesson.parts)
 
-    def __init__(self) -> None:
-        self.asked: list[int] = []
+
+@pytest.mark.parametrize(("rollout_size", "train_size"), [(12, None), (6, 2)])
+def test_samples_may_be_spread_over_several_optimizer_steps(rollout_size: int, train_size: int | None) -> None:
+    """Each step is along the mean of its own samples, so that weighed by their number they add up to the whole."""
+    model = policy()
+    trajectory = roll(model, rollout_size)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    whole, part = Recorder(model), Recorder(model)
+    config = UpdateConfig(max_grad_norm=1e9, exploded_above=LIMIT, train_micro_batch_size=train_size)
+    update(model, trajectory, advantages, OBJECTIVE, whole, config)
+    update(model, trajectory, advantages, OBJECTIVE, part, replace(config, samples_per_step=5))
+    pairs = list(zip((5, 5, 2), part.steps, strict=True))
+    summed = {name: sum(share / 12 * step[name] for share, step in pairs) for name in whole.parameters}
+    assert_same(whole.steps[0], summed, 1e-8)
+
+
+def test_steps_are_counted_before_they_are_taken() -> None:
+    assert UpdateConfig().steps(12, 20) == 1
+    assert UpdateConfig(epoch_per_rollout=2, samples_per_step=5, terms_per_step=8).steps(12, 20) == 2 * 3 * 3
+    assert UpdateConfig(num_inner_batch=6).steps(12, 20) == 5  # of four terms each
+
+
+class Lopsided:
+    """Two processes of which the other one has as many samples, whose ids follow on this one's."""
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        self.asked.append(int(tensor.numel()))
-        return torch.cat([tensor, tensor + 2])  # the other one has two lots more
+        return torch.cat([tensor, tensor + len(tensor)])
 
 
-@pytest.mark.parametrize(("size", "step"), [(None, 1), (2, 1), (2, 3), (5, 2)])
-def test_samples_may_be_spread_over_several_optimizer_steps(size: int | None, step: int) -> None:
-    """Each step is along the mean of its own samples, so that weighed by their number they add up to the whole."""
-    model = policy()
-    trajectory = roll(model, micro_batch_size=6)
-    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
-    whole, part = Recorder(model), Recorder(model)
-    config = UpdateConfig(max_grad_norm=1e9, exploded_above=LIMIT, train_micro_batch_size=size)
-    update(model, trajectory, advantages, OBJECTIVE, whole, config)
-    update(model, trajectory, advantages, OBJECTIVE, part, replace(config, gradient_accumulation_steps=step))
-    pieces = [
-        len(bucket.mask[start : start + (size or len(bucket))])
-        for bucket in trajectory.buckets
-        for start in range(0, len(bucket), size or len(bucket))
-    ]
-    shares = [sum(pieces[start : start + step]) for start in range(0, len(pieces), step)]
-    assert len(part.steps) == len(shares) > 1
-    pairs = list(zip(shares, part.steps, strict=True))
-    summed = {name: sum(share / len(trajectory) * found[name] for share, found in pairs) for name in whole.parameters}
-    assert_same(whole.steps[0], summed, 1e-8)
-
-
-def test_a_process_without_samples_left_steps_with_the_others() -> None:
+def test_a_process_without_samples_in_a_step_takes_it_with_the_others() -> None:
     model = policy()
     trajectory = roll(model)
     advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
-    lesson = Lesson.of(trajectory, advantages, UpdateConfig(train_micro_batch_size=5, exploded_above=LIMIT), Alone())
-    shares = lesson.shares(2, Lopsided())
-    own = -(-len(lesson.parts) // 2)
-    assert [len(share.parts) for share in shares[own:]] == [0, 0]
-    assert sum(share.samples for share in shares) == lesson.samples
+    lessons = Lesson.of_steps(
+        trajectory, advantages, UpdateConfig(samples_per_step=6, exploded_above=LIMIT), Lopsided()
+    )
+    assert [sum(map(len, lesson.parts)) for lesson in lessons] == [6, 6, 0, 0]
     recorder, log = Recorder(model), UpdateLog()
     recorder.zero_grad()
     accumulate(model, Lesson((), 4, 0), OBJECTIVE.terms(trajectory, 0), OBJECTIVE, log)  # of the others' four
@@ -299,23 +308,38 @@ def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("objective", "kind", "teaching"),
+    ("objective", "kind", "teaching", "spread"),
     [
-        ("fed_grpo", "molecule", "all"),
-        ("fed_grpo", "crystal", "unequal"),
-        ("fed_grpo", "molecule", "one rank"),
-        ("grpo", "molecule", "unequal"),
-        ("grpo", "crystal", "one rank"),
-        ("nft", "molecule", "one rank"),
-        ("nft", "crystal", "all"),
-        ("awm", "molecule", "unequal"),
+        ("fed_grpo", "molecule", "all", "all"),
+        ("fed_grpo", "crystal", "unequal", "all"),
+        ("fed_grpo", "molecule", "one rank", "all"),
+        ("grpo", "molecule", "unequal", "all"),
+        ("grpo", "crystal", "one rank", "all"),
+        ("nft", "molecule", "one rank", "all"),
+        ("nft", "crystal", "all", "all"),
+        ("awm", "molecule", "unequal", "all"),
+        ("fed_grpo", "molecule", "unequal", "5"),
+        ("fed_grpo", "crystal", "all", "8"),
+        ("grpo", "crystal", "unequal", "5"),
+        ("nft", "molecule", "all", "3"),
+        ("aligned", "molecule", "unequal", "5"),
+        ("aligned", "molecule", "one rank", "6"),
     ],
 )
-def test_three_steps_on_two_processes_equal_one(objective: str, kind: str, teaching: str, tmp_path: Path) -> None:
-    """Gradients and parameters, also where a filter leaves one rank fewer samples that teach, or none."""
-    words = (objective, kind, teaching)
+def test_three_iterations_on_two_processes_equal_one(
+    objective: str, kind: str, teaching: str, spread: str, tmp_path: Path
+) -> None:
+    """Gradients and parameters, also where a filter leaves one rank fewer samples that teach, or none.
+
+    Of the twelve samples of an iteration an optimizer step takes all, or so many at a time: of these the two ranks have
+    unequal numbers, or one has none. `aligned`: each group shares a prefix, rewards are shaped and steps aligned.
+    """
+    words = (objective, kind, teaching, spread)
     one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", *words) for ranks in (1, 2))
-    for part in ("gradient 0", "gradient 1", "gradient 2", "parameter"):
+    assert one.keys() == two.keys()
+    steps = 1 if spread == "all" else -(-12 // int(spread))
+    assert len({name.split(".")[0] for name in one}) == 3 * steps + 1
+    for part in sorted({name.split(".")[0] for name in one}):
         assert_same(*({n: v for n, v in saved.items() if n.startswith(f"{part}.")} for saved in (one, two)), 1e-8)
 
 

@@ -1,6 +1,7 @@
-"""One rank of a data-parallel run of three updates: output, objective, policy, which samples teach.
+"""One rank of a data-parallel run of three iterations: output, objective, policy, which samples teach, spread.
 
-Rank 0 saves the parameters, and the gradient of each update.
+`spread` says how many samples an optimizer step takes, of all ranks, or `all`. Rank 0 saves the parameters, and the
+gradient of each step.
 """
 
 import sys
@@ -9,14 +10,22 @@ import torch
 import torch.distributed as dist
 from leave import leave
 from staged import after_failures
-from test_update import LIMIT, OBJECTIVES, STEPS, failing_score, plan, policy, reduction
+from test_update import LIMIT, OBJECTIVES, STEPS, Recorder, failing_score, plan, policy, reduction
 
+from atomrl.core.alignment import ForceAlignment, forces_at
 from atomrl.core.collective import current
-from atomrl.core.iteration import sample_for
+from atomrl.core.iteration import compare, sample_and_score, sample_for
+from atomrl.core.objectives.base import Objective
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.objectives.grpo import GRPO, GRPOConfig
+from atomrl.core.protocols import DiffusionPolicy
+from atomrl.core.records import Advantages, Prompts, RewardTable, Structures, Trajectory
 from atomrl.core.rollout import RolloutConfig
-from atomrl.core.stages import withhold
+from atomrl.core.scoring import Scorer
+from atomrl.core.shaping import ShapedRewards
+from atomrl.core.stages import FailedScores, SampleContext, withhold
 from atomrl.core.update import UpdateConfig, update, usable
+from atomrl.rewards.dummy import DummyReward
 
 # Groups are dealt out in turn, so that of two ranks the second has the odd ones.
 TEACHING = {
@@ -27,28 +36,78 @@ TEACHING = {
 """Which samples a filter lets teach: all, more of those of one rank, those of one rank alone."""
 
 GRPO_OBJECTIVE = GRPO(GRPOConfig(clip_ratio=0.2))  # normalises over the batch
+PREFIX, SCORED, ALIGNED = 6, (8, 13, 17, 19), (17, 19)
+ALIGNED_OBJECTIVE = FedGRPO(FedGRPOConfig(alignment=ForceAlignment(2.0)))
+"""Aligns steps with the forces of `Inward`, at these places of the walk."""
+
+
+class Inward(DummyReward):
+    """Every atom is pulled to the origin."""
+
+    def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
+        table = super().score(structures, prompts)
+        return RewardTable(table.channels, table.reasons, fields={"forces": -structures.positions.double()})
+
+
+class Teaching:
+    """A stage, which lets some samples teach."""
+
+    def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
+        teach = TEACHING[sys.argv[4]](samples.prompts.group_ids, samples.prompts.sample_ids)
+        return withhold(table, ~teach, "duplicate")
+
+
+def shaped(model: DiffusionPolicy, prompts: Prompts, config: UpdateConfig) -> tuple[Trajectory, Advantages]:
+    """A rollout with a shared prefix, and what its transitions are worth."""
+    sampling = RolloutConfig(STEPS, 12, True, PREFIX, estimate_at=SCORED, mean_at=ALIGNED)
+    scorer, stages = Scorer(Inward(), forces_at=ALIGNED), [Teaching(), FailedScores(), ShapedRewards(STEPS)]
+    trajectory = sample_and_score(model, prompts, scorer, ALIGNED_OBJECTIVE, sampling)
+    scores = scorer.finish(trajectory, current())
+    _, advantages = compare(trajectory, scores, stages, ALIGNED_OBJECTIVE, config, current())
+    assert forces_at(ALIGNED[0]) in advantages.fields
+    assert advantages.by_step is not None
+    scorer.close()
+    return trajectory, advantages
+
+
+def unshaped(model: DiffusionPolicy, prompts: Prompts, objective: Objective) -> tuple[Trajectory, Advantages]:
+    """A rollout, and what its samples are worth, of which some failed."""
+    trajectory = sample_for(objective, model, prompts, RolloutConfig(STEPS, 12, log_prob_reduction=reduction(model)))
+    active = usable(trajectory, LIMIT)
+    over_batch = sys.argv[2] == "grpo"
+    scores = after_failures(failing_score(trajectory), trajectory.group_ids, "worst", over_batch, active, current())
+    teach = TEACHING[sys.argv[4]](trajectory.group_ids, trajectory.sample_ids)
+    scores = withhold(scores, ~teach, "duplicate")
+    return trajectory, objective.advantages(scores, trajectory.group_ids, active, current())
+
+
+class Recorded(Recorder):
+    """Keeps the gradient of each step, which plain SGD takes."""
+
+    def step(self) -> None:
+        super().step()
+        with torch.no_grad():
+            for parameter in self.parameters.values():
+                parameter.sub_(0.01 * parameter.grad)
 
 
 def main() -> None:
     dist.init_process_group("gloo")
-    objective = {**OBJECTIVES, "grpo": GRPO_OBJECTIVE}[sys.argv[2]]
-    model = policy(kind=sys.argv[3])
-    reduced = reduction(model)
-    optimizer = torch.optim.SGD(model.current.parameters(), lr=0.01)
-    saved: dict[str, torch.Tensor] = {}
+    name, kind, spread = sys.argv[2], sys.argv[3], sys.argv[5]
+    objective = {**OBJECTIVES, "grpo": GRPO_OBJECTIVE, "aligned": ALIGNED_OBJECTIVE}[name]
+    model = policy(kind=kind)
+    optimizer = Recorded(model)
+    config = UpdateConfig(exploded_above=LIMIT, samples_per_step=None if spread == "all" else int(spread))
     for iteration in range(3):
         prompts = plan().share(plan().prompts(iteration), dist.get_rank(), dist.get_world_size())
-        trajectory = sample_for(objective, model, prompts, RolloutConfig(STEPS, 12, log_prob_reduction=reduced))
-        active = usable(trajectory, LIMIT)
-        over_batch = sys.argv[2] == "grpo"
-        scores = after_failures(failing_score(trajectory), trajectory.group_ids, "worst", over_batch, active, current())
-        teach = TEACHING[sys.argv[4]](trajectory.group_ids, trajectory.sample_ids)
-        scores = withhold(scores, ~teach, "duplicate")
-        advantages = objective.advantages(scores, trajectory.group_ids, active, current())
-        config = UpdateConfig(exploded_above=LIMIT)
+        if name == "aligned":
+            trajectory, advantages = shaped(model, prompts, config)
+        else:
+            trajectory, advantages = unshaped(model, prompts, objective)
         update(model, trajectory, advantages, objective, optimizer, config, current())
-        saved |= {f"gradient {iteration}.{name}": p.grad.clone() for name, p in model.current.named_parameters()}
     if dist.get_rank() == 0:
+        gradients = enumerate(optimizer.steps)
+        saved = {f"gradient {number}.{name}": values for number, step in gradients for name, values in step.items()}
         saved |= {f"parameter.{name}": value.detach() for name, value in model.current.named_parameters()}
         torch.save(saved, sys.argv[1])
     leave()

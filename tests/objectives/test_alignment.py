@@ -78,7 +78,7 @@ class Pushed:
         pass
 
 
-def trained(weight: float, forces: bool = True) -> tuple[dict, RewardTable]:
+def trained(weight: float, forces: bool = True, passes: int = 3) -> tuple[dict, RewardTable]:
     policy = LearnedStdGaussian(torch.zeros(3)).double()
     prompts = PromptPlan(SizeDistribution({3: 1}), groups=2, samples_per_group=8, seed=4).prompts(0)
     alignment = ForceAlignment(weight) if weight else None
@@ -86,7 +86,7 @@ def trained(weight: float, forces: bool = True) -> tuple[dict, RewardTable]:
     optimizer = torch.optim.SGD(policy.trainable().parameters(), lr=0.05)
     scorer = Scorer(Pushed(forces), forces_at=(4,) if weight else ())
     sampling = RolloutConfig(6, 16, estimate_at=(2, 4), mean_at=(4,))
-    config = IterationConfig(sampling, UpdateConfig(epoch_per_rollout=3))
+    config = IterationConfig(sampling, UpdateConfig(epoch_per_rollout=passes))
     done = iterate(policy, prompts, scorer, [ShapedRewards(6)], objective, optimizer, config)
     scorer.close()
     return dict(done.stats), done.table
@@ -100,6 +100,11 @@ def test_it_reaches_the_loss_of_the_places_that_are_aligned() -> None:
     assert set(bare.fields) == {"forces"}
     assert with_it["clip_frac"] > 0
     assert with_it["loss"] > without["loss"]
+
+
+def test_at_the_only_step_of_an_update_no_mean_has_moved() -> None:
+    """There the cosine is that of a shift of 0, which has no direction, and the minimum leaves all atoms out."""
+    assert trained(5.0, passes=1)[0] == trained(0.0, passes=1)[0]
 
 
 def test_without_forces_it_is_refused() -> None:

@@ -5,11 +5,18 @@ from pathlib import Path
 
 import pytest
 import small_backbone
+import torch
+from refusals import refused
 from small_backbone import TINY
 
 from atomrl.cli import main
+from atomrl.config import load_config
+from atomrl.policies.toy import SubspaceGaussian
+from atomrl.training.experiment import build_on_the_way
 
 SHAPED = ["reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=4", "reward.shaping.mlff_batch_size=2"]
+ADAPTIVE = ["reward.shaping.scheduler.mode=adaptive", "reward.shaping.scheduler.adaptive.coarse_stride=1"]
+ALIGNED = [*SHAPED, *ADAPTIVE, "train.force_alignment_enabled=true"]
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -109,13 +116,52 @@ def test_an_alignment_that_aligns_nothing_says_so(tmp_path: Path, caplog: pytest
     tiny = [word for word in TINY if not word.startswith("train.force_alignment")]
     words = ["train", "--config-dir", str(tmp_path), "--config-name", "aligned", *tiny, f"model.backbone={backbone}"]
     words += ["reward.type=xtb", "reward.workers=1", "dataloader.epoches=1"]
-    adaptive = ["reward.shaping.scheduler.mode=adaptive", "reward.shaping.scheduler.adaptive.coarse_stride=1"]
     for name, more, missing in (
         ("bare", [], "there are no forces without reward.shaping"),
         ("uniform", SHAPED, "the schedule has no fine places"),
-        ("adaptive", [*SHAPED, *adaptive, "train.epoch_per_rollout=2"], None),
+        ("adaptive", [*SHAPED, *ADAPTIVE, "train.epoch_per_rollout=2"], None),
     ):
         caplog.clear()
         main([*words, *more, f"save_path={tmp_path / name}"])
         assert ("aligns nothing" in caplog.text) == (missing is not None)
         assert missing is None or missing in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "missing"),
+    [
+        ([], "an iteration has one optimizer step, at which no mean has moved yet"),
+        (
+            ["train.train_min_time=0.35", "train.epoch_per_rollout=2"],
+            "none of the schedule's fine places is trained on",
+        ),
+        (["train.epoch_per_rollout=2"], None),
+        (["train.num_inner_batch=2"], None),
+        (["train.gradient_accumulation_steps=1", "train.train_micro_batch_size=3"], None),
+        (
+            ["train.gradient_accumulation_steps=1", "train.train_micro_batch_size=6"],
+            "an iteration has one optimizer step",
+        ),
+    ],
+)
+def test_an_alignment_of_what_does_not_move_says_so(
+    overrides: list[str], missing: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Two groups of three in ten steps, of which those with t = 0.1 to 0.4 are trained; two places are fine."""
+    config = load_config("demo_fed_grpo", [*TINY, *ALIGNED, "reward.type=xtb", *overrides])
+    walk = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).transitions(10)
+    found = build_on_the_way(config, walk, forces=True)
+    assert found.scored == (4, 5, 6, 7, 9)
+    assert found.aligned == (() if missing else (7, 9))
+    assert (found.alignment is None) == (missing is not None)
+    assert missing is None or missing in caplog.text
+    assert ("aligns nothing" in caplog.text) == (missing is not None)
+
+
+def test_an_alignment_with_a_reward_without_forces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused before anything is sampled."""
+    backbone, run = small_backbone.write(tmp_path / "backbone"), tmp_path / "run"
+    words = [*TINY, *ALIGNED, "train.epoch_per_rollout=2", f"model.backbone={backbone}", f"save_path={run}"]
+    line = refused(capsys, "train", "--config-name", "demo_fed_grpo", *words)
+    assert line.startswith("error: train.force_alignment_enabled=true needs forces, and this reward computes none")
+    assert not (run / "metrics.jsonl").exists()

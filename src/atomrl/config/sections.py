@@ -106,9 +106,10 @@ class TrainSection(Options):
     epoch_per_rollout: Count = 1
     """Passes over a rollout."""
     train_micro_batch_size: Count | None = None
-    """Samples per backward pass; may cut a group. null: a whole bucket."""
+    """Samples per backward pass; may cut a group. null: a whole bucket of the rollout."""
     gradient_accumulation_steps: Count | None = None
-    """Pieces of train_micro_batch_size samples per optimizer step; null: all of the rollout's."""
+    """An optimizer step takes so many times train_micro_batch_size samples (null: dataloader.micro_batch_size), of all
+    processes together and in the order in which they were prompted; null: all of the rollout's."""
     terms_per_step: Count | None = None
     """Trained transitions, or draws of times, per optimizer step; null: all of them."""
     max_grad_norm: Positive = 1.0

@@ -56,6 +56,14 @@ class RolloutConfig:
             raise UserError(f"skip_prefix={self.skip_prefix} shares the walk's beginning: set share_initial_noise too")
 
 
+def trainable_steps(
+    walk: Sequence[Transition], times: tuple[float, float] = (0.0, 1.0), first: int = 0
+) -> tuple[int, ...]:
+    """Indices of the transitions from `first` on that have a spread and start at a time t in `times`."""
+    low, high = times
+    return tuple(step.index for step in walk[first:] if step.trainable and low <= step.t <= high)
+
+
 def choose_steps(
     walk: Sequence[Transition],
     count: int | None,
@@ -73,14 +81,14 @@ def choose_steps(
     Raises:
         UserError: no transition is left to train on.
     """
-    low, high = times
-    trainable = [step.index for step in walk[first:] if step.trainable and low <= step.t <= high]
     if count == 0:
         return ()
+    trainable = trainable_steps(walk, times, first)
     if not trainable:
+        low, high = times
         raise UserError(f"none of {len(walk)} transitions has {low} <= t <= {high}: widen the range or take more steps")
     if count is None or count >= len(trainable):
-        return tuple(trainable)
+        return trainable
     rng = generator("cpu", seed, iteration, "train_steps")
     places = (torch.arange(count) + torch.rand(1, generator=rng, dtype=torch.float64)) * (len(trainable) / count)
     return tuple(trainable[int(place)] for place in places.tolist())

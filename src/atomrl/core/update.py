@@ -6,7 +6,7 @@ Nothing in here knows Lightning, a domain, an objective, or how many processes t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import ceil
 
@@ -31,8 +31,8 @@ class UpdateConfig:
     Attributes:
         epoch_per_rollout: passes over a rollout.
         train_micro_batch_size: samples per backward pass; may cut a group. None: a whole bucket.
-        gradient_accumulation_steps: such pieces of samples per optimizer step; None: all of them, so that every step
-            follows from the whole rollout.
+        samples_per_step: samples per optimizer step, of all processes together, in the order of their ids; None: all of
+            them, so that every step follows from the whole rollout.
         terms_per_step: terms of the loss (transitions, or draws of times) per optimizer step; None: all of them.
         num_inner_batch: in place of that, steps over the terms of a pass, which are dealt out to as many.
         max_grad_norm: the gradient is clipped to this norm.
@@ -43,12 +43,28 @@ class UpdateConfig:
 
     epoch_per_rollout: int = 1
     train_micro_batch_size: int | None = None
-    gradient_accumulation_steps: int | None = None
+    samples_per_step: int | None = None
     terms_per_step: int | None = None
     num_inner_batch: int | None = None
     max_grad_norm: float = 1.0
     max_behaviour_kl: float | None = None
     exploded_above: float = 30.0
+
+    def terms_at_once(self, terms: int) -> int:
+        """How many of the terms of a pass one optimizer step takes at most."""
+        if self.num_inner_batch is not None:
+            return ceil(terms / self.num_inner_batch)
+        return self.terms_per_step or terms
+
+    def steps(self, samples: int, terms: int) -> int:
+        """Optimizer steps upon a rollout.
+
+        Args:
+            samples: of all processes.
+            terms: of the loss of a pass.
+        """
+        shares = ceil(samples / (self.samples_per_step or samples))
+        return self.epoch_per_rollout * shares * ceil(terms / self.terms_at_once(terms))
 
 
 def usable(trajectory: Trajectory, exploded_above: float) -> Tensor:
@@ -98,14 +114,14 @@ def update(
         NonFiniteLossError: a loss is not finite; nothing has been stepped since the last good step.
     """
     collective = collective or Alone()
-    lesson = Lesson.of(trajectory, advantages, config, collective)
+    lessons = Lesson.of_steps(trajectory, advantages, config, collective)
+    parts = [part for lesson in lessons for part in lesson.parts]
     parameters = trainable_parameters(policy)
     log = UpdateLog()
-    shares = lesson.shares(config.gradient_accumulation_steps, collective)
     for epoch in range(config.epoch_per_rollout):
-        for share, block in product(shares, _blocks(objective.terms(trajectory, epoch), config)):
+        for lesson, block in product(lessons, _blocks(objective.terms(trajectory, epoch), config)):
             optimizer.zero_grad()
-            accumulate(policy, share, block, objective, log)
+            accumulate(policy, lesson, block, objective, log)
             norm = reduce_and_clip(parameters, config.max_grad_norm, collective)
             if not torch.isfinite(norm):
                 raise _bad_gradient(float(norm), trajectory, block)
@@ -113,17 +129,17 @@ def update(
             if config.max_behaviour_kl is None:
                 optimizer.step()
             else:
-                limit, parts = config.max_behaviour_kl, lesson.parts
+                limit = config.max_behaviour_kl
                 guarded_step(policy, optimizer, parameters, parts, trajectory.walk, limit, collective, log)
-    return {**log.means(collective), "masked_samples": float(lesson.masked)}
+    return {**log.means(collective), "masked_samples": float(sum(lesson.masked for lesson in lessons))}
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A rollout cut into what one backward pass sees.
+    """A rollout, or the samples of it that one optimizer step learns from.
 
     Attributes:
-        parts: the samples of this process.
+        parts: those of this process, cut into what one backward pass sees; it may have none.
         samples: how many all processes have.
         masked: how many of these take no part.
     """
@@ -140,35 +156,37 @@ class Lesson:
         config: UpdateConfig,
         collective: Collective,
     ) -> Lesson:
-        """Cut a rollout; the arguments are those of `update`.
+        """All of a rollout at once; arguments and errors are those of `of_steps`."""
+        (lesson,) = cls.of_steps(trajectory, advantages, replace(config, samples_per_step=None), collective)
+        return lesson
+
+    @classmethod
+    def of_steps(
+        cls,
+        trajectory: Trajectory,
+        advantages: Advantages,
+        config: UpdateConfig,
+        collective: Collective,
+    ) -> tuple[Lesson, ...]:
+        """What each optimizer step of a pass learns from; the arguments are those of `update`.
+
+        The ids of the samples decide, so that neither the number of processes nor the buckets change how many steps
+        there are, and of what. Each process has its own part of every step, or none.
 
         Raises:
             ExplodedError: no process has a usable sample.
         """
         active = usable(trajectory, config.exploded_above)
-        counts = torch.tensor([len(active), int((~active).sum())], device=active.device)
-        samples, masked = collective.sum(counts).tolist()
+        numbers, steps = _step_numbers(trajectory.sample_ids, config.samples_per_step, collective)
+        counts = torch.stack([row.bincount(minlength=steps) for row in (numbers, numbers[~active])], 1)
+        totals = collective.sum(counts).tolist()
+        samples, masked = map(sum, zip(*totals, strict=True))
         if masked == samples:
             raise ExplodedError(samples, trajectory.prompts.iteration, config.exploded_above)
-        parts = _parts(trajectory, advantages, active, config.train_micro_batch_size)
-        return cls(tuple(parts), samples, masked)
-
-    def shares(self, size: int | None, collective: Collective) -> tuple[Lesson, ...]:
-        """The lesson of each optimizer step: so many parts of every process at a time; None: all at once.
-
-        As many on all processes; one that has no parts left contributes nothing.
-        """
-        if size is None:
-            return (self,)
-        lots = [self.parts[start : start + size] for start in range(0, len(self.parts), size)]
-        device = self.parts[0].active.device
-        most = int(collective.gather(torch.tensor([len(lots)], device=device)).max())
-        lots += [()] * (most - len(lots))
-        counts = torch.tensor(
-            [[sum(map(len, lot)), sum(int((~p.active).sum()) for p in lot)] for lot in lots], device=device
-        )
-        totals = collective.sum(counts).tolist()
-        return tuple(Lesson(lot, samples, masked) for lot, (samples, masked) in zip(lots, totals, strict=True))
+        parts: list[list[Samples]] = [[] for _ in range(steps)]
+        for step, part in _parts(trajectory, advantages, active, numbers, config.train_micro_batch_size):
+            parts[step].append(part)
+        return tuple(cls(tuple(own), *of_all) for own, of_all in zip(parts, totals, strict=True))
 
 
 def accumulate(
@@ -209,24 +227,42 @@ def trainable_parameters(policy: DiffusionPolicy) -> list[Parameter]:
     return [parameter for parameter in policy.trainable().parameters() if parameter.requires_grad]
 
 
-def _parts(trajectory: Trajectory, advantages: Advantages, active: Tensor, size: int | None) -> Iterator[Samples]:
-    """Cut a rollout into the pieces that one backward pass sees."""
+def _step_numbers(ids: Tensor, size: int | None, collective: Collective) -> tuple[Tensor, int]:
+    """Which optimizer step each sample of this process belongs to, (B,) int64, and how many steps there are.
+
+    Args:
+        ids: of the samples, (B,) int64.
+        size: samples of a step, of all processes; None: all.
+        collective: the processes.
+    """
+    if size is None:
+        return torch.zeros_like(ids), 1
+    everyone = collective.gather(ids).sort().values
+    return torch.searchsorted(everyone, ids) // size, ceil(len(everyone) / size)
+
+
+def _parts(
+    trajectory: Trajectory, advantages: Advantages, active: Tensor, numbers: Tensor, size: int | None
+) -> Iterator[tuple[int, Samples]]:
+    """Cut a rollout into the pieces that one backward pass sees, each with the number of its optimizer step."""
     start = 0
     for bucket in trajectory.buckets:
         count, atoms = len(bucket), bucket.mask.shape[1]
         places = slice(start, start + count)
         here = {name: values[places, :atoms].to(bucket.mask.device) for name, values in advantages.fields.items()}
         whole = Samples(bucket, advantages[places], active[places], here, len(trajectory.walk))
-        for first in range(0, count, size or count):
-            yield whole[first : first + (size or count)]
+        runs = numbers[places].unique_consecutive(return_counts=True)
+        end = 0
+        for step, length in zip(*(values.tolist() for values in runs), strict=True):
+            begin, end = end, end + length
+            for first in range(begin, end, size or length):
+                yield step, whole[first : min(first + (size or length), end)]
         start += count
 
 
 def _blocks(terms: Sequence[Term], config: UpdateConfig) -> list[Sequence[Term]]:
     """The terms, cut into those of one optimizer step."""
-    size = config.terms_per_step or len(terms)
-    if config.num_inner_batch is not None:
-        size = ceil(len(terms) / config.num_inner_batch)
+    size = config.terms_at_once(len(terms))
     return [terms[start : start + size] for start in range(0, len(terms), size)]
 
 

@@ -99,6 +99,10 @@ class Domain(ABC, Generic[M, C]):
             workers: of the run; if None local ones of its own, as many as the configuration says.
         """
 
+    def may_give_forces(self, reward: Reward) -> bool:
+        """Whether the tables of a reward, made by `reward`, may have forces; one of the user's alone knows."""
+        return False
+
     @abstractmethod
     def stages(self, config: C, reward: Reward) -> Sequence[Stage]:
         """What happens between that reward's scores and the rule for failures."""

@@ -89,6 +89,13 @@ def own_components(
     return reward
 
 
+def may_give_forces(reward: Reward) -> bool:
+    """Whether the tables of a reward of `molecule_reward` have forces, or may have some: a whole one of the user's."""
+    if isinstance(reward, Together):
+        return any(may_give_forces(part) for part in reward.rewards)
+    return isinstance(reward, ForceEnergyReward | WholeReward)
+
+
 def own_weights(reward: Reward) -> Mapping[str, float]:
     """Weight of each of the user's components in a reward of `molecule_reward`, by the name of its channel."""
     if isinstance(reward, Together):

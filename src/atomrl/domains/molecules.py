@@ -26,6 +26,7 @@ from atomrl.domains.molecule_panel import MoleculePanel
 from atomrl.domains.molecule_reward import (
     force_field_settings,
     gfn2_force_field,
+    may_give_forces,
     molecule_reward,
     molecule_stages,
     own_components,
@@ -118,6 +119,10 @@ class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
     def reward(self, config: MoleculeConfig, model: Backbone | GivenModel, workers: Workers | None = None) -> Reward:
         """See `molecule_reward`."""
         return molecule_reward(config, model, workers)
+
+    def may_give_forces(self, reward: Reward) -> bool:
+        """See `molecule_reward.may_give_forces`."""
+        return may_give_forces(reward)
 
     def stages(self, config: MoleculeConfig, reward: Reward) -> tuple[Stage, ...]:
         """Gates, stability in the force channel, the total."""

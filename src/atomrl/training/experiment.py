@@ -14,7 +14,7 @@ from atomrl.core.objectives.forward import ForwardObjective
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import Collective, Model
 from atomrl.core.records import Transition
-from atomrl.core.rollout import RolloutConfig
+from atomrl.core.rollout import RolloutConfig, trainable_steps
 from atomrl.core.stages import FailedScores
 from atomrl.core.update import UpdateConfig
 from atomrl.domains import base_model, domain_of
@@ -58,7 +58,7 @@ def build_parts(
             asked.transitions(steps)  # now, not after the training
     workers = as_workers(workers or config.reward.workers)
     reward = domain.reward(config, model, workers)
-    on_the_way = OnTheWay.of(config)
+    on_the_way = build_on_the_way(config, walk, domain.may_give_forces(reward))
     objective = build_objective(config, domain.channel_weights(config, reward), on_the_way.alignment)
     scored, rule = tuple(domain.stages(config, reward)), build_rule_for_failures(config.train)
     plan, sampling = build_plan(config, model.sizes, model.conditioning), build_sampling(config, on_the_way)
@@ -162,6 +162,29 @@ def build_plan(config: Config, sizes: Mapping[int, int], conditioning: Condition
     return PromptPlan(focused, loader.sample_group_size, loader.each_prompt_sample, config.seed, conditioning)
 
 
+def build_on_the_way(config: Config, walk: tuple[Transition, ...], forces: bool) -> OnTheWay:
+    """What is scored, and which steps are aligned, before a sample is finished.
+
+    Args:
+        config: of the run.
+        walk: its transitions.
+        forces: whether the reward may compute forces.
+
+    Raises:
+        UserError: steps are to be aligned with forces, and the reward computes none.
+    """
+    train = config.train
+    trained = trainable_steps(walk, (train.train_min_time, train.train_max_time), config.model.skip_prefix)
+    updating = update_config(train, config.dataloader.micro_batch_size)
+    on_the_way = OnTheWay.of(config).aligning(config, trained, updating)
+    if on_the_way.aligned and not forces:
+        raise UserError(
+            "train.force_alignment_enabled=true needs forces, and this reward computes none: take one that does, e.g. "
+            "reward.type=xtb, or set train.force_alignment_enabled=false"
+        )
+    return on_the_way
+
+
 def build_sampling(config: Config, on_the_way: OnTheWay) -> RolloutConfig:
     """How a run samples."""
     return RolloutConfig(
@@ -190,7 +213,7 @@ def build_update(config: Config, objective: Objective, walk: tuple[Transition, .
     count, what = terms_of_a_pass(config.train, objective, walk, config.model.skip_prefix)
     if steps is not None and count is not None and steps > count:
         raise UserError(f"train.num_inner_batch={steps} exceeds the {count} {what}")
-    return update_config(config.train)
+    return update_config(config.train, config.dataloader.micro_batch_size)
 
 
 def terms_of_a_pass(
@@ -212,8 +235,8 @@ def terms_of_a_pass(
     if not objective.needs_walk:
         return None, ""
     low, high = train.train_min_time, train.train_max_time
-    inside = [step for step in walk if step.trainable and low <= step.t <= high]
-    trained = [step for step in inside if step.index >= prefix]
+    inside = trainable_steps(walk, (low, high))
+    trained = trainable_steps(walk, (low, high), prefix)
     if inside and not trained:
         raise UserError(
             f"model.skip_prefix={prefix} holds all transitions of train.train_min_time={low} to train.train_max_time="
@@ -227,12 +250,19 @@ def terms_of_a_pass(
     return min(len(trained), train.train_steps or len(trained)), "trained transitions"
 
 
-def update_config(train: TrainSection) -> UpdateConfig:
-    """What the core's update takes, out of a run's section `train`."""
+def update_config(train: TrainSection, micro_batch_size: int) -> UpdateConfig:
+    """What the core's update takes.
+
+    Args:
+        train: section of a run.
+        micro_batch_size: samples that its sampler sees at once, which a backward pass then does too if `train` does not
+            say how many it sees.
+    """
+    accumulated = train.gradient_accumulation_steps
     return UpdateConfig(
         epoch_per_rollout=train.epoch_per_rollout,
         train_micro_batch_size=train.train_micro_batch_size,
-        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        samples_per_step=accumulated and accumulated * (train.train_micro_batch_size or micro_batch_size),
         terms_per_step=train.terms_per_step,
         num_inner_batch=train.num_inner_batch,
         max_grad_norm=train.max_grad_norm,

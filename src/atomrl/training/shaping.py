@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from atomrl.config import Config
 from atomrl.core.alignment import ForceAlignment
 from atomrl.core.shaping import ShapedRewards
 from atomrl.core.stages import Stage
+from atomrl.core.update import UpdateConfig
 
 log = logging.getLogger(__name__)
 
@@ -20,33 +21,69 @@ class OnTheWay:
 
     Attributes:
         scored: places whose z0_pred is scored.
-        aligned: those among them at which steps are aligned with forces.
+        fine: those of them that are fine places of an adaptive schedule.
+        aligned: places at which steps are aligned with forces.
         alignment: how; None: no step is.
     """
 
     scored: tuple[int, ...] = ()
+    fine: tuple[int, ...] = ()
     aligned: tuple[int, ...] = ()
     alignment: ForceAlignment | None = None
 
     @classmethod
     def of(cls, config: Config) -> OnTheWay:
-        """As a configuration says; warns of an alignment that aligns nothing."""
+        """What a configuration scores; no step is aligned yet."""
         options, steps = config.reward.shaping, config.model.time_step
-        asked = config.train.force_alignment
-        alignment = None if asked is None else ForceAlignment(**asked)
         if not options.enabled:
-            if alignment is not None:
-                log.warning("train.force_alignment_enabled aligns nothing: there are no forces without reward.shaping")
             return cls()
         schedule = options.scheduler.schedule(steps)
-        scored = schedule.before_end(steps)
-        if alignment is None or not scored:  # the schedule itself says so where it skips all
-            return cls(scored)
         pairs = zip(schedule.indices, schedule.fine, strict=True)
-        aligned = tuple(place for place, fine in pairs if fine and place < steps)
+        return cls(schedule.before_end(steps), tuple(place for place, fine in pairs if fine and place < steps))
+
+    def aligning(self, config: Config, trained: Collection[int], updating: UpdateConfig) -> OnTheWay:
+        """With the steps that a configuration aligns; warns where it asks for that, and it would change nothing.
+
+        Args:
+            config: of the run.
+            trained: transitions that it may train on.
+            updating: how.
+        """
+        asked = config.train.force_alignment
+        if asked is None or (config.reward.shaping.enabled and not self.scored):  # of that the schedule itself warns
+            return self
+        aligned = tuple(place for place in self.fine if place in trained)
+        reason = self._why_in_vain(config, aligned, len(trained), updating)
+        if reason is not None:
+            log.warning("train.force_alignment_enabled aligns nothing: %s", reason)
+            return self
+        return replace(self, aligned=aligned, alignment=ForceAlignment(**asked))
+
+    def _why_in_vain(
+        self, config: Config, aligned: Collection[int], trained: int, updating: UpdateConfig
+    ) -> str | None:
+        """Why these aligned places would change nothing, if so; the arguments are as of `aligning`."""
+        train, loader = config.train, config.dataloader
+        if isinstance(train.objective, str) and train.objective != "fed_grpo":
+            return f"train.objective={train.objective} does not read it"
+        if not self.scored:
+            return "there are no forces without reward.shaping"
+        if not self.fine:
+            return "the schedule has no fine places (mode=adaptive)"
         if not aligned:
-            log.warning("train.force_alignment_enabled aligns nothing: the schedule has no fine places (mode=adaptive)")
-        return cls(scored, aligned, alignment)
+            return (
+                "none of the schedule's fine places is trained on "
+                f"(train.train_min_time={train.train_min_time}, train.train_max_time={train.train_max_time}, "
+                f"model.skip_prefix={config.model.skip_prefix})"
+            )
+        terms = min(trained, train.train_steps or trained)
+        samples = loader.sample_group_size * loader.each_prompt_sample
+        if train.objective == "fed_grpo" and updating.steps(samples, terms) == 1:
+            return (
+                "an iteration has one optimizer step, at which no mean has moved yet; take several, e.g. by "
+                "train.epoch_per_rollout=2 or train.num_inner_batch"
+            )
+        return None
 
 
 def shaping_stages(config: Config, stages: Sequence[Stage]) -> tuple[Stage, ...]:
