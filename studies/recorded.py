@@ -12,7 +12,7 @@ from atomrl.config import Config, load_config, read_config
 from atomrl.training.changed_settings import AROUND, changes
 from atomrl.util.errors import UserError
 from studies.steps import Plan, TrainedRun
-from studies.studies import Settings, Study, settings_of
+from studies.studies import Settings, Study, read_settings, settings_of
 
 Differences = Mapping[str, Mapping[str, Any]]
 """{key: {who: value}} of what differs between configurations."""
@@ -33,7 +33,8 @@ def configurations(runs: Mapping[int, TrainedRun]) -> dict[int, Config]:
 def settings(study: Study, plan: Plan) -> Settings:
     """The settings of a study's first run; `differences` says whether the others have them too.
 
-    A further table that an override leaves out is not asked for.
+    A further table that an override leaves out is not asked for. The name of a model on the hub, whose commit a run
+    notes, and the device are those of the queue's commands.
 
     Raises:
         UserError: a run of the study has no configuration, so that nobody knows what it did.
@@ -47,7 +48,13 @@ def settings(study: Study, plan: Plan) -> Settings:
     left_out = {
         table for table in recorded.further if _named(typed, table.key) and not OmegaConf.select(typed, table.key)
     }
-    return replace(recorded, further=tuple(table for table in recorded.further if table not in left_out))
+    now = read_settings(study)
+    return replace(
+        recorded,
+        further=tuple(table for table in recorded.further if table not in left_out),
+        backbone=now.backbone if _pinned(recorded.backbone, now.backbone) else recorded.backbone,
+        device=now.device,
+    )
 
 
 def differences(study: Study, plan: Plan) -> Differences:

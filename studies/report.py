@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 from studies import beside, curves, recorded, records
 from studies.queue import duration
@@ -112,7 +113,11 @@ def _head(
         lines.append(
             f"**the trainings were not alike**, the settings here are those of seed {study.seeds[0]}: {different}"
         )
-    if changed_since := recorded.in_words(recorded.changed_since(study, plan)):
+    try:
+        changed_since = recorded.in_words(recorded.changed_since(study, plan))
+    except UserError as error:  # what the runs did is known all the same
+        changed_since = f"it is refused ({error})"
+    if changed_since:
         lines.append(f"`{study.config}.yaml` would train otherwise today: {changed_since}")
     if result.base_shift:
         lines.append(

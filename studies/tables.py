@@ -104,8 +104,8 @@ class SeedResult:
             for key in ("profile", "evaluator", "conditions", "rewarded"):
                 if read[path][key] != first[key]:
                     raise UserError(f"{path} and {paths[0]} differ in {key}: evaluate both the same way")
-            for key in ("samples", "seeds", "time_step"):
-                if read[path]["columns"]["base"][key] != first["columns"]["base"][key]:
+            for key in ("samples", "seeds", "time_step", "asked"):  # files of before have no `asked`
+                if read[path]["columns"]["base"].get(key, {}) != first["columns"]["base"].get(key, {}):
                     raise UserError(f"{path} and {paths[0]} differ in {key} of the base: evaluate both the same way")
         bases = [Column.of(table, "base", "base") for table in read.values()]
         return cls(

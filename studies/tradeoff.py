@@ -80,7 +80,8 @@ def _made(options: argparse.Namespace) -> list[Path]:
     """Folders of the evaluations of a run beside the best of each N of its base.
 
     Raises:
-        UserError: a number is not one that it can be, or the run has no configuration.
+        UserError: a number is not one that it can be, the run has no configuration, or evaluations are of an earlier
+            state of it.
         StepFailedError: an evaluation failed.
     """
     for name in ("samples", "time_step"):
@@ -100,6 +101,13 @@ def _made(options: argparse.Namespace) -> list[Path]:
         evaluate_step(folder.name, evaluation, settings, (config.seed, run), folder / "evaluation.json", n)
         for n, folder in folders.items()
     ]
+    trained = run.checkpoint.stat().st_mtime if run.checkpoint.is_file() else 0.0
+    for folder in folders.values():
+        table = folder / "evaluation.json"
+        if table.is_file() and table.stat().st_mtime < trained:
+            raise UserError(
+                f"{folder} is of {options.trained} as it was before it was trained further: give another --folder"
+            )
     Queue(steps, options.folder, options.jobs).run()
     return list(folders.values())
 

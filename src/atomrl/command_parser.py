@@ -77,9 +77,9 @@ def _is_option(word: str) -> bool:
 
 
 def is_override(word: str) -> bool:
-    """Whether a word in a list of an option's is `section.key=value` and meant for the configuration.
+    """Whether a word in a list of an option's is `section.key=value`, or `threads=4`, and meant for the configuration.
 
     A file may have such a name; a value that a model is asked for, `alpha=75.0`, has no section.
     """
     key, sign, _ = word.partition("=")
-    return bool(sign) and "." in key and "/" not in key and not Path(word).exists()
+    return bool(sign) and ("." in key or key == "threads") and "/" not in key and not Path(word).exists()

@@ -179,10 +179,6 @@ SWITCHED_OFF = [
         "reward.gate=mask",
         "with reward.force_only_if_stable=false, reward.energy_only_if_stable=false: set reward.force_only_if_stable=",
     ),
-    (
-        "reward.valence_soft_temperature=0.1",
-        "with reward.valence_underbond_soft_weight=0.0, reward.valence_overbond_so",
-    ),
     ("evaluation.time_step=9", "evaluation.time_step=9 changes nothing with evaluation.samples=0: set evaluation.samp"),
     ("domain=crystals evaluation.seed=9", "evaluation.seed=9 changes nothing with evaluation.samples=0"),
 ]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from atomrl.config import load_config
-from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE, UMA
+from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE, UMA, renamed_overrides
 from atomrl.util.errors import UserError
 
 PUBLISHED = """
@@ -117,6 +117,7 @@ def test_a_published_wsd_falls_by_a_cosine_and_ours_in_a_line(folder: Path) -> N
     shapes = {
         ("ours",): "linear",
         ("ours", "train.scheduler.name=wsd"): "cosine",
+        ("ours", "train.scheduler.name='wsd'"): "cosine",
         ("ours", "train.scheduler.name=wsd", "train.decay_shape=linear"): "linear",
         ("line",): "linear",
         ("child",): "linear",  # whose schedule is another one
@@ -126,6 +127,8 @@ def test_a_published_wsd_falls_by_a_cosine_and_ours_in_a_line(folder: Path) -> N
     for (name, *words), shape in shapes.items():
         assert load_config(name, words, folder).train.decay_shape == shape, (name, words)
     assert load_config("demo").train.decay_shape == "linear"
+    typed = renamed_overrides(["train.scheduler.name=wsd"], composing=False)
+    assert typed == ["train.scheduler=wsd"]  # so that a run of a version without the shape is not changed by it unsaid
 
 
 def test_published_files_are_a_backbone(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ ties the reports to a real run is tested alone, the names in the log and the fil
 
 import json
 import xml.etree.ElementTree as ET
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -25,9 +25,11 @@ from atomrl.evaluation.sample_table import SAMPLE_ID, SampleColumn
 from atomrl.measures.crystal_verdicts import MATCHING, PHYSICS, CrystalVerdicts
 from atomrl.rewards.components import CreativityReward
 from atomrl.structures.crystals import from_pymatgen
+from atomrl.util.errors import UserError
+from studies import recorded
 from studies.__main__ import main
-from studies.steps import EvaluationTable
-from studies.studies import STUDIES
+from studies.steps import EvaluationTable, plan
+from studies.studies import STUDIES, read_settings
 from studies.subjects import CRYSTALS, MOLECULES
 from studies.tables import SeedResult
 
@@ -186,6 +188,30 @@ def test_a_report_says_what_the_runs_did_whatever_the_yaml_has_become(runs):
     assert "each training scored 25,600 crystals: 80 iterations x 10 groups x 32" in page
     assert "would train otherwise today: dataloader.epoches (80: seed 0; 160: today's YAML)" in page
     assert "not alike" not in page
+
+
+def test_a_report_of_a_yaml_that_is_refused_today(runs, monkeypatch):
+    def refused(*_):
+        raise UserError("no such key")
+
+    monkeypatch.setattr("studies.recorded.load_config", refused)
+    page = report(runs, "crystals_no_diversity")
+    assert (
+        "`experiment/prototypes/rl_no_diversity.yaml` would train otherwise today: it is refused (no such key)" in page
+    )
+    assert "each training scored 51,200 crystals" in page
+
+
+def test_a_model_of_the_hub_has_the_name_that_the_queue_gave(runs):
+    """A run notes its commit; the commands of the queue, by which its records are found, do not have it."""
+    study = STUDIES["crystals_no_diversity"]
+    study = replace(study, seeds=(0,), overrides=(*study.overrides, "model.backbone=hub:me/net"))
+    now = read_settings(study)
+    planned = plan(study, now, runs / study.name)
+    record(runs / study.name / "seed-0", study.name, f"model.backbone=hub:me/net@{'a' * 40}")
+    assert recorded.settings(study, planned).backbone == now.backbone == "hub:me/net"
+    record(runs / study.name / "seed-0", study.name, "model.backbone=another")
+    assert recorded.settings(study, planned).backbone == "another"
 
 
 def test_runs_that_were_not_trained_alike(runs, monkeypatch, capsys):

@@ -1,6 +1,7 @@
 """One metric against another, of several evaluations."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,10 @@ def test_the_evaluations_of_a_run_are_made_first(
     with pytest.raises(SystemExit):
         main(["--output", str(tmp_path / "b.svg")])
     assert "give evaluations, or a run with --trained" in capsys.readouterr().err
+
+    (run / "checkpoint_latest.pth").touch()  # trained further since
+    later = (tmp_path / "made" / "best-of-2" / "evaluation.json").stat().st_mtime + 10
+    os.utime(run / "checkpoint_latest.pth", (later, later))
+    with pytest.raises(SystemExit):
+        main([*words, "--output", str(tmp_path / "b.svg")])
+    assert "as it was before it was trained further: give another --folder" in capsys.readouterr().err

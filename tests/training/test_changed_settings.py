@@ -11,7 +11,9 @@ from small_backbone import TINY, write
 from atomrl.config import load_config
 from atomrl.core.schedules import lr_factor
 from atomrl.pretraining.edm_run import pretrain_edm
+from atomrl.training.changed_settings import changes, require_typed
 from atomrl.training.run import train
+from atomrl.util.errors import UserError
 
 BEGUN = ["train.warmup_steps=1", "dataloader.epoches=3"]
 CONSTANT = "train.scheduler=constant"
@@ -92,3 +94,12 @@ def test_a_pretraining_goes_on_with_the_rate_that_it_is_given(tmp_path: Path, us
     used.clear()
     pretrain_edm([*short, "train.steps=4", "train.decay_steps=0", "train.lr=2e-4", "train.weight_decay=0.25"])
     assert [(entry["lr"], entry["weight_decay"]) for entry in used] == [(2e-4, 0.25)] * 2
+
+
+def test_what_is_left_out_of_a_free_mapping_has_changed(tmp_path: Path) -> None:
+    """In both directions: a run that asked its model for a value, and one that does."""
+    asked, drawn = (load_config("demo", words) for words in (["dataloader.context={alpha: 60}"], []))
+    assert changes(drawn, asked) == {"dataloader.context.alpha": (None, 60.0)}
+    assert changes(asked, drawn) == {"dataloader.context.alpha": (60.0, None)}
+    with pytest.raises(UserError, match=r"none of them was typed: dataloader\.context\.alpha=60\.0 \(here None\)"):
+        require_typed(tmp_path, asked, drawn, [])

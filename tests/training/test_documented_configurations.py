@@ -81,7 +81,6 @@ def test_return_to_go() -> None:
     assert config.channel_weights == {"force": 1.0, "energy": 0.1}
 
 
-@pytest.mark.timeout(600)
 def differing(name: str) -> dict[str, Any]:
     """What a YAML sets otherwise than the demo, by dotted key."""
 
@@ -130,6 +129,7 @@ def test_the_published_objectives() -> None:
     assert (awm.clip_range, awm.clip_advantage, awm.old_weight, awm.power) == (1.0, 5.0, 1.0, 1.0)
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("name", "places"),
     [

@@ -112,8 +112,13 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
     return _nested(crystals.completed(tree, found) if crystals.is_experiment(tree) else found)
 
 
-def renamed_overrides(overrides: Sequence[str]) -> list[str]:
+def renamed_overrides(overrides: Sequence[str], composing: bool = True) -> list[str]:
     """Overrides with the names of this package, in their order.
+
+    Args:
+        overrides: as they were typed.
+        composing: whether a configuration is made of them: what a published value implies is added, and what changes
+            nothing is named in a warning. Otherwise they are what was typed, and no more.
 
     Raises:
         UserError: an option under two names, with different values, or a value that nothing here can do.
@@ -147,15 +152,16 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
             name, ours = _translated(bare, _number(override, text) if bare == STABLE else text)
             _require_one_name(said, name, bare, ours)
             found.append(f"{prefix}{name}{equals}{_word(ours) if isinstance(ours, Mapping) else ours}")
-            implied |= _implied(bare, text)
-    warn_of_typed(unused)
+            implied |= _implied(bare, text.strip("'\""))
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:
         raise UserError(f"{' and '.join(FILES)} lie in one folder, and are given in {' and '.join(backbones.values())}")
     for key, folder in backbones.items():
         _require_one_name(said, BACKBONE, key, folder)
-    found += [f"{name}={value}" for name, value in implied.items() if name not in said]
+    if composing:
+        warn_of_typed(unused)
+        found += [f"{name}={value}" for name, value in implied.items() if name not in said]
     return [*found, *(f"{BACKBONE}={folder}" for folder in set(backbones.values()))]
 
 

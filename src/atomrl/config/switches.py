@@ -57,11 +57,6 @@ _HAS_ENERGY = _is("reward.use_energy", True)
 _GATES = Switch(
     ("reward.force_only_if_stable", "reward.energy_only_if_stable"), bool, "reward.force_only_if_stable=true"
 )
-_SOFT_VALENCE = _positive(
-    "reward.valence_underbond_soft_weight",
-    "reward.valence_overbond_soft_weight",
-    remedy="reward.valence_underbond_soft_weight=0.3",
-)
 _STOPS = Switch(("early_stop_metric",), lambda metric: metric is not None, "early_stop_metric=reward")
 _VALIDATES = _positive("validation.every", remedy="validation.every=10")
 _EVALUATES = _positive("evaluation.samples", remedy="evaluation.samples=500")
@@ -83,7 +78,6 @@ SWITCHES: Sequence[tuple[str, Switch]] = (
     ("reward.energy_transform_scale", _HAS_ENERGY),
     ("reward.energy_transform_clip", _HAS_ENERGY),
     ("reward.gate", _GATES),
-    ("reward.valence_soft_temperature", _SOFT_VALENCE),
     ("filters.penalty_scale", _is("filters.enable_penalty", True)),
     ("model.return_suffix_only", _positive("model.skip_prefix", remedy="model.skip_prefix=10")),
     ("model.eta", _is("model.sampler", "ddim")),

@@ -126,7 +126,7 @@ def judge(
 ) -> Judged:
     """Draw samples as `sample` does, and judge them."""
     prompts, structures = draw(model, plan, 1, device, description, kept)
-    return replace(panel.judge(structures, kept, prompts), model=drawn_by(model))
+    return replace(panel.judge(structures, kept, prompts), model=drawn_by(model), asked=plan.asked)
 
 
 def best_of(
@@ -137,7 +137,8 @@ def best_of(
     Every block of n shares a size, drawn as for the other columns, so that the sizes stay comparable.
     """
     prompts, structures = draw(model, plan, n, device, f"best of {n}", kept)
-    return replace(panel.judge_best(structures, prompts, n, kept), drawn=len(prompts), model=drawn_by(model))
+    best = panel.judge_best(structures, prompts, n, kept)
+    return replace(best, drawn=len(prompts), model=drawn_by(model), asked=plan.asked)
 
 
 def drawn_by(model: Model) -> DrawnBy:
@@ -252,11 +253,13 @@ def compare(
         folder: is made if it is not there.
     """
     seeds, time_step = ((), None) if plan is None else ((plan.seed,), plan.time_step)
-    asked = {} if plan is None else plan.asked
 
     def columns(metrics: Mapping[str, Scorecard[Any]]) -> list[Column]:
         return [
-            Column(label, of_one, seeds, command, time_step, verdict.drawn, verdict.source, verdict.model, asked)
+            Column(
+                *(label, of_one, seeds, command, time_step),
+                *(verdict.drawn, verdict.source, verdict.model, verdict.asked),
+            )
             for label, of_one in metrics.items()
             for verdict in (judged[label],)
         ]

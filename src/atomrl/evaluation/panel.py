@@ -27,6 +27,7 @@ class Judged:
         source: where samples come from that no model drew.
         about: further columns for the table of samples.
         model: that drew the samples; None: none did, or nothing says which.
+        asked: {name: value} that it was asked for, if it is conditional; it drew the others.
     """
 
     metrics: Scorecard[Any]
@@ -36,6 +37,7 @@ class Judged:
     source: str = "the set"
     about: SampleColumns = field(default_factory=dict)
     model: DrawnBy | None = None
+    asked: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class Panel(Closing, ABC):

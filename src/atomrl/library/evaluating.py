@@ -183,16 +183,19 @@ class ModelEvaluation:
         require_writable(self.output, f"--output {self.output}")
         kept, judged = KeptSamples(self.output, repr(pair.config.model), self.keep), {}
         domain, base = pair.domain, pair.base
+        of_base = self._for(base, plan)
         with domain.panel(pair.config, base) as panel, kept.until_written(command):
-            judged["base"] = judge(base, plan, panel, device, "base", kept)
+            judged["base"] = judge(base, of_base, panel, device, "base", kept)
             if self.reject:
-                found = draw_until_accepted(base, plan, self.reject, domain.accepts, device, kept)
+                found = draw_until_accepted(base, of_base, self.reject, domain.accepts, device, kept)
                 rejected = panel.judge(found.structures, kept, found.prompts)
-                judged["base after rejection"] = replace(rejected, drawn=found.drawn, model=drawn_by(base))
+                judged["base after rejection"] = replace(
+                    rejected, drawn=found.drawn, model=drawn_by(base), asked=of_base.asked
+                )
             if self.best_of:
-                judged[f"base best of {self.best_of}"] = best_of(base, plan, self.best_of, panel, device, kept)
+                judged[f"base best of {self.best_of}"] = best_of(base, of_base, self.best_of, panel, device, kept)
             if pair.trained is not None:
-                judged["trained"] = judge(pair.trained, plan, panel, device, "trained", kept)
+                judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
             if self.known:
                 judged["known set"] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
             rewarded = domain.rewarded(pair.config) if pair.is_run else set()
@@ -220,9 +223,14 @@ class ModelEvaluation:
         by_run = pair.config.dataloader.context  # empty, unless a run says it
         plan = asking(plan, (), by_run if self.asked is None else self.asked)
         models = [pair.base] if pair.trained is None else [pair.base, pair.trained]
-        of_the_run = f" (dataloader.context={by_run} of the run; --context alone: values are drawn)"
-        require_asked(models, plan, of_the_run if self.asked is None else "")
+        of_the_run = f" (dataloader.context={by_run} of the run; an empty --context, or context={{}}: values are drawn)"
+        for model in models:
+            require_asked([model], self._for(model, plan), of_the_run if self.asked is None else "")
         return plan
+
+    def _for(self, model: Model, plan: SamplePlan) -> SamplePlan:
+        """What one of the models is asked: what only the run says, an unconditional model is not."""
+        return replace(plan, asked={}) if self.asked is None and model.conditioning is None else plan
 
     def _models(self, trust_code: bool, remedy: str) -> Pair:
         """Load them.

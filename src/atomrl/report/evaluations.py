@@ -59,7 +59,7 @@ class ColumnEntry(BaseModel):
     seeds: list[int] = []
     drawn: int | None = None
     time_step: int | None = None
-    asked: dict[str, float | str] = {}
+    asked: dict[str, int | float | str] = {}
     sizes: dict[NumberOfAtoms, int] = {}
     elements: dict[str, int] = {}
     failures: dict[str, dict[str, int]] = {}

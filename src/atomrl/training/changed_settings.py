@@ -92,8 +92,8 @@ def require_lengthening(overrides: Sequence[str]) -> None:
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> list[tuple[str, tuple[Any, Any]]]:
     """Each key whose value changed, with both values."""
     found: list[tuple[str, tuple[Any, Any]]] = []
-    for name, value in new.items():
-        key, before = f"{prefix}{name}", old.get(name)
+    for name in dict.fromkeys([*old, *new]):  # free mappings may have lost a key
+        key, before, value = f"{prefix}{name}", old.get(name), new.get(name)
         if isinstance(value, Mapping) and isinstance(before, Mapping):
             found += _differing(before, value, f"{key}.")
         elif _meant(key, value) != _meant(key, before):

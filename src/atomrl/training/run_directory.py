@@ -126,7 +126,7 @@ def refuse_forgotten(config: Config, overrides: Sequence[str]) -> None:
     """
     place = Path(config.save_path or "")
     if (place / LATEST).is_file() and (place / CONFIG).is_file():
-        require_typed(place, read_config(place / CONFIG), config, renamed_overrides(overrides))
+        require_typed(place, read_config(place / CONFIG), config, renamed_overrides(overrides, composing=False))
 
 
 def iterations_done(stored: Stored, checkpoint: Path) -> int:
