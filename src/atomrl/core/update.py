@@ -177,7 +177,8 @@ class Lesson:
             ExplodedError: no process has a usable sample.
         """
         active = usable(trajectory, config.exploded_above)
-        numbers, steps = _step_numbers(trajectory.sample_ids, config.samples_per_step, collective)
+        ids = trajectory.sample_ids.to(active.device)
+        numbers, steps = _step_numbers(ids, config.samples_per_step, collective)
         counts = torch.stack([row.bincount(minlength=steps) for row in (numbers, numbers[~active])], 1)
         totals = collective.sum(counts).tolist()
         samples, masked = map(sum, zip(*totals, strict=True))
