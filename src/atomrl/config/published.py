@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from atomrl.config import published_crystals as crystals
-from atomrl.config.published_typed import require_meant, warn_of_typed
+from atomrl.config.published_typed import INSTEAD, require_meant, warn_of_typed
 from atomrl.util.errors import UserError
 
 PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_./][\w./:-]*", re.IGNORECASE)
@@ -138,7 +138,8 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue
         elif crystals.is_unused(bare):
-            unused.append(override)
+            remedy = crystals.UNUSED.get(bare)
+            unused.append(f"{override} ({remedy})" if remedy else override)
         elif bare in FILES or bare == CHECKPOINT:
             backbones[bare] = _translated(bare, text)[1]
         else:
@@ -241,7 +242,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _holds_published(key: str) -> bool:
     """Whether published keys lie below a key."""
-    return any(name.startswith(f"{key}.") for name in (*NAMES, *RESTRICTED, *TRANSLATED))
+    return any(name.startswith(f"{key}.") for name in (*NAMES, *RESTRICTED, *TRANSLATED, *INSTEAD))
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:
