@@ -123,7 +123,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     backbones: dict[str, str] = {}
     said: dict[str, tuple[str, Any]] = {}
     implied: dict[str, Any] = {}
-    overrides = [word for override in overrides for word in _one_by_one(override)]
+    overrides = [word for override in overrides for word in one_by_one(override)]
     hub = {key: text for key, _, text in (override.partition("=") for override in overrides)}
     hub = {key.lstrip("+").removeprefix(HUB): text for key, text in hub.items() if key.lstrip("+").startswith(HUB)}
     for override in overrides:
@@ -138,8 +138,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue
         elif crystals.is_unused(bare):
-            remedy = crystals.UNUSED.get(bare)
-            unused.append(f"{override} ({remedy})" if remedy else override)
+            unused.append(override)
         elif bare in FILES or bare == CHECKPOINT:
             backbones[bare] = _translated(bare, text)[1]
         else:
@@ -148,7 +147,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
             _require_one_name(said, name, bare, ours)
             found.append(f"{prefix}{name}{equals}{_word(ours) if isinstance(ours, Mapping) else ours}")
             implied |= _implied(bare, text)
-    warn_of_typed(unused)
+    warn_of_typed(unused, crystals.UNUSED)
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:
@@ -159,7 +158,7 @@ def renamed_overrides(overrides: Sequence[str]) -> list[str]:
     return [*found, *(f"{BACKBONE}={folder}" for folder in set(backbones.values()))]
 
 
-def _one_by_one(override: str) -> list[str]:
+def one_by_one(override: str) -> list[str]:
     """A section that is typed as one word, `train.scheduler={name: wsd}`, key by key, if it holds published keys."""
     key, _, text = override.partition("=")
     bare = key.lstrip("+~")

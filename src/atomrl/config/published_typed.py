@@ -77,7 +77,9 @@ def _asks_nothing(key: str, value: Any) -> bool:
     return said in NOTHING or said == DEFAULTS.get(key)
 
 
-def warn_of_typed(overrides: Sequence[str]) -> None:
-    """Name each typed key that changes nothing here, all in one warning."""
+def warn_of_typed(overrides: Sequence[str], remedies: Mapping[str, str]) -> None:
+    """Name each typed key that changes nothing here, all in one warning, with the remedies of those that have one."""
     if overrides:
-        log.warning(f"what was typed changes nothing here: {', '.join(overrides)}; see docs/published-crystals.md")
+        remedy = {override: remedies.get(key_of(override)) for override in overrides}
+        named = (f"{override} ({said})" if said else override for override, said in remedy.items())
+        log.warning(f"what was typed changes nothing here: {', '.join(named)}; see docs/published-crystals.md")
