@@ -219,6 +219,10 @@ def test_sections_are_no_way_around(word: str, message: str, published: bool, tm
         load_config(DNG, [word], folder)
 
 
+def test_a_text_may_look_like_a_day() -> None:
+    assert load_config(DNG, ["wandb.name=2026-02-30"]).wandb.name == "2026-02-30"
+
+
 def test_a_training_refuses_them_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["train", "experiment=prototypes/rl_dng", "callbacks.early_stopping.patience=3"])

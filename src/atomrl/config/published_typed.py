@@ -68,7 +68,7 @@ def _value(text: str) -> Any:
     """What a typed text says; the text itself if it is no YAML."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # a day that no month has
         return text
 
 
