@@ -88,7 +88,7 @@ def test_a_stopped_evaluation_checks_only_what_is_missing(tmp_path, monkeypatch)
     with pytest.raises(SystemExit) as ended:
         main([*words, "--output", str(tmp_path / "cut")])
     assert ended.value.code == 130
-    main([*words, "reward.workers=2", "--output", str(tmp_path / "cut")])  # of any number
+    main([*words, "--output", str(tmp_path / "cut")])
     assert asked == [4, 4, 2, 2]
     name = "evaluation_PoseBusters.json"
     first, second = (json.loads((tmp_path / run / name).read_text())["metrics"] for run in ("straight", "cut"))
@@ -110,7 +110,8 @@ def test_a_lot_whose_worker_was_lost_is_checked_again(tmp_path, monkeypatch):
     executor = Losing()
     assert [one.reason for one in check_poses(molecules, executor, kept)] == [TIMEOUT] * 2
     executor.reason = None
-    for _ in range(2):
+    for workers in (1, 40):  # how many there are changes nothing that is kept
+        executor.workers = workers
         assert check_poses(molecules, executor, kept) == [Outcome({"no_radicals": True}, None)] * 2
     assert executor.asked == 2
     monkeypatch.setattr(pose_checks, "VERSION", pose_checks.VERSION + 1)
