@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from atomrl.config import Config, load_config
@@ -24,9 +23,9 @@ from atomrl.training.changed_settings import AROUND
 from atomrl.user_code.load import file_of
 from atomrl.user_code.trust import NAMES, foreign_code
 from atomrl.util.errors import UserError
-from atomrl.util.files import content_hash
+from atomrl.util.files import content_hash, file_that_is_read
 from atomrl.util.growing_file import Settings
-from atomrl.util.trees import dotted, texts
+from atomrl.util.trees import dotted, named_texts
 
 SAID_BY_OPTIONS = {"model.backbone": "--backbone", "model.time_step": "--time-step"}
 """Keys that `atomrl sample` has an option for."""
@@ -134,10 +133,12 @@ def _about_reward(config: Config) -> Settings:
     """
     values = config.model_dump(mode="json", include={"reward", "dataloader"})
     read = {key: value for key, value in dotted(values) if key not in AROUND}
-    files = {text: Path(text) for text in texts(values["reward"]) if os.path.isfile(text)}
+    named = named_texts(values["reward"])
+    files = {text: file for name, text in named if (file := file_that_is_read(name, text)) is not None}
     for name in foreign_code(config.reward.code, NAMES):
-        if name not in files and (file := file_of(name)) is not None:
-            files[name] = file
+        with suppress(UserError):  # an option may be called `source`; what is code fails where it is built
+            if name not in files and (file := file_of(name)) is not None:
+                files[name] = file
     return {**read, **{f"content of {name}": content_hash(file) for name, file in files.items()}}
 
 

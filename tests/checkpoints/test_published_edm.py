@@ -1,7 +1,6 @@
 """Published EDM folders: the imported network gives the golden answers, and nothing in a file runs."""
 
 import json
-import sys
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -16,9 +15,6 @@ from atomrl.checkpoints.backbone import load_backbone
 from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.networks.edm import EDMConfig, EDMNetwork
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-from small_backbone import TINY
 
 PUBLISHED_SIZES = {
     "qm9": EDMConfig(hidden=256, edge_hidden=None, layers=9, elements=golden.QM9, include_charges=True),
@@ -100,22 +96,6 @@ def test_a_published_folder_is_a_backbone(tmp_path: Path, monkeypatch: pytest.Mo
         loaded = load_backbone(load_config("fed_grpo_config", words).model.backbone).network
         for name, tensor in case.network.state_dict().items():
             assert torch.equal(loaded.state_dict()[name], tensor)
-
-
-def test_a_training_starts_from_the_published_weights_by_either_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    published(tmp_path / "edm", golden.load_edm("edm_qm9"), "edm_qm9")
-    tiny = [word for word in TINY if not word.startswith("model.backbone")]
-    short = ["--config-name", "demo", *tiny, "dataloader.epoches=1", "train.exploded_above=1e6"]
-    first = {}
-    for number, key in enumerate(("model.model_path", "checkpoint_path")):
-        main(["train", *short, f"{key}=edm/generative_model_ema.npy", f"save_path=run{number}"])
-        line = json.loads((tmp_path / f"run{number}" / "metrics.jsonl").read_text())
-        first[key] = {name: value for name, value in line.items() if not name.startswith("seconds")}
-    assert first["model.model_path"] == first["checkpoint_path"]
-    main(["evaluate", "--trained", "run1", "-n", "2", "--time-step", "5", "reward.workers=1", "--output", "table"])
 
 
 def test_a_conditional_model_says_that_it_needs_a_target(

@@ -394,7 +394,9 @@ OF_SITE, NEWER = "symmetry_multiplicity", "site_symmetry_multiplicity"
         (OF_SITE, "12", "P 63/m m c", None),  # as SHELXL: 12 of 24 operations leave it where it is
         (OF_SITE, "1", "P 1", None),
         (OF_SITE, "4", "P 63/m m c", "4 of Mg1 is declared, 2 was read"),
-        (NEWER, "2e", "P 63/m m c", "2e of Mg1 is declared, 2 was read"),
+        (NEWER, "2e", "P 63/m m c", None),  # a letter, and what no site can make, say nothing
+        (NEWER, "0", "P 63/m m c", None),
+        (OF_SITE, "1", "P 63/m m c", None),  # so does 1 throughout
         (OF_SITE, "2", "", "2 of Mg1 is declared, 1 was read; it names no symmetry"),
     ],
 )
@@ -410,14 +412,27 @@ def test_sites_make_as_many_atoms_as_the_file_says(column, written, group, why):
 
 
 def test_all_sites_have_the_one_or_the_other_number():
-    """A file whose general place has 1 and whose special one its multiplicity declares no crystal that it is."""
+    """A file whose special place has 2, as SHELXL, and whose general one 2 as well declares no crystal that it is."""
     columns = f"label type_symbol fract_x fract_y fract_z {OF_SITE}"
     special, general = ("O1", "O", 0, 0, 0), ("N1", "N", 0.1, 0.2, 0.3)
-    for both in ((1, 2), (2, 1)):
+    for both in ((1, 2), (2, 1), (1, 1), (1, "2i"), ("1a", "2i"), (0, 0)):
         sites = [(*special, both[0]), (*general, both[1])]
-        assert len(parse_cif(cif(sites, columns, ["x,y,z", "-x,-y,-z"])).crystal.numbers) == 3
-    sites = [(*special, 1), (*general, 1)]
-    assert reason(cif(sites, columns, ["x,y,z", "-x,-y,-z"])) == "multiplicity: 1 of N1 is declared, 2 was read"
+        assert formula(parse_cif(cif(sites, columns, ["x,y,z", "-x,-y,-z"])).crystal) == {"O": 1, "N": 2}
+    sites = [(*special, 2), (*general, 2)]
+    assert reason(cif(sites, columns, ["x,y,z", "-x,-y,-z"])) == "multiplicity: 2 of O1 is declared, 1 was read"
+
+
+@SPGLIB
+def test_a_formula_and_its_units_say_more_than_multiplicities():
+    """All atoms of a cell in P1 whose column is still that of the group; without the formula or Z it speaks."""
+    text = ROCK_SALT.to(fmt="cif")
+    kept = text.replace("  Na  Na0  1  ", "  Na  Na0  4  ")
+    assert kept != text
+    expected = formula(parse_cif(text).crystal)
+    assert formula(parse_cif(kept).crystal) == expected
+    for tag in ("_chemical_formula_sum", "_cell_formula_units_Z"):
+        bare = "\n".join(line for line in kept.split("\n") if not line.startswith(tag))
+        assert reason(bare) == "multiplicity: 4 of Na0 is declared, 1 was read"
 
 
 def test_a_large_crystal_is_compared_with_the_group_that_it_names():

@@ -103,7 +103,7 @@ def test_a_reward_stands_beside_an_experiment(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["logger=wandb", "hydra/job_logging=colorlog"], ["paths=default", "scheduler=constant"]]
+    "words", [["callbacks=default", "hydra/job_logging=colorlog"], ["paths=default", "scheduler=constant"]]
 )
 def test_groups_may_be_chosen(words: list[str], folder: Path) -> None:
     assert load_config(DNG, words, folder) == load_config(f"{DNG}.yaml", [], folder)
@@ -181,13 +181,46 @@ def test_what_was_typed_and_changes_nothing_is_named(
         "logger.wandb.group=a",
         "callbacks.early_stopping=null",
         "task_name=b",
+        "trainer.max_epochs=None",
+        "trainer.max_epochs=''",
+        "paths.log_dir='null'",
+        "trainer.val_check_interval=1.0",
+        "trainer.check_val_every_n_epoch=1",
+        "data.num_workers=4",
+        *([] if published else ["logger=[]", "trainer.max_epochs=~"]),  # Hydra takes them for groups, or for no value
     ]
     plain = load_config(DNG, ["seed=3"], folder)
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert load_config(DNG, ["seed=3", *words], folder) == plain
     said = [record.getMessage() for record in caplog.records if "was typed" in record.getMessage()]
-    assert said == [f"what was typed changes nothing here: {', '.join(words)}; see docs/published-crystals.md"]
+    remedies = {
+        "logger=[]": "`wandb.enabled`, `log.tensorboard`, `log.csv` say where metrics go",
+        "data.num_workers=4": "`reward.workers` is the number of processes that score",
+    }
+    named = [f"{word} ({remedies[word]})" if word in remedies else word for word in words]
+    assert said == [f"what was typed changes nothing here: {', '.join(named)}; see docs/published-crystals.md"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("logger=wandb", "logger=wandb: this published key changes nothing here; give `wandb.enabled`"),
+        ("logger=[csv,wandb]", "logger=[csv,wandb]: this published key changes nothing here; give `log.csv`"),
+        ("trainer={max_epochs: 3}", "trainer.max_epochs=3: this published key changes nothing here; give `dataloader"),
+        ("callbacks={early_stopping: {patience: 3}}", "callbacks.early_stopping.patience=3: this published key"),
+        ("trainer.val_check_interval=1", "trainer.val_check_interval=1: this published key changes nothing here"),
+    ],
+)
+@pytest.mark.parametrize("published", [True, False], ids=["upon a published file", "upon one of ours"])
+def test_sections_are_no_way_around(word: str, message: str, published: bool, tmp_path: Path) -> None:
+    folder = published_experiments.write(tmp_path) if published else None
+    with pytest.raises(UserError, match=re.escape(message)):
+        load_config(DNG, [word], folder)
+
+
+def test_a_text_may_look_like_a_day() -> None:
+    assert load_config(DNG, ["wandb.name=2026-02-30"]).wandb.name == "2026-02-30"
 
 
 def test_a_training_refuses_them_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from atomrl.config import load_config
 from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Structures
 from atomrl.domains.crystal_judges import CrystalJudges
+from atomrl.force_fields.ase_crystals import ASECrystalForceField
 from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
 from atomrl.measures.measure import SoundSamples
 from atomrl.testing import check_crystal_force_field
@@ -157,6 +158,37 @@ def test_forces_and_stress_are_slopes_of_the_energy_in_workers() -> None:
         check_crystal_force_field(field, structures_of(alloy, bulk("Cu", a=3.7)), step=1e-3)
     with build_crystal_force_field(EMT_TARGET, 1) as field:
         assert np.isnan(field.evaluate(structures_of(alloy))[0].forces).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "read"),
+    [
+        ("model", "w.model", True),
+        ("model", "~/w.model", True),
+        ("model", "~nobody-of-this-name/w.model", False),
+        ("model", "word", False),  # without a suffix: there is a file of that name, too
+        ("model", "./word", True),
+        ("log_file", "w.model", False),
+        ("lammps_log", "w.model", False),
+        ("txt", "w.model", False),
+        ("label", "~/w.model", False),
+        ("command", "~/w.model", False),
+        ("model", "absent.model", False),
+        ("model", "w" * 5000 + ".model", False),
+    ],
+)
+def test_files_that_an_option_names(
+    name: str, value: str, read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is read is known by its content; all else by what is written."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "w.model").write_text("weights")
+    (tmp_path / "word").write_text("something else")
+    for options in ({name: value}, {"inner": {name: [value]}}):
+        with ASECrystalForceField("some.Calculator", options, 1) as field:
+            assert ("file " in field.model_id) == read
+            assert (value in field.model_id) != read
 
 
 def test_it_needs_a_worker() -> None:

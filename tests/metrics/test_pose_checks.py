@@ -80,7 +80,7 @@ def test_a_stopped_evaluation_checks_only_what_is_missing(tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return verdicts(structures, executor)
 
-    monkeypatch.setattr(pose_checks, "LEAST", 4)
+    monkeypatch.setattr(pose_checks, "LOT", 4)
     words = ["evaluate", "--num-molecules", "10", "--time-step", "20", "--device", "cpu", "reward.workers=1"]
     words.append("evaluation.posebusters=10")
     main([*words, "--output", str(tmp_path / "straight")])
@@ -97,7 +97,7 @@ def test_a_stopped_evaluation_checks_only_what_is_missing(tmp_path, monkeypatch)
 
 
 @needed
-def test_a_lot_whose_worker_was_lost_is_checked_again(tmp_path):
+def test_a_lot_whose_worker_was_lost_is_checked_again(tmp_path, monkeypatch):
     kept, molecules = KeptSamples(tmp_path), batch("CH3CH2OH", "H2O")
 
     class Losing:
@@ -110,9 +110,13 @@ def test_a_lot_whose_worker_was_lost_is_checked_again(tmp_path):
     executor = Losing()
     assert [one.reason for one in check_poses(molecules, executor, kept)] == [TIMEOUT] * 2
     executor.reason = None
-    for _ in range(2):
+    for workers in (1, 40):  # how many there are changes nothing that is kept
+        executor.workers = workers
         assert check_poses(molecules, executor, kept) == [Outcome({"no_radicals": True}, None)] * 2
     assert executor.asked == 2
+    monkeypatch.setattr(pose_checks, "VERSION", pose_checks.VERSION + 1)
+    check_poses(molecules, executor, kept)
+    assert executor.asked == 3
 
 
 @pytest.mark.skipif(find_spec("posebusters") is not None, reason="it is installed")

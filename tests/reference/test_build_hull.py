@@ -9,10 +9,15 @@ from made_sets import CRYSTALS, Formulas, write_csv, write_entries
 from pymatgen.core import Composition
 
 from atomrl.chemistry.hull import Hull
+from atomrl.reference import command
 from atomrl.reference import energies as energies_module
-from atomrl.reference.command import Plan, build_hull
+from atomrl.reference.command import Plan, begin_hull
 from atomrl.reference.phases import Phases, joined, read_phases
 from atomrl.util.errors import UserError
+
+
+def build_hull(phases: Phases, field: Formulas, plan: Plan) -> str:
+    return command.build_hull(phases, field, plan, begin_hull(phases, field, plan))
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +93,10 @@ def test_energies_and_hulls_of_another_force_field_are_refused(phases: Phases, t
     plan, other = Plan(tmp_path, "hull.json"), Formulas()
     build_hull(phases, Formulas(), plan)
     other.model_id = "formulas-2"
-    with pytest.raises(UserError, match="the hull was computed with model_id 'formulas-1', the energies come with"):
+    with pytest.raises(UserError, match="the hull was computed with model_id 'formulas-1', the energies") as refused:
         build_hull(phases, other, plan)
+    both = f"delete {tmp_path / 'hull.json'} and {tmp_path / 'energies.jsonl'} to make them anew"
+    assert both in str(refused.value)
     (tmp_path / "hull.json").unlink()
     with pytest.raises(UserError, match="was begun with model_id 'formulas-1', now it is 'formulas-2'"):
         build_hull(phases, other, plan)

@@ -41,15 +41,19 @@ from ase.calculators.emt import EMT
 
 
 class Scaled(EMT):
-    def __init__(self, weights):
+    def __init__(self, weights, log_file=None):
         super().__init__()
+        self.log_file = log_file
         self.factor = float(Path(weights).read_text())
 
     def calculate(self, *arguments):
         super().calculate(*arguments)
         self.results["energy"] *= self.factor
+        if self.log_file is not None:
+            with Path(self.log_file).open("a") as file:
+                print("calculated", file=file)
 """
-"""A calculator with a file of weights."""
+"""A calculator with a file of weights, and perhaps one that it writes."""
 
 
 def metals() -> dict:
@@ -126,6 +130,42 @@ def test_a_calculator_is_known_by_what_is_in_its_file_of_weights(
     assert (out / REFERENCE_FILE).read_bytes() == before  # nor is the set that the hull belongs to written over
     with pytest.raises(UserError, match="another scale"):
         rewarded(weights)
+
+
+def test_what_a_calculator_writes_makes_no_other_of_it(tmp_path: Path) -> None:
+    known, out = write_entries(tmp_path / "metals.json", metals()), tmp_path / "metals"
+    (tmp_path / "scaled.py").write_text(SCALED)
+    weights, log = tmp_path / "weights.txt", tmp_path / "of.log"
+    weights.write_text("1.5")
+    target = f"{{_target_: '{tmp_path}/scaled.py:Scaled', weights: '{weights}', log_file: '{log}'}}"
+    words = ["data", "reference", str(known), "--output", str(out), "--force-field", target, "--workers", "1"]
+    main(words)
+    assert log.read_text().startswith("calculated")
+    made = (out / "hull-Scaled.json").read_bytes()
+    main(words)
+    assert (out / "hull-Scaled.json").read_bytes() == made
+
+
+def test_nothing_is_written_over_before_a_hull_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where the folder holds only energies of others, or what is known has no pure element."""
+    out = tmp_path / "out"
+    known = write_entries(tmp_path / "metals.json", metals())
+    alloy = write_entries(tmp_path / "alloy.json", {"alloy": metals()["alloy"]})
+    words = ["--output", str(out), "--workers", "1", "--force-field"]
+    main(["data", "reference", str(known), *words, EMT])
+    (out / "hull-EMT.json").unlink()
+    before = (out / REFERENCE_FILE).read_bytes()
+    for source, force_field, said in (
+        (known, "{_target_: ase.calculators.emt.EMT, asap_cutoff: true}", "was begun with model_id"),
+        (alloy, EMT, "none of the 1 crystals is a pure element"),
+    ):
+        (out / REFERENCE_FILE).write_bytes(b"as it was" + before)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "reference", str(source), *words, force_field])
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+        assert (out / REFERENCE_FILE).read_bytes() == b"as it was" + before
 
 
 def test_relaxing_first_lowers_what_was_stretched(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from stopped import interrupted
 from torch import Tensor
 
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
+from atomrl.chosen_samples import _about_reward
 from atomrl.cli import main
+from atomrl.config import load_config
 from atomrl.core.records import Structures
 from atomrl.domains.molecules import MoleculeDomain, MoleculeExporter
 from atomrl.evaluation import rejection
@@ -142,6 +144,33 @@ def test_code_by_its_module_is_known_by_its_file(tmp_path: Path, monkeypatch: py
     assert file_of("rewards_of_mine.compact") == tmp_path / "rewards_of_mine.py"
     assert file_of("./rewards_of_mine.py:compact") == Path("rewards_of_mine.py")
     assert file_of("builtins.len") is None
+
+
+def test_what_a_reward_reads_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Below the home folder too; what it writes is not, and an option that is called as code is named is no code."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.model").write_text("1")
+    (tmp_path / "of.log").write_text("1")
+    (tmp_path / "mine.py").write_text(REWARD)
+    component = {
+        "_target_": f"{tmp_path}/mine.py:compact",
+        "source": "mp-20",
+        "inner": {"_target_": "not_there.Class"},
+        "weights": "~/w.model",
+        "log_file": "~/of.log",
+    }
+    config = load_config("fed_grpo_config")
+    config = config.model_copy(update={"reward": config.reward.model_copy(update={"components": [component]})})
+
+    def known() -> dict[str, object]:
+        return {name: value for name, value in _about_reward(config).items() if name.startswith("content of ")}
+
+    first = known()
+    assert {*first} == {"content of ~/w.model", f"content of {tmp_path}/mine.py:compact"}
+    (tmp_path / "of.log").write_text("2")
+    assert known() == first
+    (tmp_path / "w.model").write_text("2")
+    assert known() != first
 
 
 def read(folder: Path) -> list[ase.Atoms]:

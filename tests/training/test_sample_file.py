@@ -1,5 +1,6 @@
 """`atomrl sample` into a file: a killed command goes on to the file of an uninterrupted one, in constant memory."""
 
+import json
 import re
 from pathlib import Path
 
@@ -117,6 +118,20 @@ def test_the_difference_is_named_where_it_is(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match=r"was begun with context\.gap unset, not 2"),
         growing(path, {"seed": 1, "context": {"gap": 2}}),
+    ):
+        pytest.fail("opened")
+
+
+def test_a_file_of_an_earlier_version_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    begun(path)
+    notes = tmp_path / "file.unfinished.json"
+    earlier = json.loads(notes.read_text())
+    del earlier["format"]
+    notes.write_text(json.dumps(earlier))
+    with (
+        pytest.raises(UserError, match=r"begun by an earlier version, without content of w\.model: begin again under"),
+        growing(path, {"seed": 1, "content of w.model": "0123456789ab"}),
     ):
         pytest.fail("opened")
 

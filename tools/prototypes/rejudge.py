@@ -13,7 +13,7 @@ from atomrl.core.records import Structures
 from atomrl.data.packed_crystals import PackedCrystals
 from atomrl.data.prototype_set import HULL_FILE, PrototypeSet, hull_file, load_prototypes
 from atomrl.measures.physics import HullForceField
-from atomrl.reference.energies import CHUNK, find_energies
+from atomrl.reference.energies import CHUNK, energy_file, find_energies
 from atomrl.structures.crystals import compositions, from_pymatgen, to_crystals
 from atomrl.util.errors import UserError
 from tools.prototypes.recipes import MOLECULE, start_structure
@@ -41,12 +41,9 @@ def rejudge(folder: Path, save: Path, output: Path, force_field: HullForceField,
     own, crystals = Hull.load(folder / HULL_FILE), load_prototypes(folder)
     names, phases = reference_phases(crystals, own.elements)
     key = HullKey(force_field.model_id, force_field.correction, own.key.data_version)
-    found = find_energies(
-        PackedCrystals.packed(to_crystals(phases)),
-        force_field,
-        save / f"energies-{name}.jsonl",
-        {"data_version": key.data_version, "set": crystals.card["sha256"]},
-    )
+    settings = {"data_version": key.data_version, "set": crystals.card["sha256"]}
+    known = energy_file(save / f"energies-{name}.jsonl", force_field, **settings)
+    found = find_energies(PackedCrystals.packed(to_crystals(phases)), force_field, known)
     entries = [
         HullEntry(formula, energy, name)
         for name, formula, energy in zip(names, compositions(phases), found.per_atom.tolist(), strict=True)

@@ -112,13 +112,21 @@ class Hull:
         """Atomic numbers of the elements that it knows as pure phases."""
         return frozenset(np.flatnonzero(np.isfinite(self._element_energies)).tolist())
 
-    def require(self, model_id: str, correction: str, data_version: str | None = None) -> None:
+    def require(
+        self,
+        model_id: str,
+        correction: str,
+        data_version: str | None = None,
+        remedy: str = "choose the hull of this model, or make it: delete the hull-NAME.json that is not and the "
+        "energies-NAME.jsonl beside it first",
+    ) -> None:
         """Raise UserError for energies of another scale.
 
         Args:
             model_id: of the candidates' energies.
             correction: of the candidates' energies.
             data_version: of the reference data; any if None.
+            remedy: what to do about it, for the error.
 
         Raises:
             UserError: one of them is not the hull's.
@@ -129,7 +137,7 @@ class Hull:
             if value is not None and value != own:
                 raise UserError(
                     f"the hull was computed with {name} {own!r}, the energies come with {value!r}: "
-                    "energies above a hull of another scale mean nothing; build or choose the hull of this model"
+                    f"energies above a hull of another scale mean nothing; {remedy}"
                 )
 
     def energy_above_hull(

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from atomrl.config import published_crystals as crystals
-from atomrl.config.published_typed import require_meant, warn_of_typed
+from atomrl.config.published_typed import INSTEAD, require_meant, warn_of_typed
 from atomrl.util.errors import UserError
 
 PLAIN = re.compile(r"(?!(?:true|false|null|nan|inf)$)[A-Za-z_./][\w./:-]*", re.IGNORECASE)
@@ -128,7 +128,7 @@ def renamed_overrides(overrides: Sequence[str], composing: bool = True) -> list[
     backbones: dict[str, str] = {}
     said: dict[str, tuple[str, Any]] = {}
     implied: dict[str, Any] = {}
-    overrides = [word for override in overrides for word in _one_by_one(override)]
+    overrides = [word for override in overrides for word in one_by_one(override)]
     hub = {key: text for key, _, text in (override.partition("=") for override in overrides)}
     hub = {key.lstrip("+").removeprefix(HUB): text for key, text in hub.items() if key.lstrip("+").startswith(HUB)}
     for override in overrides:
@@ -160,12 +160,12 @@ def renamed_overrides(overrides: Sequence[str], composing: bool = True) -> list[
     for key, folder in backbones.items():
         _require_one_name(said, BACKBONE, key, folder)
     if composing:
-        warn_of_typed(unused)
+        warn_of_typed(unused, crystals.UNUSED)
         found += [f"{name}={value}" for name, value in implied.items() if name not in said]
     return [*found, *(f"{BACKBONE}={folder}" for folder in set(backbones.values()))]
 
 
-def _one_by_one(override: str) -> list[str]:
+def one_by_one(override: str) -> list[str]:
     """A section that is typed as one word, `train.scheduler={name: wsd}`, key by key, if it holds published keys."""
     key, _, text = override.partition("=")
     bare = key.lstrip("+~")
@@ -248,7 +248,7 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 def _holds_published(key: str) -> bool:
     """Whether published keys lie below a key."""
-    return any(name.startswith(f"{key}.") for name in (*NAMES, *RESTRICTED, *TRANSLATED))
+    return any(name.startswith(f"{key}.") for name in (*NAMES, *RESTRICTED, *TRANSLATED, *INSTEAD))
 
 
 def _nested(leaves: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How a published experiment of crystals is composed: of groups, `data=mp-20 logger=wandb`, upon `train_rl`.
+"""How a published experiment of crystals is composed: of groups, `data=mp-20 paths=default`, upon `train_rl`.
 
 Groups that the user's folder lacks come from `published_yaml`: an experiment alone can be run too.
 """
@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from atomrl.config.naming import key_of
-from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS, is_unused
+from atomrl.config.published import one_by_one
+from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS, UNUSED, is_unused
 from atomrl.config.published_typed import require_meant, warn_of_typed
 
 BASE = "train_rl"
@@ -59,12 +60,13 @@ def composition(name: str, overrides: Sequence[str], folder: Path | None) -> Com
     search = [HERE / "groups"] if base == folder else [folder.resolve(), HERE / "groups"]
     known = _groups_of(base / f"{whole}.yaml")
     published = [word for word in overrides if _section(word) in (*SECTIONS, *CHOICES, "hydra", HUB)]
+    ours = [word for word in overrides if word not in published or key_of(word) == GUIDANCE]
+    published = [leaf for word in published for leaf in one_by_one(word)]
     for word in published:
         require_meant(word)
-    warn_of_typed([word for word in published if is_unused(key_of(word))])
+    warn_of_typed([word for word in published if is_unused(key_of(word))], UNUSED)
     chosen_groups = [_appended(word, known) for word in (*groups, *filter(_is_group, published))]
     values = [word if word[0] in "+~" else f"++{word}" for word in published if not _is_group(word)]
-    ours = [word for word in overrides if word not in published or key_of(word) == GUIDANCE]
     return Composition(base, whole, [_searched(search), *chosen_groups, *values], ours)
 
 

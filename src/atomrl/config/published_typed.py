@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
 
 from atomrl.config.naming import key_of
 from atomrl.util.errors import UserError
@@ -42,18 +45,41 @@ INSTEAD: Mapping[str, str] = {
 }
 """{published key: what does here what the key does there}."""
 
-NOTHING = frozenset({"", "null", "-1", "false", "auto", "{}"})
+NOTHING = frozenset({"", "none", "null", "-1", "false", "auto", "{}", "[]"})
 """Values that ask for nothing: no limit, none of it, or Lightning's own choice. A deleted key has none."""
+
+DEFAULTS: Mapping[str, str] = {"trainer.check_val_every_n_epoch": "1", "trainer.val_check_interval": "1.0"}
+"""{published key: Lightning's own value}, which asks for nothing either; an interval of 1 would be each batch."""
 
 
 def require_meant(override: str) -> None:
-    """Raise UserError for a typed key that changes nothing here, but that another key stands for."""
-    key, value = key_of(override), override.partition("=")[2]
-    if key in INSTEAD and value.lower() not in NOTHING:
-        raise UserError(f"{override}: this published key changes nothing here; {INSTEAD[key]}")
+    """Raise UserError for a typed key that changes nothing here, but that another key stands for.
+
+    A section may name what is chosen of it: `logger=wandb`, `logger=[wandb,csv]`.
+    """
+    key, value = key_of(override), _value(override.partition("=")[2])
+    chosen = value if isinstance(value, list) else [value]
+    for name in (key, *(f"{key}.{one}" for one in chosen)):
+        if name in INSTEAD and not _asks_nothing(name, value):
+            raise UserError(f"{override}: this published key changes nothing here; {INSTEAD[name]}")
 
 
-def warn_of_typed(overrides: Sequence[str]) -> None:
-    """Name each typed key that changes nothing here, all in one warning."""
+def _value(text: str) -> Any:
+    """What a typed text says; the text itself if it is no YAML."""
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):  # a day that no month has
+        return text
+
+
+def _asks_nothing(key: str, value: Any) -> bool:
+    said = str(value).lower()
+    return said in NOTHING or said == DEFAULTS.get(key)
+
+
+def warn_of_typed(overrides: Sequence[str], remedies: Mapping[str, str]) -> None:
+    """Name each typed key that changes nothing here, all in one warning, with the remedies of those that have one."""
     if overrides:
-        log.warning(f"what was typed changes nothing here: {', '.join(overrides)}; see docs/published-crystals.md")
+        remedy = {override: remedies.get(key_of(override)) for override in overrides}
+        named = (f"{override} ({said})" if said else override for override, said in remedy.items())
+        log.warning(f"what was typed changes nothing here: {', '.join(named)}; see docs/published-crystals.md")

@@ -28,8 +28,11 @@ TASK = "atomrl.chemistry.posebusters_task:bust"
 TIMEOUT = 120.0
 """Seconds per molecule; the first one of a worker imports pandas."""
 
-LEAST = 50
-"""Molecules of a lot, at least: seconds of work, all that a stop can cost."""
+VERSION = 1
+"""Of what `TASK` asks of PoseBusters and keeps; verdicts of another one are made again."""
+
+LOT = 50
+"""Molecules that are kept together: seconds of work, all that a stop can cost."""
 
 CHECKS = (
     "sanitization",
@@ -89,11 +92,10 @@ def check_poses(structures: Structures, executor: Executor, kept: KeptSamples | 
             kept, but tried again.
     """
     packages = ", ".join(f"{name} {version(name)}" for name in ("posebusters", "rdkit"))
-    lot = max(LEAST, 4 * executor.workers)
-    before = None if kept is None else kept.made_from(structures, f"{packages}; in lots of {lot}")
+    before = None if kept is None else kept.made_from(structures, f"{packages}; task {VERSION}; in lots of {LOT}")
     found: list[Outcome] = []
     with bar(range(0), "PoseBusters", len(structures)) as progress:
-        for index, rows in enumerate(torch.arange(len(structures)).split(lot)):
+        for index, rows in enumerate(torch.arange(len(structures)).split(LOT)):
             fresh = partial(_verdicts, structures[rows], executor)
             stored = fresh() if before is None else before.get_stored(index, fresh, ())
             found += [Outcome(*note) for note in stored.notes]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +20,7 @@ from atomrl.force_fields.crystals import (
 from atomrl.force_fields.exceptions import Exceptions
 from atomrl.structures.cells import Crystal
 from atomrl.util.errors import UserError
-from atomrl.util.files import content_hash
+from atomrl.util.files import content_hash, file_that_is_read
 from atomrl.workers.executor import Workers
 
 
@@ -43,7 +41,8 @@ class ASECrystalForceField(CrystalForceField):
     Attributes:
         elements: all; those that the calculator does not know, it refuses itself.
         model_id: the target and its options, e.g. `ase.calculators.lj.LennardJones(sigma=2.5)`. An option that names a
-            file stands there by a hash of the file's content: `MyNetwork(model='file 0123456789ab')`.
+            file to read (see `file_that_is_read`) stands there by a hash of the file's content:
+            `MyNetwork(model='file 0123456789ab')`.
         correction: `none`: the energies are taken as they come.
 
     Raises:
@@ -65,7 +64,7 @@ class ASECrystalForceField(CrystalForceField):
         if isinstance(workers, int) and workers < 1:
             raise UserError(f"a calculator of ASE runs in worker processes, got workers={workers}: set at least 1")
         self.model_id = (
-            f"{target}({', '.join(f'{name}={_identified(value)!r}' for name, value in sorted(options.items()))})"
+            f"{target}({', '.join(f'{name}={_identified(name, value)!r}' for name, value in sorted(options.items()))})"
         )
         settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
         super().__init__(CrystalBatches(evaluate_crystals, settings, 1, workers, timeout, "cpu"))
@@ -78,15 +77,14 @@ class ASECrystalForceField(CrystalForceField):
         return results
 
 
-def _identified(value: Any) -> Any:
-    """An option, or what is in it, with the content of each file in the place of its path."""
+def _identified(name: str, value: Any) -> Any:
+    """An option, or what is in it, with the content of each file that is read in the place of its path."""
     if isinstance(value, Mapping):
-        return {name: _identified(inner) for name, inner in value.items()}
+        return {inner: _identified(str(inner), held) for inner, held in value.items()}
     if isinstance(value, list | tuple):
-        return [_identified(inner) for inner in value]
-    if isinstance(value, str | Path) and os.path.isfile(value):
-        return f"file {content_hash(Path(value))}"
-    return value
+        return [_identified(name, held) for held in value]
+    file = file_that_is_read(name, value)
+    return value if file is None else f"file {content_hash(file)}"
 
 
 def evaluate_crystals(

@@ -19,7 +19,7 @@ from atomrl.data.packed_crystals import SHIPPED, PackedCrystals
 from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, save_features, save_reference
 from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
 from atomrl.measures.physics import HullForceField, reference_features
-from atomrl.reference.energies import find_energies
+from atomrl.reference.energies import EnergyFile, energy_file, find_energies
 from atomrl.reference.hulls import closed_hull, lowest_phases, missing_elements, require_element
 from atomrl.reference.phases import Phases, joined, read_phases
 from atomrl.util.errors import UserError
@@ -42,17 +42,17 @@ def reference_command(arguments: Sequence[str]) -> None:
     chosen, workers = _force_field(options.force_field), LocalWorkers(options.workers)
     output = _output(options.sources, options.output)
     known = joined([read_phases(source, workers) for source in options.sources])
-    more = [read_phases(source, workers) for source in options.phases]
+    phases = joined([known, *(read_phases(source, workers) for source in options.phases)])
     plan = Plan(output, crystal_hull_file(chosen, KEY), STEPS if options.relax else 0)
     with build_crystal_force_field(
         chosen, workers, options.device, options.batch_size, gradients=options.relax, key=KEY
     ) as force_field:
-        plan.require_own(force_field)  # before anything is written
+        energies = begin_hull(phases, force_field, plan)  # before anything is written over
         if options.output is not None and output.resolve() != Path(options.sources[0]).resolve():
             save_reference(output / REFERENCE_FILE, training_crystals(known))
         if options.vae is not None:
             keep_features(output, options.vae, training_crystals(known))
-        print(build_hull(joined([known, *more]), force_field, plan))
+        print(build_hull(phases, force_field, plan, energies))
 
 
 @dataclass(frozen=True)
@@ -69,39 +69,55 @@ class Plan:
     hull_file: str
     relax_steps: int = 0
 
-    def require_own(self, force_field: HullForceField) -> None:
-        """Raise UserError if the folder holds a hull of another force field."""
-        if (target := self.folder / self.hull_file).is_file():
-            Hull.load(target).require(force_field.model_id, force_field.correction)
+    @property
+    def hull(self) -> Path:
+        """Path of the hull."""
+        return self.folder / self.hull_file
+
+    @property
+    def energies(self) -> Path:
+        """Path of the energies so far."""
+        name = self.hull_file.removesuffix(".json").replace("hull", "energies", 1)
+        return self.folder / f"{name}.jsonl"
 
 
-def build_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> str:
-    """Evaluate known crystals, those that are not yet, and write the hull of their energies.
-
-    Args:
-        phases: the crystals.
-        force_field: of the energies, with forces and stress if they are relaxed first.
-        plan: where and how.
-
-    Returns:
-        What was made, in lines for people.
+def begin_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> EnergyFile:
+    """The energies that are known of a hull; nothing but an empty file of them is written.
 
     Raises:
         UserError: the folder holds a hull or energies of another force field, no phase is a pure element, a file
             cannot be written.
     """
     require_element(phases.crystals)
-    plan.require_own(force_field)
-    target, started = plan.folder / plan.hull_file, time.monotonic()
-    name = plan.hull_file.removesuffix(".json").replace("hull", "energies", 1)
-    path = plan.folder / f"{name}.jsonl"
-    energies = find_energies(phases.crystals, force_field, path, {}, plan.relax_steps)
+    if plan.hull.is_file():
+        remedy = f"delete {plan.hull} and {plan.energies} to make them anew, or write to another folder"
+        Hull.load(plan.hull).require(force_field.model_id, force_field.correction, remedy=remedy)
+    return energy_file(plan.energies, force_field, plan.relax_steps)
+
+
+def build_hull(phases: Phases, force_field: HullForceField, plan: Plan, known: EnergyFile) -> str:
+    """Evaluate known crystals, those that are not yet, and write the hull of their energies.
+
+    Args:
+        phases: the crystals.
+        force_field: of the energies, with forces and stress if they are relaxed first.
+        plan: where and how.
+        known: of `begin_hull`.
+
+    Returns:
+        What was made, in lines for people.
+
+    Raises:
+        UserError: no pure element has an energy, a file cannot be written.
+    """
+    started = time.monotonic()
+    energies = find_energies(phases.crystals, force_field, known, plan.relax_steps)
     entries = lowest_phases(phases.crystals, phases.ids, energies)
     key = HullKey(force_field.model_id, force_field.correction, data_version(plan.folder.resolve().name, phases))
     hull = closed_hull(key, entries, energies)
-    hull.save(target)
+    hull.save(plan.hull)
     lines = [
-        f"{len(entries):,} formulas of {int(np.isfinite(energies.per_atom).sum()):,} crystals in {target}, "
+        f"{len(entries):,} formulas of {int(np.isfinite(energies.per_atom).sum()):,} crystals in {plan.hull}, "
         f"{time.monotonic() - started:.0f} s; failures: {energies.failures}"
     ]
     if missing := missing_elements(phases.crystals, hull):

@@ -108,8 +108,14 @@ class EnergyFile:
                 )
 
 
+def energy_file(path: Path, force_field: HullForceField, relax_steps: int = 0, **settings: str) -> EnergyFile:
+    """The file of a force field's energies, which also depend on `settings`; see `EnergyFile`."""
+    about = {"model_id": force_field.model_id, "correction": force_field.correction}
+    return EnergyFile(path, {**about, "relax_steps": str(relax_steps), **settings})
+
+
 def find_energies(
-    crystals: PackedCrystals, force_field: HullForceField, path: Path, settings: Mapping[str, str], relax_steps: int = 0
+    crystals: PackedCrystals, force_field: HullForceField, known: EnergyFile, relax_steps: int = 0
 ) -> Energies:
     """Energies of crystals, those that a file does not hold yet evaluated now, with a progress bar.
 
@@ -119,22 +125,12 @@ def find_energies(
     Args:
         crystals: C of them.
         force_field: with forces and stress if there is something to relax.
-        path: of the file.
-        settings: what the energies depend on beside the force field and `relax_steps`.
+        known: the file, of the same force field and `relax_steps`.
         relax_steps: at most so many steps of relaxation come first; 0: as they are.
 
     Raises:
-        UserError: the file is of other settings or cannot be read or written; as the force field.
+        UserError: as the force field.
     """
-    known = EnergyFile(
-        path,
-        {
-            "model_id": force_field.model_id,
-            "correction": force_field.correction,
-            "relax_steps": str(relax_steps),
-            **settings,
-        },
-    )
     digests = crystals.digests
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     left = sorted((row for digest, row in first.items() if digest not in known), key=lambda row: crystals.sizes[row])

@@ -100,7 +100,8 @@ def parse_cif(text: str, niggli: bool = True) -> ParsedCif:
         remark = "; it names no symmetry" if symmetry.absent else ""
         option = _declared({option: structure for option, (structure, _) in filled.items()}, formula, count, remark)
         structure, multiplicities = filled[option]
-        _check_multiplicities(sites.declared, multiplicities, len(option.rotations), remark)
+        if formula is None or count is None:  # both together say what the cell holds, and better
+            _check_multiplicities(sites.declared, multiplicities, len(option.rotations), remark)
         symmetry.check(structure)
         return ParsedCif(to_arrays(canonical(structure) if niggli else structure), symmetry.absent)
 
@@ -232,19 +233,20 @@ def _check_multiplicities(
 ) -> None:
     """Compare how many atoms sites make with what a file says of them.
 
-    SHELXL writes the number of operations that leave a site where it is under the same tag, 1 for a general place
-    (its later versions have a tag of its own for that). A file whose sites all have this number is right, too.
+    What is no whole number from 1 says nothing (`0`, `2e`), nor does 1 throughout, which many programs write whatever
+    the site. SHELXL writes the number of operations that leave a site where it is under the same tag (its later
+    versions have a tag of its own for that). A file whose sites all have this number is right, too.
 
     Raises:
         Failure: `multiplicity: `, and both numbers of the first site that differs.
     """
-    sites = [(*one, int(count)) for one, count in zip(declared, found, strict=True) if one is not None]
-    written = [gemmi.cif.as_number(text) for _, text, _ in sites]
-    if all(number * count == operations for number, (_, _, count) in zip(written, sites, strict=True)):
+    written = [0.0 if one is None else gemmi.cif.as_number(one[1]) for one in declared]
+    said = [row for row, number in enumerate(written) if number >= 1 and number.is_integer()]
+    if all(written[row] == 1 for row in said) or all(written[row] * found[row] == operations for row in said):
         return
-    for number, (label, text, count) in zip(written, sites, strict=True):
-        if number != count:
-            raise Failure(f"multiplicity: {text} of {label} is declared, {count} was read{remark}")
+    for row in said:
+        if (one := declared[row]) is not None and written[row] != found[row]:
+            raise Failure(f"multiplicity: {one[1]} of {one[0]} is declared, {found[row]} was read{remark}")
 
 
 def _declared(

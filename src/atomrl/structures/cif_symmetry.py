@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from atomrl.util.optional_imports import extra
 from atomrl.workers.failure import Failure
@@ -21,7 +22,6 @@ with extra("crystals"):
     import gemmi
     import spglib
     from pymatgen.core import Structure, SymmOp
-    from pymatgen.optimization.neighbors import find_points_in_spheres
 
 FloatArray = NDArray[np.float64]
 
@@ -65,10 +65,10 @@ SAME_PLACE = 0.1
 """Å. Images of a site that are nearer are one atom at a special position, whose coordinates were rounded."""
 SAME_LENGTH = 0.01
 """Part by which lengths that an operation makes equal may differ, as they are written."""
-PERIODIC = np.ones(3, dtype=np.int64)
-"""Along all vectors."""
 SYMMETRY_TOLERANCE = 0.05
 """Å, for finding the symmetry of a crystal."""
+FEW = 2000
+"""Atoms below which spglib finds the symmetry in seconds; its time grows with their square."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +104,15 @@ class Operations:
 
     def keep(self, structure: Structure) -> bool:
         """Whether every operation maps the crystal onto itself."""
-        numbers, lattice = np.array(structure.atomic_numbers), np.ascontiguousarray(structure.lattice.matrix)
-        places = np.ascontiguousarray(structure.frac_coords % 1.0 @ lattice)
-        for images in self._images(structure.frac_coords) @ lattice:
-            image, atom, _, apart = find_points_in_spheres(places, images, SAME_PLACE, PERIODIC, lattice, 1e-8)
-            same = (numbers[image] == numbers[atom]) & (apart < SAME_PLACE)
+        numbers, lattice = np.array(structure.atomic_numbers), structure.lattice.matrix
+        places = _wrapped(structure.frac_coords)
+        reach = SAME_PLACE * np.linalg.norm(np.linalg.inv(lattice), axis=0).max()  # in fractions, along any vector
+        tree = cKDTree(places, boxsize=1.0)
+        for images in self._images(places):
+            near = cKDTree(images, boxsize=1.0).sparse_distance_matrix(tree, reach, p=np.inf, output_type="ndarray")
+            image, atom = near["i"], near["j"]
+            same = numbers[image] == numbers[atom]
+            same &= _distances(images[image] - places[atom], lattice) < SAME_PLACE
             if len(np.unique(image[same])) < len(numbers):
                 return False
         return True
@@ -123,9 +127,14 @@ class Operations:
 
     def _images(self, frac_coords: FloatArray) -> FloatArray:
         """Of S sites, in [0, 1), (O, S, 3)."""
-        images: FloatArray = (frac_coords @ self.rotations.swapaxes(1, 2) + self.translations[:, None]) % 1.0
-        images[images == 1.0] = 0.0  # -1e-17 % 1.0 is 1.0
-        return images
+        return _wrapped(frac_coords @ self.rotations.swapaxes(1, 2) + self.translations[:, None])
+
+
+def _wrapped(frac_coords: FloatArray) -> FloatArray:
+    """In [0, 1)."""
+    wrapped: FloatArray = frac_coords % 1.0
+    wrapped[wrapped == 1.0] = 0.0  # -1e-17 % 1.0 is 1.0
+    return wrapped
 
 
 def _distances(differences: FloatArray, lattice: FloatArray) -> FloatArray:
@@ -194,9 +203,12 @@ class Symmetry:
             number = settings[0].number
             groups = [tabulated(setting) for setting in settings]
             fewer = all(len(group.rotations) < len(self.listed.rotations) for group in groups)
-            if number == self.listed.number or (not fewer and any(group.keep(structure) for group in groups)):
+            few = len(structure) < FEW
+            if number == self.listed.number or (few and number == symmetry_number(structure)):
                 continue
-            if number != symmetry_number(structure):  # the slowest comes last
+            if not fewer and any(group.keep(structure) for group in groups):
+                continue
+            if few or number != symmetry_number(structure):  # of many atoms the slowest comes last
                 only = "" if fewer else "only "
                 raise Failure(f"symmetry: it names {name}, and lists {only}operations of {self.listed.name}")
 

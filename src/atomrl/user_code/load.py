@@ -56,7 +56,7 @@ def file_of(source: str) -> Path | None:
         return None
     load_object(source)
     place = source.rpartition(":" if ":" in source else ".")[0]
-    name = place if place.endswith(".py") else vars(sys.modules[place]).get("__file__")
+    name = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
     return None if name is None else Path(name)
 
 

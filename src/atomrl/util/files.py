@@ -112,6 +112,33 @@ def content_hash(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror or error}; make it readable") from error
 
 
+WRITTEN = frozenset(
+    (
+        *("log", "logs", "logfile", "logging", "out", "output", "outputs", "outfile", "txt", "stdout", "stderr"),
+        *("traj", "trajectory", "label", "prefix", "command", "cmd", "python", "executable", "binary", "program"),
+        *("directory", "dir", "folder", "workdir", "tmp", "temp", "scratch"),
+    )
+)
+"""Words of the names of options that say what a program writes, where, or what runs: `log_file`, `txt`, `label`."""
+
+
+def file_that_is_read(name: str, value: object) -> Path | None:
+    """The file that an option names, if it is there; None for what `WRITTEN` holds, or what looks like no path.
+
+    Args:
+        name: of the option.
+        value: of the option; `~` is the home folder. A text without a suffix or a separator is a word, whatever is
+            called so in the current folder.
+    """
+    if not isinstance(value, str | Path) or WRITTEN & {*name.lower().split("_")}:
+        return None
+    try:
+        path = Path(value).expanduser()
+        return path if (path.suffix or os.sep in str(value)) and path.is_file() else None
+    except (OSError, RuntimeError, ValueError):  # too long for a path, no such user, a null character
+        return None
+
+
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a file that has one on each line; a last line that a killed program left unfinished is left out.
 

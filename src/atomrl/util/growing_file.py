@@ -23,6 +23,10 @@ Settings = Mapping[str, str | int | float | list[Any] | dict[str, Any]]
 """What the parts depend on, as JSON has it; of what differs the first is named."""
 
 
+FORMAT = 2
+"""Of the notes; those of earlier versions, which do not say it, lack some of the settings."""
+
+
 class GrowingFile:
     """See the module.
 
@@ -54,7 +58,8 @@ class GrowingFile:
         self.parts += 1
         self.counts.update(counts)
         size = self._file.tell()
-        write_json(self._notes, {"settings": self._settings, "parts": self.parts, "counts": self.counts, "bytes": size})
+        notes = {"settings": self._settings, "parts": self.parts, "counts": self.counts, "bytes": size}
+        write_json(self._notes, {"format": FORMAT, **notes})
 
     def discard(self) -> None:
         """Nobody wants the file: at the end it is deleted, and what has its name stays."""
@@ -122,6 +127,11 @@ def _continued(file: IO[bytes], notes: Path, settings: Settings) -> GrowingFile:
     asked = dict(dotted(json.loads(json.dumps(settings))))
     if differing := [name for name in {**asked, **begun} if begun.get(name) != asked.get(name)]:
         name = differing[0]
+        if name not in begun and known.get("format") != FORMAT:
+            raise UserError(
+                f"{notes.with_suffix('')} was begun by an earlier version, without {name}: begin again under another "
+                f"name, or {again}"
+            )
         was, now = (values.get(name, "unset") for values in (begun, asked))
         raise UserError(
             f"{notes.with_suffix('')} was begun with {name} {was}, not {now}: give the same again, or {again}"

@@ -17,8 +17,16 @@ def dotted(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 def texts(tree: Any) -> Iterator[str]:
     """All texts among the values."""
+    return (text for _, text in named_texts(tree))
+
+
+def named_texts(tree: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """All texts among the values, each with the key that it, or the list that holds it, stands under."""
     if isinstance(tree, str):
-        yield tree
-    elif isinstance(tree, Mapping | list):
-        for value in tree.values() if isinstance(tree, Mapping) else tree:
-            yield from texts(value)
+        yield name, tree
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from named_texts(value, str(key))
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from named_texts(value, name)
