@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atomrl.config import Config, with_overrides
+from atomrl.config.molecules import MoleculeReward
 from atomrl.config.naming import key_of
 from atomrl.config.switches import refuse_of_training, require_switched_on
 from atomrl.evaluation.evaluate import TABLES
@@ -47,6 +48,8 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
         raise UserError(f"{override}: an evaluation {'' if sampled else 'of files '}takes no {key}; {told}")
     changed = with_overrides(config.changed(threads=None), overrides)
     require_switched_on(changed, overrides)
+    if isinstance(changed.reward, MoleculeReward):
+        changed.reward.require_typed([key_of(override) for override in overrides])
     return changed
 
 

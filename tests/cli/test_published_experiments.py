@@ -221,6 +221,8 @@ def test_sections_are_no_way_around(word: str, message: str, published: bool, tm
 
 def test_a_text_may_look_like_a_day() -> None:
     assert load_config(DNG, ["wandb.name=2026-02-30"]).wandb.name == "2026-02-30"
+    with pytest.raises(UserError):  # and a tag of YAML's is no traceback
+        load_config(DNG, ["trainer.max_epochs=!!timestamp foo"])
 
 
 def test_a_training_refuses_them_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from atomrl.config import load_config
 from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE, UMA, renamed_overrides
+from atomrl.evaluation_options import overridden
 from atomrl.util.errors import UserError
 
 PUBLISHED = """
@@ -160,6 +161,8 @@ def test_a_typed_xtb_is_not_overruled_by_a_force_field(tmp_path: Path) -> None:
     two = "reward.type=xtb and reward.force_field=uma name two force fields: set reward.force_field=null too"
     with pytest.raises(UserError, match=two):
         load_config("mine", ["reward.type=xtb"], tmp_path)
+    with pytest.raises(UserError, match=two):  # of `atomrl evaluate`, whose control it chooses by
+        overridden(load_config("mine", [], tmp_path), ["reward.type=xtb"])
     assert load_config("mine", ["reward.type=xtb", "reward.force_field=null"], tmp_path).reward.by_gfn2
     with pytest.raises(UserError, match=r"type=ani and reward\.force_field name two .*set reward\.force_field=null"):
         load_config("mine", ["reward.type=ani"], tmp_path)

@@ -172,6 +172,7 @@ def test_forces_and_stress_are_slopes_of_the_energy_in_workers() -> None:
         ("lammps_log", "w.model", False),
         ("txt", "w.model", False),
         ("label", "~/w.model", False),
+        ("label_encoder", "~/w.model", True),
         ("command", "~/w.model", False),
         ("model", "absent.model", False),
         ("model", "w" * 5000 + ".model", False),

@@ -255,6 +255,22 @@ def test_samples_may_be_spread_over_several_optimizer_steps(rollout_size: int, t
     assert_same(whole.steps[0], summed, 1e-8)
 
 
+def test_no_step_is_taken_for_samples_that_all_ran_away() -> None:
+    """Momentum and weight decay alone would move the weights."""
+    model = policy()
+    trajectory = roll(model)
+    for bucket in trajectory.buckets:
+        for latents in bucket.latents.values():
+            latents[bucket.prompts.sample_ids < 6] = torch.inf
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    recorder = Recorder(model)
+    log = update(
+        model, trajectory, advantages, OBJECTIVE, recorder, UpdateConfig(exploded_above=LIMIT, samples_per_step=6)
+    )
+    assert len(recorder.steps) == 1
+    assert log["masked_samples"] == 6
+
+
 def test_steps_are_counted_before_they_are_taken() -> None:
     assert UpdateConfig().steps(12, 20) == 1
     assert UpdateConfig(epoch_per_rollout=2, samples_per_step=5, terms_per_step=8).steps(12, 20) == 2 * 3 * 3
@@ -262,10 +278,10 @@ def test_steps_are_counted_before_they_are_taken() -> None:
 
 
 class Lopsided:
-    """Two processes of which the other one has as many samples, whose ids follow on this one's."""
+    """Two processes of which the other one has as many samples, whose ids follow on this one's, in the later steps."""
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor
+        return tensor + tensor.flip(0)
 
     def gather(self, tensor: torch.Tensor) -> torch.Tensor:
         return torch.cat([tensor, tensor + len(tensor)])
@@ -279,6 +295,7 @@ def test_a_process_without_samples_in_a_step_takes_it_with_the_others() -> None:
         trajectory, advantages, UpdateConfig(samples_per_step=6, exploded_above=LIMIT), Lopsided()
     )
     assert [sum(map(len, lesson.parts)) for lesson in lessons] == [6, 6, 0, 0]
+    assert [lesson.samples for lesson in lessons] == [6, 6, 6, 6]
     recorder, log = Recorder(model), UpdateLog()
     recorder.zero_grad()
     accumulate(model, Lesson((), 4, 0), OBJECTIVE.terms(trajectory, 0), OBJECTIVE, log)  # of the others' four

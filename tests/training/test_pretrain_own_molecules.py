@@ -13,6 +13,7 @@ from atomrl.chemistry.rdkit import PROFILES, PROTOCOL
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.cli import main
 from atomrl.networks.edm import EDMConfig, EDMNetwork
+from atomrl.pretraining import own_data
 from atomrl.pretraining.edm_run import pretrain_edm
 from atomrl.util.errors import UserError
 
@@ -84,6 +85,16 @@ def test_novelty_is_counted_against_the_training_molecules(tmp_path: Path) -> No
     perceived = read_known(folder, profile=PROFILES[-1])
     assert len(perceived) == 12  # RDKit's perception reads each of them
     assert not perceived.contains(["O"]).any()
+
+
+def test_bonds_of_very_many_molecules_are_not_perceived(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(own_data, "MANY", 11)
+    data = own_molecules.write_sdf(tmp_path / "drugs.sdf")
+    folder = pretrain_edm([*SMALL, f"data={data}", f"save_path={tmp_path / 'run'}", "held_out=0"])
+    assert "novelty by the profile rdkit-xyz2mol is not prepared: of more than 11 molecules" in caplog.text
+    assert [(folder / known_file(profile)).is_file() for profile in PROFILES] == [True, True, False]
 
 
 def test_a_folder_of_an_earlier_version_has_the_names_of_one_profile(tmp_path: Path) -> None:

@@ -134,6 +134,13 @@ def test_a_file_of_an_earlier_version_says_so(tmp_path: Path) -> None:
         growing(path, {"seed": 1, "content of w.model": "0123456789ab"}),
     ):
         pytest.fail("opened")
+    earlier["settings"]["content of run.log"] = "0123456789ab"  # which is a file that is written
+    notes.write_text(json.dumps(earlier))
+    with (
+        pytest.raises(UserError, match=r"begun by an earlier version, with content of run\.log: begin again under"),
+        growing(path, {"seed": 1}),
+    ):
+        pytest.fail("opened")
 
 
 def test_nothing_stays_of_a_file_without_a_part(tmp_path: Path) -> None:

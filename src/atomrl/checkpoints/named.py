@@ -100,4 +100,6 @@ def _whole(path: Path) -> str:
     """What to give in place of a file of averaged weights."""
     if (path.parent / BEST).is_file():
         return f"{path.parent / BEST}, which holds the same weights"
+    if (path.parent / CARD).is_file():
+        return f"its folder, {path.parent}"
     return f"a checkpoint of the run that wrote it; published weights need their {ARGUMENTS} beside them"

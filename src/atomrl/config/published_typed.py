@@ -48,6 +48,9 @@ INSTEAD: Mapping[str, str] = {
 NOTHING = frozenset({"", "none", "null", "-1", "false", "auto", "{}", "[]"})
 """Values that ask for nothing: no limit, none of it, or Lightning's own choice. A deleted key has none."""
 
+SECTIONS = frozenset(key.partition(".")[0] for key in INSTEAD)
+"""Of these keys."""
+
 DEFAULTS: Mapping[str, str] = {"trainer.check_val_every_n_epoch": "1", "trainer.val_check_interval": "1.0"}
 """{published key: Lightning's own value}, which asks for nothing either; an interval of 1 would be each batch."""
 
@@ -57,7 +60,10 @@ def require_meant(override: str) -> None:
 
     A section may name what is chosen of it: `logger=wandb`, `logger=[wandb,csv]`.
     """
-    key, value = key_of(override), _value(override.partition("=")[2])
+    key = key_of(override)
+    if key.partition(".")[0] not in SECTIONS:
+        return
+    value = _value(override.partition("=")[2])
     chosen = value if isinstance(value, list) else [value]
     for name in (key, *(f"{key}.{one}" for one in chosen)):
         if name in INSTEAD and not _asks_nothing(name, value):
@@ -68,7 +74,7 @@ def _value(text: str) -> Any:
     """What a typed text says; the text itself if it is no YAML."""
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # a day that no month has
+    except (yaml.YAMLError, ValueError, AttributeError):  # a day that no month has, a tag of another kind
         return text
 
 

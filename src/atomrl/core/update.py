@@ -120,6 +120,8 @@ def update(
     log = UpdateLog()
     for epoch in range(config.epoch_per_rollout):
         for lesson, block in product(lessons, _blocks(objective.terms(trajectory, epoch), config)):
+            if lesson.masked == lesson.samples:
+                continue  # nothing to learn from on any process: momentum alone would step
             optimizer.zero_grad()
             accumulate(policy, lesson, block, objective, log)
             norm = reduce_and_clip(parameters, config.max_grad_norm, collective)

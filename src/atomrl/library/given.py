@@ -113,9 +113,12 @@ class Given:
         """Refuse what a run would not use.
 
         Raises:
-            UserError: a force field that no part of the reward asks.
+            UserError: a force field that no part of the reward asks, or another one beside that of the reward.
         """
-        if "reward.force_field" not in self.values or not isinstance(config, MoleculeConfig):
+        if not isinstance(config, MoleculeConfig):
+            return
+        config.reward.require_typed(self.values)
+        if "reward.force_field" not in self.values:
             return
         if config.reward.chosen_force_field is None:
             raise UserError(

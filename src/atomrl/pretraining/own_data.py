@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -13,7 +14,7 @@ from atomrl.checkpoints.backbone import Backbone
 from atomrl.chemistry.bond_entries import missing_pairs
 from atomrl.chemistry.bonds import known_elements
 from atomrl.chemistry.known_smiles import known_file
-from atomrl.chemistry.rdkit import PROFILES, MoleculeChecker
+from atomrl.chemistry.rdkit import PERCEIVED, PROFILES, MoleculeChecker
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.data.batches import padded_batches
 from atomrl.data.own_molecules import OwnMolecules, read_own, split_own
@@ -22,6 +23,11 @@ from atomrl.networks.edm import EDMConfig
 from atomrl.util.errors import UserError
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar
+
+log = logging.getLogger(__name__)
+
+MANY = 20_000
+"""Molecules whose bonds RDKit perceives in minutes: 10 to 100 ms each."""
 
 LEFT_OUT_FILE = "left_out.txt"
 """In the run's folder: each entry that is not learned from, and why."""
@@ -139,6 +145,13 @@ def write_known(folder: Path, data: TrainingMolecules) -> None:
     if data.own.left_out:
         write_whole(folder / LEFT_OUT_FILE, "".join(f"{where}: {why}\n" for where, why in data.own.left_out))
     for profile in PROFILES:
+        if profile == PERCEIVED and len(data.parts["train"]) > MANY:
+            log.warning(
+                "novelty by the profile %s is not prepared: of more than %s molecules that takes hours; give a file of "
+                "SMILES as dataloader.smiles_path for it",
+                *(profile, f"{MANY:,}"),
+            )
+            continue
         known = TrainingSmiles.of(_names(data, profile), len(data.parts["train"]), profile, rdBase.rdkitVersion)
         known.save(folder / known_file(profile))
 

@@ -17,7 +17,7 @@ from atomrl.checkpoints.named import BEST, LATEST, METRICS, named_model
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, read_config
 from atomrl.config.objects import call_with_objects, objects_of, require_objects
-from atomrl.config.published import renamed_overrides
+from atomrl.config.published import DECAY_SHAPE, renamed_overrides
 from atomrl.domains import model_of
 from atomrl.training.changed_settings import changes, require_typed, said_of
 from atomrl.user_code.trust import foreign_code, require_trust
@@ -126,7 +126,10 @@ def refuse_forgotten(config: Config, overrides: Sequence[str]) -> None:
     """
     place = Path(config.save_path or "")
     if (place / LATEST).is_file() and (place / CONFIG).is_file():
-        require_typed(place, read_config(place / CONFIG), config, renamed_overrides(overrides, composing=False))
+        old, typed = read_config(place / CONFIG), renamed_overrides(overrides, composing=False)
+        if old.train.scheduler != config.train.scheduler:
+            typed.append(f"{DECAY_SHAPE}={config.train.decay_shape}")  # of the schedule that was typed
+        require_typed(place, old, config, typed)
 
 
 def iterations_done(stored: Stored, checkpoint: Path) -> int:

@@ -64,8 +64,6 @@ class OnTheWay:
     ) -> str | None:
         """Why these aligned places would change nothing, if so; the arguments are as of `aligning`."""
         train, loader = config.train, config.dataloader
-        if isinstance(train.objective, str) and train.objective != "fed_grpo":
-            return f"train.objective={train.objective} does not read it"
         if not self.scored:
             return "there are no forces without reward.shaping"
         if not self.fine:

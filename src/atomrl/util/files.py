@@ -121,6 +121,9 @@ WRITTEN = frozenset(
 )
 """Words of the names of options that say what a program writes, where, or what runs: `log_file`, `txt`, `label`."""
 
+READ = frozenset(("model", "models", "weights", "checkpoint", "ckpt", "params", "parameters", "potential", "encoder"))
+"""Words of the names of options whose file is read, whatever else the name says: `label_encoder`."""
+
 
 def file_that_is_read(name: str, value: object) -> Path | None:
     """The file that an option names, if it is there; None for what `WRITTEN` holds, or what looks like no path.
@@ -130,7 +133,8 @@ def file_that_is_read(name: str, value: object) -> Path | None:
         value: of the option; `~` is the home folder. A text without a suffix or a separator is a word, whatever is
             called so in the current folder.
     """
-    if not isinstance(value, str | Path) or WRITTEN & {*name.lower().split("_")}:
+    words = {*name.lower().split("_")}
+    if not isinstance(value, str | Path) or (WRITTEN & words and not READ & words):
         return None
     try:
         path = Path(value).expanduser()

@@ -127,10 +127,10 @@ def _continued(file: IO[bytes], notes: Path, settings: Settings) -> GrowingFile:
     asked = dict(dotted(json.loads(json.dumps(settings))))
     if differing := [name for name in {**asked, **begun} if begun.get(name) != asked.get(name)]:
         name = differing[0]
-        if name not in begun and known.get("format") != FORMAT:
+        if known.get("format") != FORMAT and (name in begun) != (name in asked):
             raise UserError(
-                f"{notes.with_suffix('')} was begun by an earlier version, without {name}: begin again under another "
-                f"name, or {again}"
+                f"{notes.with_suffix('')} was begun by an earlier version, {'with' if name in begun else 'without'} "
+                f"{name}: begin again under another name, or {again}"
             )
         was, now = (values.get(name, "unset") for values in (begun, asked))
         raise UserError(
