@@ -355,7 +355,10 @@ def test_three_iterations_on_two_processes_equal_one(
     one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", *words) for ranks in (1, 2))
     assert one.keys() == two.keys()
     steps = 1 if spread == "all" else -(-12 // int(spread))
-    assert len({name.split(".")[0] for name in one}) == 3 * steps + 1
+    taken = len({name.split(".")[0] for name in one}) - 1
+    assert taken == 3 * steps or (
+        objective == "aligned" and 0 < taken < 3 * steps
+    )  # all samples of some steps ran away
     for part in sorted({name.split(".")[0] for name in one}):
         assert_same(*({n: v for n, v in saved.items() if n.startswith(f"{part}.")} for saved in (one, two)), 1e-8)
 
