@@ -355,12 +355,15 @@ def test_three_iterations_on_two_processes_equal_one(
     one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", *words) for ranks in (1, 2))
     assert one.keys() == two.keys()
     steps = 1 if spread == "all" else -(-12 // int(spread))
-    taken = len({name.split(".")[0] for name in one}) - 1
-    assert taken == 3 * steps or (
-        objective == "aligned" and 0 < taken < 3 * steps
-    )  # all samples of some steps ran away
-    for part in sorted({name.split(".")[0] for name in one}):
-        assert_same(*({n: v for n, v in saved.items() if n.startswith(f"{part}.")} for saved in (one, two)), 1e-8)
+    parts = sorted({name.split(".")[0] for name in one})
+    pairs = [[{n: v for n, v in saved.items() if n.startswith(f"{p}.")} for saved in (one, two)] for p in parts]
+    if objective == "aligned":  # what a group shares may run away, and then a step has nothing to learn from
+        pairs = [pair for pair in pairs if any(values.any() for saved in pair for values in saved.values())]
+        assert 1 + steps < len(pairs) <= 3 * steps + 1
+    else:
+        assert len(pairs) == 3 * steps + 1
+    for pair in pairs:
+        assert_same(*pair, 1e-8)
 
 
 def test_ranks_gather_unequal_numbers_of_rows(tmp_path: Path) -> None:
