@@ -337,7 +337,9 @@ def test_short_studies_are_understood(
     monkeypatch.setattr("studies.__main__.Queue.run", lambda queue: None)
     with pytest.raises(SystemExit):
         run(command, monkeypatch)
-    assert "seed-0/config.yaml: no such file; run the queue" in capsys.readouterr().err  # understood; there is only nothing to report
+    assert (
+        "seed-0/config.yaml: no such file; run the queue" in capsys.readouterr().err
+    )  # there is nothing to report yet
 
 
 def test_smoke_command_is_documented() -> None:
