@@ -142,7 +142,7 @@ SWITCHED_OFF = [
         "train.scheduler=constant train.min_lr_ratio=0.1",
         "train.min_lr_ratio=0.1 changes nothing with train.scheduler=c",
     ),
-    ("train.scheduler=constant train.total_steps=9", "train.scheduler=constant: set train.scheduler=cosine too"),
+    ("train.scheduler=constant train.min_lr_ratio=0.5", "train.scheduler=constant: set train.scheduler=cosine too"),
     ("train.force_alignment_enabled=true", "with reward.shaping.enabled=false: set reward.shaping.enabled=true too"),
     (
         "train.force_alignment_enabled=true reward.shaping.enabled=true",

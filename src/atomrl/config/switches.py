@@ -88,7 +88,6 @@ SWITCHES: Sequence[tuple[str, Switch]] = (
     ("train.force_alignment_min_delta", _ALIGNED),
     ("train.decay_fraction", _DECAYS),
     ("train.decay_shape", _DECAYS),
-    ("train.total_steps", _FALLS),
     ("train.min_lr_ratio", _FALLS),
     ("train.reward_eps", _COMPARES_SPREADS),
     *(
