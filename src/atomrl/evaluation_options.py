@@ -49,7 +49,7 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
     changed = with_overrides(config.changed(threads=None), overrides)
     require_switched_on(changed, overrides)
     if isinstance(changed.reward, MoleculeReward):
-        changed.reward.require_typed([key_of(override) for override in overrides])
+        changed.reward.require_one_force_field([key_of(override) for override in overrides])
     return changed
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import conditional_crystals
 import pytest
 import torch
+from refusals import refused
 from small_backbone import TINY, write, write_conditional
 from test_train_crystals import known_set
 
@@ -52,16 +53,6 @@ def columns(folder: Path) -> dict[str, object]:
     return {name: of["asked"] for name, of in json.loads((folder / "evaluation.json").read_text())["columns"].items()}
 
 
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert "\n" not in error
-    return error
-
-
 @pytest.mark.slow
 def test_a_run_that_asks_for_a_value_is_evaluated_at_it(
     tmp_path: Path, asked: list[float], capsys: pytest.CaptureFixture[str]
@@ -101,7 +92,7 @@ def test_a_run_that_asks_for_a_value_is_evaluated_at_it(
     unconditional = ["evaluate", "--base", str(write(tmp_path / "plain")), "--trained", str(run), *FEW]
     main([*unconditional, "--output", str(tmp_path / "both")])  # the base is what it is
     assert columns(tmp_path / "both") == {"base": {}, "trained": {"alpha": 60.0}}
-    said = refused([*unconditional, "--context", "alpha=45", "--output", str(tmp_path / "none")], capsys)
+    said = refused(capsys, *unconditional, "--context", "alpha=45", "--output", str(tmp_path / "none"))
     assert "takes no value of alpha: it is not conditional" in said
 
 
@@ -122,7 +113,7 @@ def test_what_an_evaluation_cannot_ask_for(
     output = tmp_path / "table"
     drawn = ["--base", str(write_conditional(tmp_path / "net")), *FEW]
     given = words if "--structures" in words else [*drawn, *words]
-    assert message in refused(["evaluate", "--output", str(output), *given], capsys)
+    assert message in refused(capsys, "evaluate", "--output", str(output), *given)
     assert not (output / TABLES).exists()
 
 
@@ -149,5 +140,5 @@ def test_a_crystal_run_that_asks_for_a_value_is_evaluated_at_it(
     assert {float(value) for prompts in seen for value in prompts[:, 0]} == {1.5}
     said = "asked for band_gap=1.5, composition=NaCl, seed"
     assert (tmp_path / "typed" / TABLES).read_text().count(said) == 2
-    said = refused([*table, "--context", "gap=1", "--output", str(tmp_path / "no")], capsys)
+    said = refused(capsys, *table, "--context", "gap=1", "--output", str(tmp_path / "no"))
     assert "the model is conditioned on band_gap, composition, system, not on gap" in said

@@ -5,6 +5,7 @@ from pathlib import Path
 import ase.io
 import pytest
 import torch
+from refusals import refused
 from small_backbone import TINY, write, write_conditional
 
 from atomrl.checkpoints.backbone import load_backbone
@@ -28,15 +29,6 @@ def contexts(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
 
     monkeypatch.setattr(EDMNetwork, "forward", watched)
     return seen
-
-
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert "\n" not in error
-    return error
 
 
 @pytest.mark.parametrize("make", [write, write_conditional])
@@ -113,17 +105,17 @@ def test_what_cannot_be_asked_for(
 ) -> None:
     folder = write_conditional(tmp_path / "net")
     output = tmp_path / "s.extxyz"
-    assert message in refused(["sample", "--backbone", str(folder), "--output", str(output), *words], capsys)
+    assert message in refused(capsys, "sample", "--backbone", str(folder), "--output", str(output), *words)
     assert not output.exists()
 
 
 def test_an_unconditional_model_takes_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", "--backbone", str(write(tmp_path / "net")), "--context", "alpha=3"]
-    assert "takes no value of alpha: it is not conditional" in refused(words, capsys)
+    assert "takes no value of alpha: it is not conditional" in refused(capsys, *words)
 
 
 def test_crystals_take_sizes_and_no_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", "--backbone", "crystal_small", "--num-samples", "3", "--time-step", "3"]
     main([*words, "--sizes", "4", "--output", str(tmp_path / "some.extxyz")])
     assert {len(atoms) for atoms in ase.io.read(tmp_path / "some.extxyz", index=":")} == {4}
-    assert "takes no value of gap: it is not conditional" in refused([*words, "--context", "gap=1"], capsys)
+    assert "takes no value of gap: it is not conditional" in refused(capsys, *words, "--context", "gap=1")

@@ -3,23 +3,13 @@
 from pathlib import Path
 
 import pytest
+from refusals import refused
 from small_backbone import TINY, write
 
 import atomrl
 from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.util.errors import UserError
-
-
-def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(words)
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err.strip()
-    assert "\n" not in error
-    return error
-
 
 SAMPLED = [
     (["model.skip_prefix=5"], "model.skip_prefix=5: sampling does not read model.skip_prefix, only a training does"),
@@ -35,7 +25,7 @@ SAMPLED = [
 @pytest.mark.parametrize(("words", "message"), SAMPLED)
 def test_sample(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "some.extxyz"
-    assert message in refused(["sample", "-n", "2", "--output", str(output), *words], capsys)
+    assert message in refused(capsys, "sample", "-n", "2", "--output", str(output), *words)
     assert not output.exists()
 
 
@@ -50,7 +40,7 @@ def test_sample(words: list[str], message: str, tmp_path: Path, capsys: pytest.C
 )
 def test_evaluate(words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "table"
-    assert message in refused(["evaluate", "-n", "2", "--output", str(output), *words], capsys)
+    assert message in refused(capsys, "evaluate", "-n", "2", "--output", str(output), *words)
     assert not output.exists()
 
 

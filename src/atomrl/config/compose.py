@@ -99,7 +99,7 @@ def require_read(config: Config, overrides: Sequence[str]) -> None:
     _require_read_by_objective(config.train, overrides)
     require_switched_on(config, overrides)
     if isinstance(config.reward, MoleculeReward):
-        config.reward.require_typed([key_of(override) for override in overrides])
+        config.reward.require_one_force_field([key_of(override) for override in overrides])
 
 
 def _ours(overrides: Sequence[str]) -> list[str]:

@@ -140,7 +140,7 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
             raise contradiction(f"{{at}}components: at most one of {', '.join(BUILT_IN)}")
         return self
 
-    def require_typed(self, keys: Collection[str]) -> None:
+    def require_one_force_field(self, keys: Collection[str]) -> None:
         """Refuse a `type` of xtb that was typed beside another force field; as the default it says nothing.
 
         Args:

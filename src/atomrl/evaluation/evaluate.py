@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -218,11 +218,11 @@ def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
     return PromptPlan(SizeDistribution(sizes), plan.count, each, plan.seed, conditioning)
 
 
-def require_asked(models: Iterable[Model], plan: SamplePlan, hint: str) -> None:
-    """Refuse what one of the models cannot be asked for, before anything that takes long.
+def require_asked(model: Model, plan: SamplePlan, hint: str) -> None:
+    """Refuse what a model cannot be asked for, before anything that takes long.
 
     Args:
-        models: that shall draw the samples.
+        model: that shall draw the samples.
         plan: of these.
         hint: where what is asked for comes from, and what to do, for the error.
 
@@ -230,8 +230,7 @@ def require_asked(models: Iterable[Model], plan: SamplePlan, hint: str) -> None:
         UserError: see `prompt_plan`.
     """
     with hinted(hint if plan.asked else ""):
-        for model in models:
-            prompt_plan(model, plan, 1)
+        prompt_plan(model, plan, 1)
 
 
 def structures_of(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:

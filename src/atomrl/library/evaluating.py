@@ -225,7 +225,7 @@ class ModelEvaluation:
         models = [pair.base] if pair.trained is None else [pair.base, pair.trained]
         of_the_run = f" (dataloader.context={by_run} of the run; an empty --context, or context={{}}: values are drawn)"
         for model in models:
-            require_asked([model], self._for(model, plan), of_the_run if self.asked is None else "")
+            require_asked(model, self._for(model, plan), of_the_run if self.asked is None else "")
         return plan
 
     def _for(self, model: Model, plan: SamplePlan) -> SamplePlan:

@@ -117,7 +117,7 @@ class Given:
         """
         if not isinstance(config, MoleculeConfig):
             return
-        config.reward.require_typed(self.values)
+        config.reward.require_one_force_field(self.values)
         if "reward.force_field" not in self.values:
             return
         if config.reward.chosen_force_field is None:

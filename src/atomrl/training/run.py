@@ -147,7 +147,7 @@ def train_and_evaluate(config: Config, name: str, command: str, crew: Crew | Non
     time_step = config.evaluation.time_step or config.model.time_step
     asked = config.dataloader.context
     plan = SamplePlan(config.evaluation.samples, time_step, config.evaluation.seed, asked=asked)
-    require_asked([base], plan, f" (dataloader.context={asked}, which the table at the end is of too)")
+    require_asked(base, plan, f" (dataloader.context={asked}, which the table at the end is of too)")
     workers = as_workers(config.reward.workers)
     with domain.panel(config, base, workers) as panel:
         folder = _trained(config, name, workers if crew.launch.size == 1 else None, crew)
