@@ -9,6 +9,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from atomrl.config import load_config
 from atomrl.core.log_prob import gaussian_log_prob
 from atomrl.core.update import update, usable
+from atomrl.training.experiment import update_config
 from atomrl.training.rl_module import build_module
 
 ITERATIONS = 9
@@ -52,6 +53,7 @@ def test_the_reward_rises() -> None:
     try:
         parameters = [p for p in module.policy.trainable().parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=config.train.learning_rate)
+        updating = update_config(config.train, config.dataloader.micro_batch_size)
         rewards, foreseen, gradient = [held_out_rewards(module)], [], torch.zeros(())
         for iteration in range(ITERATIONS):
             batch, trajectory = module.rollout(module.plan.prompts(iteration))
@@ -59,7 +61,7 @@ def test_the_reward_rises() -> None:
             if iteration:
                 likelier = log_ratio_after_a_step(module, trajectory, parameters, gradient)
                 foreseen += rank_correlations(module, trajectory, advantages.total, likelier)
-            update(module.policy, trajectory, advantages, module.objective, optimizer, config.train)
+            update(module.policy, trajectory, advantages, module.objective, optimizer, updating)
             gradient = gradient + torch.cat([p.grad.flatten() for p in parameters])  # each was clipped
             rewards.append(held_out_rewards(module))
     finally:
