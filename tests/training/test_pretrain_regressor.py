@@ -1,6 +1,7 @@
 """`atomrl pretrain regressor` on real QM9: it learns, goes on where it stopped, states its error; bad input."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,7 @@ def test_it_beats_composition_and_size_and_says_so(tmp_path: Path, capsys: pytes
     shape = ["model.hidden=64", "model.edge_hidden=32"]
     main(["pretrain", "regressor", *TINY, *options, *shape, f"save_path={tmp_path}"])
     said = capsys.readouterr().out
+    assert re.match(r"\d\d:\d\d:\d\d 11 of 120 steps: loss \d\.\d{3}; \S+ steps/s, \S+ \w+ left\n", said)
     card = json.loads((tmp_path / "model.json").read_text())
     found = card["held_out"]
     assert f"alpha: mean absolute error {found['mae']:.4g} Bohr^3 on 2,000 test molecules" in said

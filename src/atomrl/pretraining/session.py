@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from atomrl.config import with_overrides
 from atomrl.config.switches import Switch, require_switched_on
+from atomrl.pretraining.announcements import StepProgress
 from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.saving import LAST, LastCheckpoint, checkpoint_to_continue
 from atomrl.training.callbacks import Interruption
@@ -52,7 +53,7 @@ class Session(Options):
     log_every: CountOrNone = 50
     """Steps between lines of the log; 0: none."""
     checkpoint_minutes: Annotated[Positive, Unit("min")] = 3.0
-    """Minutes between checkpoints."""
+    """Minutes between checkpoints, and between printed lines where no terminal shows a progress bar."""
     train: PretrainConfig = PretrainConfig()
     """How to train."""
 
@@ -127,7 +128,8 @@ def fit(
     started = time.monotonic()
     with warnings.catch_warnings(), last.listening():
         warnings.filterwarnings("ignore", module=r"lightning\..*")
-        trainer = _trainer(session, [interruption, *callbacks, last])
+        progress = StepProgress(session.checkpoint_minutes, session.log_every)
+        trainer = _trainer(session, [interruption, *callbacks, last, progress])
         try:
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
         except (SystemExit, RuntimeError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,21 +25,59 @@ from atomrl.user_code.trust import foreign_code
 from atomrl.util.progress import bar, shown
 
 
-class Progress(Callback):
+class BarOrLines(Callback):
+    """A progress bar on a terminal and printed lines elsewhere: what the trainings share that show them.
+
+    Args:
+        names: of the numbers beside the bar, or in a line, as far as they are logged.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.bar: tqdm[int] | None = None
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Close the bar (Lightning)."""
+        self._close()
+
+    def on_exception(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        """The same (Lightning)."""
+        self._close()
+
+    def _numbers(self, trainer: lightning.Trainer) -> dict[str, str]:
+        """What is logged under the names."""
+        numbers = {name: trainer.callback_metrics[name] for name in self.names if name in trainer.callback_metrics}
+        return {name: f"{float(value):.3f}" for name, value in numbers.items()}
+
+    def _print(self, done: str, numbers: Mapping[str, str], pace: str, seconds_left: float) -> None:
+        """A line with the time of day, unless there is a bar."""
+        if not shown():
+            said = ", ".join(f"{name} {value}" for name, value in numbers.items())
+            left = f", {spoken(seconds_left)} left" if seconds_left else ""
+            print(f"{datetime.now():%H:%M:%S} {done}: {said}; {pace}{left}", flush=True)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class Progress(BarOrLines):
     """A progress bar on a terminal; elsewhere a line every few iterations, with the second one and the last.
 
     The first iteration also starts workers and imports what it needs, so that no estimate counts it.
 
     Args:
-        shown: names of the numbers beside the bar, or in a line, as far as they are logged.
+        names: of the numbers beside the bar, or in a line, as far as they are logged.
         every: iterations from one line to the next; 0: none.
     """
 
-    def __init__(self, shown: Sequence[str] = ("reward",), every: int = 10) -> None:
-        self.shown, self.every = tuple(shown), every
+    def __init__(self, names: Sequence[str] = ("reward",), every: int = 10) -> None:
+        super().__init__(names)
+        self.every = every
         self.started = self.first_end = 0.0
         self.first: int | None = None
-        self.bar: tqdm[int] | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Start the clock (Lightning)."""
@@ -56,31 +94,12 @@ class Progress(Callback):
             print(f"first iteration: {seconds}, with what is done once; {left} left", flush=True)
             self.bar = bar(range(left), "train", total=left, leave=True)
             return
-        numbers = {name: trainer.callback_metrics[name] for name in self.shown if name in trainer.callback_metrics}
-        words = {name: f"{float(value):.3f}" for name, value in numbers.items()}
-        self.bar.set_postfix(words, refresh=False)
+        numbers = self._numbers(trainer)
+        self.bar.set_postfix(numbers, refresh=False)
         self.bar.update()
-        due = done % self.every == 0 or done == self.first + 1 or not left if self.every else False
-        if due and not shown():
+        if self.every and (done % self.every == 0 or done == self.first + 1 or not left):
             each = (now - self.first_end) / (done - self.first)
-            said = ", ".join(f"{name} {value}" for name, value in words.items())
-            time_left = f", {spoken(each * left)} left" if left else ""
-            line = f"{done} of {trainer.max_epochs}: {said}; {spoken(each)} each{time_left}"
-            print(f"{datetime.now():%H:%M:%S} {line}", flush=True)
-
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Close the bar (Lightning)."""
-        self._close()
-
-    def on_exception(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: BaseException
-    ) -> None:
-        """The same (Lightning)."""
-        self._close()
-
-    def _close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+            self._print(f"{done} of {trainer.max_epochs}", numbers, f"{spoken(each)} each", each * left)
 
 
 def spoken(seconds: float) -> str:

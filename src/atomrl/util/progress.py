@@ -32,6 +32,10 @@ def hidden() -> Iterator[None]:
         _hidden.clear()
 
 
-def bar(items: Iterable[T], description: str, total: int | None = None, leave: bool = False) -> tqdm[T]:
-    """Iterate with a progress bar on standard error."""
-    return tqdm(items, desc=description, total=total, leave=leave, disable=not shown(), dynamic_ncols=True)
+def bar(
+    items: Iterable[T], description: str, total: int | None = None, leave: bool = False, initial: int = 0
+) -> tqdm[T]:
+    """Iterate with a progress bar on standard error; `initial` of the `total` are done already."""
+    return tqdm(
+        items, desc=description, total=total, leave=leave, initial=initial, disable=not shown(), dynamic_ncols=True
+    )
