@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from atomrl.config import Config, with_overrides
-from atomrl.config.molecules import MoleculeReward
+from atomrl.config import Config, require_meant, with_overrides
 from atomrl.config.naming import key_of
-from atomrl.config.switches import refuse_of_training, require_switched_on
+from atomrl.config.switches import refuse_of_training
 from atomrl.evaluation.evaluate import TABLES
 from atomrl.util.errors import UserError
 
@@ -47,9 +46,7 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
         told = SAID_BY_OPTIONS.get(key, keys) if sampled else keys
         raise UserError(f"{override}: an evaluation {'' if sampled else 'of files '}takes no {key}; {told}")
     changed = with_overrides(config.changed(threads=None), overrides)
-    require_switched_on(changed, overrides)
-    if isinstance(changed.reward, MoleculeReward):
-        changed.reward.require_one_force_field([key_of(override) for override in overrides])
+    require_meant(changed, overrides)
     return changed
 
 

@@ -192,6 +192,17 @@ def test_an_override_of_what_is_switched_off_is_refused(words, message):
     assert str(refused.value).endswith(" too, or leave it out")
 
 
+def test_a_section_that_is_typed_whole_is_taken_apart():
+    typed = ["train.objective=nft", "train.nft={times: 8, old_decay_max: 0.3}"]
+    with pytest.raises(UserError, match=r"^train\.nft\.old_decay_max=0\.3 changes nothing with train\.nft\."):
+        load_config("demo", typed)
+    with pytest.raises(UserError, match=r"^reward\.shaping\.gamma=0\.5 changes nothing with reward\.shaping\."):
+        load_config("demo", ["reward={shaping: {gamma: 0.5}}"])
+    with pytest.raises(UserError, match=r"train\.objective=nft does not read train\.kl_weight=1"):
+        load_config("demo", ["train={kl_weight: 1}"])
+    assert load_config("demo", ["train.nft={times: 8}"]).train.nft.times == 8
+
+
 def test_what_is_switched_on_or_stays_as_it_is_may_be_typed():
     for words in (
         "reward.shaping.enabled=true reward.shaping.gamma=0.9 reward.shaping.scheduler.uniform_stride=4",

@@ -172,6 +172,27 @@ def test_a_typed_xtb_is_not_overruled_by_a_force_field(tmp_path: Path) -> None:
     assert load_config("fed_grpo_config", same).reward.by_gfn2
 
 
+NO_CHANNEL = [f"train.{channel}_adv_weight=0" for channel in ("force", "energy", "stability")]
+
+
+def test_a_typed_type_is_not_overruled_by_components() -> None:
+    """The demo's YAML names its forces and energies among the components."""
+    beside = r"reward\.type=ani changes nothing beside reward\.components, of which xtb computes forces and energies: "
+    with pytest.raises(UserError, match=beside + r".*=\[\] too, or reward\.force_field=ani in its place$"):
+        load_config("demo", ["reward.type=ani"])
+    with pytest.raises(UserError, match=r"type=dummy changes nothing .* of which xtb .*components=\[\] too$"):
+        load_config("demo", ["reward.type=dummy"])
+    with pytest.raises(UserError, match=r"type=xtb changes nothing .* of which none .*components=\[\] too$"):
+        load_config("fed_grpo_config", [*NO_CHANNEL, "reward.type=xtb", "reward.components=[{_target_: m.py:score}]"])
+    assert load_config("demo", ["reward.type=dummy", "reward.components=[]", NO_CHANNEL[-1]]).reward.built_in == "dummy"
+    assert not load_config(
+        "demo", ["reward.type=ani", "reward.force_field=ani", "reward.energy_atom_refs=own"]
+    ).reward.by_gfn2
+    emt = ["reward.energy_atom_refs=own", "reward.type=ase", "reward.force_field={_target_: ase.calculators.emt.EMT}"]
+    assert not load_config("demo", emt).reward.by_gfn2
+    assert load_config("demo", ["reward.type=xtb"]).reward.by_gfn2
+
+
 def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:
     train = load_config("child", [], folder).train
     assert (train.clip_advantage_value, train.scheduler, train.warmup_steps) == (2, "cosine", 10)

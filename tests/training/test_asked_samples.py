@@ -46,7 +46,7 @@ def test_a_value_is_given_in_its_own_unit(tmp_path: Path, contexts: list[torch.T
         assert context[:, 0].tolist() == pytest.approx([(60 - known.mean) / known.mad] * len(context))
 
 
-@pytest.mark.parametrize("way", [[], ["--reject", "2"], ["--best-of", "2", "reward.type=dummy"]])
+@pytest.mark.parametrize("way", [[], ["--reject", "2"], ["--best-of", "2"]])
 def test_a_value_that_is_not_given_is_drawn_for_the_size(way, tmp_path: Path, contexts: list[torch.Tensor]) -> None:
     folder = write_conditional(tmp_path / "net")
     words = ["sample", "--backbone", str(folder), *FEW, "--sizes", "6", "--output", str(tmp_path / "s.extxyz"), *way]

@@ -24,7 +24,7 @@ from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
 from atomrl.config.published import renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import Config, TrainSection
-from atomrl.config.switches import require_switched_on
+from atomrl.config.switches import each_key, require_switched_on
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
 from atomrl.util.registry import registered_names
@@ -96,10 +96,20 @@ def require_read(config: Config, overrides: Sequence[str]) -> None:
         UserError: the chosen objective does not read one, what it is about is switched off, or another force field than
             that of `reward.type` computes.
     """
+    overrides = each_key(config, overrides)
     _require_read_by_objective(config.train, overrides)
+    require_meant(config, overrides)
+
+
+def require_meant(config: Config, overrides: Sequence[str]) -> None:
+    """The part of `require_read` that is no matter of the objective.
+
+    Raises:
+        UserError: what an override is about is switched off, or `reward.type` is not what computes.
+    """
     require_switched_on(config, overrides)
     if isinstance(config.reward, MoleculeReward):
-        config.reward.require_one_force_field([key_of(override) for override in overrides])
+        config.reward.require_one_force_field([key_of(override) for override in each_key(config, overrides)])
 
 
 def _ours(overrides: Sequence[str]) -> list[str]:

@@ -141,7 +141,9 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         return self
 
     def require_one_force_field(self, keys: Collection[str]) -> None:
-        """Refuse a `type` of xtb that was typed beside another force field; as the default it says nothing.
+        """Refuse a typed `type` that is not what computes: another force field does, or a component.
+
+        As the default it says nothing.
 
         Args:
             keys: that were typed, of the whole configuration.
@@ -149,12 +151,20 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         Raises:
             UserError: it was.
         """
-        if "reward.type" in keys and self.type == self.built_in == "xtb" and not self.by_gfn2:
-            chosen = self.chosen_force_field
-            name = chosen if isinstance(chosen, str) else _target(chosen)
+        if "reward.type" not in keys:
+            return
+        chosen = self.chosen_force_field
+        name = chosen if isinstance(chosen, str) else _target(chosen)
+        if self.type == self.built_in == "xtb" and not self.by_gfn2:
             raise UserError(
                 f"reward.type=xtb and reward.force_field={name} name two force fields: set reward.force_field=null "
                 "too, or leave reward.type out"
+            )
+        if self.type not in (self.built_in, "ase" if self.force_field else None, name):
+            keep = f", or reward.force_field={self.type} in its place" if name and self.type in FORCE_FIELDS else ""
+            raise UserError(
+                f"reward.type={self.type} changes nothing beside reward.components, of which "
+                f"{self.built_in or 'none'} computes forces and energies: set reward.components=[] too{keep}"
             )
 
     def _check_references(self, name: str | None) -> None:

@@ -5,9 +5,11 @@ In a YAML they may stand: there a section keeps its values while it is switched 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from atomrl.config.naming import key_of
 from atomrl.config.objective_keys import FORWARD
@@ -118,6 +120,30 @@ OF_TRAINING = (
 """Keys and sections of `model` and `reward` that nothing but a training reads: neither sampling nor an evaluation."""
 
 
+def each_key(config: Options, overrides: Sequence[str]) -> list[str]:
+    """Overrides with a typed section taken apart: `train.nft={times: 8}` is `train.nft.times=8`.
+
+    Args:
+        config: with the overrides.
+        overrides: `key=value`, in the names of this package.
+    """
+    found = []
+    for override in overrides:
+        key = key_of(override)
+        if isinstance(attrgetter(key)(config), Options):
+            found += _inside(config, key, OverridesParser.create().parse_override(override).value())
+        else:
+            found.append(override)
+    return found
+
+
+def _inside(config: Options, key: str, value: Any) -> list[str]:
+    """`key=value` of all that is given in a section."""
+    if not isinstance(value, Mapping) or not isinstance(attrgetter(key)(config), Options):
+        return [f"{key}={written(value)}"]
+    return [word for name, inner in value.items() for word in _inside(config, f"{key}.{name}", inner)]
+
+
 def require_switched_on(
     config: Options, overrides: Sequence[str], switches: Sequence[tuple[str, Switch]] = SWITCHES
 ) -> None:
@@ -131,7 +157,7 @@ def require_switched_on(
     Raises:
         UserError: there is one.
     """
-    for override in overrides:
+    for override in each_key(config, overrides):
         key = key_of(override)
         for switched, switch in switches:
             if not f"{key}.".startswith(f"{switched}.") or _at_default(config, key):
@@ -159,8 +185,8 @@ def refuse_of_training(overrides: Sequence[str], command: str) -> None:
 
 
 def _at_default(config: Options, key: str) -> bool:
-    """Whether a key has its default, or is a section, whose keys are not looked at."""
+    """Whether a key has its default."""
     section, _, name = key.rpartition(".")
     parent = attrgetter(section)(config) if section else config
     value = getattr(parent, name)
-    return isinstance(value, Options) or value == type(parent).model_fields[name].get_default(call_default_factory=True)
+    return bool(value == type(parent).model_fields[name].get_default(call_default_factory=True))
