@@ -178,11 +178,15 @@ NO_CHANNEL = [f"train.{channel}_adv_weight=0" for channel in ("force", "energy",
 def test_a_typed_type_is_not_overruled_by_components() -> None:
     """The demo's YAML names its forces and energies among the components."""
     beside = r"reward\.type=ani changes nothing beside reward\.components, of which xtb computes forces and energies: "
-    with pytest.raises(UserError, match=beside + r".*=\[\] too, or reward\.force_field=ani in its place$"):
+    with pytest.raises(UserError, match=beside + r".*=\[\] too, or reward\.force_field=ani in its place, or leave"):
         load_config("demo", ["reward.type=ani"])
-    with pytest.raises(UserError, match=r"type=dummy changes nothing .* of which xtb .*components=\[\] too$"):
+    with pytest.raises(
+        UserError, match=r"type=dummy changes nothing .* of which xtb .*=\[\] too, or leave reward\.type out$"
+    ):
         load_config("demo", ["reward.type=dummy"])
-    with pytest.raises(UserError, match=r"type=xtb changes nothing .* of which none .*components=\[\] too$"):
+    with pytest.raises(
+        UserError, match=r"type=xtb changes nothing .* of which none .*=\[\] too, or leave reward\.type out$"
+    ):
         load_config("fed_grpo_config", [*NO_CHANNEL, "reward.type=xtb", "reward.components=[{_target_: m.py:score}]"])
     assert load_config("demo", ["reward.type=dummy", "reward.components=[]", NO_CHANNEL[-1]]).reward.built_in == "dummy"
     assert not load_config(

@@ -164,7 +164,8 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
             keep = f", or reward.force_field={self.type} in its place" if name and self.type in FORCE_FIELDS else ""
             raise UserError(
                 f"reward.type={self.type} changes nothing beside reward.components, of which "
-                f"{self.built_in or 'none'} computes forces and energies: set reward.components=[] too{keep}"
+                f"{self.built_in or 'none'} computes forces and energies: set reward.components=[] too{keep}, or leave "
+                "reward.type out"
             )
 
     def _check_references(self, name: str | None) -> None:
