@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from atomrl.config import load_config
+from atomrl.config.molecules import MoleculeReward
 from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE, UMA, renamed_overrides
 from atomrl.evaluation_options import overridden
 from atomrl.util.errors import UserError
@@ -172,29 +173,28 @@ def test_a_typed_xtb_is_not_overruled_by_a_force_field(tmp_path: Path) -> None:
     assert load_config("fed_grpo_config", same).reward.by_gfn2
 
 
-NO_CHANNEL = [f"train.{channel}_adv_weight=0" for channel in ("force", "energy", "stability")]
-
-
-def test_a_typed_type_is_not_overruled_by_components() -> None:
+def test_a_typed_type_is_not_overruled_by_the_yamls_components() -> None:
     """The demo's YAML names its forces and energies among the components."""
     beside = r"reward\.type=ani changes nothing beside reward\.components, of which xtb computes forces and energies: "
     with pytest.raises(UserError, match=beside + r".*=\[\] too, or reward\.force_field=ani in its place, or leave"):
         load_config("demo", ["reward.type=ani"])
-    with pytest.raises(
-        UserError, match=r"type=dummy changes nothing .* of which xtb .*=\[\] too, or leave reward\.type out$"
-    ):
+    alone = r"type=dummy changes nothing .* of which xtb .*=\[\] too, or leave reward\.type out$"
+    with pytest.raises(UserError, match=alone):
         load_config("demo", ["reward.type=dummy"])
-    with pytest.raises(
-        UserError, match=r"type=xtb changes nothing .* of which none .*=\[\] too, or leave reward\.type out$"
-    ):
-        load_config("fed_grpo_config", [*NO_CHANNEL, "reward.type=xtb", "reward.components=[{_target_: m.py:score}]"])
-    assert load_config("demo", ["reward.type=dummy", "reward.components=[]", NO_CHANNEL[-1]]).reward.built_in == "dummy"
-    assert not load_config(
-        "demo", ["reward.type=ani", "reward.force_field=ani", "reward.energy_atom_refs=own"]
-    ).reward.by_gfn2
-    emt = ["reward.energy_atom_refs=own", "reward.type=ase", "reward.force_field={_target_: ase.calculators.emt.EMT}"]
-    assert not load_config("demo", emt).reward.by_gfn2
-    assert load_config("demo", ["reward.type=xtb"]).reward.by_gfn2
+
+
+def test_a_typed_type_beside_what_it_agrees_with() -> None:
+    def reward(*words: str) -> MoleculeReward:
+        return load_config("demo", words).reward
+
+    other = "reward.energy_atom_refs=own"
+    assert reward("reward.type=xtb").by_gfn2
+    assert not reward("reward.type=ani", "reward.force_field=ani", other).by_gfn2
+    assert not reward("reward.type=ase", "reward.force_field={_target_: ase.calculators.emt.EMT}", other).by_gfn2
+    none = ["reward.type=dummy", "train.stability_adv_weight=0"]
+    assert reward(*none, "reward.components=[]").built_in == "dummy"
+    typed = "reward.components=[{_target_: xtb}, {_target_: mine.py:score}]"  # in place of the type
+    assert reward("reward.type=dummy", typed).built_in == "xtb"
 
 
 def test_a_child_overrides_its_parent_by_the_same_names(folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_by_its_name_with_options():
     plain = build_force_field("ani", SETTINGS).evaluate(structures)
     small = build_force_field({"_target_": "ani", "batch_size": 2}, SETTINGS).evaluate(structures)
     assert [one.energy for one in small] == pytest.approx([one.energy for one in plain], abs=1e-3)
-    with pytest.raises(UserError, match=r"reward\.force_field: ani with speed"):
+    with pytest.raises(UserError, match=r"reward\.force_field: ani takes no speed; it takes batch_size"):
         build_force_field({"_target_": "ani", "speed": 2}, SETTINGS)
     for size in (0, 1.5, "many"):
         with pytest.raises(UserError, match="batch_size must be a whole number from 1"):

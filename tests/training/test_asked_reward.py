@@ -85,12 +85,7 @@ def component(folder: Path, target: str) -> str:
     )
 
 
-ALONE = [
-    *(word for word in TINY if word != "reward.type=dummy"),
-    "train.force_adv_weight=0",
-    "train.energy_adv_weight=0",
-    "reward.use_energy=false",
-]
+ALONE = [*TINY, "train.force_adv_weight=0", "train.energy_adv_weight=0", "reward.use_energy=false"]
 
 
 def test_a_training_toward_what_is_asked_and_its_table(

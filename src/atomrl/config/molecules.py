@@ -141,9 +141,9 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         return self
 
     def require_one_force_field(self, keys: Collection[str]) -> None:
-        """Refuse a typed `type` that is not what computes: another force field does, or a component.
+        """Refuse a typed `type` that is not what computes: another force field does, or a component of the YAML.
 
-        As the default it says nothing.
+        As the default it says nothing, nor beside components that were typed, which stand in its place.
 
         Args:
             keys: that were typed, of the whole configuration.
@@ -160,7 +160,8 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
                 f"reward.type=xtb and reward.force_field={name} name two force fields: set reward.force_field=null "
                 "too, or leave reward.type out"
             )
-        if self.type not in (self.built_in, "ase" if self.force_field else None, name):
+        computing = (self.built_in, "ase" if self.force_field else None, name)
+        if "reward.components" not in keys and self.type not in computing:
             keep = f", or reward.force_field={self.type} in its place" if name and self.type in FORCE_FIELDS else ""
             raise UserError(
                 f"reward.type={self.type} changes nothing beside reward.components, of which "
