@@ -18,9 +18,11 @@ def parser() -> argparse.ArgumentParser:
     whole.add_argument("--version", action="version", version=f"atomrl {version('atomrl')}")
     commands = whole.add_subparsers(dest="command", required=True)
 
-    train = commands.add_parser("train", help="post-train a backbone (default: the demo's experiment)")
-    train.add_argument("--config-name", help="a YAML of the package's conf/, without its ending; default demo")
-    train.add_argument("--config-dir", type=Path, help="take the YAML from this folder instead")
+    train = commands.add_parser("train", help="post-train a model; without further words the demo, on molecules")
+    train.add_argument("--config-name", help="name of a YAML in the package's conf/, without its ending; default demo")
+    train.add_argument(
+        "--config-dir", type=Path, help="folder of yours to take the YAML from, in place of the package's"
+    )
     train.add_argument(
         "--print-config", action="store_true", help="print the whole configuration that these words make, and end"
     )
@@ -28,7 +30,8 @@ def parser() -> argparse.ArgumentParser:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="override the YAML, as Hydra writes it; experiment=prototypes/rl_dng takes that YAML of conf/experiment",
+        help="keys to set on top of the YAML, in Hydra's grammar (atomrl keys lists them); "
+        "experiment=prototypes/rl_dng takes that YAML of conf/experiment",
     )
 
     _add_resume(commands)
@@ -44,16 +47,18 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_resume(commands: Any) -> None:
     """`atomrl resume`."""
-    resume = commands.add_parser("resume", help="continue a run that was stopped, as its own config.yaml says")
+    resume = commands.add_parser("resume", help="continue a run that was stopped, with the settings of its config.yaml")
     resume.add_argument("run", type=Path, metavar="RUN", help="run directory, or its checkpoint_latest.pth")
     resume.add_argument(
-        "--trust-code", action="store_true", help="run code that the run's config.yaml names: a reward of yours"
+        "--trust-code",
+        action="store_true",
+        help="run code from outside the package that config.yaml names, e.g. a reward",
     )
     resume.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="how long, and where: e.g. dataloader.epoches=200, max_time_hours=8, reward.workers=4",
+        help="how long the run is, and where it runs, e.g. dataloader.epoches=200, max_time_hours=8, reward.workers=4",
     )
 
 
@@ -62,59 +67,71 @@ def _add_sample(commands: Any) -> None:
     sample = commands.add_parser("sample", help="draw molecules or crystals from a model")
     _sampling(sample, "10")
     sample.add_argument(
-        "--backbone", help="shipped name (atomrl list backbones), run directory, folder, checkpoint or hub:user/name"
+        "--backbone",
+        help="model to draw from: shipped name (atomrl list backbones), run directory, folder, checkpoint or "
+        "hub:user/name; default edm_qm9_small",
     )
     sample.add_argument(
-        "--best-of", type=int, default=0, metavar="N", help="draw N for each and keep the best by a reward"
+        "--best-of",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw N candidates for each sample and keep the best by a reward",
     )
     sample.add_argument(
         "--steer",
         type=int,
         default=0,
         metavar="N",
-        help="walk with N particles for each, resampled by the reward of z0_pred",
+        help="walk with N particles for each sample, resampled by the reward of z0_pred, the clean sample that a step "
+        "implies",
     )
     sample.add_argument(
         "--reject",
         type=int,
         default=0,
         metavar="N",
-        help="draw again, up to N times, what is no stable molecule or no sound cell; what never was is left out",
+        help="draw a sample again, up to N times, until it is a stable molecule or has a sound cell; one that "
+        "never passes is left out",
     )
     _asking(sample)
-    sample.add_argument("--config-name", help="YAML whose reward chooses; the demo's of the domain if not given")
+    sample.add_argument(
+        "--config-name",
+        help="YAML whose reward chooses (--best-of, --steer); if not given, that of the demo, of molecules or crystals",
+    )
     sample.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="of the section model, e.g. model.guidance_scale=3, or of the reward that chooses, e.g. "
+        help="keys of the section model, e.g. model.guidance_scale=3, or of the reward that chooses, e.g. "
         "reward.stability_weight=2",
     )
     sample.add_argument(
-        "--output", type=Path, help="an .extxyz, .sdf (molecules) or .cif (crystals) file; default samples.extxyz"
+        "--output",
+        type=Path,
+        help="file for the samples: .extxyz, .sdf (molecules) or .cif (crystals); default samples.extxyz",
     )
 
 
 def _asking(sample: argparse.ArgumentParser) -> None:
     """What the samples shall be."""
     sample.add_argument(
-        "--sizes", type=int, nargs="+", default=[], metavar="ATOMS", help="draw these numbers of atoms, equally often"
+        "--sizes", type=int, nargs="+", default=[], metavar="ATOMS", help="numbers of atoms to draw, each equally often"
     )
     sample.add_argument(
         "--context",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="ask a conditional model for these values, e.g. alpha=75.0 (Bohr^3) or chemical_system=Li-O; it draws "
-        "what is not given",
+        help="values to ask a conditional model for, e.g. alpha=75.0 (Bohr^3) or chemical_system=Li-O; what is not "
+        "given is drawn",
     )
     sample.add_argument(
         "--compositions",
         nargs="+",
         default=[],
         metavar="FORMULA",
-        help="crystals of each of these formulas, e.g. SrTiO3 NaCl, by a model that is conditioned on composition; "
-        "-n of each",
+        help="formulas to draw crystals of, -n of each, e.g. SrTiO3 NaCl; the model must be conditioned on composition",
     )
     sample.add_argument(
         "--formula-units",
@@ -122,10 +139,10 @@ def _asking(sample: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="Z",
-        help="of a cell, with --compositions; by default as numbers of atoms are distributed in the training set",
+        help="formula units in a cell, with --compositions; if not given, as often as in the training set",
     )
     sample.add_argument(
-        "--tries", type=int, default=20, metavar="N", help="walks for each sample of --compositions, at most"
+        "--tries", type=int, default=20, metavar="N", help="most walks for each sample of --compositions; default 20"
     )
 
 
@@ -137,33 +154,35 @@ def _add_evaluate(commands: Any) -> None:
         "--structures",
         nargs="+",
         metavar="FILE",
-        help="judge these in place of a model's samples: .cif, .extxyz, .json.gz, .sdf files or folders, a column each",
+        help="files (.cif, .extxyz, .json.gz, .sdf) or folders to judge in place of a model's samples, a column each",
     )
     evaluate.add_argument(
-        "--domain", choices=["crystals", "molecules"], help="what --structures holds; the first of them says it"
+        "--domain", choices=["crystals", "molecules"], help="what --structures holds; by default its first one decides"
     )
-    evaluate.add_argument("--base", help="shipped name, run directory, folder, checkpoint or hub:user/name")
+    evaluate.add_argument("--base", help="base model: shipped name, run directory, folder, checkpoint or hub:user/name")
     evaluate.add_argument(
         "--trained",
-        help="run directory or checkpoint, or a model as for --base; leave out to judge the base alone",
+        help="trained model: run directory or checkpoint, or as for --base; if not given, the base is judged alone",
     )
     evaluate.add_argument(
-        "--trust-code", action="store_true", help="run code that the trained run's config.yaml names: a reward of yours"
+        "--trust-code",
+        action="store_true",
+        help="run code from outside the package that config.yaml names, e.g. a reward",
     )
-    evaluate.add_argument("--best-of", type=int, default=0, help="add best-of-N samples of the base as a control")
+    evaluate.add_argument("--best-of", type=int, default=0, help="add a control: best-of-N samples of the base")
     evaluate.add_argument(
         "--context",
         nargs="*",
         metavar="NAME=VALUE",
-        help="ask conditional models for these values, as for atomrl sample; by default for those that the run's "
-        "dataloader.context names; without a value all are drawn",
+        help="values to ask conditional models for, as for atomrl sample; if not given, those of the run's "
+        "dataloader.context; the option without a value: all are drawn",
     )
     evaluate.add_argument(
         "--known",
         type=int,
         default=0,
         metavar="N",
-        help="add N of the set that novelty is counted against: QM9, or the crystals of reward.reference_dataset",
+        help="add a column of N known samples: of QM9, or the crystals of reward.reference_dataset",
     )
     evaluate.add_argument(
         "--reject",
@@ -176,22 +195,24 @@ def _add_evaluate(commands: Any) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="of the sections reward, evaluation and model, other than the run's, e.g. evaluation.relaxed=200; and "
-        "threads=4, of torch",
+        help="keys of the sections reward, evaluation and model to change, e.g. evaluation.relaxed=200; and threads=4, "
+        "the number of torch's threads",
     )
     evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
     evaluate.add_argument(
         "--keep",
         type=Path,
         metavar="FOLDER",
-        help="what is sampled and relaxed stays there, and other evaluations with this option take it from there; "
-        "by default it is in the output folder, until the tables are written",
+        help="folder that keeps what is sampled and relaxed, for other evaluations with the same folder; if not given, "
+        "the output folder keeps it until the tables are written",
     )
 
 
 def _add_report(commands: Any) -> None:
     """`atomrl report`."""
-    report = commands.add_parser("report", help="one HTML file of runs: curves, tables, samples in 3-D; works offline")
+    report = commands.add_parser(
+        "report", help="make one HTML file of runs: curves, tables, samples in 3-D; it works offline"
+    )
     report.add_argument(
         "runs",
         nargs="+",
@@ -202,7 +223,7 @@ def _add_report(commands: Any) -> None:
     report.add_argument(
         "--output",
         type=Path,
-        help="an .html file; default report.html in the run or the evaluation, here if there are several",
+        help="the .html file; default report.html in the run or the evaluation, or in this folder if there are several",
     )
 
 
@@ -212,44 +233,52 @@ def _add_makers(commands: Any) -> None:
     pretrain.add_argument(
         "what",
         choices=["edm", "regressor", "vae", "ldm", "predictor"],
-        help="molecules: edm; a property of them: regressor; crystals: vae, then ldm; a property of them: predictor",
+        help="edm: a model of molecules; regressor: a property of molecules; vae, then ldm: a model of crystals; "
+        "predictor: properties of crystals",
     )
-    pretrain.add_argument("overrides", nargs="*", metavar="key=value", help="options of the run, its train and model")
+    pretrain.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="keys of the run, its sections train and model among them"
+    )
     pretrain.more_help = keys_of_pretraining
 
-    imported = commands.add_parser("import", help="make a model's folder of published weights")
+    imported = commands.add_parser("import", help="turn published weights into the folder of a model")
     imported.add_argument(
         "what",
         choices=["edm", "chemeleon2"],
-        help="molecules: args.pickle and generative_model_ema.npy of EDM; crystals: a checkpoint of a VAE, a latent "
-        "diffusion model or a predictor",
+        help="edm: args.pickle and generative_model_ema.npy, for molecules; chemeleon2: a checkpoint of a VAE, a "
+        "latent diffusion model or a predictor, for crystals",
     )
     imported.add_argument("where", type=Path, help="edm: the folder with these two files; chemeleon2: the checkpoint")
     imported.add_argument(
         "--sizes",
         type=Path,
-        help="JSON, {atoms: count} of the training set; if not given, as published for QM9, GEOM-Drugs or MP-20",
+        help="JSON with the sizes of the training set, {atoms: count}; if not given, those published for QM9, "
+        "GEOM-Drugs or MP-20",
     )
     imported.add_argument(
         "--properties",
         action="store_true",
-        help="of a conditional EDM: add how the values of its properties are distributed in QM9 (extra data)",
+        help="edm: for a conditional model, add how the values of its properties are distributed in QM9 (extra data)",
     )
     imported.add_argument(
         "--vae",
         type=Path,
-        help="chemeleon2: the VAE of a diffusion model that does not hold it, a checkpoint or a folder",
+        help="chemeleon2: VAE of a diffusion model whose checkpoint does not hold it: a checkpoint or a folder",
     )
     imported.add_argument("--output", type=Path, required=True, help="folder for the model")
 
-    data = commands.add_parser("data", help="make a data set")
+    data = commands.add_parser("data", help="make a set of crystals, a reference set with its hull, or a split")
     data.add_argument(
         "what",
         choices=["prototypes", "reference", "split"],
-        help="the crystal set that ships; reference set and hull of known crystals; CSV files split by formula",
+        help="prototypes: the crystal set that ships; reference: a reference set and a hull of known crystals; split: "
+        "CSV files, split by formula",
     )
     data.add_argument(
-        "rest", nargs=argparse.REMAINDER, help="of prototypes: build, finish, check or hull; their options"
+        "rest",
+        nargs=argparse.REMAINDER,
+        help="for prototypes: build, finish, check or hull, with their options; for the others see atomrl data "
+        "reference --help and atomrl data split --help",
     )
 
 
@@ -259,24 +288,26 @@ def _add_push(commands: Any) -> None:
     push.add_argument(
         "model", metavar="RUN", help="run directory (its latest checkpoint), a checkpoint, or a folder of weights"
     )
-    push.add_argument("repository", metavar="USER/NAME", help="of the model on the hub; made if there is none")
+    push.add_argument("repository", metavar="USER/NAME", help="repository on the hub; it is made if there is none")
     push.add_argument(
         "--licence",
         "--license",
         choices=LICENCES,
-        help="of the weights; if not given, that of the shipped model that the run started from",
+        help="licence of the weights; if not given, that of the shipped model that the run started from",
     )
     push.add_argument(
         "--evaluation",
         type=Path,
         metavar="FOLDER",
-        help="that `atomrl evaluate --trained RUN` wrote; if not given, the one in the run directory",
+        help="folder that `atomrl evaluate --trained RUN` wrote; if not given, the one in the run directory",
     )
     push.add_argument("--private", action="store_true", help="make a new repository private")
-    push.add_argument("--replace", action="store_true", help="write over files that are there in other versions")
-    push.add_argument("--message", default="Weights by atomrl push", help="of the commit")
-    push.add_argument("--dry-run", action="store_true", help="print the files and the card, send nothing")
-    push.add_argument("--output", type=Path, metavar="FOLDER", help="write the files into this folder, send nothing")
+    push.add_argument(
+        "--replace", action="store_true", help="overwrite files that the repository has in other versions"
+    )
+    push.add_argument("--message", default="Weights by atomrl push", help="message of the commit")
+    push.add_argument("--dry-run", action="store_true", help="print the files and the card, and send nothing")
+    push.add_argument("--output", type=Path, metavar="FOLDER", help="folder to write the files into; nothing is sent")
 
 
 def _add_checks(commands: Any) -> None:
@@ -284,13 +315,15 @@ def _add_checks(commands: Any) -> None:
     named = "path/to/file.py:name, or a dotted path"
     check = commands.add_parser("check-reward", help="try a reward of yours on a few crystals or molecules")
     check.add_argument("reward", help=f"{named}: a class, or a function of structures")
-    check.add_argument("--molecules", action="store_true", help="on molecules; without this option on crystals")
+    check.add_argument("--molecules", action="store_true", help="try it on molecules; if not given, on crystals")
     forces = commands.add_parser("check-force-field", help="try a force field of yours on a few molecules")
     forces.add_argument("force_field", help=f"{named}: a calculator of ASE, or a class with evaluate")
     backbone = commands.add_parser(
         "check-backbone", help="try a model as a policy: steps, log-ratios, padding, noising"
     )
-    backbone.add_argument("backbone", help="shipped name, run directory, folder, checkpoint or hub:user/name")
+    backbone.add_argument(
+        "backbone", help="model to try: shipped name, run directory, folder, checkpoint or hub:user/name"
+    )
 
 
 def _sampling(parser: argparse.ArgumentParser, count: str) -> None:
@@ -302,8 +335,17 @@ def _sampling(parser: argparse.ArgumentParser, count: str) -> None:
         dest="num_samples",
         type=int,
         metavar="N",
-        help=f"how many; {count} if not given",
+        help=f"number of samples; {count} if not given",
     )
-    parser.add_argument("--time-step", type=int, help="T, transitions of the walk; 100 for molecules, 50 for crystals")
-    parser.add_argument("--seed", type=int, help="of sizes and noise; 1000003 if not given")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--time-step",
+        type=int,
+        help="T, the transitions of the walk from noise to sample; if not given, 100 for molecules, 50 for crystals",
+    )
+    parser.add_argument("--seed", type=int, help="seed of sizes and noise; 1000003 if not given")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="where torch computes; auto, the default, takes a GPU where there is one",
+    )

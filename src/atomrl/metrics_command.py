@@ -207,16 +207,36 @@ def _say(columns: Mapping[str, Mapping[int, MoleculeScorecard]], output: Path) -
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog=SCRIPT, description="judge molecules that eval_elign_rollout.py has drawn")
     parser.add_argument(
-        "--run-dir", type=Path, required=True, help="of the training: its time-outs, known molecules and profile"
+        "--run-dir",
+        type=Path,
+        required=True,
+        help="run directory of the training, which says time-outs, known molecules and profile",
     )
-    parser.add_argument("--samples", type=Path, nargs="+", required=True, help="one or more files of samples")
-    parser.add_argument("--output", type=Path, required=True, help="JSON for the metrics")
+    parser.add_argument(
+        "--samples", type=Path, nargs="+", required=True, help="one or more files of eval_elign_rollout.py"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="JSON file for the metrics")
     parser.add_argument("--skip-mlff-metrics", action="store_true", help="leave forces and energies out")
-    parser.add_argument("--repair-invalid", action="store_true", help="a column with invalid molecules repaired")
-    parser.add_argument("--repair-unstable", action="store_true", help="a column with unstable molecules repaired")
-    parser.add_argument("--repair-add-h", action="store_true", help="repair: first add missing hydrogens")
-    parser.add_argument("--repair-steps", type=int, default=3, help="repair: steps along the forces")
-    parser.add_argument("--repair-alpha", type=float, default=0.01, help="repair: Å of a step per eV/Å of force")
-    parser.add_argument("--save-raw", type=Path, help="a line of JSON for each molecule")
-    parser.add_argument("--trust-code", action="store_true", help="run code that the run's config.yaml names")
+    parser.add_argument(
+        "--repair-invalid", action="store_true", help="add a column in which invalid molecules are repaired"
+    )
+    parser.add_argument(
+        "--repair-unstable", action="store_true", help="add a column in which unstable molecules are repaired"
+    )
+    parser.add_argument(
+        "--repair-add-h", action="store_true", help="repair: first add the hydrogens that valences lack"
+    )
+    parser.add_argument(
+        "--repair-steps", type=int, default=3, help="repair: steps along the forces of GFN2-xTB; default 3"
+    )
+    parser.add_argument(
+        "--repair-alpha",
+        type=float,
+        default=0.01,
+        help="repair: length of a step, in Å per eV/Å of force; default 0.01",
+    )
+    parser.add_argument("--save-raw", type=Path, help="file for a line of JSON for each molecule")
+    parser.add_argument(
+        "--trust-code", action="store_true", help="run code from outside the package that the run's config.yaml names"
+    )
     return parser

@@ -106,16 +106,37 @@ def _plan(options: argparse.Namespace, config: Config, seed: int) -> SamplePlan:
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(prog=SCRIPT, description="draw molecules from a run and keep them in a file")
-    parser.add_argument("--run-dir", type=Path, required=True, help="of the training")
-    parser.add_argument("--checkpoint", type=Path, help="one of its checkpoints; the latest if not given")
-    parser.add_argument("--num-molecules", type=int, default=1024, help="of each seed")
+    parser.add_argument("--run-dir", type=Path, required=True, help="run directory of the training")
+    parser.add_argument("--checkpoint", type=Path, help="checkpoint of the run; the latest if not given")
+    parser.add_argument(
+        "--num-molecules", type=int, default=1024, help="number of molecules for each seed; default 1024"
+    )
     parser.add_argument("--output", type=Path, required=True, help="file for the samples, e.g. samples.pt")
-    parser.add_argument("--time-step", type=int, help="T, transitions of the walk; the run's if not given")
-    parser.add_argument("--sample-group-size", type=int, default=64, help="prompts that are walked at once")
-    parser.add_argument("--each-prompt-sample", type=int, default=1, help="molecules of one size")
-    parser.add_argument("--share-initial-noise", action="store_true", help="one initial noise for each prompt")
-    parser.add_argument("--skip-prefix", type=int, default=0, help="transitions that a prompt's molecules share")
-    parser.add_argument("--seed", type=int, nargs="+", default=[EvaluationSection().seed], help="one or more")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--trust-code", action="store_true", help="run code that the run's config.yaml names")
+    parser.add_argument(
+        "--time-step", type=int, help="T, the transitions of the walk from noise to molecule; the run's if not given"
+    )
+    parser.add_argument(
+        "--sample-group-size", type=int, default=64, help="prompts whose molecules are drawn at once; default 64"
+    )
+    parser.add_argument(
+        "--each-prompt-sample", type=int, default=1, help="molecules of one prompt, which have one size; default 1"
+    )
+    parser.add_argument(
+        "--share-initial-noise", action="store_true", help="start the molecules of a prompt from the same noise"
+    )
+    parser.add_argument(
+        "--skip-prefix", type=int, default=0, help="first transitions that the molecules of a prompt share; default 0"
+    )
+    parser.add_argument(
+        "--seed", type=int, nargs="+", default=[EvaluationSection().seed], help="one or more seeds; default 1000003"
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="where torch computes; auto, the default, takes a GPU where there is one",
+    )
+    parser.add_argument(
+        "--trust-code", action="store_true", help="run code from outside the package that the run's config.yaml names"
+    )
     return parser

@@ -93,11 +93,13 @@ def test_extras_are_those_that_are_declared() -> None:
 
 def test_keys_of_a_prefix(capsys: pytest.CaptureFixture[str]) -> None:
     shown = printed(capsys, "keys", "train.learning_")
-    assert re.fullmatch(r"train\.learning_rate +float +5e-06\n    Peak rate of AdamW\. Allowed: .*\n", shown), shown
+    assert re.fullmatch(
+        r"train\.learning_rate +float +5e-06\n    Peak learning rate of AdamW\. Allowed: .*\n", shown
+    ), shown
     shown = printed(capsys, "keys", "reward.timeout")
     assert re.search(r"reward\.timeout +float +10\.0 s\n    Seconds that one molecule may take", shown)
     assert "crystals, where they differ:" in shown
-    assert "Seconds that a matcher may think" in shown
+    assert "Seconds that the structure matcher may take" in shown
     assert printed(capsys, "keys", "reward.hull").startswith("crystals only:\n")
     assert printed(capsys, "keys", "--of", "vae", "model.width").startswith("model.width")
 

@@ -48,13 +48,13 @@ class CrystalModel(ModelSection):
     backbone: str = "crystal_small"
     time_step: Count = 50
     sampler: Literal["ddpm", "ddim"] = "ddpm"
-    """How the walk steps."""
+    """How the walk steps: `ddpm`, whose std the network learns, or `ddim`, whose std `eta` fixes."""
     eta: Fraction = 1.0
-    """Of DDIM: 1 is stochastic; at 0 no step has a spread, and only `nft`, `awm` and `rejection` can train, which need
-    no log-probability of a step."""
+    """For `ddim`: 1 is stochastic; at 0 the steps have no noise, and only `nft`, `awm` and `rejection` can train, which
+    need no log-probability of a step."""
     guidance_scale: Finite | None = None
-    """Of conditional backbones: 1 is none, null is 2. An unconditional backbone takes none; a 2 in a file says no more
-    than null, since published configurations have it for every backbone."""
+    """For conditional models: factor of classifier-free guidance; 1: no guidance, null: 2. An unconditional model takes
+    none; a 2 in a file says no more than null, since published configurations have it for every model."""
     lora: LoraOptions = LoraOptions()
     """Adapters that are trained in place of the denoiser's weights."""
 
@@ -63,37 +63,39 @@ class CrystalReward(RewardSection):
     """What is rewarded: components, and what they compare with."""
 
     type: Literal["reinforce", "dummy"] = "reinforce"
-    """`reinforce`, of `components`, or `dummy` (smoke tests; its numbers mean nothing)."""
+    """`reinforce`: the reward is that of `components`; `dummy`: for smoke tests, its numbers mean nothing."""
     components: list[Any] = Field(default_factory=list)
-    """Each `{_target_: class, key: value, ...}`; `_target_` is a class of `atomrl.rewards.components`, its published
-    name (`src.rl_module.components...`), or your own: a dotted path or `path/to/file.py:name`, of a class or of a
-    function f(structures) -> array."""
+    """What is rewarded: each `{_target_: name, key: value, ...}`, where the name is a class of
+    `atomrl.rewards.components`, its published name (`src.rl_module.components...`), or your own class or function
+    f(structures) -> array: a dotted path, or `path/to/file.py:name`."""
     combine: Literal["sum", "product"] = "sum"
-    """What is learned from: the `sum` of the weighed components, or the `product` of their normalised values, each to
+    """What is trained on: the `sum` of the weighted components, or the `product` of their normalised values, each to
     the power of its weight."""
     pure_elements: bool = True
-    """Whether crystals of one element are rewarded; false: they are worth what a sample with an unsound cell is."""
+    """Whether crystals of one element are rewarded; false: they are worth what a sample with an unsound cell is
+    worth."""
     reference_dataset: str = "prototypes"
-    """What novelty and diversity compare with: `prototypes`, or a folder with train.csv and val.csv, of which the first
-    counts."""
+    """What novelty and diversity compare with: `prototypes`, the shipped set, or a folder: one made by `atomrl data
+    reference` or `atomrl data prototypes`, or one with train.csv and val.csv, of which the first counts."""
     force_field: Annotated[
         str | dict[str, Any] | None, AfterValidator(partial(_crystal_force_field, "force_field"))
     ] = None
-    """Who computes the reward's energies: `chgnet`, `mace`, `sevennet` or `uma`; or `{_target_: name, key: value}`,
+    """What computes the reward's energies: `chgnet`, `mace`, `sevennet` or `uma`; or `{_target_: name, key: value}`,
     such a name with options, a calculator of ASE or your own force field; null: CHGNet. The table of an evaluation
     stays CHGNet's."""
     hull: str | None = None
-    """What energies are compared with: a file of `atomrl data reference`, with energies of the same force field; null
-    takes the one in the folder of the reference set, `hull.json` for CHGNet, else `hull-<name>.json`; `prototypes` the
-    shipped set's."""
+    """Convex hull that energies are compared with: a file of `atomrl data reference`, with energies of the same force
+    field; `prototypes`: the hull of the shipped set; null: the one in the folder of `reference_dataset`, `hull.json`
+    for CHGNet, else `hull-<name>.json`."""
     timeout: Seconds = 10.0
-    """Seconds that a matcher may think about one pair."""
+    """Seconds that the structure matcher may take to compare two crystals, or one with a few known ones; a comparison
+    that takes longer has failed."""
     batch_size: Count = 16
-    """Crystals that the force field sees at once."""
+    """Crystals that the force field evaluates at once."""
 
     relax_seconds: Seconds = 600.0
-    """Seconds that relaxing an iteration's samples may take, where `EnergyReward` has `relax_steps`; a sample that
-    still moves then has no energy (`slow`)."""
+    """Time limit, in seconds, for relaxing an iteration's samples, where `EnergyReward` has `relax_steps`; a sample
+    that still moves then has no energy (`slow`)."""
 
     @property
     def code(self) -> list[Any]:
@@ -105,13 +107,13 @@ class WantedProperty(Options):
     """A property by which a predictor judges samples."""
 
     predictor: str
-    """Folder that `atomrl pretrain predictor` wrote; one that no training saw is the better judge."""
+    """Folder that `atomrl pretrain predictor` wrote; one that took no part in any training is the better judge."""
     name: str
-    """Of the property."""
+    """Name of the property."""
     at_most: Finite | None = None
-    """Wanted are samples with this value or a smaller one,"""
+    """Largest value that is wanted; give this or `at_least`."""
     at_least: Finite | None = None
-    """or with this value or a larger one: give one of the two."""
+    """Smallest value that is wanted; give this or `at_most`."""
 
     @model_validator(mode="after")
     def _check_bound(self) -> Self:
@@ -125,18 +127,20 @@ class CrystalEvaluationSection(EvaluationSection):
     """The before/after table that a run ends with."""
 
     relaxed: CountOrNone = 0
-    """Samples per side that are judged once more after a relaxation; 0: none."""
+    """Samples on each side of the table that are judged once more after a relaxation; 0: none."""
     second_judge: Annotated[
         str | dict[str, Any] | None, AfterValidator(partial(_crystal_force_field, "second_judge"))
     ] = None
-    """Another force field with its own hull in the folder of the reference set, which training never saw, named as
-    `reward.force_field`; the shipped set has a hull of `sevennet`, an extra."""
+    """Another force field, which no training saw, for a table of its own: named as in reward.force_field, with its hull
+    in the folder of reward.reference_dataset; null: none. The shipped set has a hull of `sevennet` (needs `pip install
+    'atomrl[sevennet]'`)."""
     mixed_valence: bool = False
-    """A further row and a column of the samples: composition validity if atoms of one element may have different
-    oxidation states, as in Fe3O4 and KO2."""
+    """Whether the table has a further row, and each sample a column: composition validity if atoms of one element may
+    have different oxidation states, as in Fe3O4 and KO2."""
     wanted: list[WantedProperty] = Field(default_factory=list)
-    """Further rows, by predictors of properties: the share of samples that are unique and novel and have what is
-    wanted, e.g. `[{predictor: outputs/my_predictor, name: band_gap, at_least: 1.0}]`, and the median."""
+    """Properties that samples should have, as predictors say: two further rows each, the share of samples that are
+    unique and novel and have a wanted value, and the median; e.g. `[{predictor: outputs/my_predictor, name: band_gap,
+    at_least: 1.0}]`."""
 
 
 class CrystalConfig(Config):

@@ -73,20 +73,20 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
     """What is rewarded: the options of `ForceEnergyConfig`, and where scores come from."""
 
     type: Annotated[str, AfterValidator(_type)] = "xtb"
-    """Forces and energies by GFN2 (`xtb`), by another force field that has a name (`ani`, `mace`, `sevennet`, `uma`),
-    or by the calculator in `force_field` (`ase`); or `dummy` (smoke tests; its numbers mean nothing)."""
+    """What computes forces and energies: `xtb` (GFN2-xTB), `ani`, `mace`, `sevennet`, `uma`, or `ase`, the calculator
+    in `force_field`; or `dummy`, for smoke tests, whose numbers mean nothing."""
     components: list[Any] = Field(default_factory=list)
-    """In place of `type`, several rewards at once: each `{_target_: name, key: value, ...}`, where the name is a value
+    """Several rewards at once, in place of `type`: each `{_target_: name, key: value, ...}`, where the name is a value
     of `type`, or your own class or function f(structures) -> array: a dotted path, or `path/to/file.py:name`. One of
     your own is a channel with its `weight` in the objective. A class with `score` and `weights` is a whole reward, and
-    stands alone."""
+    stands alone. []: `type` is the reward."""
     force_field: Annotated[str | dict[str, Any] | None, AfterValidator(_force_field)] = None
-    """Who computes forces and energies: a name as in `type`; or `{_target_: name, key: value}`, such a name with
+    """What computes forces and energies: a name as in `type`; or `{_target_: name, key: value}`, such a name with
     options, a calculator of ASE or your own force field; null: that of `type`."""
     timeout: Seconds = 10.0
-    """Seconds that one molecule may take."""
+    """Seconds that one molecule may take to be scored; one that takes longer has failed."""
     max_iterations: Count = 100
-    """Bound on SCF iterations."""
+    """Most iterations of xTB's self-consistent field (SCF)."""
 
     @property
     def built_in(self) -> str | None:
@@ -224,8 +224,8 @@ class MoleculeDataloader(DataloaderSection):
     """Prompts, and what is known."""
 
     smiles_path: str | None = None
-    """Known molecules: a text file with a SMILES at the beginning of each line, a pickle of a list of them, or the
-    folder of a backbone that was trained on your own molecules; null: QM9's training molecules."""
+    """Known molecules, which are not novel: a text file with a SMILES at the beginning of each line, a pickle of a list
+    of them, or the folder of a backbone that was trained on your own molecules; null: QM9's training molecules."""
 
     @property
     def known(self) -> Path | None:
@@ -237,20 +237,21 @@ class MoleculeTrain(TrainSection):
     """Objective and optimizer, with the reward's channels."""
 
     force_adv_weight: Weight = 1.0
-    """Weight of the advantages of the channel `force`."""
+    """Weight of the force channel in the objective."""
     energy_adv_weight: Weight = 0.1
-    """Of `energy`; the published 0.1 counts only where reward.use_energy makes energies a channel."""
+    """Weight of the energy channel in the objective; the published 0.1 counts only where reward.use_energy makes that
+    channel."""
     stability_adv_weight: Weight = 0.0
-    """Of `stability`, where reward.stability_channel=own makes it a channel."""
+    """Weight of the stability channel in the objective, where reward.stability_channel=own makes that channel."""
     force_alignment_enabled: bool = False
-    """Of `fed_grpo`, with shaped rewards and an adaptive schedule: at its fine places, a step's mean is to move the way
-    that the forces point."""
+    """For `fed_grpo` with shaped rewards and an adaptive schedule: whether a loss moves the mean of a step the way that
+    the forces on z0_pred point, at the fine places of the schedule."""
     force_alignment_weight: Weight = 0.5
-    """Of that."""
+    """Weight of the loss that aligns steps with forces."""
     force_alignment_min_force: Annotated[Weight, Unit("eV/Å")] = 1e-4
-    """eV/Å; an atom with a smaller force takes no part."""
+    """Force in eV/Å; an atom with a smaller one is left out of the alignment with forces."""
     force_alignment_min_delta: Annotated[Weight, Unit("Å")] = 1e-4
-    """Å; an atom whose mean has moved less takes no part."""
+    """Distance in Å; an atom whose mean has moved less is left out of the alignment with forces."""
 
     @property
     def force_alignment(self) -> dict[str, float] | None:
@@ -274,25 +275,26 @@ class MoleculeLog(LogSection):
     """What is printed while a training runs, and where metrics go beside metrics.jsonl."""
 
     rdkit: bool = True
-    """Check every iteration's samples with RDKit (validity, uniqueness)."""
+    """Whether to check each iteration's molecules with RDKit (validity, uniqueness), for the log."""
 
 
 class MoleculeEvaluationSection(EvaluationSection):
     """The before/after table that a run ends with."""
 
     profile: Literal["edm-2022", "edm-2022-single-bonds", "rdkit-xyz2mol"] = "edm-2022"
-    """Where bonds come from: the published table; the same with each bond as a single one, the published metric of
-    GEOM-Drugs; or RDKit's perception, with corrected valences."""
+    """Where bonds come from: `edm-2022`, the published table of bond lengths; `edm-2022-single-bonds`, the same with
+    each bond as a single one, the published metric of GEOM-Drugs; `rdkit-xyz2mol`, RDKit's perception, with corrected
+    valences."""
     relaxed: CountOrNone = 0
-    """Samples per side that are judged once more after a relaxation by GFN2-xTB; 0: none."""
+    """Samples on each side of the table that are judged once more after a relaxation by GFN2-xTB; 0: none."""
     posebusters: CountOrNone = 0
-    """Samples per side that PoseBusters checks, an extra; 0: none."""
+    """Samples on each side of the table that PoseBusters checks (needs `pip install 'atomrl[eval]'`); 0: none."""
     regressor: str | None = None
-    """Folder of `atomrl pretrain regressor`: predicts the property that a conditional model was asked for, for rows of
-    their mean distance; null: there are none."""
+    """Folder that `atomrl pretrain regressor` wrote. Its network predicts the property that a conditional model was
+    asked for; the table then has rows of the mean distance to what was asked for; null: no such rows."""
     second_judge: Annotated[str | None, AfterValidator(_second_judge)] = None
-    """Another force field, whose forces stand in a table of their own; `ani`, ANI-1x, is an extra and knows H, C, N and
-    O."""
+    """Another force field by name, whose forces stand in a table of their own; `ani` is ANI-1x, which knows H, C, N and
+    O (needs `pip install 'atomrl[ani]'`); null: none."""
 
 
 class MoleculeConfig(Config):

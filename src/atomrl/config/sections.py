@@ -52,39 +52,39 @@ class ModelSection(Options):
     """The backbone and how it samples."""
 
     backbone: str = "edm_qm9_small"
-    """Name of a shipped backbone; a path: a folder with model.safetensors and model.json, a run directory or its
-    checkpoint; or `hub:user/name`, a model on the Hugging Face hub, with `@revision` if it shall be another than the
-    newest."""
+    """Model to start from: the name of a shipped backbone; a folder with model.safetensors and model.json, or published
+    EDM files; a run directory or its checkpoint; or `hub:user/name`, a model on the Hugging Face hub, with `@revision`
+    for another than the newest."""
     time_step: Count = 1000
-    """T, transitions of the reverse walk."""
+    """T, the transitions of the walk from noise to sample; the cost of sampling grows with it."""
     share_initial_noise: bool = False
-    """One initial latent per group."""
+    """Whether the samples of a group start from the same noise, so that only their walks differ."""
     skip_prefix: CountOrNone = 0
-    """Transitions at the beginning of the walk that a group takes together, with `share_initial_noise`: sampled once,
-    and not trained."""
+    """First transitions of the walk, sampled once per group, not trained on (need `share_initial_noise`); 0: none."""
     return_suffix_only: bool = True
-    """Keep no latents of that prefix, which nothing reads; false: keep them."""
+    """Whether the latents of the `skip_prefix` transitions, which no update reads, are left out of the record."""
 
 
 class DataloaderSection(Options):
     """Prompts: which sizes, in how many groups, how often."""
 
     sample_group_size: Count = 4
-    """Prompts (groups) per iteration."""
+    """Groups (prompts) per iteration; the samples of a group have the same number of atoms."""
     each_prompt_sample: Count = 128
-    """Samples per prompt."""
+    """Samples in a group."""
     micro_batch_size: Count = 512
-    """Samples that the sampler sees at once; at least one group, each_prompt_sample."""
+    """Samples that the sampler draws at once; at least one group, `each_prompt_sample`."""
     epoches: Annotated[Count, Unit("iterations")] = 100
-    """Iterations."""
+    """Iterations of the training."""
     nodes_dist_focus_min: Annotated[Whole | None, Unit("atoms")] = None
-    """Smallest size, in atoms, whose weight is multiplied; null leaves the end open."""
+    """Smallest size in atoms that `nodes_dist_focus_multiplier` makes more, or less, frequent; null: no lower end."""
     nodes_dist_focus_max: Annotated[Whole | None, Unit("atoms")] = None
-    """Largest such size; null leaves the end open."""
+    """Largest size in atoms that `nodes_dist_focus_multiplier` makes more, or less, frequent; null: no upper end."""
     nodes_dist_focus_multiplier: Weight = 1.0
-    """By this; 1 leaves the backbone's size histogram as it is."""
+    """Factor on the weight of the sizes from `nodes_dist_focus_min` to `nodes_dist_focus_max` in the backbone's
+    histogram of sizes; 1 leaves the histogram as it is."""
     context: dict[str, float | str] = Field(default_factory=dict)
-    """What every prompt asks a conditional backbone for, {name: value}; what is not given is drawn for its size."""
+    """Values that every prompt asks a conditional model for, {name: value}; others are drawn for the prompt's size."""
 
     @model_validator(mode="after")
     def _check_sizes(self) -> Self:
@@ -104,94 +104,101 @@ class TrainSection(Options):
     """Objective, optimizer and update."""
 
     epoch_per_rollout: Count = 1
-    """Passes over a rollout."""
+    """Passes over the samples of an iteration."""
     train_micro_batch_size: Count | None = None
-    """Samples per backward pass; may cut a group. null: a whole bucket of the rollout."""
+    """Samples per backward pass, which may split a group; null: a whole batch of the rollout."""
     gradient_accumulation_steps: Count | None = None
-    """An optimizer step takes so many times train_micro_batch_size samples (null: dataloader.micro_batch_size), of all
-    processes together and in the order in which they were prompted; null: all of the rollout's."""
+    """Micro-batches per optimizer step: a step takes this many times `train_micro_batch_size` samples (where that is
+    null, dataloader.micro_batch_size) of all processes together, in the order of their groups; null: all samples."""
     terms_per_step: Count | None = None
-    """Trained transitions, or draws of times, per optimizer step; null: all of them."""
+    """Trained transitions per optimizer step; with `nft`, `awm` and `rejection` draws of times; null: all."""
     max_grad_norm: Positive = 1.0
     """The gradient is clipped to this norm."""
     log_prob_reduction: Literal["sum", "mean"] = "sum"
-    """Over the elements of a latent; of `nft`, `awm` and `rejection` only in max_behaviour_kl."""
+    """How log-probabilities are reduced over the elements of a sample's latent; with `nft`, `awm` and `rejection`, only
+    `max_behaviour_kl` reads it."""
     max_behaviour_kl: Positive | None = None
-    """A step that moves the policy further than this from the behaviour policy (KL per transition, mean over probed
-    ones) is halved until it does not; null: no guard."""
+    """An optimizer step that moves the policy further than this from the policy that sampled is halved until it does
+    not, at most seven times, and then taken back; null: no guard. The distance is the mean KL of two transitions, in
+    nats, weighted so that all stages of the walk count alike."""
     exploded_above: Positive = 30.0
-    """A sample whose latents exceed this size, or are not finite, takes no part."""
+    """A sample with a latent beyond this size, or one that is not finite, is left out of the update."""
     objective: Annotated[str | dict[str, Any], AfterValidator(_objective)] = "fed_grpo"
-    """`fed_grpo`: each channel normalised in its group, then weighed and summed; `grpo`: summed, then normalised; `nft`
-    and `awm`: through the denoising loss of the samples; `rejection`: of the best of each group alone; or your own,
-    `{_target_: path/to/file.py:name, key: value}`."""
+    """How the policy learns. `fed_grpo`: by policy gradient, each channel normalised in its group, then weighted and
+    summed; `grpo`: the same, but weighted and summed first, then normalised; `nft`, `awm`: by the denoising loss of the
+    finished samples; `rejection`: by that of each group's best samples alone; or your own, `{_target_:
+    path/to/file.py:name, key: value}`."""
     clip_advantage_value: Positive = 5.0
-    """Of `fed_grpo`: bound of the summed advantage (`adv_clip_max`)."""
+    """For `fed_grpo`: bound of the summed advantage, in standard deviations of the group (published `adv_clip_max`)."""
     clip_range: Positive = 0.15
-    """eps of the ratio's clip (`clip_ratio`)."""
+    """For `fed_grpo` and `grpo`: the ratio of new to old probability is clipped to 1 ± this (`clip_ratio`)."""
     kl_penalty_weight: Weight = 0.0
-    """Weight of the KL to the initial model."""
+    """For `fed_grpo` and `grpo`: weight of the KL to the initial model, which keeps the policy near it; 0: none."""
     step_weighting: Literal["published", "balanced"] = "published"
-    """Whether each step's log-ratio is multiplied by std / c, so that all stages of the walk teach alike."""
+    """For `fed_grpo` and `grpo`: `balanced` multiplies each step's log-ratio by std / c, with c the factor of the
+    predicted noise in the step's mean, so that all stages of the walk have the same influence; with `published` the
+    last, nearly noiseless ones outweigh the others."""
     train_steps: Count | None = None
-    """Transitions trained on per iteration, equally spaced from a random start; null takes all."""
+    """For `fed_grpo` and `grpo`: transitions of a walk to train on, evenly spread from a random offset; null: all."""
     train_min_time: Fraction = 0.0
-    """Transitions that start at a time t (1 is noise, 0 the sample) below this are not trained on: the last ones bring
-    most of the gradient's noise and little of its signal."""
+    """For `fed_grpo` and `grpo`: transitions that start at a time below this (1 is noise, 0 the sample) are not trained
+    on. The last ones bring most of the gradient's noise and little of its signal."""
     train_max_time: Fraction = 1.0
-    """Nor are those above this."""
+    """For `fed_grpo` and `grpo`: transitions that start at a time above this are not trained on (1 is noise)."""
     num_inner_batch: Count | None = None
-    """Optimizer steps per pass over a rollout, each on a share of the trained transitions; null: one, or what
-    terms_per_step says."""
+    """Optimizer steps in a pass over the samples, each on a share of the trained transitions or, with `nft`, `awm` and
+    `rejection`, of the draws of times; null: one, or what `terms_per_step` says."""
     failed: Literal["worst", "mask"] = "worst"
-    """A failed score counts as the `worst` of its group, or `mask`: the sample takes no part."""
+    """What a failed score counts as: `worst`, the worst of its group (with `group_reward_norm=false` of the batch);
+    `mask`, nothing: it is left out."""
     group_reward_norm: bool = True
-    """Of `grpo`, and of `advantages: sum`: normalise in each group; false: over the batch."""
+    """For `grpo`, and for `advantages=sum`: whether to normalise in each group; false: over the whole batch."""
     reward_normalize_fn: Literal["std", "norm", "subtract_mean", "clip"] | None = "std"
-    """Likewise: how, see `core.normalize`; null: the sum itself."""
+    """For `grpo`, and for `advantages=sum`: how to normalise. `std`: (x - mean) / standard deviation; `norm`: to the
+    range from 0 to 1; `subtract_mean`: x - mean; `clip`: clamped to the range from -1 to 1; null: not at all."""
     reward_eps: Weight = 1e-4
-    """Likewise: added to the denominator."""
+    """For `grpo`, and for `advantages=sum`: added to the divisor; where the spread is below this, advantages are 0."""
     kl_weight: Weight = 0.0
-    """Of `grpo`: weight of the KL to the behaviour policy."""
+    """For `grpo`: weight of the KL to the policy that sampled; 0: none."""
     entropy_weight: Weight = 0.0
-    """Of `grpo`: weight of the entropy."""
+    """For `grpo`: weight of the entropy, which is rewarded; 0: none."""
     advantages: Literal["channels", "ranks", "sum"] = "channels"
-    """Of `nft`, `awm` and `rejection`: how scores become advantages. `channels`: each normalised in its group, then
-    weighed and summed, as `fed_grpo` does; `ranks`: the same of each channel's ranks, so that one score far from all
-    others does not make these alike; `sum`: summed, then normalised, as `grpo` does."""
+    """For `nft`, `awm` and `rejection`: how scores become advantages. `channels`: each channel normalised in its group,
+    then weighted and summed, as `fed_grpo` does; `ranks`: the same of each channel's ranks, so that one score far from
+    all others does not make these alike; `sum`: weighted and summed, then normalised, as `grpo` does."""
     nft: NFTOptions = NFTOptions()
-    """Of `nft`."""
+    """Options of `nft`."""
     awm: AWMOptions = AWMOptions()
-    """Of `awm`."""
+    """Options of `awm`."""
     rejection: RejectionOptions = RejectionOptions()
-    """Of `rejection`."""
+    """Options of `rejection`."""
     learning_rate: Rate = 5e-6
-    """Peak rate of AdamW."""
+    """Peak learning rate of AdamW."""
     beta1: BelowOne = 0.9
-    """Of AdamW."""
+    """beta1 of AdamW."""
     beta2: BelowOne = 0.999
-    """Of AdamW."""
+    """beta2 of AdamW."""
     weight_decay: Weight = 1e-4
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     epsilon: Rate = 1e-8
-    """Of AdamW, added to the denominator."""
+    """Epsilon of AdamW, added to the denominator."""
     scheduler: Literal["constant", "cosine", "wsd"] = "cosine"
-    """Shape of the learning rate's schedule."""
+    """Learning rate after the warm-up: `constant`, `cosine`, or `wsd`, constant and then a decay."""
     warmup_steps: Annotated[CountOrNone, Unit("iterations")] = 10
-    """Iterations of linear warm-up."""
+    """Iterations of linear warm-up: in iteration k, from 0, the rate is (k + 1) / warmup_steps of its peak; 0: none."""
     total_steps: Annotated[Count | None, Unit("iterations")] = None
-    """Iterations of the schedule; null takes dataloader.epoches."""
+    """Iterations of the learning rate's schedule; null: dataloader.epoches."""
     decay_fraction: Fraction = 0.2
-    """Of `wsd`: last part of the schedule, over which the rate falls."""
+    """For `wsd`: the last part of the schedule, as a fraction of it, over which the learning rate falls."""
     decay_shape: Literal["linear", "cosine"] = "linear"
-    """Of `wsd`: how the rate falls. `linear`: in a straight line, over that part of all iterations; `cosine`, as
-    published: by half a cosine, over that part of the iterations after the warm-up."""
+    """For `wsd`: how the learning rate falls. `linear`: in a straight line, over `decay_fraction` of all iterations;
+    `cosine`, as published: by half a cosine, over `decay_fraction` of the iterations after the warm-up."""
     min_lr_ratio: Fraction = 0.0
-    """The rate never falls below this fraction of its peak."""
+    """Share of the peak below which the learning rate does not fall after the warm-up."""
     ema_decay: Fraction = 0.9
-    """Of the averaged weights, per iteration."""
+    """Decay per iteration of the averaged weights, which `atomrl sample` and `evaluate` take."""
     rank_timeout: Annotated[Positive, Unit("s")] = 1800.0
-    """Of several processes: seconds that the others wait for one before they end the run."""
+    """Seconds that several processes wait for one of them before they end the run."""
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
@@ -241,9 +248,9 @@ class RewardSection(Options):
     """What is rewarded; each domain adds its own options."""
 
     type: str = "dummy"
-    """Of the reward."""
+    """Name of the reward."""
     workers: Count | None = None
-    """Scoring processes; null takes one per core that this process may use."""
+    """Processes that score; null: one per core that this process may use."""
     shaping: ShapingOptions = ShapingOptions()
     """A reward for each transition."""
 
@@ -257,40 +264,42 @@ class Config(Options):
     """A run; each domain adds its own options (`molecules.MoleculeConfig`, `crystals.CrystalConfig`)."""
 
     domain: str = "molecules"
-    """What the atoms are, `molecules` or `crystals`; the other keys depend on it."""
+    """What the model draws, `molecules` or `crystals`; the other keys depend on it."""
     seed: Seed = 0
-    """Key of all randomness."""
+    """Seed of all that the training draws."""
     save_path: str | None = None
-    """The run directory; null makes a fresh one under outputs/."""
+    """The run directory; null: a fresh one under outputs/."""
     resume: bool = False
-    """Continue the run in save_path."""
+    """Whether to continue the run in `save_path`."""
     threads: Threads | None = None
-    """Of torch; null leaves torch's choice."""
+    """Number of torch's threads; null: torch's choice."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one."""
+    """Where torch computes: `auto` takes a GPU where there is one."""
     max_time_hours: Annotated[Positive | None, Unit("h")] = None
-    """Hours after which the run stops; null: never."""
+    """The run ends after the iteration in which this time is exceeded; null: no limit."""
     save_every: Annotated[Count, Unit("iterations")] = 1
-    """Iterations between saves of checkpoint_latest.pth."""
+    """Iterations between saves of checkpoint_latest.pth; a run that is stopped, or fails, saves it too."""
     best_checkpoint_metric: str = "reward"
-    """Which logged number says what `best` is."""
+    """Number of metrics.jsonl by which the best iteration, which checkpoint_best.pth holds, is chosen."""
     best_checkpoint_mode: Literal["max", "min"] = "max"
-    """Whether more of it is better, or less."""
+    """Whether the largest value of `best_checkpoint_metric` is the best (`max`), or the smallest (`min`)."""
     early_stop_metric: str | None = None
-    """Number that must improve; null: no early stop."""
+    """Number of metrics.jsonl; the run ends when it no longer improves; null: no early stop."""
     early_stop_mode: Literal["max", "min"] = "max"
-    """Whether more of it is better, or less."""
+    """Whether more of `early_stop_metric` is better (`max`), or less (`min`)."""
     early_stop_minutes: Annotated[Weight, Unit("min")] = 20.0
-    """Stop when it has not for this long, minutes."""
+    """Minutes without an improvement of `early_stop_metric` after which the run ends, unless `early_stop_patience` is
+    set."""
     early_stop_patience: Count | None = None
-    """Stop when it has not in so many iterations that have the number; then minutes do not count. null: minutes do."""
+    """Iterations without an improvement of `early_stop_metric` after which the run ends; those that lack the number do
+    not count. null: `early_stop_minutes` decides."""
     early_stop_delta: Weight = 0.001
-    """By more than this."""
+    """An improvement of `early_stop_metric` is a change by more than this."""
     needs: Annotated[dict[str, str], Says("must map each path to a text that says where to get it")] = Field(
         default_factory=dict
     )
-    """What the experiment cannot start without, {path: where to get it}; all that is missing is named before anything
-    loads. A path counts as long as another key names it or a folder that it is in."""
+    """Paths that the experiment cannot start without, {path: where to get it}; all that are missing are named before
+    anything loads. A path is checked only if another key names it or a folder that contains it."""
     model: ModelSection = ModelSection()
     """The backbone and how it samples."""
     dataloader: DataloaderSection = DataloaderSection()

@@ -14,28 +14,30 @@ class AdaptiveOptions(Options):
     """Of an adaptive schedule."""
 
     coarse_stride: Count = 10
-    """Transitions from one scored place to the next, while the timestep is above the threshold."""
+    """Transitions from one scored place of the walk to the next while the timestep, T - 1 at first and 0 at last, is
+    above the threshold (`threshold_fraction`)."""
     fine_stride: Count = 2
-    """The same from there on."""
+    """Transitions from one scored place of the walk to the next from the threshold on (`threshold_fraction`)."""
     threshold_fraction: Fraction = 0.25
-    """The threshold as a share of the first timestep, T - 1."""
+    """Timestep at which `coarse_stride` gives way to `fine_stride`, as a share of the first one, T - 1."""
     threshold_timestep: CountOrNone | None = None
-    """Or as a timestep; null: as a share."""
+    """Timestep at which `coarse_stride` gives way to `fine_stride`; null: `threshold_fraction` says it."""
 
 
 class SchedulerOptions(Options):
     """Which places of a walk are scored besides its end."""
 
     mode: Literal["uniform", "adaptive"] = "uniform"
-    """Equal strides, or large ones first and small ones towards the end."""
+    """Which places of the walk are scored: `uniform`, at equal strides, or `adaptive`, at large strides first and small
+    ones towards the end."""
     skip_prefix: CountOrNone = 0
     """Transitions at the beginning of the walk that are not scored."""
     uniform_stride: Count = 1
-    """Transitions from one scored place to the next."""
+    """For `uniform`: transitions from one scored place of the walk to the next."""
     include_terminal: bool = True
-    """Whether the end is part of the schedule where the strides miss it. It is scored either way."""
+    """Whether the end of the walk is part of the schedule where the strides miss it; it is scored either way."""
     adaptive: AdaptiveOptions = AdaptiveOptions()
-    """Of `adaptive`."""
+    """Options of `adaptive`."""
 
     def schedule(self, steps: int) -> Schedule:
         """The places in a walk of so many transitions."""
@@ -47,18 +49,20 @@ class ShapingOptions(Options):
     """A reward for each transition, made of what z0_pred is worth on the way."""
 
     enabled: bool = False
-    """Whether rewards are shaped. Each scored place costs a scoring of every sample."""
+    """Whether rewards are shaped: each transition then has a reward of its own, made of the worth of z0_pred, the clean
+    sample that a step's prediction implies, at some places of the walk. Each scored place costs a scoring of every
+    sample."""
     mode: Literal["delta", "pbrs_return_to_go"] = "delta"
-    """`delta`: what the worth of z0_pred gains from one scored place to the next. `pbrs_return_to_go`: what the energy
-    gains from a place to the end; the force stays one reward at the end, for all transitions."""
+    """What a scored place of the walk pays. `delta`: what the worth of z0_pred gains from there to the next one.
+    `pbrs_return_to_go`: what the energy gains from there to the end; the force is one reward for all transitions."""
     gamma: Annotated[Number, Field(gt=0.0, le=1.0)] = 1.0
-    """Discount per transition."""
+    """Discount of shaped rewards per transition; 1: none."""
     only_energy_reshape: bool = False
-    """Of `delta`: the force is paid at the last transition alone."""
+    """For `delta`: whether only the energy is shaped, and the force is paid at the last transition alone."""
     mlff_batch_size: Count = 32
-    """Places whose samples go to the force field in one call."""
+    """Places of the walk whose samples go to the force field in one call."""
     terminal_weight: Weight = 1.0
-    """Of `delta`: of the finished sample's reward, and of the last transition's advantage."""
+    """For `delta`: weight of the finished sample's reward, and of the last transition's advantage."""
     scheduler: SchedulerOptions = SchedulerOptions()
     """Which places are scored."""
 

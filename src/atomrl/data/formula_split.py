@@ -26,8 +26,13 @@ def split_command(arguments: Sequence[str]) -> None:
     Raises:
         UserError: as `split_files`.
     """
-    parser = CommandParser(prog="atomrl data split", description="join CSV files of crystals, split them by formula")
-    parser.add_argument("files", nargs="+", type=Path, metavar="FILE.csv", help=f"with the columns {ID} and {CIF}")
+    parser = CommandParser(
+        prog="atomrl data split",
+        description="join CSV files of crystals and split them so that no formula is in two splits",
+    )
+    parser.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE.csv", help=f"CSV file with the columns {ID} and {CIF}"
+    )
     parser.add_argument("--output", type=Path, required=True, help="folder for train.csv, val.csv and test.csv")
     parser.add_argument(
         "--shares",
@@ -35,9 +40,9 @@ def split_command(arguments: Sequence[str]) -> None:
         nargs=3,
         default=[80.0, 10.0, 10.0],
         metavar="N",
-        help="of the formulas; default 80 10 10",
+        help="shares of the formulas for train, val and test; default 80 10 10",
     )
-    parser.add_argument("--seed", type=int, default=0, help="another one deals the formulas out anew")
+    parser.add_argument("--seed", type=int, default=0, help="seed that deals out the formulas; default 0")
     options: argparse.Namespace = parser.parse_args(arguments)
     found = split_files(options.files, options.output, options.shares, options.seed)
     print(", ".join(f"{found[split]:,} {split}" for split in SPLITS) + f" -> {options.output}")

@@ -9,16 +9,22 @@ from typing import Any
 
 def add_finding(commands: Any) -> None:
     """Commands that say what there is."""
-    listed = commands.add_parser("list", help="configurations, backbones, rewards, force fields, objectives")
-    listed.add_argument("kinds", nargs="*", metavar="KIND", help="of these alone, e.g. rewards; all if not given")
-    keys = commands.add_parser("keys", help="what can be set: key, type, default, unit, meaning")
-    keys.add_argument("prefix", nargs="?", default="", help="keys that begin so, e.g. train. or reward.shaping")
+    listed = commands.add_parser("list", help="list configurations, backbones, rewards, force fields, objectives")
+    listed.add_argument("kinds", nargs="*", metavar="KIND", help="kinds to list, e.g. rewards; all if not given")
+    keys = commands.add_parser("keys", help="list the keys that can be set, with type, default, unit and meaning")
+    keys.add_argument(
+        "prefix",
+        nargs="?",
+        default="",
+        help="beginning of the keys to list, e.g. train. or reward.shaping; all if not given",
+    )
     keys.add_argument(
         "--of",
         metavar="COMMAND",
-        help="crystals, or edm, regressor, vae, ldm, predictor of atomrl pretrain; atomrl train on both if not given",
+        help="whose keys: molecules or crystals, of atomrl train; edm, regressor, vae, ldm or predictor, of atomrl "
+        "pretrain; both of atomrl train if not given",
     )
-    commands.add_parser("doctor", help="try what is installed: versions, GPU, extras, cores, workers, xTB")
+    commands.add_parser("doctor", help="check the installation: versions, GPU, extras, cores, workers, xTB")
 
 
 def keys_of_pretraining(words: Sequence[str]) -> str:

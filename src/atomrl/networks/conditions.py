@@ -34,17 +34,17 @@ class Condition(Options):
     """One property to condition on."""
 
     name: str
-    """Of the property, as in the data."""
+    """Name of the property, as in the data."""
     kind: str
-    """`value`, `category`, `composition` or `chemical_system`."""
+    """Kind of the condition: `value`, `category`, `composition` or `chemical_system`."""
     mean: Number = 0.0
-    """Of a value over the training set; it is standardised by mean and std."""
+    """Mean of a value over the training set; a value is standardised by mean and std."""
     std: Number = 1.0
-    """Its standard deviation."""
+    """Standard deviation of a value over the training set."""
     categories: Whole = 0
     """Number of classes of a category."""
     classes: tuple[str, ...] = ()
-    """Their names, in the order of their numbers; none where they are asked for by number."""
+    """Names of the classes, in the order of their numbers; none where they are asked for by number."""
 
     @model_validator(mode="after")
     def _check_kind(self) -> Self:

@@ -27,17 +27,17 @@ class CrystalVAEConfig(Options):
     """Everything that fixes a crystal VAE's parameters; the defaults are the published size."""
 
     width: Count = 512
-    """d, features per atom; even, and a multiple of the heads."""
+    """Features of an atom, d; even, and a multiple of `heads`."""
     heads: Count = 8
-    """Of the attention."""
+    """Heads of the attention."""
     feedforward: Count = 2048
-    """Hidden width of a layer's perceptron."""
+    """Hidden width of the perceptron in a layer."""
     layers: Count = 8
-    """Of encoder and decoder each."""
+    """Layers of the encoder, and of the decoder."""
     latent: Count = 8
-    """D, channels of a latent."""
+    """Channels of an atom's latent, D."""
     elements: Annotated[Whole, Field(ge=2)] = 100
-    """Rows of the table of atomic numbers; row = Z, so Z < elements."""
+    """Rows of the table of elements; the row is the atomic number Z, so that each Z must be below this."""
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:
@@ -90,15 +90,15 @@ class LossWeights(Options):
     """Factors of the terms in `vae_loss`."""
 
     types: Factor = 1.0
-    """Of the cross-entropy of the elements."""
+    """Weight in the loss of the cross-entropy of the elements."""
     lengths: Factor = 1.0
-    """Of the squared error of the cell's lengths."""
+    """Weight in the loss of the squared error of the cell's lengths."""
     angles: Factor = 10.0
-    """Of the squared error of the cell's angles."""
+    """Weight in the loss of the squared error of the cell's angles."""
     frac_coords: Factor = 10.0
-    """Of the squared error of the fractional coordinates."""
+    """Weight in the loss of the squared error of the fractional coordinates."""
     kl: Factor = 1e-5
-    """Of the KL to a standard normal."""
+    """Weight in the loss of the KL to a standard normal."""
 
 
 def _perceptron(inputs: int, width: int) -> nn.Sequential:

@@ -30,20 +30,20 @@ class DiTConfig(Options):
     """Everything that fixes a denoiser's parameters, and how its output is read."""
 
     latent: Count = 8
-    """D, channels of a latent."""
+    """Channels of an atom's latent, D; as many as the VAE has."""
     hidden: Count = 384
-    """H, features per atom; even, and a multiple of the heads."""
+    """Features of an atom, H; even, and a multiple of `heads`."""
     depth: Count = 6
-    """Blocks."""
+    """Blocks of the network."""
     heads: Count = 6
-    """Of the attention."""
+    """Heads of the attention."""
     mlp_ratio: Count = 4
-    """Hidden width of a block's perceptron over H."""
+    """Hidden width of the perceptron in a block, as a multiple of `hidden`."""
     layout: Literal["channels", "published"] = "channels"
-    """Where noise and variance stand in the (N, 2D) output. `channels`: the first and the last D channels of each atom,
-    so that padding has no effect. `published`: the output is read as (2N, D), whose first N rows are the noise and
-    whose last N are the variance; an atom's numbers then come from other, also padded atoms, and depend on the padded
-    width N. For imported weights only."""
+    """Where noise and variance stand in the (N, 2D) output for N atoms. `channels`: the first and the last D channels
+    of each atom, so that padding has no effect. `published`, for imported weights only: the output is read as (2N, D),
+    whose first N rows are the noise and whose last N are the variance; an atom's numbers then come from other atoms,
+    padded ones too, and depend on the padded width N."""
 
     @model_validator(mode="after")
     def _check_width(self) -> Self:

@@ -20,15 +20,16 @@ class EDMConfig(EGNNShape):
     elements: tuple[str, ...] = ("H", "C", "N", "O", "F")
     """Symbols in the order of the one-hot columns."""
     include_charges: bool = False
-    """One more feature column with the atomic number."""
+    """Whether there is one more feature column, the atomic number."""
     normalize_factors: tuple[PositiveFinite, PositiveFinite, PositiveFinite] = (1.0, 4.0, 10.0)
-    """Divisors of positions, one-hot and charge columns."""
+    """Divisors of positions (Å), one-hot and atomic number."""
     context_features: CountOrNone = 0
-    """Width of the conditioning vector, 0 if unconditional."""
+    """Width of the context, 0 if unconditional; `atomrl pretrain edm` takes it from `context`, so leave it out
+    there."""
     diffusion_steps: Count = 1000
     """Steps of the noise schedule."""
     noise_precision: Annotated[Number, Field(gt=0.0, lt=0.5)] = 1e-5
-    """`s` of the polynomial schedule."""
+    """Precision s of the polynomial noise schedule (`polynomial_2`)."""
     unnamed_elements: ClassVar[bool] = False
     """Whether the elements may be left to the data."""
 

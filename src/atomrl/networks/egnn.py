@@ -32,25 +32,25 @@ class EGNNShape(Options):
     """What fixes an EGNN, beside its features."""
 
     hidden: Count = 64
-    """Node features inside (published `nf`)."""
+    """Features of a node (published `nf`)."""
     edge_hidden: Count | None = None
-    """Pair features inside; null: as many as node features, the published form."""
+    """Features of a pair; null: as many as of a node, the published form."""
     layers: Count = 4
-    """Equivariant blocks."""
+    """Blocks of the network, each equivariant."""
     inv_sublayers: Count = 1
-    """Message layers per block."""
+    """Message layers in a block."""
     attention: bool = True
-    """Weigh each message by a learned sigmoid."""
+    """Whether messages are weighted by attention, a learned sigmoid."""
     tanh: bool = True
-    """Bound a pair's coordinate update."""
+    """Whether a pair's update of positions is bounded."""
     norm_constant: Annotated[Number, AllowInfNan(False), Field(ge=0.0), Unit("Å")] = 1.0
-    """Å, added to the distance that normalises a difference vector."""
+    """Constant, in Å, that is added to the distance that normalises a difference vector."""
     sin_embedding: bool = False
-    """Embed distances by sines and cosines instead of their square."""
+    """Whether distances enter as sines and cosines instead of squares."""
     aggregation: Literal["sum", "mean"] = "sum"
-    """`sum` (divided by `normalization_factor`) or `mean` over the real neighbours."""
+    """How messages are aggregated: `sum` (divided by `normalization_factor`) or `mean` over the real neighbours."""
     normalization_factor: PositiveFinite = 1.0
-    """Divisor of the sum."""
+    """Divisor of the sum of messages, with `aggregation=sum`."""
 
 
 class EGNNConfig(EGNNShape):

@@ -16,12 +16,12 @@ class LoraOptions(Options):
     """Low-rank adapters beside layers of the denoiser, whose own weights then stay as they are."""
 
     rank: CountOrNone = 0
-    """Of the adapters that are trained in place of the denoiser's weights (needs `pip install 'atomrl[lora]'`); 0: no
-    adapters, all weights are trained."""
+    """Rank of the adapters (LoRA) that are trained in place of the denoiser's weights (needs `pip install
+    'atomrl[lora]'`); 0: no adapters, all weights are trained."""
     alpha: PositiveFinite | None = None
-    """An adapter's answer counts alpha / rank; null: twice the rank."""
+    """An adapter's output is multiplied by alpha / rank; null: alpha is twice the rank."""
     target_modules: tuple[str, ...] = TARGETS
-    """Layers with adapters, by the ends of their names; `attn` is the whole attention."""
+    """Layers with adapters, given by the ends of their names; `attn` is the whole attention."""
 
     @model_validator(mode="after")
     def _check_used(self) -> Self:

@@ -27,17 +27,17 @@ class RegressorConfig(Options):
     """Everything that fixes a regressor's parameters."""
 
     elements: tuple[str, ...] = ("H", "C", "N", "O", "F")
-    """Symbols of the elements that it knows."""
+    """Symbols of the elements that the network knows."""
     hidden: Count = 64
     """Features of an atom."""
     edge_hidden: Count = 64
     """Features of a pair."""
     layers: Count = 4
-    """Message layers."""
+    """Message layers of the network."""
     sin_embedding: bool = False
-    """Embed distances by sines and cosines instead of their square."""
+    """Whether distances enter as sines and cosines instead of squares."""
     pooling: Literal["sum", "mean"] = "sum"
-    """Over the atoms: `sum` for properties that grow with the molecule, `mean` for others."""
+    """How atoms are pooled: `sum` for properties that grow with the molecule, `mean` for others."""
 
     @field_validator("elements")
     @classmethod

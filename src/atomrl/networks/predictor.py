@@ -32,13 +32,14 @@ class PredictorConfig(Options):
     """Everything but the VAE and the properties that fixes a predictor's parameters."""
 
     pooling: Literal["mean", "sum"] = "mean"
-    """Over the atoms, `mean` for properties per atom or of the material, `sum` for those that grow with the cell."""
+    """How atoms are pooled: `mean` for properties per atom or of the material, `sum` for those that grow with the
+    cell."""
     features: bool = True
-    """Whether the encoder's output joins the latent. A latent of 8 channels, pooled, says little of a crystal."""
+    """Whether the encoder's features join the latents. Latents of 8 channels alone, pooled, say little of a crystal."""
     hidden: tuple[Count, Count] | None = None
-    """Widths of the two hidden layers; null: D/4 and D/2, D the width of the pooled input, but 16 at least."""
+    """Widths of the two hidden layers; null: D/4 and D/2, but at least 16, with D the width of the pooled input."""
     dropout: BelowOne = 0.1
-    """After each of them."""
+    """Dropout after each of the two hidden layers, as a probability."""
 
     def inputs(self, vae: CrystalVAEConfig) -> int:
         """D."""

@@ -28,25 +28,25 @@ class PretrainConfig(Options):
     """How to train."""
 
     steps: Count = 100_000
-    """Optimizer steps in all."""
+    """Optimizer steps of the whole training."""
     decay_steps: CountOrNone = 10_000
-    """The learning rate is constant but for the last `decay_steps`, over which it falls to 0. A run whose length is not
-    known yet keeps a constant rate; a short decay from any of its checkpoints gives weights to use. A run with fewer
-    steps falls from its start. 0: it stays constant to the end."""
+    """The last steps, over which the learning rate falls to 0; before them it is constant. A run with fewer steps falls
+    from its start. 0: the rate stays constant to the end; that suits a run whose length is not known yet, since a short
+    decay from any of its checkpoints (`init`) gives weights to use."""
     batch_size: Count = 64
-    """Structures per step."""
+    """Molecules or crystals per optimizer step."""
     lr: Rate = 1e-3
     """Peak learning rate of AdamW."""
     warmup: CountOrNone = 500
-    """Steps of linear warm-up; 0: none."""
+    """The first steps, over which the learning rate rises linearly; 0: none."""
     weight_decay: Annotated[Number, Field(ge=0.0)] = 1e-4
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: Positive = 1.0
-    """Gradients are clipped to this norm."""
+    """The gradient is clipped to this norm."""
     ema_decay: Fraction = 0.9995
-    """Of the averaged weights, per step."""
+    """Decay per step of the averaged weights, which are those that are kept."""
     seed: Annotated[Whole, Field(ge=0, lt=2**64), Says("must lie between 0 and 2^64 - 1")] = 0
-    """Key of batches and noise; both NumPy and torch take it."""
+    """Seed of batches, noise and first weights."""
 
 
 class Batch(Protocol):

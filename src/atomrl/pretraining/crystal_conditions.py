@@ -28,11 +28,11 @@ class ConditionOption(Options):
     """A condition, as `conditions=[{name: band_gap, kind: value}]` names it."""
 
     name: str
-    """Of the condition, by which it is asked for."""
+    """Name of the condition, by which it is asked for."""
     kind: Kind
-    """What it is."""
+    """Kind of the condition."""
     column: str | None = None
-    """Of the data, with the values or classes; null: the name."""
+    """Column of the data that holds the values or classes; null: the one with the condition's name."""
 
     @property
     def said(self) -> str:

@@ -53,11 +53,11 @@ class VAERun(CrystalSession):
 
     save_path: str = OWN_VAE
     match_structures: Count = 48
-    """Validation crystals whose reconstruction each validation matches."""
+    """Validation crystals that each validation reconstructs and matches (`val_match_rate`)."""
     model: CrystalVAEConfig = CrystalVAEConfig(width=128, heads=4, feedforward=384, layers=3)
     """Shape of the network."""
     weights: LossWeights = LossWeights()
-    """Of the loss's terms."""
+    """Weights of the loss's terms."""
 
 
 class LDMRun(CrystalSession):
@@ -66,20 +66,21 @@ class LDMRun(CrystalSession):
     switches: ClassVar = (("drop_prob", Switch(("conditions", "backbone"), bool, "conditions=[...]")),)
     save_path: str = "runs/pretrain_ldm"
     vae: str = OWN_VAE
-    """Folder of the VAE whose latents are learned, or whatever else `load_vae` takes."""
+    """VAE whose latents are learned: a folder, a shipped backbone or a checkpoint."""
     backbone: str | None = None
-    """Backbone that is trained further, a shipped name, a folder or a checkpoint: VAE, scale of the latents and shape
-    stay. null: from random numbers."""
+    """Backbone that is trained further: a shipped name, a folder or a checkpoint; its VAE, the scale of its latents and
+    its shape stay; null: none, the denoiser starts from random numbers."""
     conditions: ConditionOptions = Field(default_factory=list)
-    """What the denoiser is conditioned on, `[{name: band_gap, kind: value}, ...]`. A `value` (standardised) and a
-    `category` are columns of the data, of its name or `column: other_name`; `composition` (formula) and
-    `chemical_system` (elements) are read from the crystals. With a backbone without them they begin without effect."""
+    """What the denoiser is conditioned on, `[{name: band_gap, kind: value}, ...]`; []: nothing. A `value` (numbers,
+    standardised) and a `category` (classes) are the column of the data with the condition's name, or with another one,
+    `column: other_name`; `composition` (formula) and `chemical_system` (elements) are read from the crystals.
+    Conditions that are new to `backbone` begin without effect."""
     drop_prob: BelowOne = 0.1
     """Chance that training drops all conditions of a crystal, so that guidance has something to compare with."""
     frame: Literal["random", "first_atom"] | None = None
-    """`random`, crystals rotated and translated at random, as published; or `first_atom`, each crystal always in the
-    same description (`settle`), which is less to learn for a small model or a small set; null: as `backbone` learned
-    it, without one `random`."""
+    """How the denoiser sees crystals: `random`, rotated and translated at random, as published; `first_atom`, each
+    crystal in one description only, with its first atom always at the same place, so that a small model or set has less
+    to learn; null: as `backbone` learned, without one `random`."""
     model: DiTConfig = DiTConfig(hidden=160, depth=6, heads=5)
     """Shape of the denoiser."""
     lora: LoraOptions = LoraOptions()

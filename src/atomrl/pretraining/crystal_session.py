@@ -26,12 +26,13 @@ class CrystalSession(Session):
     """Options of every pre-training on crystals; see `Session` for those of every pre-training."""
 
     data: str = SHIPPED
-    """`prototypes`, or a folder with a crystal set or with `train.csv` and `val.csv`."""
+    """Crystals to learn from: `prototypes`, the shipped set, or a folder: one made by `atomrl data prototypes`, or one
+    with train.csv and val.csv."""
     store: Literal["float32", "float16", "bfloat16"] = "float32"
-    """Type of the weights in the folder; the card's numbers are those of the stored weights. Loading gives float32
-    again."""
+    """Data type of the weights on disk, which loading turns into float32 again; the numbers in the card are those of
+    the stored weights."""
     card_structures: Count = 1000
-    """Validation crystals that the card's numbers are measured on."""
+    """Validation crystals that are reconstructed and matched for the card."""
 
     @property
     def learned_from(self) -> dict[str, object]:

@@ -37,7 +37,8 @@ class Shape(EDMConfig):
     """Shape of a network that is trained from random numbers."""
 
     elements: tuple[str, ...] = ()
-    """Symbols in the order of the one-hot columns; []: those of the data, by atomic number."""
+    """Elements of the one-hot columns, symbols in the order of the columns; they must include those of the data; []:
+    those of the data, by atomic number."""
     unnamed_elements: ClassVar[bool] = True
 
 
@@ -56,24 +57,25 @@ class PretrainRun(Session):
     switches: ClassVar = (("held_out", OWN_DATA), ("split_seed", OWN_DATA))
     save_path: str = "runs/pretrain_edm"
     data: str = QM9
-    """`qm9`, or molecules of your own: a file .sdf, .mol, .extxyz, .xyz, .npz or .npy (GEOM-Drugs), or a folder."""
+    """Molecules to learn from: `qm9`, or your own: a file .sdf, .mol, .extxyz, .xyz, .npz or .npy (GEOM-Drugs), or a
+    folder of files."""
     held_out: BelowOne = 0.1
-    """Share of your own molecules that validation takes; QM9 has a split of its own."""
+    """Share of your own molecules that is held out for validation; QM9 has a split of its own."""
     split_seed: Annotated[Whole, Field(ge=0)] = 0
-    """Of the split of your own molecules."""
+    """Seed that chooses which of your own molecules are held out."""
     backbone: str | None = None
-    """Backbone that is trained further: a shipped name, a folder or a checkpoint; its shape and elements stay. null:
-    from random numbers."""
+    """Backbone that is trained further: a shipped name, a folder or a checkpoint; its shape and elements stay; null:
+    none, the network starts from random numbers."""
     context: Annotated[list[str], BeforeValidator(_listed)] = Field(default_factory=list)
-    """Properties of QM9 that the network is conditioned on, e.g. `alpha`; with a backbone that is not, their columns
-    start at 0, so that they change nothing at first."""
+    """Properties of QM9 that the network is conditioned on, e.g. `alpha`; []: none. In a backbone that is not
+    conditional their columns start at 0, so that they change nothing at first."""
     half: Literal["first", "second"] | None = None
-    """Of QM9's training molecules: learn from these 50,000 alone, so that a network that learns from the others can
-    judge; null: from all."""
+    """Half of QM9's training molecules to learn from, 50,000; a network that learns from the other half can then judge;
+    null: all."""
     quality_every: CountOrNone = 5000
-    """Steps between looks at samples; 0: never."""
+    """Optimizer steps between looks at samples, whose stability is logged; 0: never."""
     quality_samples: Count = 64
-    """Molecules of a look, at T = 100, with the averaged weights."""
+    """Molecules of a look at samples, drawn at T = 100 with the averaged weights."""
     model: Shape = Shape(hidden=192, edge_hidden=64, layers=6)
     """Shape of the network."""
 

@@ -35,12 +35,12 @@ class PredictorRun(CrystalSession):
 
     save_path: str = "runs/pretrain_predictor"
     vae: str = "crystal_small"
-    """That reads the crystals: a folder, shipped backbone or checkpoint, as `load_vae` takes it."""
+    """VAE that reads the crystals: a folder, a shipped backbone or a checkpoint."""
     targets: list[str] = Field(default_factory=list)
-    """Properties to predict, columns of numbers of the data; `name:column` gives the property another name than its
-    column has. A crystal that lacks some of them counts with the others, one that lacks all is left out."""
+    """Properties to predict: columns of numbers in the data; `name:column` gives the property another name than its
+    column has. A crystal that lacks some of them counts for the others; one that lacks all is left out."""
     card_structures: Count = 10_000
-    """Crystals of validation, and of test, that the errors are measured on."""
+    """At most this many validation crystals, and as many test crystals, measure the errors for the card."""
     model: PredictorConfig = PredictorConfig()
     """Shape of the predictor."""
     train: PretrainConfig = PretrainConfig(steps=20_000, decay_steps=5_000)

@@ -28,10 +28,10 @@ class RegressorRun(Session):
 
     save_path: str = "runs/pretrain_regressor"
     target: str = "alpha"
-    """Property of QM9, by the name that `atomrl pretrain edm` has for it in `context`."""
+    """Property of QM9 that is predicted, by the name that `atomrl pretrain edm` has for it in `context`."""
     half: Literal["first", "second"] | None = "first"
-    """Of QM9's training molecules that are learned from, 50,000; null: all. What judges a conditional model learns from
-    the half that this did not."""
+    """Half of QM9's training molecules to learn from, 50,000; null: all. A regressor that judges a conditional model
+    learns from the half that the model did not."""
     model: RegressorConfig = RegressorConfig()
     """Shape of the network."""
     train: PretrainConfig = PretrainConfig(steps=20_000, decay_steps=10_000)

@@ -36,22 +36,23 @@ class Session(Options):
     """What is read only as another key stands; see `config.switches`."""
 
     save_path: str = "runs/pretrain"
-    """Folder of checkpoints, logs and, at the end, the weights; an unfinished run there is continued."""
+    """Folder for checkpoints, log and, at the end, the weights; an unfinished run there is continued."""
     init: str | None = None
-    """Checkpoint of another run to start from, e.g. for a short decay of the learning rate; null: none. Once the run
-    has its own checkpoint in `save_path`, it continues from that one."""
+    """Checkpoint of another run to continue from, e.g. for a short decay of the learning rate; null: none. Once the run
+    has a checkpoint of its own in `save_path`, it continues from that one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` takes a GPU where there is one; one GPU at most."""
+    """Where torch computes: `auto` takes a GPU where there is one; one GPU at most."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """See Lightning; `16-mixed` needs a GPU."""
+    """Lightning's precision. `32-true`: float32; `bf16-mixed` and `16-mixed`: mixed precision with bfloat16 or float16;
+    `16-mixed` needs a GPU."""
     threads: Threads | None = None
-    """Of torch; null leaves torch's choice."""
+    """Number of torch's threads; null: torch's choice."""
     val_every: Count = 1000
-    """Steps between validations."""
+    """Optimizer steps between validations."""
     val_batches: CountOrNone = 16
-    """Batches of a validation; 0: none."""
+    """Batches of a validation; 0: no validation."""
     log_every: CountOrNone = 50
-    """Steps between lines of the log; 0: none."""
+    """Optimizer steps between lines of the log; 0: none."""
     checkpoint_minutes: Annotated[Positive, Unit("min")] = 3.0
     """Minutes between checkpoints, and between printed lines where no terminal shows a progress bar."""
     train: PretrainConfig = PretrainConfig()

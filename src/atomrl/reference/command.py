@@ -183,25 +183,41 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     """
     parser = CommandParser(
         prog="atomrl data reference",
-        description="make a hull, and what novelty and diversity compare with, out of known crystals; goes on where it "
-        "was stopped",
+        description="make a hull, and the set that novelty and diversity compare with, of known crystals; a stopped "
+        "command continues when it is given again",
     )
     parser.add_argument(
         "sources",
         nargs="+",
         metavar="SOURCE",
-        help="a folder with train.csv, a .csv with material_id and cif, a .json[.gz] of entries, or prototypes",
+        help="known crystals: a folder with train.csv, a .csv with material_id and cif, a .json[.gz] of entries, or "
+        "prototypes, the shipped set",
     )
     parser.add_argument(
-        "--phases", nargs="+", default=[], metavar="SOURCE", help="further known crystals, for the hull alone"
+        "--phases", nargs="+", default=[], metavar="SOURCE", help="more known crystals, used for the hull only"
     )
-    parser.add_argument("--output", type=Path, help="folder for what is made; default: that of the only source")
     parser.add_argument(
-        "--force-field", default="chgnet", help="chgnet, mace, sevennet, uma, or {_target_: name, key: value}"
+        "--output", type=Path, help="folder for what is made; if not given, the folder that is the only source"
+    )
+    parser.add_argument(
+        "--force-field",
+        default="chgnet",
+        help="what computes energies: chgnet (the default), mace, sevennet, uma, or {_target_: name, key: value}",
     )
     parser.add_argument("--relax", action="store_true", help="relax each crystal first, by the same force field")
-    parser.add_argument("--vae", help="keep features by the VAE of this model too, for the diversity rewards")
-    parser.add_argument("--workers", type=int, help="processes of one thread each; one per core if not given")
-    parser.add_argument("--batch-size", type=int, default=16, help="crystals that the force field sees at once")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument(
+        "--vae", help="model whose VAE computes features for the diversity rewards, which are kept beside the hull"
+    )
+    parser.add_argument(
+        "--workers", type=int, help="number of processes, of one thread each; one per core if not given"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=16, help="crystals that the force field evaluates at once; default 16"
+    )
+    parser.add_argument(
+        "--device",
+        default="auto",
+        choices=["auto", "cpu", "cuda"],
+        help="where torch computes; auto, the default, takes a GPU where there is one",
+    )
     return parser.parse_args(arguments)

@@ -9,16 +9,16 @@ class FilterOptions(Options):
     """What RDKit's names cost a molecule, in every channel that learns."""
 
     enable_filtering: bool = False
-    """Of the samples of one SMILES only the best teaches, that of the highest force reward; invalid ones all do."""
+    """Whether only the best sample of each SMILES, by the force reward, is trained on; invalid ones all are."""
     enable_penalty: bool = False
-    """Whether invalid and known molecules pay `penalty_scale`."""
+    """Whether invalid and known molecules get the penalty `penalty_scale`."""
     penalty_scale: Weight = 0.5
-    """What an invalid molecule pays, and one that is in the known set."""
+    """Penalty for an invalid molecule, and for one of the known set (dataloader.smiles_path)."""
     invalid_penalty_scale: Weight = 0.0
     """An invalid molecule is placed this far below the worst valid one of the iteration; 0: it is not moved."""
     duplicate_penalty_scale: Weight = 0.0
-    """What a molecule pays for each further sample of its SMILES in the iteration: the one that is kept all of it, else
-    each copy its share; 0: nothing."""
+    """Penalty for each further sample of the same SMILES in the iteration. The sample that is kept pays it; without
+    `enable_filtering` all copies pay equal shares; 0: none."""
 
     @property
     def used(self) -> bool:

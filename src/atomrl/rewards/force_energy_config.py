@@ -53,53 +53,56 @@ class ForceEnergyConfig(Options):
     """Options of the physical reward. Lengths Å, energies eV, forces eV/Å."""
 
     force_weight: Weight = 1.0
-    """Of the force channel in the total."""
+    """Weight of the force in the number `reward`, by which best-of-N and best_checkpoint_metric=reward choose; the
+    objective has train.force_adv_weight."""
     energy_weight: Weight = 1.0
-    """Of the energy channel in the total."""
+    """Weight of the energy in the number `reward`, by which best-of-N and best_checkpoint_metric=reward choose; the
+    objective has train.energy_adv_weight."""
     force_aggregation: Literal["rms", "max"] = "rms"
-    """Over atoms."""
+    """How the forces on the atoms become one number: `rms`, the root mean square, or `max`, the largest."""
     force_clip_threshold: Annotated[PositiveFinite | None, Unit("eV/Å")] = None
-    """eV/Å; longer force vectors are shortened to this first; null: they are not."""
+    """A longer force on an atom counts as this long, in eV/Å; null: no clip."""
     use_energy: bool = False
     """Whether there is an energy channel."""
     energy_atom_refs: Annotated[Literal["xtb", "own", "omol"] | dict[str, float] | None, BeforeValidator(_energies)] = (
         "xtb"
     )
-    """Energies of isolated atoms that are subtracted, {symbol: eV}; `xtb`: those of GFN2-xTB, which suit no other force
-    field; `own`: those that the force field says itself; `omol`: the same, of UMA (published name); null: none."""
+    """Energies of isolated atoms that are subtracted: `{symbol: eV}`; `xtb`: those of GFN2-xTB, which suit no other
+    force field; `own`: those of the force field itself; `omol`: the same, of UMA (published name); null: none."""
     energy_normalize_by_atoms: bool = True
-    """Divide by the number of atoms."""
+    """Whether to divide the energy by the number of atoms."""
     energy_transform_offset: Annotated[Finite, Unit("eV")] = 0.0
-    """eV, added then."""
+    """Added to the energy, in eV, after the division by the number of atoms if `energy_normalize_by_atoms` asks for
+    it."""
     energy_transform_scale: Annotated[PositiveFinite, Unit("eV")] = 1.0
-    """eV, divides the sum."""
+    """Divisor of the energy after the offset is added, in eV."""
     energy_transform_clip: PositiveFinite | None = None
-    """The result is clamped to plus and minus this; null: it is not."""
+    """The energy, after offset and scale, is clamped to plus and minus this; null: no clamp."""
     stability_weight: Weight = 0.0
-    """Reward of a stable molecule, cost of an unstable one."""
+    """Reward of a stable molecule: added for it, subtracted for an unstable one."""
     atom_stability_weight: Weight = 0.0
-    """Cost of the fraction of unstable atoms."""
+    """Cost of unstable atoms: subtracted in proportion to their share of the atoms."""
     valence_underbond_weight: Weight = 0.0
-    """Cost of a missing bond order."""
+    """Cost of missing bond order, per bond order."""
     valence_overbond_weight: Weight = 0.0
-    """Cost of an excess bond order."""
+    """Cost of excess bond order, per bond order."""
     valence_underbond_soft_weight: Weight = 0.0
-    """Cost of a missing smooth bond order."""
+    """Cost of missing bond order by smooth bond orders, per bond order."""
     valence_overbond_soft_weight: Weight = 0.0
-    """Cost of an excess smooth bond order."""
+    """Cost of excess bond order by smooth bond orders, per bond order."""
     valence_soft_temperature: Annotated[PositiveFinite, Unit("Å")] = 0.02
-    """Å, width of a smooth bond order."""
+    """Width of a smooth bond order, in Å."""
     stability_channel: Literal["force", "own"] = "force"
-    """Where the stability and valence terms go: `force` (as published), or a channel of their `own`, named
-    "stability"."""
+    """Where the stability and valence terms go: `force`, added to the force channel, as published; `own`, a channel
+    `stability` with a weight of its own."""
     force_only_if_stable: bool = False
-    """Gate the force term (before stability terms are added)."""
+    """Whether to gate the force of unstable molecules, as `gate` says (before stability terms are added)."""
     energy_only_if_stable: bool = False
-    """Gate the energy channel."""
+    """Whether to gate the energy of unstable molecules, as `gate` says; needs `use_energy`."""
     gate: Literal["floor", "mask", "published"] = "floor"
-    """What a gate does to an unstable sample. `floor`: it gets its group's worst stable value; in a group without one
-    the gate is off. `mask`: NaN with reason "gated". `published`: 0, which is better than any stable sample's force
-    term."""
+    """What a gate does to an unstable molecule. `floor`: it gets the worst value of the stable molecules of its group;
+    in a group without any, the gate is off. `mask`: it is left out of the channel (with `grpo`: altogether), with the
+    reason "gated". `published`: it gets 0, which is a better force than any stable molecule has."""
 
     @model_validator(mode="after")
     def _check_gate(self) -> Self:

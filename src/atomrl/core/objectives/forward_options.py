@@ -13,23 +13,24 @@ class ForwardOptions(Options):
     """What all of them have."""
 
     times: Count = 8
-    """Draws of a time per sample and pass."""
+    """Draws of a time for each sample in a pass over the samples; the sample is noised again to that time."""
     min_time: Fraction = 0.0
-    """A draw's times lie above this (1 is noise, 0 the sample)."""
+    """The times that are drawn lie above this (1 is noise, 0 the sample)."""
     max_time: Fraction = 1.0
-    """And not above this."""
+    """The times that are drawn do not exceed this (1 is noise, 0 the sample)."""
     clip_advantage: Positive = 5.0
-    """c; an advantage A counts as clip(A, -c, c) / c."""
+    """Bound c of an advantage A, which counts as clip(A, -c, c) / c."""
     reference_weight: Weight = 0.0
-    """Of the squared distance to the initial model's prediction; 0 leaves it out."""
+    """Weight of the squared distance to the initial model's prediction, which keeps the policy near that model; 0
+    leaves it out."""
     residual_limit: Positive | None = None
-    """A draw in which the squared error per element of the policy that sampled exceeds this does not teach: that sample
-    lies where the policy knows nothing; null: all teach."""
+    """In a draw of a time, a sample's advantage counts as 0 if the squared error per element of the policy that sampled
+    exceeds this: the sample lies where the policy knows nothing; null: no limit."""
     old_decay_rate: Weight = 0.0
-    """Before the rollout of iteration k the old policy, which samples, keeps the share min(rate k, old_decay_max) of
-    itself; 0: it is the current policy."""
+    """Before the rollout of iteration k the old policy, which samples, keeps the share min(this times k, old_decay_max)
+    of itself and takes the rest from the current policy; 0: it is the current policy."""
     old_decay_max: BelowOne = 0.5
-    """See old_decay_rate."""
+    """Upper bound of the share that the old policy, which samples, keeps of itself before each rollout."""
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
@@ -46,30 +47,32 @@ class NFTOptions(ForwardOptions):
     """Of DiffusionNFT."""
 
     b: Positive = 1.0
-    """How far the two policies that are compared lie from the old one; small: larger steps."""
+    """How far the two policies that the loss compares lie from the old one; a small value makes larger steps."""
     self_normalized: bool = True
-    """Divide each sample's loss by its mean absolute error."""
+    """Whether to divide each sample's loss by its mean absolute error."""
     time_weighting: Literal["clean", "noise"] = "clean"
-    """Whether the loss compares clean samples, as published, or noises: then all times count alike."""
+    """What the loss compares: `clean`, clean samples, as published; `noise`, noises, so that all times count alike."""
     max_time_weight: Positive = 3.0
-    """Bound of a time's weight under `clean`."""
+    """Bound of a time's weight in the loss, with `time_weighting=clean`."""
 
 
 class AWMOptions(ForwardOptions):
     """Of advantage-weighted matching."""
 
     clip_range: Positive = 1.0
-    """eps of the ratio's clip."""
+    """The ratio of new to old probability is clipped to 1 ± this."""
     old_weight: Weight = 1.0
-    """Of the squared distance to the old policy's prediction."""
+    """Weight of the squared distance to the old policy's prediction, which keeps the policy near it; 0 leaves it
+    out."""
     time_weighting: Literal["t", "flat"] = "flat"
-    """w(t) of the loss in the log-probability."""
+    """Weight w(t) of the denoising loss l in the log-probability: `t`, the time itself, or `flat`, 1."""
     power: Positive = 1.0
-    """p of log p = -w/p ((l + 1e-10)^p - 1e-10^p); 1: the plain loss."""
+    """p of log p = -w/p ((l + 1e-10)^p - 1e-10^p), with the denoising loss l and its weight w; 1: -w l, the plain
+    loss."""
 
 
 class RejectionOptions(ForwardOptions):
     """Of rejection fine-tuning."""
 
     kept_fraction: Annotated[Fraction, Field(gt=0.0)] = 0.25
-    """Share of each group that teaches: its best samples."""
+    """Share of each group that is trained on: its best samples."""
