@@ -183,5 +183,4 @@ def test_molecules_by_the_name_of_the_force_field():
     field = build_force_field({"_target_": "sevennet", "batch_size": 2}, {"device": "cpu"})
     assert isinstance(field, SevenNetMolecules)
     references = field.atom_energies()
-    assert set(references) >= {"H", "C", "N", "O", "F"}
-    assert all(-12 < energy < 1 for energy in references.values())
+    assert all(-9 < references[symbol] < -3 for symbol in "HCNOF")  # of an atom in a typical compound, not alone
