@@ -119,7 +119,7 @@ def test_calls_of_the_network_are_counted(objective, update):
 
 
 def test_the_best_of_one_is_the_mean_and_of_all_the_best_of_each_group():
-    module, _ = build_module(load_config("demo", [*SMALL[:4], "dataloader.each_prompt_sample=4", "log.rdkit=false"]))
+    module, _ = build_module(load_config("demo", [*SMALL[:3], "dataloader.each_prompt_sample=4", "log.rdkit=false"]))
     try:
         found = best_of_draws.best(module, 0, "reward", [1, 2, 4])
         generated, _ = module.rollout(module.plan.prompts(0))
@@ -134,7 +134,7 @@ def test_the_best_of_one_is_the_mean_and_of_all_the_best_of_each_group():
 
 def test_what_compares_samples_compares_those_that_are_kept(monkeypatch):
     """Here by their size, which all draws of a group share: of 4 draws 3 are twins, and of one that is kept none."""
-    words = [*SMALL[:4], "dataloader.each_prompt_sample=4", "log.rdkit=false"]
+    words = [*SMALL[:3], "dataloader.each_prompt_sample=4", "log.rdkit=false"]
     module, _ = build_module(load_config("demo", words))
     asked = []
 
