@@ -1,5 +1,6 @@
 """Values that mean nothing, and keys that contradict each other, are refused before anything loads."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,16 @@ def test_a_section_that_is_typed_whole_is_taken_apart():
     with pytest.raises(UserError, match=r"train\.objective=nft does not read train\.kl_weight=1"):
         load_config("demo", ["train={kl_weight: 1}"])
     assert load_config("demo", ["train.nft={times: 8}"]).train.nft.times == 8
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["dataloader.context.alpha=60", "+needs.file=where", "+reward.force_field._target_=xtb"],
+)
+def test_a_key_in_a_mapping_of_the_users_may_be_typed(word):
+    config = load_config("demo", [word])
+    name = word.partition("=")[0].lstrip("+").rpartition(".")[0]
+    assert attrgetter(name)(config)
 
 
 def test_what_is_switched_on_or_stays_as_it_is_may_be_typed():

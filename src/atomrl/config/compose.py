@@ -96,8 +96,7 @@ def require_read(config: Config, overrides: Sequence[str]) -> None:
         UserError: the chosen objective does not read one, what it is about is switched off, or another force field than
             that of `reward.type` computes.
     """
-    overrides = each_key(config, overrides)
-    _require_read_by_objective(config.train, overrides)
+    _require_read_by_objective(config.train, each_key(config, overrides))
     require_meant(config, overrides)
 
 

@@ -130,7 +130,7 @@ def each_key(config: Options, overrides: Sequence[str]) -> list[str]:
     found = []
     for override in overrides:
         key = key_of(override)
-        if isinstance(attrgetter(key)(config), Options):
+        if _is_section(config, key):
             found += _inside(config, key, OverridesParser.create().parse_override(override).value())
         else:
             found.append(override)
@@ -139,9 +139,19 @@ def each_key(config: Options, overrides: Sequence[str]) -> list[str]:
 
 def _inside(config: Options, key: str, value: Any) -> list[str]:
     """`key=value` of all that is given in a section."""
-    if not isinstance(value, Mapping) or not isinstance(attrgetter(key)(config), Options):
+    if not isinstance(value, Mapping) or not _is_section(config, key):
         return [f"{key}={written(value)}"]
     return [word for name, inner in value.items() for word in _inside(config, f"{key}.{name}", inner)]
+
+
+def _is_section(config: Options, key: str) -> bool:
+    """Whether a key is a section of options; what lies in a mapping, as in `dataloader.context`, is the user's own."""
+    found: Any = config
+    for name in key.split("."):
+        if not isinstance(found, Options):
+            return False
+        found = getattr(found, name)
+    return isinstance(found, Options)
 
 
 def require_switched_on(
