@@ -169,7 +169,9 @@ def _add_evaluate(commands: Any) -> None:
         action="store_true",
         help="run code from outside the package that config.yaml names, e.g. a reward",
     )
-    evaluate.add_argument("--best-of", type=int, default=0, help="add a control: best-of-N samples of the base")
+    evaluate.add_argument(
+        "--best-of", type=int, default=0, metavar="N", help="add a control: best-of-N samples of the base"
+    )
     evaluate.add_argument(
         "--context",
         nargs="*",

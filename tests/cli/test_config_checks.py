@@ -37,6 +37,7 @@ RANGES = {
         *("early_stop_minutes=-1", "early_stop_delta=-1", "dataloader.nodes_dist_focus_multiplier=-1"),
     ],
     "must lie between 0 and 1": ["train.ema_decay=2", "train.decay_fraction=-1", "train.min_lr_ratio=5"],
+    "must be positive and at most 1": ["train.rejection.kept_fraction=0", "train.rejection.kept_fraction=2"],
     "at least 0 and below 1": ["train.beta1=2", "train.beta2=1"],
     "must be at least": [
         *("train.total_steps=0", "train.warmup_steps=-1", "reward.max_iterations=0", "reward.workers=0", "threads=0"),
