@@ -65,6 +65,23 @@ def test_withheld_and_unusable_samples_are_not_filled_and_set_no_example() -> No
     assert found.filled["a"].tolist() == [False, True, False, False]
 
 
+@pytest.mark.parametrize("other", ["scf", None])
+def test_what_one_channel_withholds_and_what_another_one_failed_are_told_apart(other: str | None) -> None:
+    """Whichever reason the sample is known by: the gated force is left out, and the failed energy is the worst."""
+    given = table((None, other, None), stable=[1, 0, 1], force=[-1.0, -2.0, -4.0], energy=[1.0, NAN, 3.0])
+    found = apply_stages([Gate("force", "mask"), FailedScores()], given, context([0, 0, 0]))
+    assert found.reasons[1] == (other or GATED)
+    assert found.channels["force"][1].isnan()
+    assert found.channels["energy"].tolist() == [1.0, 1.0, 3.0]
+
+
+def test_penalties_leave_out_what_their_target_leaves_out() -> None:
+    given = table(stable=[1, 0], force=[-1.0, -2.0], penalty=[0.0, -10.0])
+    found = apply_stages([Gate("force", "mask"), Penalties("penalty", "force"), FailedScores()], given, context([0, 0]))
+    assert found.channels["force"].nan_to_num(7.0).tolist() == [-1.0, 7.0]
+    assert found.withheld["force"].tolist() == [False, True]
+
+
 def test_the_log_shows_no_score_that_a_rule_gave() -> None:
     given = table(reasons=(None, "scf", None), a=[1.0, NAN, 3.0])
     filled = FailedScores()(given, context([0, 0, 0]))

@@ -14,10 +14,8 @@ from atomrl.core.records import Prompts, Structures
 from atomrl.domains import domain_of
 from atomrl.force_fields.xtb import XTBForceField
 from atomrl.measures.forces import Physics
-from atomrl.rewards.components import StructureDiversityReward
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import score_physics
-from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.training.experiment import build_objective
 from atomrl.training.run import warn_of_unread, warn_of_warmup
 from atomrl.training.shaping import OnTheWay
@@ -353,24 +351,6 @@ def test_a_channel_counts_where_the_reward_gives_it(text, weights):
     assert set(objective.advantages(table, prompts.group_ids, torch.ones(2).bool()).channels) <= weights.keys()
     paid = domain_of(config).rewarded(config)
     assert ("energy_per_atom_median" in paid) == (config.reward.type == "xtb" and "energy" in weights)
-
-
-@pytest.mark.parametrize(
-    ("objective", "advantages", "weight"),
-    [
-        ("grpo", None, 1.0),
-        ("fed_grpo", None, 0.1),
-        ("nft", "ranks", 0.1),
-        ("awm", "channels", 0.1),
-        ("nft", "sum", 1.0),
-    ],
-)
-def test_a_crystal_component_counts_once_as_its_weight_says(objective, advantages, weight):
-    """The reward weighs its channels; normalising each by itself undoes that, and the weight comes again."""
-    words = [f"train.objective={objective}", *([f"train.advantages={advantages}"] if advantages else [])]
-    config = load_config("experiment/prototypes/rl_dng_grpo", words)
-    reward = ReinforceReward([StructureDiversityReward(weight=0.1)])
-    assert domain_of(config).channel_weights(config, reward) == {"structure_diversity": weight}
 
 
 def test_novelty_that_is_paid_for_is_marked_as_rewarded():

@@ -38,7 +38,7 @@ def batch() -> Structures:
 
 def scored(function: Any, **options: Any) -> Any:
     structures = batch()
-    reward = ReinforceReward([CustomReward(function, **options)], listing=MOLECULES, weighed=False)
+    reward = ReinforceReward([CustomReward(function, **options)], listing=MOLECULES, totals=False)
     return reward.score(structures, ungrouped(structures))
 
 

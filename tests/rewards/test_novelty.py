@@ -42,7 +42,7 @@ def test_a_valid_molecule_that_is_not_known_counts(options: dict[str, float], ex
     assert component.compares == options.get("unique", False)
     batch = structures()
     provider = MoleculeNamesProvider(training=known("[H]O[H]"))
-    reward = ReinforceReward([component], listing=MOLECULES, weighed=False, providers=[provider])
+    reward = ReinforceReward([component], listing=MOLECULES, totals=False, providers=[provider])
     table = reward.score(batch, ungrouped(batch))
     reward.close()
     assert table.channels["novelty"].tolist() == expected

@@ -59,16 +59,18 @@ def degenerate(batch: tuple[Structures, Prompts]) -> tuple[Structures, Prompts]:
     return Structures(structures.numbers, positions, structures.mask, cell), prompts
 
 
-def test_channels_are_normalised_weighed_and_summed(batch: tuple[Structures, Prompts]) -> None:
+def test_channels_are_normalised_and_the_totals_weigh_them(batch: tuple[Structures, Prompts]) -> None:
     reward = ReinforceReward(
         [CustomReward(density, weight=2.0, normalize_fn="norm"), CustomReward(density, weight=0.5)]
     )
     table = reward.score(*batch)
     raw = batch[0].sizes.double() / torch.linalg.det(batch[0].cell)
     assert torch.allclose(table.diagnostics["raw_density"], raw)
-    assert torch.allclose(table.channels["density"], 2 * normalize(raw, "norm"))
-    assert torch.allclose(table.channels["density_#2"], 0.5 * raw)
-    assert torch.allclose(table.diagnostics["reward"], sum(table.channels.values()))
+    assert torch.allclose(table.channels["density"], normalize(raw, "norm"))
+    assert torch.allclose(table.channels["density_#2"], raw)
+    assert torch.allclose(table.diagnostics["reward"], 2 * normalize(raw, "norm") + 0.5 * raw)
+    assert torch.allclose(table.diagnostics["raw_reward"], 2.5 * raw)
+    assert reward.weights == {"density": 2.0, "density_#2": 0.5}
     assert set(table.reasons) == {None}
     check_reward(reward, *batch)
 

@@ -94,7 +94,7 @@ def test_a_molecule_may_be_turned(gfn2: XTBForceField) -> None:
 
 
 def reward(gfn2, *components: XTBPropertyReward) -> ReinforceReward:
-    return ReinforceReward(components, listing=MOLECULES, weighed=False, providers=[XTBPropertiesProvider(gfn2)])
+    return ReinforceReward(components, listing=MOLECULES, totals=False, providers=[XTBPropertiesProvider(gfn2)])
 
 
 def test_goals_targets_and_failures(gfn2: XTBForceField) -> None:

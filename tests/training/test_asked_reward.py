@@ -53,13 +53,13 @@ def samples(qm9_test: Structures) -> tuple[Structures, Prompts, PropertyConditio
 def test_the_reward_is_minus_the_squared_distance_to_each_prompts_value(regressor: Path, qm9_test: Structures) -> None:
     some, prompts, conditioning = samples(qm9_test)
     component = PredictorReward(regressor, "alpha", "asked")
-    reward = ReinforceReward([component], listing=MOLECULES, weighed=False, conditioning=conditioning)
+    reward = ReinforceReward([component], listing=MOLECULES, totals=False, conditioning=conditioning)
     reward.scope = "per_sample"
     asked = conditioning.values(prompts.context)["alpha"]
     expected = -(10.0 * some.sizes - asked).square()
     torch.testing.assert_close(reward.score(some, prompts).channels["alpha"], expected, rtol=1e-4, atol=1e-3)
     check_reward(reward, some, prompts)
-    fixed = ReinforceReward([PredictorReward(regressor, "alpha", 100.0)], listing=MOLECULES, weighed=False)
+    fixed = ReinforceReward([PredictorReward(regressor, "alpha", 100.0)], listing=MOLECULES, totals=False)
     found = fixed.score(some, prompts).channels["alpha"]
     torch.testing.assert_close(found, -(10.0 * some.sizes.double() - 100.0).square(), rtol=1e-5, atol=1e-3)
 
@@ -69,7 +69,7 @@ def test_what_has_no_value_says_why(regressor: Path, qm9_test: Structures) -> No
     broken = Structures(some.numbers.clone(), some.positions, some.mask)
     broken.numbers[3, 0] = 35
     reward = ReinforceReward(
-        [PredictorReward(regressor, "alpha", "asked")], listing=MOLECULES, weighed=False, conditioning=conditioning
+        [PredictorReward(regressor, "alpha", "asked")], listing=MOLECULES, totals=False, conditioning=conditioning
     )
     assert reward.score(broken, prompts).reasons == (None,) * 3 + ("no_prediction",) + (None,) * 8
     unasked = Prompts(3, 0, prompts.sizes, prompts.group_ids, prompts.sample_ids)

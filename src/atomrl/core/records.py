@@ -215,12 +215,13 @@ class RewardTable(Batch):
     """Scores of B samples.
 
     Attributes:
-        channels: what learns, {name: (B,) float64}; NaN where scoring failed.
+        channels: what learns, {name: (B,) float64}, more is better; NaN where scoring failed.
         reasons: why a sample's scoring failed, one entry per sample, None where it did not.
         potentials: scores of what z0_pred stands for, {place in the walk: RewardTable}, for shaped rewards.
         rewards_ts: {channel: (B, S)}, what each transition of the walk is paid, of channels whose reward is shaped.
         fields: per-atom results, {name: (B, N, ...)}, e.g. forces in eV/Å.
         diagnostics: per-sample numbers for the log, {name: (B,) float64}; NaN where unknown.
+        withheld: scores that are missing on purpose, {channel: (B,) bool}, see `left_out`.
         filled: which scores no reward gave but a rule for failures, {channel: (B,) bool}, see `stages.FailedScores`.
         scored_structures: what was scored in place of the samples, {metric: structures}: relaxed crystals.
         seconds: wall time of the scoring by part, as far as the reward says, {part: s}; not of single samples.
@@ -232,12 +233,23 @@ class RewardTable(Batch):
     rewards_ts: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
     fields: Annotated[Mapping[str, Tensor], ATOMS] = field(default_factory=dict)
     diagnostics: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
+    withheld: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
     filled: Annotated[Mapping[str, Tensor], ROWS] = field(default_factory=dict)
     scored_structures: Annotated[Mapping[str, Structures], ROWS] = field(default_factory=dict)
     seconds: Annotated[Mapping[str, float], ADDED] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.reasons)
+
+    def left_out(self, channel: str) -> Tensor:
+        """Where a channel's score is missing on purpose, (B,) bool: no rule for failures replaces it.
+
+        A channel that `withheld` does not name goes by the samples' reasons.
+        """
+        if channel in self.withheld:
+            return self.withheld[channel]
+        by_reason = [reason in WITHHELD for reason in self.reasons]
+        return torch.tensor(by_reason, dtype=torch.bool, device=self.channels[channel].device)
 
     @property
     def scored(self) -> Mapping[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from atomrl.core.advantages import Groups
 from atomrl.core.collective import Alone
 from atomrl.core.protocols import Collective, Reward
-from atomrl.core.records import GATED, WITHHELD, Prompts, RewardTable, Structures
+from atomrl.core.records import GATED, Prompts, RewardTable, Structures
 from atomrl.util.errors import UserError
 
 GATES = ("floor", "mask", "published")
@@ -110,15 +110,16 @@ class Gate:
         """NaN stays NaN."""
         values = _column(table.channels, self.channel, "channel")
         passes = _column(table.diagnostics, self.condition, "diagnostic") > 0
-        reasons = table.reasons
+        reasons, withheld = table.reasons, table.withheld
         if self.gate == "published":
             gated = values * passes
         elif self.gate == "mask":
             gated, reasons = torch.where(passes, values, torch.nan), mark(reasons, ~passes, GATED)
+            withheld = _also_withheld(table, {self.channel: ~passes})
         else:
             floor = samples.groups.worst(values, passes)
             gated = torch.where(passes | floor.isnan() | values.isnan(), values, floor)
-        return replace(table, channels={**table.channels, self.channel: gated}, reasons=reasons)
+        return replace(table, channels={**table.channels, self.channel: gated}, reasons=reasons, withheld=withheld)
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,9 @@ class Penalties:
         penalties = _column(table.channels, self.source, "channel")
         together = _column(table.channels, self.target, "channel") + penalties
         kept = {name: values for name, values in table.channels.items() if name != self.source}
-        return replace(table, channels={**kept, self.target: together})
+        withheld = _also_withheld(table, {self.target: table.left_out(self.source)})
+        del withheld[self.source]
+        return replace(table, channels={**kept, self.target: together}, withheld=withheld)
 
 
 @dataclass(frozen=True)
@@ -152,17 +155,16 @@ class Total:
     weights: Mapping[str, float]
 
     def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
-        """NaN in any channel is NaN in the sum."""
-        shares = [self.weights.get(name, 1.0) * values for name, values in table.channels.items()]
-        return replace(table, diagnostics={TOTAL: torch.stack(shares).sum(0), **table.diagnostics})
+        """See `weighted_sum`."""
+        return replace(table, diagnostics={TOTAL: weighted_sum(table.channels, self.weights), **table.diagnostics})
 
 
 @dataclass(frozen=True)
 class FailedScores:
     """Decides what a failed score (NaN) counts as; the one place that does.
 
-    A score withheld on purpose (`records.WITHHELD`) and the scores of a sample that is not active stay as they are, and
-    so does NaN among siblings that all failed: an objective leaves NaN out.
+    A score withheld on purpose (`RewardTable.left_out`) and the scores of a sample that is not active stay as they are.
+    If every sample of a group failed, NaN stays, too: an objective leaves it out.
 
     Attributes:
         failed: `worst`: the worst finite score of its group; `mask`: NaN, so that the sample is left out.
@@ -182,21 +184,39 @@ class FailedScores:
         if self.failed == "mask":
             return table
         groups = Groups.whole(samples.active, samples.collective) if self.over_batch else samples.groups
-        withheld = torch.tensor([reason in WITHHELD for reason in table.reasons], device=samples.active.device)
         channels, filled = {}, {}
         for name, values in table.channels.items():
             known = values.isfinite() & samples.active
             worst = groups.worst(values, known)
-            filled[name] = ~values.isfinite() & samples.active & ~withheld & worst.isfinite()
+            filled[name] = ~values.isfinite() & samples.active & ~table.left_out(name) & worst.isfinite()
             channels[name] = torch.where(filled[name], worst, values)
         return replace(table, channels=channels, filled=filled)
+
+
+def weighted_sum(columns: Mapping[str, Tensor], weights: Mapping[str, float] | None = None) -> Tensor:
+    """Sum of columns (B,) times their weights, (B,); NaN where one that counts is NaN.
+
+    Args:
+        columns: by name, at least one.
+        weights: by name; a column without one counts once, and one of weight 0 not at all.
+    """
+    by_name = {name: (weights or {}).get(name, 1.0) for name in columns}
+    shares = [by_name[name] * values for name, values in columns.items() if by_name[name]]
+    return torch.stack(shares).sum(0) if shares else torch.zeros_like(next(iter(columns.values())))
 
 
 def withhold(table: RewardTable, rows: Tensor, reason: str) -> RewardTable:
     """The table with no score at all at the rows (B,) bool, on purpose, and that said to be the reason."""
     channels = {name: torch.where(rows, torch.nan, values) for name, values in table.channels.items()}
     reasons = tuple(reason if gone else old for old, gone in zip(table.reasons, rows.tolist(), strict=True))
-    return replace(table, channels=channels, reasons=reasons)
+    withheld = _also_withheld(table, dict.fromkeys(table.channels, rows))
+    return replace(table, channels=channels, reasons=reasons, withheld=withheld)
+
+
+def _also_withheld(table: RewardTable, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What is missing on purpose by channel, with these rows (B,) bool of some of them."""
+    before = {name: table.left_out(name) for name in table.channels}
+    return before | {name: before[name] | more.to(before[name].device) for name, more in rows.items()}
 
 
 def mark(reasons: Sequence[str | None], rows: Tensor, reason: str) -> tuple[str | None, ...]:

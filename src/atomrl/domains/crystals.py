@@ -192,16 +192,8 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         return ()
 
     def channel_weights(self, config: CrystalConfig, reward: Reward) -> Mapping[str, float]:
-        """Each component counts as its own weight says; of the dummy, compactness alone.
-
-        The reward's channels are weighed already. An objective that normalises each by itself undoes that, so that it
-        needs the weights again; one that sums them first does not.
-        """
-        if isinstance(reward, WholeReward):
-            return reward.weights
-        if not isinstance(reward, ReinforceReward):
-            return {"force": 1.0}
-        return reward.weights if config.train.by_channel else dict.fromkeys(reward.weights, 1.0)
+        """Each component counts as its own weight says; of the dummy, compactness alone."""
+        return reward.weights if isinstance(reward, ReinforceReward | WholeReward) else {"force": 1.0}
 
     def monitor(self, config: CrystalConfig, workers: Workers | None = None) -> CrystalMonitor:
         """Cells, compositions, elements."""

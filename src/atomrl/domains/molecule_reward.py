@@ -78,7 +78,7 @@ def own_components(
         return None
     if (whole := whole_reward(section.components)) is not None:
         return whole
-    reward = ReinforceReward(build_components(section.own), listing=MOLECULES, weighed=False, conditioning=conditioning)
+    reward = ReinforceReward(build_components(section.own), listing=MOLECULES, totals=False, conditioning=conditioning)
     if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
         training = None if known is None else read_known(known, workers or section.workers)
         reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))

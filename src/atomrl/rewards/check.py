@@ -130,7 +130,7 @@ def load_reward(source: str, molecules: bool = False) -> Reward:
         with calling(f"{source}()", found):
             return cast("Reward", found())
     components = build_components([{"_target_": source}])
-    return ReinforceReward(components, listing=MOLECULES if molecules else None, weighed=not molecules)
+    return ReinforceReward(components, listing=MOLECULES if molecules else None, totals=not molecules)
 
 
 def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardReport:

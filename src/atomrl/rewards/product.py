@@ -52,7 +52,7 @@ def multiplied(scaled: Mapping[str, Tensor], components: Sequence[RewardComponen
     """The product of components' normalised values, (B,); NaN where one has none.
 
     Args:
-        scaled: {name: (B,)} of each component, in order, not weighed.
+        scaled: {name: (B,)} of each component, in order.
         components: they.
 
     Raises:

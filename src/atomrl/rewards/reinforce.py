@@ -1,12 +1,12 @@
-"""The crystal reward: components, each normalised over the batch, weighed, and (by the objective) summed.
+"""The crystal reward: components, each normalised over the batch, and (by the objective) weighed and summed.
 
 | stage | here |
 |---|---|
 | cells that are not sound are set aside | `check_cells`: they reach no component, matcher or force field |
 | metrics, each once per batch | `BatchMetrics`, from the providers handed in |
 | each component's raw values | `RewardComponent.compute`, diagnostics `raw_<name>` |
-| normalised over the batch, weighed | `RewardComponent.scale`: the channels |
-| summed, normalised in groups | `GRPO.advantages`, or `ReinforceReward.normalize` by hand |
+| normalised over the batch; negative if the weight is | `RewardComponent.scale`: the channels |
+| weighed, summed, normalised in groups | `GRPO.advantages`, or `ReinforceReward.normalize` by hand |
 | or multiplied to one channel | `product.multiplied`, with `combine="product"` |
 """
 
@@ -25,7 +25,8 @@ from atomrl.chemistry.rdkit_molecules import to_rdkit
 from atomrl.core.advantages import Groups
 from atomrl.core.conditioning import Conditioning
 from atomrl.core.normalize import check_normalization, normalize
-from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.core.records import WITHHELD, Prompts, RewardTable, Structures
+from atomrl.core.stages import weighted_sum
 from atomrl.measures.measure import (
     BatchMetrics,
     Metric,
@@ -60,7 +61,7 @@ LARGEST = 1e150
 
 
 class ReinforceReward:
-    """Sums reward components; implements `protocols.Reward` with one channel per component.
+    """Sums reward components; implements `protocols.Reward` with one channel per component, and has their `weights`.
 
     Args:
         components: at least one.
@@ -71,8 +72,7 @@ class ReinforceReward:
         providers: of the metrics that components name; more can come later by `provide`.
         check: structures -> for each a reason not to look at it, or None; that of `listing` if None.
         listing: how samples are handed to components; None: as pymatgen structures, crystals that is.
-        weighed: whether a channel is weighed, and the diagnostics `reward` and `raw_reward` sum them up. Else the
-            weights are the objective's and the total's, see `weights`.
+        totals: whether the diagnostics `reward` and `raw_reward` sum the channels up; else a stage does.
         conditioning: of the model that is rewarded: components get what prompts ask for, {property: (B,)}, as `asked`.
         combine: `sum`, a channel for each component; `product`, one channel, see `rewards.product`.
 
@@ -92,7 +92,7 @@ class ReinforceReward:
         providers: Iterable[MetricProvider] = (),
         check: Callable[[Structures], Sequence[str | None]] | None = None,
         listing: Listing | None = None,
-        weighed: bool = True,
+        totals: bool = True,
         conditioning: Conditioning | None = None,
         combine: str = "sum",
     ) -> None:
@@ -108,7 +108,7 @@ class ReinforceReward:
         self.combine = combine
         self.components, self.normalize_fn, self.eps = tuple(components), normalize_fn, eps
         self.listing = _crystals() if listing is None else listing
-        self.reference_dataset, self.weighed, self.conditioning = reference_dataset, weighed, conditioning
+        self.reference_dataset, self.totals, self.conditioning = reference_dataset, totals, conditioning
         self.check = CheckedOnce(self.listing.check if check is None else check)
         self.names = unique_names(self.components)
         self._require_forms()
@@ -117,10 +117,10 @@ class ReinforceReward:
 
     @property
     def weights(self) -> dict[str, float]:
-        """Weight of each channel: of each component, or 1 of their product."""
+        """Weight of each channel in the objective: the size of each component's weight, or 1 of their product."""
         if self.combine == PRODUCT:
             return {PRODUCT: 1.0}
-        return {name: component.weight for name, component in zip(self.names, self.components, strict=True)}
+        return {name: abs(component.weight) for name, component in zip(self.names, self.components, strict=True)}
 
     @property
     def missing_metrics(self) -> tuple[str, ...]:
@@ -134,12 +134,13 @@ class ReinforceReward:
             self._providers |= dict.fromkeys(provider.names, provider)
 
     def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
-        """Channels, weighed and normalised over the batch, (B,) float64 on the CPU.
+        """Channels, normalised over the batch, (B,) float64 on the CPU; times -1 if the component's weight is negative.
 
-        Diagnostics: `reward`, their sum; `raw_<name>`, what a component computed; `raw_reward`, the weighted sum of
-        these: unlike `reward`, whose mean a normalisation fixes, it can be compared between iterations; and the metrics
-        that are one number per sample. In `raw_reward` a component without a value for a sample counts with the worst
-        one that it has in the batch, so that failing does not pay; NaN if it has none.
+        Diagnostics: `reward`, their weighted sum; `raw_<name>`, what a component computed; `raw_reward`, the weighted
+        sum of these: unlike `reward`, whose mean a normalisation fixes, it can be compared between iterations; and the
+        metrics that are one number per sample. In `raw_reward` a component without a value for a sample counts with the
+        worst one that it has in the batch, so that failing does not pay; NaN if it has none. A component of weight 0
+        counts in neither.
 
         A sample whose cell is not sound is worth a component's `failed_value`, or NaN; its reason is that of the check.
         Samples are looked at in the order of their ids, so that which of two equal ones is the first does not depend on
@@ -160,22 +161,23 @@ class ReinforceReward:
         metrics = BatchMetrics(sound_samples(structures, rows, self.listing.listed), self._providers)
         seconds = {CELL_CHECKS: time.perf_counter() - started}
         unsound = torch.tensor([reason is not None for reason in checked], dtype=torch.bool)
-        raw, channels, reasons = {}, {}, [checked]
+        raw, channels, withheld, reasons = {}, {}, {}, [checked]
         for name, component in zip(self.names, self.components, strict=True):
             started = time.perf_counter()
             answer = spread(self._values(name, component, metrics, prompts[rows]), rows, samples)
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
-            weighed = self.weighed and self.combine != PRODUCT
-            channels[name] = _scaled(name, component, raw[f"raw_{name}"], weighed)
+            channels[name] = _scaled(name, component, raw[f"raw_{name}"])
+            withheld[name] = torch.tensor([reason in WITHHELD for reason in answer.reasons], dtype=torch.bool)
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
         if self.combine == PRODUCT:
             channels = {PRODUCT: multiplied(channels, self.components)}
+            withheld = {PRODUCT: torch.stack(list(withheld.values())).any(0)}
         numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
         diagnostics = {
-            **(self._totals(channels, raw) if self.weighed else {}),
+            **(self._totals(channels, raw) if self.totals else {}),
             **raw,
             **{name: metric.values for name, metric in numbers.items() if metric.values.ndim == 1},
         }
@@ -185,13 +187,15 @@ class ReinforceReward:
             if metric.structures is not None
         }
         merged = first_reasons([*reasons, *(metric.reasons for metric in numbers.values())])
-        return RewardTable(channels, merged, diagnostics=diagnostics, scored_structures=scored, seconds=seconds)
+        return RewardTable(
+            channels, merged, diagnostics=diagnostics, withheld=withheld, scored_structures=scored, seconds=seconds
+        )
 
     def _totals(self, channels: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The diagnostics `reward`, the sum of the channels, and `raw_reward`, that of the weighed raw values."""
-        pairs = zip(self.names, self.components, strict=True)
-        values = torch.stack([_worst_filled(component.weight * raw[f"raw_{name}"]) for name, component in pairs])
-        return {"reward": torch.stack(list(channels.values())).sum(0), "raw_reward": values.sum(0)}
+        """The diagnostics `reward`, the weighted sum of the channels, and `raw_reward`, that of the raw values."""
+        pairs = [(f"raw_{name}", part.weight) for name, part in zip(self.names, self.components, strict=True)]
+        known = {name: _worst_filled(weight * raw[name]) for name, weight in pairs if weight}
+        return {"reward": weighted_sum(channels, self.weights), "raw_reward": weighted_sum(known)}
 
     def normalize(self, rewards: Tensor, group_ids: Tensor | None = None) -> Tensor:
         """Advantages: rewards (B,) normalised over the batch, or in groups where `group_ids` (B,) are given."""
@@ -356,11 +360,11 @@ def _crystals() -> Listing:
     return CRYSTALS
 
 
-def _scaled(name: str, component: RewardComponent, raw: Tensor, weighed: bool) -> Tensor:
-    """A component's raw values (B,), NaN where there is none, normalised, and weighed if asked; all others finite."""
-    scaled = component.scale(raw, weighed)
-    known = raw[raw.isfinite()]
-    if bool((known.abs() > LARGEST).any() or (raw.isfinite() & ~scaled.isfinite()).any()):
+def _scaled(name: str, component: RewardComponent, raw: Tensor) -> Tensor:
+    """A component's raw values (B,), NaN where there is none, normalised so that more is better; all others finite."""
+    scaled = component.scale(raw, weighed=False) * (-1 if component.weight < 0 else 1)
+    known, counted = raw[raw.isfinite()], component.weight * scaled
+    if bool((known.abs() > LARGEST).any() or (raw.isfinite() & ~counted.isfinite()).any()):
         raise UserError(
             f"reward component {name}: its values, {float(known.min())} to {float(known.max())}, are too large for "
             f"normalize_fn={component.normalize_fn} and weight={component.weight}; return smaller numbers"

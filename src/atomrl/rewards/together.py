@@ -34,6 +34,7 @@ class Together:
         return RewardTable(
             channels=_joined([table.channels for table in tables], "channel"),
             reasons=first_reasons([table.reasons for table in tables]),
+            withheld={name: table.left_out(name) for table in tables for name in table.channels},
             fields=_joined([table.fields for table in tables], "field"),
             diagnostics=_joined([table.diagnostics for table in tables], "diagnostic"),
             seconds={part: seconds for table in tables for part, seconds in table.seconds.items()},

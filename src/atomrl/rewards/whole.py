@@ -7,10 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from atomrl.core.protocols import Remembering, Reward
 from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.core.stages import weighted_sum
 from atomrl.rewards.base import TOTAL, RewardComponent
 from atomrl.rewards.build import KEY
 from atomrl.rewards.reinforce import ReinforceReward
@@ -41,6 +40,11 @@ class WholeReward:
         weights = reward.weights
         if not isinstance(weights, Mapping) or not any(weights.values()):
             raise UserError(f"{name}: its weights are {weights!r}; give a weight for each channel, e.g. {{'gap': 1.0}}")
+        if against := [channel for channel, weight in weights.items() if weight < 0]:
+            raise UserError(
+                f"{name}: the weight of {against[0]} is {weights[against[0]]}, and more of a channel is always "
+                "better: let score give its negative, and the weight be positive"
+            )
         self.reward: Reward = reward
         self.weights, self.scope, self._name, self._borrowed = dict(weights), reward.scope, name, borrowed
 
@@ -68,7 +72,7 @@ class WholeReward:
                 f"{', '.join(table.channels)}: let both name the same"
             )
         raw = {f"raw_{name}": table.channels[name].detach().cpu().double() for name in self.weights}
-        total = torch.stack([self.weights[name] * raw[f"raw_{name}"] for name in self.weights]).sum(0)
+        total = weighted_sum({name: raw[f"raw_{name}"] for name in self.weights}, self.weights)
         return replace(table, diagnostics={TOTAL: total, f"raw_{TOTAL}": total, **raw, **table.diagnostics})
 
     def close(self) -> None:

@@ -103,7 +103,7 @@ def allowed(field: FieldInfo, nested: ErrorDetails | Literal[False] = False) -> 
 def _range(marks: list[Any]) -> str:
     """Bounds in words."""
     over = next((mark.gt for mark in marks if isinstance(mark, Gt)), None)
-    least = next((mark.ge for mark in marks if isinstance(mark, Ge) and mark.ge != over), None)  # above 0 says the more
+    least = next((mark.ge for mark in marks if isinstance(mark, Ge)), None) if over is None else None
     below = next((mark.lt for mark in marks if isinstance(mark, Lt)), None)
     most = next((mark.le for mark in marks if isinstance(mark, Le)), None)
     finite = any(isinstance(mark, AllowInfNan) for mark in marks)
