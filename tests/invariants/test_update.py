@@ -25,6 +25,7 @@ from atomrl.core.update import (
     UpdateConfig,
     accumulate,
     reduce_and_clip,
+    shuffled,
     trainable_parameters,
     update,
     usable,
@@ -240,6 +241,18 @@ def test_which_samples_a_step_takes_does_not_depend_on_the_cut(rollout_size: int
         assert all(len(part) <= (train_size or rollout_size) for lesson in lessons for part in lesson.parts)
 
 
+def test_the_largest_samples_do_not_always_come_last() -> None:
+    """Samples are numbered by size; each pass, and each iteration, takes the steps in an order of its own."""
+    trajectory = roll(policy(), 12, train_steps=1)
+    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    config = UpdateConfig(exploded_above=LIMIT, samples_per_step=1)
+    lessons = Lesson.of_steps(trajectory, advantages, config, Alone())
+    orders = [[lessons.index(lesson) for lesson in shuffled(lessons, trajectory, epoch)] for epoch in range(8)]
+    assert all(sorted(order) == list(range(12)) for order in orders)
+    assert len({order[-1] for order in orders}) > 1
+    assert orders[0] == [lessons.index(lesson) for lesson in shuffled(lessons, trajectory, 0)]
+
+
 @pytest.mark.parametrize(("rollout_size", "train_size"), [(12, None), (6, 2)])
 def test_samples_may_be_spread_over_several_optimizer_steps(rollout_size: int, train_size: int | None) -> None:
     """Each step is along the mean of its own samples, so that weighed by their number they add up to the whole."""
@@ -249,8 +262,10 @@ def test_samples_may_be_spread_over_several_optimizer_steps(rollout_size: int, t
     whole, part = Recorder(model), Recorder(model)
     config = UpdateConfig(max_grad_norm=1e9, exploded_above=LIMIT, train_micro_batch_size=train_size)
     update(model, trajectory, advantages, OBJECTIVE, whole, config)
-    update(model, trajectory, advantages, OBJECTIVE, part, replace(config, samples_per_step=5))
-    pairs = list(zip((5, 5, 2), part.steps, strict=True))
+    cut = replace(config, samples_per_step=5)
+    update(model, trajectory, advantages, OBJECTIVE, part, cut)
+    lessons = shuffled(Lesson.of_steps(trajectory, advantages, cut, Alone()), trajectory, epoch=0)
+    pairs = list(zip([lesson.samples for lesson in lessons], part.steps, strict=True))
     summed = {name: sum(share / 12 * step[name] for share, step in pairs) for name in whole.parameters}
     assert_same(whole.steps[0], summed, 1e-8)
 
@@ -274,7 +289,16 @@ def test_no_step_is_taken_for_samples_that_all_ran_away() -> None:
 def test_steps_are_counted_before_they_are_taken() -> None:
     assert UpdateConfig().steps(12, 20) == 1
     assert UpdateConfig(epoch_per_rollout=2, samples_per_step=5, terms_per_step=8).steps(12, 20) == 2 * 3 * 3
-    assert UpdateConfig(num_inner_batch=6).steps(12, 20) == 5  # of four terms each
+    assert UpdateConfig(num_inner_batch=6).steps(12, 20) == 6
+
+
+@pytest.mark.parametrize(("steps", "terms"), [(6, 20), (7, 10), (4, 10), (30, 50), (16, 16), (2, 12), (1, 5)])
+def test_the_terms_of_a_pass_are_split_into_as_many_steps_as_asked_for(steps: int, terms: int) -> None:
+    shares = UpdateConfig(num_inner_batch=steps).shares(terms)
+    assert len(shares) == steps
+    assert [term for share in shares for term in range(terms)[share]] == list(range(terms))
+    sizes = {len(range(terms)[share]) for share in shares}
+    assert max(sizes) - min(sizes) <= 1
 
 
 class Lopsided:

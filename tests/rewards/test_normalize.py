@@ -69,3 +69,9 @@ def test_clip_range() -> None:
 def test_what_makes_no_sense_is_refused(options: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         normalize(tensor([1.0, 2.0]), **{"normalize_fn": "std", **options})
+
+
+@pytest.mark.parametrize("name", ["std", "norm", "subtract_mean"])
+def test_without_eps_equal_values_are_0_and_not_missing(name: str) -> None:
+    assert normalize(torch.ones(3, dtype=torch.float64), name, eps=0.0).tolist() == [0, 0, 0]
+    assert normalize(torch.tensor([1.0, 2.0], dtype=torch.float64), name, eps=0.0).isfinite().all()

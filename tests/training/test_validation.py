@@ -12,10 +12,14 @@ from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.core.averaging import with_weights_of
 from atomrl.core.records import RewardTable
+from atomrl.measures.drawn_before import DrawnBefore
+from atomrl.rewards.check import example_crystals
+from atomrl.rewards.fresh_formula import FreshFormulaReward
+from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.training.callbacks import Checkpoints, Limits
 from atomrl.training.rl_module import RLModule
 from atomrl.training.run import train
-from atomrl.training.validation import named
+from atomrl.training.validation import FirstMemory, named
 from atomrl.util.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -160,6 +164,22 @@ def test_iterations_without_a_validation_have_no_say(tmp_path, capsys) -> None:
     wrong = load_config("demo", ["validation.every=3", "best_checkpoint_metric=val/rewrad"])
     with pytest.raises(UserError, match="val/rewrad is not logged; choose one of val/reward"):
         Checkpoints(tmp_path, wrong, Snapshots()).on_train_epoch_end(trainer, trained)
+
+
+def test_a_reward_that_remembers_validates_by_its_first_memory() -> None:
+    """Equal samples are worth the same however often the run drew them; the training goes on with what it knew."""
+    structures, prompts = example_crystals()
+    reward = ReinforceReward([FreshFormulaReward(halved_at=2)], providers=[DrawnBefore()])
+    first, found = FirstMemory(reward), []
+    for _ in range(3):
+        with first.recalled():
+            found.append(reward.score(structures, prompts).diagnostics["raw_reward"].mean().item())
+        reward.remember(structures)
+    assert found == [1.0, 1.0, 1.0]
+    assert reward.score(structures, prompts).diagnostics["raw_reward"].tolist() == [1 / (1 + 12 / 2)] * 16
+    with pytest.raises(KeyError), first.recalled():
+        raise KeyError
+    assert reward.memory() == {"drawn_before": {"NaCl": 12, "MgO": 12, "CsCl": 12, "SrTiO3": 12}}
 
 
 def test_what_the_numbers_are_called() -> None:

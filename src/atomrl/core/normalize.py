@@ -71,7 +71,7 @@ def normalize(
         values: (B,).
         normalize_fn: see the module's table; None: values as they are.
         groups: inside which to normalise; None: the whole batch.
-        eps: added to a denominator, and the spread below which the result is 0.
+        eps: added to a denominator; where the spread is no larger, the result is 0.
         clip_range: of `clip`.
 
     Raises:
@@ -96,7 +96,7 @@ def normalize(
         spread = (squares / (count - 1).clamp(min=1)).sqrt()
         if normalize_fn == "std":
             scaled = scaled / (spread + eps)[groups.index]
-    return torch.where(known & (spread < eps)[groups.index], 0.0, scaled)
+    return torch.where(known & (spread <= eps)[groups.index], 0.0, scaled)
 
 
 def group_advantages(rewards: Tensor, active: Tensor, groups: Groups) -> Tensor:

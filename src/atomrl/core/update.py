@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from math import ceil
 
 import torch
@@ -19,6 +19,7 @@ from atomrl.core.collective import Alone
 from atomrl.core.guard import Steps, guarded_step
 from atomrl.core.objectives.base import Objective, Samples, Term
 from atomrl.core.protocols import Collective, DiffusionPolicy
+from atomrl.core.random import generator
 from atomrl.core.records import Bucket, Stats, Trajectory, Transition
 from atomrl.core.update_log import UpdateLog
 from atomrl.util.errors import ExplodedError, NonFiniteLossError
@@ -34,7 +35,8 @@ class UpdateConfig:
         samples_per_step: samples per optimizer step, of all processes together, in the order of their ids; None: all of
             them, so that every step follows from the whole rollout.
         terms_per_step: terms of the loss (transitions, or draws of times) per optimizer step; None: all of them.
-        num_inner_batch: in place of that, steps over the terms of a pass, which are dealt out to as many.
+        num_inner_batch: in place of that, the number of optimizer steps that the terms of a pass are split into, whose
+            shares differ by one term at most.
         max_grad_norm: the gradient is clipped to this norm.
         max_behaviour_kl: a step that leaves the policy further than this from the one that sampled (KL per transition,
             mean over two of them) is halved until it does not; None: no guard.
@@ -50,11 +52,14 @@ class UpdateConfig:
     max_behaviour_kl: float | None = None
     exploded_above: float = 30.0
 
-    def terms_at_once(self, terms: int) -> int:
-        """How many of the terms of a pass one optimizer step takes at most."""
-        if self.num_inner_batch is not None:
-            return ceil(terms / self.num_inner_batch)
-        return self.terms_per_step or terms
+    def shares(self, terms: int) -> list[slice]:
+        """Which of the terms of a pass each of its optimizer steps takes."""
+        if self.num_inner_batch is None:
+            size = self.terms_per_step or terms
+            return [slice(start, start + size) for start in range(0, terms, size)]
+        count = min(self.num_inner_batch, terms)
+        edges = [round(terms * step / count) for step in range(count + 1)]
+        return [slice(start, end) for start, end in pairwise(edges)]
 
     def steps(self, samples: int, terms: int) -> int:
         """Optimizer steps upon a rollout.
@@ -64,7 +69,7 @@ class UpdateConfig:
             terms: of the loss of a pass.
         """
         shares = ceil(samples / (self.samples_per_step or samples))
-        return self.epoch_per_rollout * shares * ceil(terms / self.terms_at_once(terms))
+        return self.epoch_per_rollout * shares * len(self.shares(terms))
 
 
 def usable(trajectory: Trajectory, exploded_above: float) -> Tensor:
@@ -119,7 +124,9 @@ def update(
     parameters = trainable_parameters(policy)
     log = UpdateLog()
     for epoch in range(config.epoch_per_rollout):
-        for lesson, block in product(lessons, _blocks(objective.terms(trajectory, epoch), config)):
+        terms = objective.terms(trajectory, epoch)
+        for lesson, share in product(shuffled(lessons, trajectory, epoch), config.shares(len(terms))):
+            block = terms[share]
             if lesson.masked == lesson.samples:
                 continue  # nothing to learn from on any process: momentum alone would step
             optimizer.zero_grad()
@@ -230,6 +237,13 @@ def trainable_parameters(policy: DiffusionPolicy) -> list[Parameter]:
     return [parameter for parameter in policy.trainable().parameters() if parameter.requires_grad]
 
 
+def shuffled(lessons: Sequence[Lesson], trajectory: Trajectory, epoch: int) -> list[Lesson]:
+    """In an order of their own in each pass: samples are numbered by size, and the largest would always come last."""
+    prompts = trajectory.prompts
+    rng = generator("cpu", prompts.seed, prompts.iteration, epoch, "steps")
+    return [lessons[place] for place in torch.randperm(len(lessons), generator=rng).tolist()]
+
+
 def _step_numbers(ids: Tensor, size: int | None, collective: Collective) -> tuple[Tensor, int]:
     """Which optimizer step each sample of this process belongs to, (B,) int64, and how many steps there are.
 
@@ -261,12 +275,6 @@ def _parts(
             for first in range(begin, end, size or length):
                 yield step, whole[first : min(first + (size or length), end)]
         start += count
-
-
-def _blocks(terms: Sequence[Term], config: UpdateConfig) -> list[Sequence[Term]]:
-    """The terms, cut into those of one optimizer step."""
-    size = config.terms_at_once(len(terms))
-    return [terms[start : start + size] for start in range(0, len(terms), size)]
 
 
 def _require_finite(finite: list[Tensor], parts: Sequence[Samples], terms: Sequence[Term]) -> None:

@@ -49,6 +49,7 @@ from atomrl.training.requirements import check_code, check_needs
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.training.same_weights import require_same_weights
 from atomrl.training.score_log import count_potentials, require_scores, summarise
+from atomrl.training.validation import FirstMemory
 from atomrl.user_code.calling import during
 from atomrl.util.closeable import Closing
 from atomrl.util.errors import ExplodedError, UserError, hinted
@@ -122,7 +123,7 @@ class RLModule(lightning.LightningModule):
         self.scorer = Scorer(parts.reward, parts.places_at_once, parts.forces_at)
         self.stages, self.iteration, self.config = parts.stages, parts.iteration, parts.optimization
         self.total_steps, self.monitor, self.card = parts.total_steps, parts.monitor, dict(parts.card)
-        self.validation = parts.validation
+        self.validation, self._first_memory = parts.validation, FirstMemory(parts.reward)
         self._collective, self._warned = parts.collective, False
         self.line: Stats = {}
         self.groups: Mapping[str, Stats] = {}
@@ -331,7 +332,7 @@ class RLModule(lightning.LightningModule):
         if self.validation is None or not self.validation.follows(batch.iteration):
             return {}
         started = time.monotonic()
-        with with_weights_of(self.averaged.module, self.asked_policy.trainable()):
+        with with_weights_of(self.averaged.module, self.asked_policy.trainable()), self._first_memory.recalled():
             numbers = self.validation.numbers(self.asked_policy, self.scorer, self.collective, batch.sizes.device)
         return {**numbers, "seconds_validation": time.monotonic() - started}
 

@@ -1,8 +1,9 @@
 """Validation: between iterations a batch is drawn and scored that nothing is trained on, the same prompts each time.
 
 Prompts and noise are keyed by a seed of their own, so that a validation neither sees nor moves the randomness of the
-training, and two validations differ by the weights alone. It asks the averaged weights, which a checkpoint is loaded
-with. The numbers are named `val/...`:
+training, and two validations differ by the weights alone: a reward that remembers what the run drew scores them by what
+it remembered when the run began. It samples with the averaged weights, the ones that loading a checkpoint gives. The
+numbers are named `val/...`:
 
 | name | what |
 |---|---|
@@ -14,6 +15,9 @@ with. The numbers are named `val/...`:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +26,7 @@ from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
 from atomrl.core.iteration import staged
 from atomrl.core.prompts import PromptPlan
-from atomrl.core.protocols import Collective, DiffusionPolicy
+from atomrl.core.protocols import Collective, DiffusionPolicy, Remembering, Reward
 from atomrl.core.random import key
 from atomrl.core.records import RewardTable, Stats
 from atomrl.core.rollout import RolloutConfig, rollout
@@ -65,6 +69,31 @@ class Validation:
         scores = scorer.finish(trajectory, collective)
         table, _ = staged(trajectory, scores, self.stages, self.exploded_above, collective)
         return named(replace(table, fields={}, seconds={}, scored_structures={}).gather(collective))
+
+
+class FirstMemory:
+    """What a reward remembers when its run begins; nothing, of one that does not remember.
+
+    Args:
+        reward: before the run has drawn anything.
+    """
+
+    def __init__(self, reward: Reward) -> None:
+        self._reward = reward if isinstance(reward, Remembering) else None
+        self._memory = None if self._reward is None else deepcopy(self._reward.memory())
+
+    @contextmanager
+    def recalled(self) -> Iterator[None]:
+        """Let the reward remember that, and afterwards what it did before."""
+        if self._reward is None or self._memory is None:
+            yield
+            return
+        kept = deepcopy(self._reward.memory())
+        self._reward.recall(deepcopy(self._memory))
+        try:
+            yield
+        finally:
+            self._reward.recall(kept)
 
 
 def build_validation(

@@ -1,8 +1,9 @@
 """Rejection fine-tuning: denoise the best of each group, and nothing else. The control without a negative part.
 
-L = mean over the samples that are kept of mean (eps_theta - eps)^2, times the inverse of the share that is kept, so
-that the size of a step does not depend on it. Kept are, in each group, those whose advantage is among the best
-`kept_fraction`; a sample whose advantage is not above its group's mean never is.
+L = mean over all samples of k mean (eps_theta - eps)^2 / f, where k is 1 for a sample that is kept and f is
+`kept_fraction`. Kept are, in each group, those whose advantage is among the best f, with all that tie with the last of
+them; a sample whose advantage is not above its group's mean never is. So the size of a step does not depend on f, but
+grows with ties, and shrinks where few are above the mean; the log's `kept_fraction` says how many were kept.
 """
 
 from __future__ import annotations
