@@ -15,8 +15,10 @@ from atomrl.core.records import RewardTable
 from atomrl.training.rl_module import build_module
 from benchmarks import __main__ as benchmarks
 from benchmarks import best_of_draws
-from benchmarks.learning import Chosen, Curve, Lines, _pays_from, _table
+from benchmarks.learning import Lines
 from benchmarks.learning_arms import COMPARISONS, Arm
+from benchmarks.learning_curves import Chosen, Curve
+from benchmarks.learning_table import pays_from, table
 from benchmarks.network_calls import calls_per_sample
 from studies.records import commit
 
@@ -80,13 +82,13 @@ def chosen(**values):
 
 def test_break_even_is_the_budget_over_the_n_that_is_as_good():
     trained = curve([80] * 10)  # 1,000 scorings
-    assert _pays_from(trained, chosen(n1=20, n4=70, n8=80, n16=95), MOLECULES) == "125 samples"
-    assert _pays_from(trained, chosen(n1=20, n4=70), MOLECULES) == "fewer than 250 samples"
-    assert _pays_from(trained, [], MOLECULES) == ""
+    assert pays_from(trained, chosen(n1=20, n4=70, n8=80, n16=95), MOLECULES) == "125 samples"
+    assert pays_from(trained, chosen(n1=20, n4=70), MOLECULES) == "fewer than 250 samples"
+    assert pays_from(trained, [], MOLECULES) == ""
 
 
 def test_the_table_says_what_was_not_reached():
-    rows = _table([curve([10, 20, 30, 40, 50])], chosen(n2=30, n4=71), MOLECULES)
+    rows = table([curve([10, 20, 30, 40, 50])], chosen(n2=30, n4=71), MOLECULES)
     assert "scorings to best of 2 (30, %)" in rows[0]
     assert rows[2].startswith("| one, seed 0 | 30 | 30 | 500 | not reached | 500 | 30,000 | 1.5 |")
     assert [row.split("|")[1].strip() for row in rows[3:]] == ["best of 2", "best of 4"]
