@@ -6,10 +6,11 @@ Both are read from what the steps of the queue left behind.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,22 +41,24 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Curve:
-    """What one training did.
+    """What one training did, or the mean of several.
 
     Attributes:
         arm: which.
-        seed: of the training.
+        seed: of the training; None: the mean over several.
         values: of the measure, by iteration.
         scorings: after each iteration, so many samples have been scored.
+        shares: of the comparison's further keys, means over the last `WINDOW` iterations, %; NaN if not logged.
         calls: of the network per scored sample.
         gradient: largest norm before the clip.
         minutes: in rollouts and updates.
     """
 
     arm: Arm
-    seed: int
+    seed: int | None
     values: Array
     scorings: Array
+    shares: Array
     calls: float
     gradient: float
     minutes: float
@@ -72,16 +75,35 @@ class Curve:
         return float(self.scorings[len(self.values) - len(self.means) :][reached.argmax()]) if reached.any() else inf
 
 
+def mean_curve(curves: Sequence[Curve]) -> Curve:
+    """The mean of trainings of one arm by different seeds; its gradient is the largest of all."""
+    return replace(
+        curves[0],
+        seed=None,
+        values=np.mean([curve.values for curve in curves], axis=0),
+        shares=np.mean([curve.shares for curve in curves], axis=0),
+        gradient=max(curve.gradient for curve in curves),
+        minutes=sum(curve.minutes for curve in curves) / len(curves),
+    )
+
+
 def read_curve(arm: Arm, seed: int, comparison: Comparison, folder: Path) -> Curve:
     """The log of a training."""
     path = folder / f"{arm.folder}-{seed}" / "metrics.jsonl"
     rows = read_log(path)[: comparison.iterations]
     values = [nan if row.get(comparison.measure) is None else row[comparison.measure] for row in rows]
+    shares = 100 * np.array([_mean(rows[-WINDOW:], key) for key in comparison.shares])
     seconds = sum(row["seconds_rollout"] + row["seconds_update"] for row in rows)
     scorings = comparison.samples * np.arange(1.0, len(rows) + 1)
     calls = _calls(path.with_name("calls.json"), arm.config, comparison.overrides(arm))
     gradient = max(row["grad_norm"] for row in rows)
-    return Curve(arm, seed, comparison.scale * np.array(values), scorings, calls, gradient, seconds / 60)
+    return Curve(arm, seed, comparison.scale * np.array(values), scorings, shares, calls, gradient, seconds / 60)
+
+
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+    """Of a logged number; NaN where there is none."""
+    known = [row[key] for row in rows if row.get(key) is not None]
+    return sum(known) / len(known) if known else nan
 
 
 def _calls(path: Path, config: str, overrides: Sequence[str]) -> float:

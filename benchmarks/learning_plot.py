@@ -12,7 +12,7 @@ from benchmarks.learning_arms import WINDOW, Comparison
 from benchmarks.learning_curves import Chosen, Curve
 from studies.curves import COLOURS
 
-STYLES = ("-", "--", ":")
+STYLES = ("-", "--", ":", "-.")
 """Of lines, one after the other when the colours are used up."""
 
 
