@@ -32,8 +32,8 @@ PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal", "chgnet", "match
 LEARNING = "learning"
 """A part that takes hours, in steps that go on where they were stopped; never run unless it is named."""
 
-OF_LEARNING = ("of", "seeds", "jobs", "folder", "docs")
-OF_THE_OTHERS = ("threads", "turns", "clock", "crystals", "crystal_backbone")
+OF_LEARNING = ("of", "arms", "seeds", "jobs", "folder", "docs")
+OF_THE_OTHERS = ("turns", "clock", "crystals", "crystal_backbone")
 """Options."""
 
 
@@ -48,6 +48,7 @@ def main() -> None:
     )
     own = parser.add_argument_group(LEARNING)
     own.add_argument("--of", default="molecules", choices=COMPARISONS, help="what is compared")
+    own.add_argument("--arms", help="of its table, like 'AWM,policy gradient': train and report these alone")
     own.add_argument("--seeds", default="0", help="of its trainings, like 0,1,2")
     own.add_argument("--jobs", type=int, default=cores(), help="its trainings at once, which share the cores")
     own.add_argument("--folder", type=Path, help="of its trainings; runs/learning, with --quick runs/learning-quick")
@@ -55,14 +56,15 @@ def main() -> None:
         "--docs", type=Path, help="of its table and plot; docs/results, with --quick that of the trainings"
     )
     parser.add_argument("--quick", action="store_true", help="short walks and few samples: does it run at all?")
-    parser.add_argument("--threads", type=int, default=cores(), help="of torch")
+    parser.add_argument("--threads", type=int, help=f"of torch, in {LEARNING} of each step; all cores if not given")
     parser.add_argument("--turns", type=int, default=3, help="of each side; the fastest counts")
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="cpu on a busy machine, with --threads 1")
     parser.add_argument("--crystals", type=Path, help="folder of a finished crystal set; the shipped one if not given")
     parser.add_argument("--crystal-backbone", default=BACKBONE, help="name or folder; %(default)s if not given")
     options = parser.parse_args()
-    if min(options.threads, options.turns) < 1:
-        parser.error(f"--threads {options.threads} --turns {options.turns}: both must be at least 1")
+    for name, number in (("threads", options.threads), ("turns", options.turns)):
+        if number is not None and number < 1:
+            parser.error(f"--{name} {number}: must be at least 1")
     unread, of_whom = (OF_THE_OTHERS, "the other parts") if LEARNING in options.parts else (OF_LEARNING, LEARNING)
     if given := [name for name in unread if getattr(options, name) != parser.get_default(name)]:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
@@ -70,6 +72,7 @@ def main() -> None:
     if LEARNING in options.parts:
         _learn(parser, options)
         return
+    options.threads = options.threads or cores()
     torch.set_num_threads(options.threads)
     print(
         f"{options.threads} thread(s), {options.clock} clock, least of {options.turns} interleaved turns, "
@@ -93,7 +96,9 @@ def _learn(parser: CommandParser, options: argparse.Namespace) -> None:
     docs = options.docs or (folder if options.quick else ROOT / "docs" / "results")
     with ending_like_a_queue():
         seeds = whole_numbers(options.seeds, "--seeds")
-        for line in learning.learn(options.of, folder, docs, seeds, options.jobs, options.quick):
+        names = () if options.arms is None else tuple(name.strip() for name in options.arms.split(","))
+        pace = learning.Pace(options.jobs, options.threads)
+        for line in learning.learn(options.of, folder, docs, seeds, pace, options.quick, names):
             print(line)
 
 

@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from atomrl.config import load_config
-from atomrl.core.records import Prompts, Structures
-from atomrl.core.stages import total_reward
+from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.core.stages import SampleContext, apply_stages, total_reward
 from atomrl.core.steering import SteeringConfig, steer
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.training.rl_module import RLModule, build_module
+from atomrl.util.device import use_threads
 from atomrl.util.files import write_whole
 
 STEERED = "steered "
@@ -37,7 +39,9 @@ def main(words: Sequence[str]) -> None:
     path, iterations, measure = Path(words[0]), int(words[1]), words[2]
     counts, particles = ([int(n) for n in text.split(",") if n] for text in words[3:5])
     lines = path.read_text().splitlines() if path.is_file() else []
-    module, _ = build_module(load_config(words[5], words[6:]))
+    config = load_config(words[5], words[6:])
+    use_threads(config.threads)
+    module, _ = build_module(config)
     with closing(module):
         for iteration in range(len(lines), iterations):
             found: dict[str, float] = {str(n): value for n, value in best(module, iteration, measure, counts).items()}
@@ -53,7 +57,7 @@ def best(module: RLModule, iteration: int, measure: str, counts: Sequence[int]) 
     """
     generated, _ = module.rollout(module.plan.prompts(iteration))
     table, _ = module.compute_rewards(generated)
-    rewards, values = (table.diagnostics[name].double().cpu().numpy() for name in ("reward", measure))
+    rewards, values = (measured(table, name).cpu().numpy() for name in ("reward", measure))
     structures = generated.trajectory.structures
     prompts = Prompts.concatenate([bucket.prompts for bucket in generated.trajectory.buckets])
     found = {}
@@ -79,8 +83,18 @@ def steered(module: RLModule, iteration: int, measure: str, particles: int) -> f
 
 
 def _measured(module: RLModule, structures: Structures, prompts: Prompts, measure: str) -> float:
-    """Mean of a measure over samples that are scored together."""
-    return float(module.scorer.reward.score(structures, prompts).diagnostics[measure].nanmean())
+    """Mean of a measure over samples that are scored together; a stage may be what computes it, as crystals' mSUN."""
+    samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
+    scores = module.scorer.reward.score(samples, asked)
+    table = apply_stages(module.stages, scores, SampleContext.of(samples, asked))
+    return float(measured(table, measure).nanmean())
+
+
+def measured(table: RewardTable, measure: str) -> Tensor:
+    """A measure of each sample, (B,) float64; NaN if no sample has a score, since then nothing else is computed."""
+    if measure not in table.diagnostics and None not in table.reasons:
+        return torch.full((len(table),), torch.nan, dtype=torch.float64)
+    return table.diagnostics[measure].double()
 
 
 def cost(name: str, time_step: int) -> tuple[int, int]:

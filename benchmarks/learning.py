@@ -7,28 +7,20 @@ steps of a queue that goes on where it was stopped.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf, nan
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from atomrl.util.files import write_json, write_whole
-from benchmarks.best_of_draws import STEERED, cost
-from benchmarks.learning_arms import COMPARISONS, WINDOW, Arm, Comparison
+from atomrl.util.files import write_whole
+from benchmarks.learning_arms import COMPARISONS, Arm, Comparison, named_arms
+from benchmarks.learning_curves import read_chosen, read_curve
 from benchmarks.learning_plot import draw
+from benchmarks.learning_table import table
 from studies import records
-from studies.curves import read_log
-from studies.queue import Queue, duration
+from studies.queue import Queue
 from studies.steps import StudyStep, TrainedRun, threads
-
-REACH = ("best of 2", "best of 4")
-"""Levels that arms are asked for."""
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -52,81 +44,68 @@ class Lines:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A way to choose from the base.
+class Pace:
+    """How the steps share the machine.
 
     Attributes:
-        name: of its row.
-        value: mean of the measure.
-        scorings, calls: for each sample that is kept.
+        jobs: steps at once.
+        threads: of each; None: as many as its share of the cores.
     """
 
-    name: str
-    value: float
-    scorings: int
-    calls: int
+    jobs: int
+    threads: int | None = None
+
+    def words(self) -> tuple[str, ...]:
+        """Of each step; none for the only one at a time, which takes all cores by itself."""
+        if self.threads is None and self.jobs < 2:
+            return ()
+        return (f"threads={self.threads or threads(self.jobs)}",)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What one training did.
-
-    Attributes:
-        arm: which.
-        seed: of the training.
-        values: of the measure, by iteration.
-        scorings: after each iteration, so many samples have been scored.
-        calls: of the network per scored sample.
-        gradient: largest norm before the clip.
-        minutes: in rollouts and updates.
-    """
-
-    arm: Arm
-    seed: int
-    values: Array
-    scorings: Array
-    calls: float
-    gradient: float
-    minutes: float
-
-    @property
-    def means(self) -> Array:
-        """Means over the last `WINDOW` iterations, by iteration from the first that has as many."""
-        size = min(WINDOW, len(self.values))
-        return np.convolve(self.values, np.ones(size) / size, "valid")
-
-    def scorings_to(self, value: float, better: str) -> float:
-        """Scorings after which the mean over `WINDOW` iterations reached a value; infinite if it never did."""
-        reached = self.means >= value if better == "higher" else self.means <= value
-        return float(self.scorings[len(self.values) - len(self.means) :][reached.argmax()]) if reached.any() else inf
+Trained = Mapping[Arm, Sequence[int]]
+"""Seeds of each arm of a report."""
 
 
-def learn(name: str, folder: Path, docs: Path, seeds: Sequence[int], jobs: int, quick: bool = False) -> Iterator[str]:
+def learn(
+    name: str,
+    folder: Path,
+    docs: Path,
+    seeds: Sequence[int],
+    pace: Pace,
+    quick: bool = False,
+    names: Sequence[str] = (),
+) -> Iterator[str]:
     """Run the arms of a comparison, then write its plot and table; yields the lines of the table.
+
+    A report also has the other seeds of its arms that earlier commands trained in this folder.
 
     Args:
         name: of `COMPARISONS`.
         folder: of the runs.
         docs: where `learning_<name>.svg` and `.md` go.
         seeds: of the trainings.
-        jobs: steps at once, which share the cores.
-        quick: few samples and iterations: does it run at all?
+        pace: of the steps.
+        quick: few samples and iterations, and if no arm is named, two arms: does it run at all?
+        names: of the arms; none: all. The draws of best-of-N are those of the comparison's first arm in any case.
 
     Raises:
-        UserError: as the queue.
+        UserError: as the queue; or no such arm.
     """
+    arms = named_arms(name, names) if names else COMPARISONS[name].arms[: 2 if quick else None]
     comparison = COMPARISONS[name].shrunk() if quick else COMPARISONS[name]
     folder = folder / name
-    steps = _steps(comparison, folder, seeds, jobs)
-    Queue(steps, folder, jobs).run()
-    curves = [_read(arm, seed, comparison, folder) for arm in comparison.arms for seed in seeds]
-    chosen = _chosen(folder / "best_of.jsonl", comparison) if comparison.best_of else ()
+    trained = {arm: _with_earlier(seeds, arm, comparison, folder) for arm in arms}
+    steps = _steps(comparison, trained, folder, pace.words())
+    Queue(steps, folder, pace.jobs).run()
+    curves = [read_curve(arm, seed, comparison, folder) for arm, its in trained.items() for seed in its]
+    chosen = read_chosen(folder / "best_of.jsonl", comparison) if comparison.best_of else ()
     draw(curves, chosen, comparison, docs / f"learning_{name}.svg")
-    lines = _table(curves, chosen, comparison)
+    lines = table(curves, chosen, comparison)
     parts = [
         f"# What learns how fast: {name}\n",
-        f"{_origin(name, seeds, quick, steps, folder)}\n",
-        f"{comparison.about}\n",
+        f"{_origin(_command(name, seeds, names, quick), steps, folder)}\n",
+        f"{comparison.about} {comparison.legend}\n",
+        f"{_seeds_said(trained, seeds)}\n",
         f"![Curves](learning_{name}.svg)\n",
         *lines,
     ]
@@ -134,21 +113,47 @@ def learn(name: str, folder: Path, docs: Path, seeds: Sequence[int], jobs: int, 
     yield from lines
 
 
-def _origin(name: str, seeds: Sequence[int], quick: bool, steps: Sequence[StudyStep], folder: Path) -> str:
+def _with_earlier(seeds: Sequence[int], arm: Arm, comparison: Comparison, folder: Path) -> tuple[int, ...]:
+    """Seeds that are asked for, then others of which the folder has the whole run."""
+    found = [path for path in folder.glob(f"{arm.folder}-*") if TrainedRun(path, comparison.iterations, False).whole()]
+    numbers = (re.fullmatch(r"\d+", path.name.removeprefix(f"{arm.folder}-")) for path in found)
+    return tuple(dict.fromkeys((*seeds, *sorted(int(number[0]) for number in numbers if number))))
+
+
+def _seeds_said(trained: Trained, asked: Sequence[int]) -> str:
+    """Which arms have several seeds, and which of these this command did not ask for."""
+    several = [f"{arm.name} ({', '.join(map(str, seeds))})" for arm, seeds in trained.items() if len(seeds) > 1]
+    if not several:
+        return "Each arm has one seed."
+    others = "; the other arms have one" if len(several) < len(trained) else ""
+    earlier = {arm.name: [str(seed) for seed in seeds if seed not in asked] for arm, seeds in trained.items()}
+    more = "; ".join(f"{name}, seed {', '.join(seeds)}" for name, seeds in earlier.items() if seeds)
+    return (
+        f"Several seeds: {', '.join(several)}{others}. A row of a mean is that of the mean curve; its largest gradient "
+        f"is that of all seeds.{f' Trained by earlier commands: {more}.' if more else ''}"
+    )
+
+
+def _command(name: str, seeds: Sequence[int], names: Sequence[str], quick: bool) -> str:
+    """As a reader would type it."""
+    arms = ("--arms", ",".join(names)) if names else ()
+    words = ("--of", name, "--seeds", ",".join(map(str, seeds)), *arms, *(("--quick",) if quick else ()))
+    return shlex.join(("python", "-m", "benchmarks", "learning", *words))
+
+
+def _origin(command: str, steps: Sequence[StudyStep], folder: Path) -> str:
     """The command that repeats it all, and the commits that its steps ran at."""
     found = [record for step in steps if (record := records.read(folder, step))]
     commits = dict.fromkeys(commit for record in found for commit in record.commits)
-    command = f"python -m benchmarks learning --of {name} --seeds {','.join(map(str, seeds))}{' --quick' * quick}"
     return (
         f"Written by `{command}`: change the comparison, not this file. Commit {', '.join(commits) or 'not recorded'}."
     )
 
 
-def _steps(comparison: Comparison, folder: Path, seeds: Sequence[int], jobs: int) -> list[StudyStep]:
-    """A training of each arm and seed, and the draws of best-of-N."""
-    extra = (f"threads={threads(jobs)}",) if jobs > 1 else ()
+def _steps(comparison: Comparison, trained: Trained, folder: Path, extra: tuple[str, ...]) -> list[StudyStep]:
+    """A training of each arm and seed, and the draws of best-of-N; `extra` says how they run here."""
     steps = []
-    for arm in comparison.arms:
+    for arm, seeds in trained.items():
         for seed in seeds:
             run = TrainedRun(folder / f"{arm.folder}-{seed}", comparison.iterations, False)
             where = (f"save_path={run.folder}", f"seed={seed}")
@@ -162,90 +167,3 @@ def _steps(comparison: Comparison, folder: Path, seeds: Sequence[int], jobs: int
         words = ("-m", "benchmarks.best_of_draws", *what, *comparison.overrides(first), group)
         steps.append(StudyStep("best-of", "draw", words, drawn, extra=extra))
     return steps
-
-
-def _read(arm: Arm, seed: int, comparison: Comparison, folder: Path) -> Curve:
-    """The log of a training."""
-    path = folder / f"{arm.folder}-{seed}" / "metrics.jsonl"
-    rows = read_log(path)[: comparison.iterations]
-    values = [nan if row.get(comparison.measure) is None else row[comparison.measure] for row in rows]
-    seconds = sum(row["seconds_rollout"] + row["seconds_update"] for row in rows)
-    scorings = comparison.samples * np.arange(1.0, len(rows) + 1)
-    calls = _calls(path.with_name("calls.json"), arm.config, comparison.overrides(arm))
-    gradient = max(row["grad_norm"] for row in rows)
-    return Curve(arm, seed, comparison.scale * np.array(values), scorings, calls, gradient, seconds / 60)
-
-
-def _calls(path: Path, config: str, overrides: Sequence[str]) -> float:
-    """Calls of the network per scored sample, counted once and kept beside the run."""
-    if not path.is_file():
-        from benchmarks.network_calls import calls_per_sample  # noqa: PLC0415 - torch, which the queue does not need
-
-        write_json(path, {"calls": calls_per_sample(config, overrides)})
-    return float(json.loads(path.read_text())["calls"])
-
-
-def _chosen(path: Path, comparison: Comparison) -> tuple[Chosen, ...]:
-    """What was chosen from the base."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    found = []
-    for key in (*map(str, comparison.best_of), *(f"{STEERED}{n}" for n in comparison.steered)):
-        value = comparison.scale * float(np.nanmean([row[key] for row in rows]))
-        name = f"{key} particles" if key.startswith(STEERED) else f"best of {key}"
-        found.append(Chosen(name, value, *cost(key, comparison.time_step)))
-    return tuple(found)
-
-
-def _table(curves: Sequence[Curve], chosen: Sequence[Chosen], comparison: Comparison) -> list[str]:
-    """Rows for the trainings, then for what is chosen from the base."""
-    higher = comparison.better == "higher"
-    goals = [one for one in chosen if one.name in REACH]
-    head = [
-        f"{comparison.title}{comparison.unit}, last {WINDOW}",
-        f"best {WINDOW}",
-        *(f"scorings to {goal.name} ({goal.value:.3g}{comparison.unit})" for goal in goals),
-        "scorings",
-        "network calls",
-        "largest gradient",
-        "pays from",
-        "time",
-    ]
-    lines = [_row("", head), _row("---", ["---"] * len(head))]
-    for curve in curves:
-        means, scored = curve.means, curve.scorings[-1]
-        cells = [f"{means[-1]:.3g}", f"{means.max() if higher else means.min():.3g}"]
-        cells += [_count(curve.scorings_to(goal.value, comparison.better)) for goal in goals]
-        cells += [f"{scored:,.0f}", f"{scored * curve.calls:,.0f}", f"{curve.gradient:.2g}"]
-        cells += [_pays_from(curve, chosen, comparison), duration(60 * curve.minutes)]
-        lines.append(_row(f"{curve.arm.name}, seed {curve.seed}", cells))
-    for one in chosen:
-        empty = [""] * (1 + len(goals))
-        lines.append(
-            _row(
-                one.name, [f"{one.value:.3g}", *empty, f"{one.scorings} a sample", f"{one.calls} a sample", "", "", ""]
-            )
-        )
-    return lines
-
-
-def _pays_from(curve: Curve, chosen: Sequence[Chosen], comparison: Comparison) -> str:
-    """From how many wanted samples on best-of-N needs more scorings than the training for the same measure.
-
-    Never where the training is not better than the base, of which the first of `chosen` keeps every sample.
-    """
-    sign = 1 if comparison.better == "higher" else -1
-    if chosen and sign * curve.means[-1] <= sign * chosen[0].value:
-        return "never"
-    reached, tried = sign * curve.means[-1], [one for one in chosen if one.name.startswith("best of")]
-    enough = [one.scorings for one in tried if sign * one.value >= reached]
-    if enough:
-        return f"{curve.scorings[-1] / min(enough):,.0f} samples"
-    return f"fewer than {curve.scorings[-1] / max(one.scorings for one in tried):,.0f} samples" if tried else ""
-
-
-def _count(scorings: float) -> str:
-    return f"{scorings:,.0f}" if scorings < inf else "not reached"
-
-
-def _row(first: str, cells: Sequence[str]) -> str:
-    return f"| {first} | {' | '.join(cells)} |"

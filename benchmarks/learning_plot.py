@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from matplotlib.axes import Axes
 
 from atomrl.util.figures import svg
 from benchmarks.learning_arms import WINDOW, Comparison
+from benchmarks.learning_curves import Chosen, Curve
 from studies.curves import COLOURS
 
-if TYPE_CHECKING:
-    from benchmarks.learning import Chosen, Curve
-
-STYLES = ("-", "--", ":")
+STYLES = ("-", "--", ":", "-.")
 """Of lines, one after the other when the colours are used up."""
 
 
