@@ -177,6 +177,8 @@ def _rows(columns: Mapping[str, Mapping[int, MoleculeScorecard]]) -> list[str]:
                     "seed": seed,
                     "row": row,
                     "atoms": int(held.sizes[row]),
+                    "heavy_atoms": int(held.heavy_atoms[row]),
+                    "rings": int(held.rings[row]) if held.valid[row] else None,
                     "stable": bool(held.stable[row]),
                     "valid": bool(held.valid[row]),
                     "novel": bool(held.novel[row]),
@@ -200,7 +202,7 @@ def _say(columns: Mapping[str, Mapping[int, MoleculeScorecard]], output: Path) -
             percent = definitions[name].unit == "%"
             scale, unit = (100, " %") if percent else (1, f" {definitions[name].unit}")
             spread = "" if math.isnan(_spread(values)) else f" ± {scale * _spread(values):.3g}"
-            print(f"  {definitions[name].label}: {scale * values.mean():.4g}{spread}{unit}")
+            print(f"  {definitions[name].label}: {scale * values.mean():.4g}{spread}{unit}".rstrip())
     print(f"-> {output}")
 
 

@@ -3,10 +3,11 @@ import sys
 
 import pytest
 import torch
+from rdkit import Chem
 
 from atomrl.chemistry import rdkit
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord, as_record, bonded_molecules
-from atomrl.chemistry.rdkit_task import BondedMolecule, name, without_hydrogens
+from atomrl.chemistry.rdkit_task import BondedMolecule, name, rename, without_hydrogens
 from atomrl.core.records import Structures
 from atomrl.workers.executor import Outcome
 from atomrl.workers.failure import Failure
@@ -48,7 +49,7 @@ def test_same_as_without_a_pool(checker, qm9_test, records_of):
 )
 def test_a_name_without_hydrogens_of_their_own(name: str, readable: str) -> None:
     assert without_hydrogens(name) == readable
-    assert RdkitRecord(True, name, 1, None).readable_smiles == readable
+    assert RdkitRecord(True, name, 1, 0, None).readable_smiles == readable
     assert RdkitRecord.invalid("valence").readable_smiles is None
 
 
@@ -59,15 +60,38 @@ def test_bad_geometries(checker):
     positions[1, 1, 0] = 30.0
     positions[3, 1, 0] = float("nan")
     records = checker.check(Structures(numbers, positions, numbers > 0))
-    assert records[0] == RdkitRecord(True, "[H]C([H])=O", 1, None)
-    assert records[1] == RdkitRecord(True, "C", 2, None)  # RDKit implies the hydrogens: valid, not connected
+    assert records[0] == RdkitRecord(True, "[H]C([H])=O", 1, 0, None)
+    assert records[1] == RdkitRecord(True, "C", 2, 0, None)  # RDKit implies the hydrogens: valid, not connected
     assert not records[1].connected
     assert [record.reason for record in records[2:]] == ["no_atoms", "nonfinite", "valence"]
-    assert all(record.fragments == 0 and record.smiles is None for record in records[2:])
+    assert all(record.fragments == 0 and record.smiles is record.rings is None for record in records[2:])
 
 
 def test_largest_fragment_names_the_molecule():
-    assert name(BondedMolecule([6, 6, 8, 8], [(0, 1, 1), (1, 2, 2)])) == ("CC=O", 2)
+    assert name(BondedMolecule([6, 6, 8, 8], [(0, 1, 1), (1, 2, 2)])) == ("CC=O", 2, 0)
+
+
+CUBANE = "C12C3C4C1C5C2C3C45"
+
+
+@pytest.mark.parametrize(
+    ("smiles", "rings"),
+    [
+        ("C", 0),
+        ("c1ccccc1", 1),
+        ("C1CC1.C1CC1", 2),  # in two pieces, of which the name has one
+        ("c1ccc2ccccc2c1", 2),
+        ("C1C2CC3CC1CC(C2)C3", 3),  # adamantane, whose fourth face is the sum of the others
+        (CUBANE, 5),
+    ],
+)
+def test_rings_of_the_whole_molecule(smiles: str, rings: int) -> None:
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    bonds = [(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), int(bond.GetBondType())) for bond in mol.GetBonds()]
+    found = name(BondedMolecule([atom.GetAtomicNum() for atom in mol.GetAtoms()], bonds))
+    assert found.rings == rings
+    assert found.smiles == rename(smiles)  # to count the rings changes no name
 
 
 def test_too_many_bonds():

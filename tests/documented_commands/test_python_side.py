@@ -128,7 +128,7 @@ def write_molecules(folder: Path) -> None:
     """What `atomrl sample` and an evaluation leave: water, and two hydrogens that no force field was asked about."""
     positions = torch.tensor([[[0.0, 0.0, 0.1], [0.0, 0.76, -0.5], [0.0, -0.76, -0.5]]] * 2, dtype=torch.float64)
     numbers, mask = torch.tensor([[8, 1, 1], [1, 1, 0]]), torch.tensor([[True] * 3, [True, True, False]])
-    records = [RdkitRecord(True, "[H]O[H]", 1, None), RdkitRecord.invalid("valence")]
+    records = [RdkitRecord(True, "[H]O[H]", 1, 0, None), RdkitRecord.invalid("valence")]
     results = [Evaluation(-138.0, np.zeros((3, 3)), None), Evaluation.failed(2, "scf")]
     samples = Annotated(Structures(numbers, positions, mask), ["00000", "00001"], records, results)
     write_sdf(folder / "molecules.sdf", samples)

@@ -102,6 +102,9 @@ def test_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert second.endswith("some_sdf")  # both are called some
     assert [row["valid"] for row in rows] == [True, True, False, True]
     assert [row["atoms"] for row in rows] == [20, 17, 0, 20]
+    assert [row["heavy_atoms"] for row in rows] == [9, 10, 0, 9]
+    assert [row["rings"] for row in rows] == [0, 1, None, 0]
+    assert all(isinstance(rows[row]["rings"], int) for row in (0, 1, 3))
     assert rows[0]["smiles"] == rows[3]["smiles"] == Chem.CanonSmiles(own_molecules.DRUGS["metformin"])
     assert rows[0]["smiles_explicit_h"].count("[H]") == 11
     assert rows[0]["energy"] == pytest.approx(rows[3]["energy"], abs=1e-3)
@@ -112,6 +115,16 @@ def test_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         table["metrics"]["validity"]["columns"][first] | {"value": 2 / 3, "denominator": 3}
     )
     assert table["metrics"]["force_field_failures"]["columns"][first]["value"] == pytest.approx(1 / 3)
+    for name, values in (
+        ("hydrogen_share", (18 / 37, 11 / 20)),
+        ("heavy_atoms_mean", (9.5, 9)),
+        ("without_ring", (0.5, 1)),
+    ):
+        found = [table["metrics"][name]["columns"][heading]["value"] for heading in (first, second)]
+        assert found == pytest.approx(values)
+    text = (tmp_path / "table" / "evaluation.md").read_text()
+    assert "| share of H among the atoms |  | 48.6 [" in text
+    assert "| valid molecules without a ring |  | 50.0 [" in text
 
 
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:

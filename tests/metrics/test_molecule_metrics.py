@@ -3,6 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.build import molecule
+from molecule_batches import from_atoms
 
 from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.training_smiles import TrainingSmiles
@@ -92,6 +95,25 @@ def test_histograms(found, qm9_test):
     assert sum(found.failures["rdkit"].values()) == 300 - int(found.samples.valid.sum())
 
 
+def test_elements_sizes_and_rings_of_known_molecules(judge, records_of):
+    """Benzene, methane, cyclopropane, and four atoms of oxygen at one place, which are no molecule."""
+    pile = Atoms("O4", np.zeros((4, 3)))
+    samples = from_atoms([molecule("C6H6"), molecule("CH4"), molecule("C3H6_D3h"), pile])
+    found = judge(samples, records_of(samples), None)
+    assert found.samples.valid.tolist() == [True, True, True, False]
+    assert found.samples.heavy_atoms.tolist() == [6, 1, 3, 4]
+    np.testing.assert_array_equal(found.samples.rings, [1, 0, 1, np.nan])
+    for name, value, denominator in (
+        ("hydrogen_share", 16 / 30, 30),
+        ("heavy_atoms_mean", 10 / 3, 3),
+        ("without_ring", 1 / 3, 3),
+    ):
+        estimate = found.summary[name]
+        assert (estimate.value, estimate.denominator) == (pytest.approx(value), denominator)
+        assert estimate.low < estimate.value < estimate.high
+        assert found.definitions[name].better == "neither"
+
+
 def test_duplicates_and_known_molecules(judge, training, qm9_test, records_of):
     twice = Structures.concatenate([qm9_test[:50], qm9_test[:50]])
     records = records_of(twice)
@@ -129,7 +151,9 @@ def test_everything_failed(judge):
 
     found = judge(broken, [RdkitRecord.invalid("nonfinite")] * 2, forced(broken, failed={0, 1}))
     assert found.summary["validity"].value == 0
-    assert math.isnan(found.summary["uniqueness"].value)
+    for name in ("uniqueness", "heavy_atoms_mean", "without_ring"):
+        assert math.isnan(found.summary[name].value)
+    assert found.summary["hydrogen_share"].value == 0.5
     assert math.isnan(found.summary["rms_force_mean"].value)
     assert found.failures == {"force_field": {"scf": 2}, "rdkit": {"nonfinite": 2}}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from report_runs import molecules, write_evaluation, write_log
 
 from atomrl.cli import main
@@ -156,7 +157,8 @@ def test_a_log_that_a_kill_cut_short(tmp_path):
 def test_histograms_count_all_samples(run, report):
     rows = pq.read_table(run / "evaluation" / "evaluation.parquet").to_pylist()
     found = {histogram["title"]: histogram for histogram in report["histograms"]}
-    assert list(found)[:3] == ["number of atoms", "elements", "rms_force"]
+    assert list(found)[:4] == ["number of atoms", "elements", "rings of valid molecules", "rms_force"]
+    assert not {"atoms", "rings"} & found.keys()  # each once
     sizes = [row["atoms"] for row in rows if row["column"] == "trained"]
     counted = found["number of atoms"]
     for label, share in zip(counted["labels"], counted["sides"][1]["shares"], strict=True):
@@ -165,6 +167,46 @@ def test_histograms_count_all_samples(run, report):
     forces = found["rms_force"]["sides"][0]
     assert forces["missing"] == 1
     assert sum(forces["shares"]) == pytest.approx(39 / 40, rel=1e-3)
+
+
+@pytest.fixture(scope="module")
+def collapsed(qm9_test, records_of, tmp_path_factory) -> Path:
+    """An evaluation whose trained model makes no rings, beside the known set."""
+    records = records_of(qm9_test)
+    without = np.array([record.rings == 0 for record in records])
+    ringless, others = (qm9_test[torch.from_numpy(rows.nonzero()[0][:20])] for rows in (without, ~without))
+    judged = {
+        heading: molecules(structures, records_of, 0.0, 1.0)
+        for heading, structures in (("base", others), ("trained", ringless), ("known set", qm9_test[:40]))
+    }
+    return write_evaluation(tmp_path_factory.mktemp("runs") / "collapsed", judged, set())
+
+
+def test_a_collapse_of_the_chemistry_shows(collapsed, tmp_path):
+    page = data(write_report([collapsed], tmp_path / "page.html").path)
+    rows = pq.read_table(collapsed / "evaluation.parquet").to_pylist()
+    [rings] = [histogram for histogram in page["histograms"] if histogram["title"] == "rings of valid molecules"]
+    assert rings["labels"] == [str(number) for number in range(len(rings["labels"]))]
+    assert [side["side"] for side in rings["sides"]] == [0, 1, 2]
+    for side, heading in zip(rings["sides"], ("base", "trained", "known set"), strict=True):
+        known = [row["rings"] for row in rows if row["column"] == heading and row["valid"]]
+        shares = [known.count(int(label)) / len(known) for label in rings["labels"]]
+        assert side["shares"] == pytest.approx(shares, rel=1e-4)
+    assert rings["sides"][1]["shares"] == [1, *[0] * (len(rings["labels"]) - 1)]
+    [row] = [row for row in page["tables"][0]["rows"] if row["name"] == "without_ring"]
+    assert row["label"] == "valid molecules without a ring"  # no arrow
+    assert [cell["value"] for cell in row["cells"][:2]] == ["0.0", "100.0"]
+    assert row["cells"][1]["verdict"] == "higher"  # neither better nor worse
+
+
+def test_an_evaluation_of_a_version_that_counted_no_rings(collapsed, tmp_path):
+    shutil.copytree(collapsed, tmp_path / "old")
+    table = tmp_path / "old" / "evaluation.parquet"
+    pq.write_table(pq.read_table(table).drop_columns(["rings", "heavy_atoms"]), table)
+    page = data(write_report([tmp_path / "old"], tmp_path / "page.html").path)
+    titles = [histogram["title"] for histogram in page["histograms"]]
+    assert titles[:3] == ["number of atoms", "elements", "rms_force"]
+    assert not [title for title in titles if "rings" in title]
 
 
 def test_a_run_without_an_evaluation_is_curves_alone(run, tmp_path):

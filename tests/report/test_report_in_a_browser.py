@@ -137,7 +137,7 @@ def test_it_opens_from_disk_and_a_name_is_only_a_name(molecule_page, molecule_ru
     assert not molecule_page.find_elements(By.CSS_SELECTOR, "img[src='x']")
     tables = molecule_run / "evaluation" / "evaluation.md"
     rows = molecule_page.find_elements(By.CSS_SELECTOR, "#tables tr[data-metric]")
-    assert len(rows) == 13
+    assert len(rows) == 16
     [written] = re.findall(r"\| molecule stability ↑ \| yes \|(.*?)\|(.*?)\|", tables.read_text())
     cells = molecule_page.find_elements(By.CSS_SELECTOR, "tr[data-metric=molecule_stability] td.number")
     assert [cell.text.split() for cell in cells] == [cell.split() for cell in written]
@@ -149,6 +149,15 @@ def test_it_opens_from_disk_and_a_name_is_only_a_name(molecule_page, molecule_ru
         lambda page: len(page.find_elements(By.CSS_SELECTOR, "#training figure")) == 4
     )
     assert molecule_page.find_elements(By.CSS_SELECTOR, "#histograms figure")
+
+
+def test_rings_of_both_sides_are_bars_beside_each_other(molecule_page, molecule_run):
+    known = [row["rings"] for heading in ("base", "trained") for row in table_of(molecule_run, heading) if row["valid"]]
+    numbers = [str(number) for number in range(min(known), max(known) + 1)]
+    figure = molecule_page.find_element(By.CSS_SELECTOR, "figure[data-histogram='rings of valid molecules']")
+    labels = figure.find_elements(By.CSS_SELECTOR, "text[text-anchor=middle]")
+    assert [label.text for label in labels] == numbers
+    assert len(figure.find_elements(By.TAG_NAME, "rect")) == 2 * len(numbers)
 
 
 def test_sorting_sorts(molecule_page, molecule_run):

@@ -40,7 +40,9 @@ class Names:
     def check(self, structures: Structures) -> list[RdkitRecord]:
         rows = structures.positions[:, 0, 0].long().tolist()
         texts = [self.smiles[row] for row in rows]
-        return [RdkitRecord.invalid("valence") if text is None else RdkitRecord(True, text, 1, None) for text in texts]
+        return [
+            RdkitRecord.invalid("valence") if text is None else RdkitRecord(True, text, 1, 0, None) for text in texts
+        ]
 
     def close(self) -> None:
         pass

@@ -14,7 +14,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDetermineBonds
 from rdkit.rdBase import BlockLogs
 
-from atomrl.chemistry.rdkit_task import BondedMolecule, build, largest, place
+from atomrl.chemistry.rdkit_task import BondedMolecule, build, count_rings, largest, place
 from atomrl.structures.molecules import Geometry
 from atomrl.workers.failure import Failure
 
@@ -50,10 +50,11 @@ halogens of several bonds, so that they have no entry."""
 
 
 class Perceived(NamedTuple):
-    """A valid molecule: SMILES of its largest fragment, how many fragments it has, and its atoms of allowed valence."""
+    """A valid molecule, as `rdkit_task.Named` has it, and its atoms of allowed valence."""
 
     smiles: str
     fragments: int
+    rings: int
     stable_atoms: int
 
 
@@ -90,4 +91,4 @@ def perceive(geometry: Geometry) -> Perceived:
             for (symbol, charge, valence, _), count in kinds.items()
             if valence in VALENCES.get((symbol, charge), ())
         )
-        return Perceived(largest(fragments), len(fragments), stable)
+        return Perceived(largest(fragments), len(fragments), count_rings(mol), stable)

@@ -43,6 +43,7 @@ class RdkitRecord:
         valid: it could be sanitised as a whole.
         smiles: its name: canonical SMILES of its largest fragment, hydrogens written out; None if invalid.
         fragments: number of connected parts; 0 if invalid.
+        rings: number of rings, see `rdkit_task.count_rings`; None if invalid.
         reason: None if valid; else `nonfinite`, a reason of `rdkit_task.name` or `perceived_task.perceive`, or one of
             the workers, e.g. `timeout`.
         stable_atoms: atoms with an allowed valence by perceived bonds; None where the table says it.
@@ -51,6 +52,7 @@ class RdkitRecord:
     valid: bool
     smiles: str | None
     fragments: int
+    rings: int | None
     reason: str | None
     stable_atoms: int | None = None
 
@@ -67,7 +69,7 @@ class RdkitRecord:
     @classmethod
     def invalid(cls, reason: str) -> RdkitRecord:
         """The record of a molecule that is not valid."""
-        return cls(False, None, 0, reason)
+        return cls(False, None, 0, None, reason)
 
 
 class MoleculeChecker(Closing):
@@ -105,8 +107,8 @@ def as_record(outcome: Outcome) -> RdkitRecord:
     """The record of one outcome of `rdkit_task.name` or `perceived_task.perceive`."""
     if outcome.reason is not None:
         return RdkitRecord.invalid(outcome.reason)
-    smiles, fragments, *stable_atoms = outcome.value
-    return RdkitRecord(True, smiles, fragments, None, *stable_atoms)
+    smiles, fragments, rings, *stable_atoms = outcome.value
+    return RdkitRecord(True, smiles, fragments, rings, None, *stable_atoms)
 
 
 def bonded_molecules(structures: Structures, single: bool = False) -> list[BondedMolecule]:

@@ -33,10 +33,11 @@ class BondedMolecule(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A valid molecule: canonical SMILES of its largest fragment, and how many fragments it has."""
+    """A valid molecule: canonical SMILES of its largest fragment, how many fragments it has, and how many rings."""
 
     smiles: str
     fragments: int
+    rings: int
 
 
 def name(molecule: BondedMolecule) -> Named:
@@ -52,7 +53,7 @@ def name(molecule: BondedMolecule) -> Named:
             fragments = Chem.GetMolFrags(mol, asMols=True)
         except Chem.MolSanitizeException as error:
             raise Failure("sanitize") from error
-        return Named(largest(fragments), len(fragments))
+        return Named(largest(fragments), len(fragments), count_rings(mol))
 
 
 def sanitised(molecule: BondedMolecule) -> Chem.Mol:
@@ -117,6 +118,15 @@ def _with_hydrogens(smiles: str) -> Chem.Mol:
 def largest(fragments: Sequence[Chem.Mol]) -> str:
     """Canonical SMILES of the largest fragment."""
     return str(Chem.MolToSmiles(max(fragments, key=lambda fragment: int(fragment.GetNumAtoms()))))
+
+
+def count_rings(mol: Chem.Mol) -> int:
+    """Rings of a molecule, all fragments together: the size of its smallest set of smallest rings (SSSR).
+
+    RDKit's ring information of a sanitised molecule holds the symmetrised set, which has six rings of cubane, not five;
+    this replaces it.
+    """
+    return len(Chem.GetSSSR(mol))
 
 
 def place(mol: Chem.Mol, positions: NDArray[np.float64]) -> None:

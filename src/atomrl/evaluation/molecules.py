@@ -48,6 +48,9 @@ METRICS: Mapping[str, Definition] = {
     "validity_x_uniqueness": Definition("validity x uniqueness", "%", "samples", "higher"),
     "novelty": Definition("novelty (of unique)", "%", "unique", "neither"),
     "valid_unique_novel": Definition("valid, unique and novel", "%", "samples", "higher"),
+    "hydrogen_share": Definition("share of H among the atoms", "%", "atoms", "neither"),
+    "heavy_atoms_mean": Definition("heavy atoms of a valid molecule, mean", "", "valid", "neither"),
+    "without_ring": Definition("valid molecules without a ring", "%", "valid", "neither"),
     "rms_force_median": Definition("RMS force, median (failure = inf)", "eV/Å", "samples", "lower"),
     "rms_force_mean": Definition("RMS force, mean of evaluated", "eV/Å", "evaluated", "lower"),
     "force_field_failures": Definition("force field failures", "%", "samples", "lower"),
@@ -71,6 +74,8 @@ class Samples:
 
     Attributes:
         sizes: atoms, (B,) int64.
+        heavy_atoms: atoms other than hydrogen, (B,) int64.
+        rings: number of rings of the valid molecule (SSSR), (B,); NaN if invalid.
         stable_atoms: atoms with an allowed valence, (B,) int64.
         stable: all atoms are, (B,) bool.
         no_bond_entry: atoms that are near each other have no entry in the bond table, (B,) bool; None where no pair of
@@ -89,6 +94,8 @@ class Samples:
     """
 
     sizes: NDArray[np.int64]
+    heavy_atoms: NDArray[np.int64]
+    rings: NDArray[np.float64]
     stable_atoms: NDArray[np.int64]
     stable: NDArray[np.bool_]
     no_bond_entry: NDArray[np.bool_] | None
@@ -226,6 +233,8 @@ def _per_sample(
     per_atom = (energies - atoms) / np.maximum(sizes, 1)
     return Samples(
         sizes=sizes,
+        heavy_atoms=((structures.numbers > 1) & structures.mask).sum(1).cpu().numpy(),
+        rings=np.array([np.nan if record.rings is None else record.rings for record in records]),
         stable_atoms=stable_atoms,
         stable=(stable_atoms == sizes) & (sizes > 0),
         no_bond_entry=None if profile == PERCEIVED else _without_entry(structures),
@@ -292,6 +301,12 @@ def _summary(samples: Samples, physics: bool, novelty: bool, seed: int, resample
             "novelty": distinct_ratio(labels, samples.novel, "distinct"),
             "valid_unique_novel": distinct_ratio(labels, samples.novel, "samples"),
         }
+    hydrogens, rings = (samples.sizes - samples.heavy_atoms).astype(np.float64), samples.rings[samples.valid]
+    summary |= {
+        "hydrogen_share": ratio(hydrogens, atoms, seed, resamples),
+        "heavy_atoms_mean": mean(samples.heavy_atoms[samples.valid].astype(np.float64), seed, resamples),
+        "without_ring": proportion(rings == 0, seed, resamples),
+    }
     if not physics:
         return summary
     return summary | {

@@ -76,8 +76,11 @@ def second_judge_crystal_columns(samples: CrystalVerdicts) -> SampleColumns:
 
 def molecule_columns(samples: Samples, ids: Sequence[str]) -> SampleColumns:
     """Of B molecules, with their ids."""
+    rings = np.where(samples.valid, samples.rings, 0).astype(np.int64)
     columns = {
         **_identity(ids, samples.sizes),
+        "heavy_atoms": SampleColumn(samples.heavy_atoms, "atoms other than hydrogen"),
+        "rings": SampleColumn(rings, "number of rings of the valid molecule (SSSR)", known=samples.valid),
         "smiles": SampleColumn(samples.smiles, "of the largest fragment, without hydrogens of their own"),
         "smiles_explicit_h": SampleColumn(samples.smiles_explicit_h, "the same, hydrogens written out; its name"),
         "stable_atoms": SampleColumn(samples.stable_atoms, "atoms with an allowed valence"),

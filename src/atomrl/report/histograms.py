@@ -1,7 +1,8 @@
-"""How samples are distributed: numbers of atoms and elements of the tables, and each number of the table of samples."""
+"""How samples are distributed: sizes and elements of the tables, rings and other numbers of the table of samples."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,20 +17,27 @@ BINS = 30
 TAIL = 1.0
 """Percent of all sides' numbers that lie beyond the first bin, and beyond the last one, which count them."""
 SHOWN_ELEMENTS = 20
-ATOMS = "atoms"
-"""The column of numbers of atoms, which the tables have too."""
+ATOMS, RINGS = "atoms", "rings"
+"""The columns of numbers of atoms, which the tables have too, and of rings, which are drawn as bars like these."""
 
 
 def histograms(
     evaluations: Sequence[Evaluation], sides: Sequence[Side], samples: Sequence[SideSamples | None]
 ) -> list[dict[str, Any]]:
-    """All of them, over all samples: sizes, elements, then the numbers, the one that matters most first."""
+    """All of them, over all samples: sizes, elements, rings, then the numbers, the one that matters most first."""
     columns = [evaluations[side.evaluations[0]].main.columns[side.label] for side in sides]
     found = [
         _bars("number of atoms", "samples", [column.sizes for column in columns], sorted_by_count=False),
         _bars("elements", "atoms", [column.elements for column in columns], sorted_by_count=True),
+        _bars(
+            "rings of valid molecules",
+            "valid molecules",
+            [_rings(of_side) for of_side in samples],
+            sorted_by_count=False,
+        ),
     ]
-    numbers = [column for column in columns_of(samples) if column["kind"] == "number" and column["name"] != ATOMS]
+    drawn = {ATOMS, RINGS}
+    numbers = [column for column in columns_of(samples) if column["kind"] == "number" and column["name"] not in drawn]
     numbers.sort(key=lambda column: column["name"] not in LOWER_IS_BETTER)
     for column in numbers:
         name = column["name"]
@@ -39,6 +47,14 @@ def histograms(
         ]
         found.append({"title": name, "about": column["about"], "unit": column["unit"], **_steps(values)})
     return [one for one in found if one["sides"]]
+
+
+def _rings(samples: SideSamples | None) -> dict[str, int]:
+    """{number of rings: valid molecules}; empty for crystals, and where an earlier version did not count them."""
+    if samples is None or RINGS not in samples.columns:
+        return {}
+    values = np.asarray(samples.columns[RINGS].values)
+    return Counter(f"{number:.0f}" for number in values[np.isfinite(values)])
 
 
 def _bars(title: str, counted: str, counts: Sequence[Mapping[str, int]], sorted_by_count: bool) -> dict[str, Any]:
