@@ -86,6 +86,7 @@ def _add_sample(commands: Any) -> None:
         help="walk with N particles for each sample, resampled by the reward of z0_pred, the clean sample that a step "
         "implies",
     )
+    _steering(sample)
     sample.add_argument(
         "--reject",
         type=int,
@@ -172,6 +173,15 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--best-of", type=int, default=0, metavar="N", help="add a control: best-of-N samples of the base"
     )
+    evaluate.add_argument(
+        "--steer",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add a control: samples of the base, each walked with N particles that are resampled by the training's "
+        "reward",
+    )
+    _steering(evaluate)
     evaluate.add_argument(
         "--context",
         nargs="*",
@@ -325,6 +335,23 @@ def _add_checks(commands: Any) -> None:
     )
     backbone.add_argument(
         "backbone", help="model to try: shipped name, run directory, folder, checkpoint or hub:user/name"
+    )
+
+
+def _steering(parser: argparse.ArgumentParser) -> None:
+    """How `--steer` resamples."""
+    parser.add_argument(
+        "--steer-temperature",
+        type=float,
+        metavar="X",
+        help="with --steer: a particle's chance is proportional to exp(score / X), scores in units of their standard "
+        "deviation among the particles; 0: the best takes all places; default 0.5",
+    )
+    parser.add_argument(
+        "--steer-places",
+        type=int,
+        metavar="N",
+        help="with --steer: how many times particles are resampled, at most T; default 3",
     )
 
 

@@ -13,7 +13,7 @@ from stopped import interrupted
 from torch import Tensor
 
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
-from atomrl.chosen_samples import _about_reward
+from atomrl.chosen_samples import about_reward
 from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.core.records import Structures
@@ -163,7 +163,7 @@ def test_what_a_reward_reads_is_known_by_its_content(tmp_path: Path, monkeypatch
     config = config.model_copy(update={"reward": config.reward.model_copy(update={"components": [component]})})
 
     def known() -> dict[str, object]:
-        return {name: value for name, value in _about_reward(config).items() if name.startswith("content of ")}
+        return {name: value for name, value in about_reward(config).items() if name.startswith("content of ")}
 
     first = known()
     assert {*first} == {"content of ~/w.model", f"content of {tmp_path}/mine.py:compact"}
