@@ -11,6 +11,7 @@ import pytest
 import torch
 from crystal_models import small_vae
 from pymatgen.core import Composition
+from refusals import refused
 from small_crystal_set import CRYSTALS, write
 
 from atomrl import commands
@@ -126,11 +127,18 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
     capsys.readouterr()
     four = ["--num-samples", "4", "--time-step", "6", "--output", str(tmp_path / "table")]
     base = places[0].partition("=")[2]
-    main(["evaluate", "--base", base, "--trained", str(run), "--best-of", "2", *four, "evaluation.relaxed=1"])
+    chosen = ["--best-of", "2", "--steer", "2", "--steer-temperature", "0", "--steer-places", "1"]
+    main(["evaluate", "--base", base, "--trained", str(run), *chosen, *four, "evaluation.relaxed=1"])
     said = capsys.readouterr().out
+    columns = json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]
+    costs = {label: (column["samples"], column["drawn"], column["scorings"]) for label, column in columns.items()}
+    assert costs["base best of 2"] == (4, 8, 8)
+    assert costs["base steered with 2 particles"] == (4, 8, 16)
     assert "base best of 2" in said
     assert "\nrelaxed:\n" in said
     assert "## relaxed" in (tmp_path / "table" / "evaluation.md").read_text()
+    words = ["evaluate", "--base", base, "--trained", str(run), "--steer", "2", "--output", str(tmp_path / "none")]
+    assert "a walk without noise" in refused(capsys, *words, "model.sampler=ddim", "model.eta=0")
     three = ["--num-samples", "3", "--time-step", "6", "--output", str(tmp_path / "three.cif")]
     main(["sample", "--backbone", str(run / "checkpoint_latest.pth"), *three])
     assert (tmp_path / "three.cif").read_text().count("data_0000") == 3

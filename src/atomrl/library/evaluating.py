@@ -81,7 +81,7 @@ def evaluate(
         steer: another one: samples of the base, each walked with so many particles that are resampled on the way by the
             training's reward of z0_pred.
         steer_temperature: a particle's chance is proportional to exp(score / temperature), scores in units of their
-            standard deviation among the particles; 0: the best takes all places; 0.5 if None.
+            standard deviation among the particles; 0: all become copies of the best one; 0.5 if None.
         steer_places: how many times particles are resampled, at most T; 3 if None.
         reject: another one, without scoring: drawn again up to so many times.
         known: so many of the set that novelty is counted against.
