@@ -92,13 +92,42 @@ def test_a_particle_is_replaced_by_one_of_its_group_in_proportion() -> None:
     assert _resampled(worth, groups, 0.0, asked, 0).tolist() == [1, 1, 1, 3, 3, 3]
 
 
+def test_a_temperature_near_0_lets_the_best_take_all() -> None:
+    """As 0 does: exp(score / temperature) would overflow."""
+    asked = prompts(2, 3)
+    groups = Groups.of(asked.group_ids)
+    worth = torch.tensor([0.0, 1.0, torch.nan, -5.0, -6.0, -4.0], dtype=torch.float64)
+    for temperature in (0.0, 1e-3, 1e-300):
+        assert _resampled(worth, groups, temperature, asked, 0).tolist() == [1, 1, 1, 5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("steps", "places", "found"),
+    [
+        (50, None, {31, 37, 43}),
+        (50, 1, {37}),
+        (50, 25, {*range(25, 50)}),
+        (50, 30, {*range(20, 50)}),  # more than the second half has steps: each of the last 30
+        (50, 50, {*range(50)}),
+        (50, 0, set()),
+        (3, None, {1, 2}),
+        (1, None, {0}),
+    ],
+)
+def test_places_are_as_many_as_asked_for(steps: int, places: int | None, found: set[int]) -> None:
+    assert SteeringConfig(steps, places=places).at() == found
+
+
 def test_the_best_of_a_group() -> None:
     groups = Groups.of(torch.tensor([7, 7, 7, 2, 2, 5]))
     worth = torch.tensor([1.0, 3.0, 3.0, torch.nan, -4.0, torch.nan], dtype=torch.float64)
     assert groups.best(worth).tolist() == [4, 5, 1]  # groups in the order of their numbers
 
 
-@pytest.mark.parametrize("wrong", [{"places": -1}, {"temperature": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"places": -1}, {"places": 51}, {"temperature": -0.1}, {"temperature": torch.nan}, {"temperature": torch.inf}],
+)
 def test_what_means_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match="must be 0 or more"):
         SteeringConfig(**wrong)

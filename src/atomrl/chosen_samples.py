@@ -19,7 +19,9 @@ from atomrl.core.steering import SteeringConfig, steer
 from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import CPU
 from atomrl.sample_file import Counts, Drawing, Part, Wanted
+from atomrl.steering_options import SteeringOptions, resampling
 from atomrl.training.changed_settings import AROUND
+from atomrl.user_code.given import handed, is_object
 from atomrl.user_code.load import file_of
 from atomrl.user_code.trust import NAMES, foreign_code
 from atomrl.util.errors import UserError
@@ -37,11 +39,12 @@ def asked_particles(options: argparse.Namespace) -> int:
     """How many samples are drawn for each that is kept; 1 if nothing is chosen.
 
     Raises:
-        UserError: a number that means nothing, both ways at once, or a reward for a choice that is not made.
+        UserError: a number that means nothing, both ways at once, or what says how to make a choice that is not made.
     """
     ways = {"--best-of": options.best_of, "--steer": options.steer, "--reject": options.reject}
     for name, number in ways.items():
         require_number_of_draws(name, number, "to keep each sample")
+    asked_steering(options)
     asked = [name for name, number in ways.items() if number]
     if len(asked) > 1:
         raise UserError(f"{' and '.join(asked)} are different ways to choose: give one")
@@ -51,6 +54,15 @@ def asked_particles(options: argparse.Namespace) -> int:
             if given:
                 raise UserError(f"{given} says by which reward samples are chosen: give --best-of or --steer too")
     return max(int(options.best_of), int(options.steer), 1)
+
+
+def asked_steering(options: argparse.Namespace) -> SteeringOptions:
+    """How samples are steered.
+
+    Raises:
+        UserError: as `SteeringOptions`.
+    """
+    return SteeringOptions(options.steer, options.steer_temperature, options.steer_places)
 
 
 def sections_of(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -94,7 +106,7 @@ class Choosing(Drawing):
         options: of the command.
 
     Raises:
-        UserError: the configuration is of another domain, or its reward cannot be built.
+        UserError: the configuration is of another domain, its reward cannot be built, or as `SteeringOptions.config`.
     """
 
     def __init__(self, wanted: Wanted, model: Model, domain: Domain[Any, Any], options: argparse.Namespace) -> None:
@@ -102,12 +114,14 @@ class Choosing(Drawing):
         name = options.config_name or domain.demo
         config = _config(domain, name, options.overrides)
         at_once = max(self._each, wanted.plan.micro_batch_size)
-        places = SteeringConfig().places if options.steer else 0
-        self._steering = SteeringConfig(wanted.plan.time_step, at_once, places)
-        way = "--steer" if options.steer else "--best-of"
+        if options.steer:
+            self._steering = asked_steering(options).config(wanted.plan.time_step, at_once)
+            way: Settings = {"choice": f"--steer {self._each}", **resampling(self._steering)}
+        else:
+            self._steering = SteeringConfig(wanted.plan.time_step, at_once, places=0)
+            way = {"choice": f"--best-of {self._each}"}
         chunks = cut_into_buckets(wanted.prompts, at_once // self._each)
-        choice: Settings = {"choice": f"{way} {self._each}", "configuration": name, **_about_reward(config)}
-        super().__init__(wanted, chunks, choice)
+        super().__init__(wanted, chunks, {**way, "configuration": name, **about_reward(config)})
         self._reward = domain.reward(config, model)
         self._score = partial(total_reward, self._reward, domain.stages(config, self._reward))
 
@@ -126,7 +140,7 @@ class Choosing(Drawing):
         self._reward.close()
 
 
-def _about_reward(config: Config) -> Settings:
+def about_reward(config: Config) -> Settings:
     """All that a reward may read of a configuration, but for what says only where it is computed.
 
     So that files are known by what is in them, there is a hash of each that is named: the user's code, a model, a hull.
@@ -140,6 +154,11 @@ def _about_reward(config: Config) -> Settings:
             if name not in files and (file := file_of(name)) is not None:
                 files[name] = file
     return {**read, **{f"content of {name}": content_hash(file) for name, file in files.items()}}
+
+
+def has_handed_over_code(config: Config) -> bool:
+    """Whether a reward has code that a Python program handed over, so that no file says what is in it."""
+    return any(name in handed() or is_object(name) for name in foreign_code(config.reward.code, NAMES))
 
 
 def _config(domain: Domain[Any, Any], name: str, overrides: Sequence[str]) -> Config:

@@ -86,6 +86,7 @@ def _add_sample(commands: Any) -> None:
         help="walk with N particles for each sample, resampled by the reward of z0_pred, the clean sample that a step "
         "implies",
     )
+    _steering(sample)
     sample.add_argument(
         "--reject",
         type=int,
@@ -169,29 +170,13 @@ def _add_evaluate(commands: Any) -> None:
         action="store_true",
         help="run code from outside the package that config.yaml names, e.g. a reward",
     )
-    evaluate.add_argument(
-        "--best-of", type=int, default=0, metavar="N", help="add a control: best-of-N samples of the base"
-    )
+    _controls(evaluate)
     evaluate.add_argument(
         "--context",
         nargs="*",
         metavar="NAME=VALUE",
         help="values to ask conditional models for, as for atomrl sample; if not given, those of the run's "
         "dataloader.context; the option without a value: all are drawn",
-    )
-    evaluate.add_argument(
-        "--known",
-        type=int,
-        default=0,
-        metavar="N",
-        help="add a column of N known samples: of QM9, or the crystals of reward.reference_dataset",
-    )
-    evaluate.add_argument(
-        "--reject",
-        type=int,
-        default=0,
-        metavar="N",
-        help="add a control without scoring: draw again, up to N times, what is no stable molecule or no sound cell",
     )
     evaluate.add_argument(
         "overrides",
@@ -207,6 +192,36 @@ def _add_evaluate(commands: Any) -> None:
         metavar="FOLDER",
         help="folder that keeps what is sampled and relaxed, for other evaluations with the same folder; if not given, "
         "the output folder keeps it until the tables are written",
+    )
+
+
+def _controls(evaluate: argparse.ArgumentParser) -> None:
+    """Columns beside base and trained."""
+    evaluate.add_argument(
+        "--best-of", type=int, default=0, metavar="N", help="add a control: best-of-N samples of the base"
+    )
+    evaluate.add_argument(
+        "--steer",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add a control: samples of the base, each walked with N particles that are resampled by the training's "
+        "reward",
+    )
+    _steering(evaluate)
+    evaluate.add_argument(
+        "--known",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add a column of N known samples: of QM9, or the crystals of reward.reference_dataset",
+    )
+    evaluate.add_argument(
+        "--reject",
+        type=int,
+        default=0,
+        metavar="N",
+        help="add a control without scoring: draw again, up to N times, what is no stable molecule or no sound cell",
     )
 
 
@@ -325,6 +340,23 @@ def _add_checks(commands: Any) -> None:
     )
     backbone.add_argument(
         "backbone", help="model to try: shipped name, run directory, folder, checkpoint or hub:user/name"
+    )
+
+
+def _steering(parser: argparse.ArgumentParser) -> None:
+    """How `--steer` resamples."""
+    parser.add_argument(
+        "--steer-temperature",
+        type=float,
+        metavar="X",
+        help="with --steer: a particle's chance is proportional to exp(score / X), scores in units of their standard "
+        "deviation among the particles; 0: all become copies of the best one; default 0.5",
+    )
+    parser.add_argument(
+        "--steer-places",
+        type=int,
+        metavar="N",
+        help="with --steer: how many times particles are resampled, at most T; default 3",
     )
 
 

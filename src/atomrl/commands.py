@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from atomrl.checkpoints.hub import is_hub_name
-from atomrl.chosen_samples import Choosing, asked_particles, sections_of
+from atomrl.chosen_samples import Choosing, asked_particles, asked_steering, sections_of
 from atomrl.composition_samples import Predicting, asked_compositions
 from atomrl.evaluation.compositions import Composition
 from atomrl.evaluation.evaluate import SamplePlan
@@ -77,6 +77,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         time_step=options.time_step,
         seed=options.seed,
         best_of=options.best_of,
+        steering=asked_steering(options),
         reject=options.reject,
         known=options.known,
         overrides=options.overrides,
@@ -97,7 +98,9 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
         UserError: an option about samples of a model, or as `evaluate_structures`.
     """
     sampling = {"--trained": options.trained, "-n": options.num_samples, "--time-step": options.time_step}
-    sampling |= {"--best-of": options.best_of or None, "--reject": options.reject or None, "--context": options.context}
+    sampling |= {"--best-of": options.best_of or None, "--steer": options.steer or None}
+    sampling |= {"--steer-temperature": options.steer_temperature, "--steer-places": options.steer_places}
+    sampling |= {"--reject": options.reject or None, "--context": options.context}
     if given := [name for name, value in sampling.items() if value is not None]:
         raise UserError(f"{given[0]} is about samples of a model, --structures judges files: give one of both")
     paths = [word for word in options.structures if "=" not in word or Path(word).exists()]

@@ -82,6 +82,7 @@ def test_what_cannot_be_taken(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     for words, message in (
         (["--trained", "crystal_small"], "--trained crystal_small one of crystals: give two of one kind"),
         (["--trained", "edm_qm9_small", "--best-of", "2"], "edm_qm9_small is a model without its run: give the run"),
+        (["--trained", "edm_qm9_small", "--steer", "2"], "--steer 2 chooses by a training's reward, and edm_qm9_small"),
     ):
         with pytest.raises(SystemExit) as caught:
             main(["evaluate", *words, "--output", str(tmp_path / "out")])

@@ -105,6 +105,17 @@ def test_configuration_files(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         ("evaluate --known -1", "--known -1: must be at least 1"),
         ("evaluate --reject 1", "--reject 1: must be at least 2"),
         ("sample --reject -4", "--reject -4: must be at least 2"),
+        ("evaluate --steer 1", "--steer 1: must be at least 2; 0 or nothing for no such control"),
+        ("sample --steer-temperature 0", "--steer-temperature 0 says how particles are resampled: give --steer too"),
+        ("sample --best-of 2 --steer-places 4", "--steer-places 4 says how particles are resampled: give --steer too"),
+        ("evaluate --steer-places 4", "--steer-places 4 says how particles are resampled: give --steer too"),
+        ("sample --steer 2 --steer-temperature -1", "--steer-temperature -1: must be 0 or more, and finite"),
+        ("evaluate --steer 2 --steer-temperature nan", "--steer-temperature nan: must be 0 or more, and finite"),
+        ("sample --steer 2 --steer-places 0", "--steer-places 0: must be at least 1; --best-of resamples at no place"),
+        (
+            "sample --steer 2 --time-step 5 --steer-places 6",
+            "--steer-places 6: must be at most 5, the steps of the walk",
+        ),
     ],
 )
 def test_options_of_samples(
@@ -179,6 +190,8 @@ def test_several_processes(
         (["train", "--resume"], "--resume"),
         (["sample", "--seed", "1.5"], "invalid int value: '1.5'"),
         (["evaluate", "--best-of", "2"], "give the run with --trained"),
+        (["evaluate", "--steer", "2"], "--steer 2 chooses by a training's reward: give the run with --trained"),
+        (["evaluate", "--structures", "a.sdf", "--steer", "2"], "--steer is about samples of a model, --structures"),
         ([], "command"),
     ],
 )

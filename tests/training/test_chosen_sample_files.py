@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,14 +10,17 @@ import ase.io
 import pytest
 import small_backbone
 import torch
+from refusals import refused
 from stopped import interrupted
 from torch import Tensor
 
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
-from atomrl.chosen_samples import _about_reward
+from atomrl.chosen_samples import about_reward
 from atomrl.cli import main
 from atomrl.config import load_config
-from atomrl.core.records import Structures
+from atomrl.core import steering
+from atomrl.core.advantages import Groups
+from atomrl.core.records import Prompts, Structures
 from atomrl.domains.molecules import MoleculeDomain, MoleculeExporter
 from atomrl.evaluation import rejection
 from atomrl.export.exporter import Written
@@ -70,6 +74,10 @@ def command(tmp_path: Path) -> Command:
     [
         (["--best-of", "4"], "after 240 scorings and 720 calls of the network"),
         (["--steer", "4"], "after 720 scorings and 720 calls of the network"),  # resampled twice in three steps
+        (
+            ["--steer", "4", "--steer-temperature", "0", "--steer-places", "1"],
+            "after 480 scorings and 720 calls of the",
+        ),
         (["--reject", "3"], r"stable by the bond table, of (\d+) that were drawn; \d+ of 60 never were"),
     ],
 )
@@ -163,7 +171,7 @@ def test_what_a_reward_reads_is_known_by_its_content(tmp_path: Path, monkeypatch
     config = config.model_copy(update={"reward": config.reward.model_copy(update={"components": [component]})})
 
     def known() -> dict[str, object]:
-        return {name: value for name, value in _about_reward(config).items() if name.startswith("content of ")}
+        return {name: value for name, value in about_reward(config).items() if name.startswith("content of ")}
 
     first = known()
     assert {*first} == {"content of ~/w.model", f"content of {tmp_path}/mine.py:compact"}
@@ -203,6 +211,46 @@ def test_other_settings_are_refused(command: Command, tmp_path: Path, capsys: py
         assert said in error
     main(command("--best-of", "4", "reward.workers=1"))  # where scores are computed changes none
     assert "after 240 scorings" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("batches")
+def test_a_file_that_is_steered_otherwise_is_refused(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is said is the same settings as what is not; a file of two ways to resample is none."""
+    interrupted(2, command("--steer", "4"))
+    for words, said in (
+        (["--steer-temperature", "0"], "was begun with --steer-temperature 0.5, not 0.0: give the same again"),
+        (["--steer-places", "1"], "was begun with --steer-places 2, not 1: give the same again"),
+    ):
+        assert said in refused(capsys, *command("--steer", "4", *words))
+    main(command("--steer", "4", "--steer-temperature", "0.5", "--steer-places", "2"))
+    assert "after 720 scorings" in capsys.readouterr().out
+    assert len(read(tmp_path)) == 60
+
+
+@pytest.mark.usefixtures("batches")
+@pytest.mark.parametrize("temperature", ["0", "100"])
+def test_temperature_0_keeps_one_ancestor(temperature: str, command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At each place all particles of a sample come from its best one; a high temperature keeps most of them."""
+    seen: dict[int, list[int]] = defaultdict(list)
+    resampled = steering._resampled
+
+    def watched(worth: Tensor, groups: Groups, heat: float, prompts: Prompts, index: int) -> Tensor:
+        rows = resampled(worth, groups, heat, prompts, index)
+        for group in range(groups.count):
+            came_from = rows[groups.index == group]
+            assert groups.index[came_from].tolist() == [group] * 4
+            seen[index].append(len(came_from.unique()))
+            if temperature == "0":
+                assert worth[came_from[0]] == worth[groups.index == group].max()
+        return rows
+
+    monkeypatch.setattr(steering, "_resampled", watched)
+    main(command("--steer", "4", "--steer-temperature", temperature, "--steer-places", "2"))
+    assert {index: len(counts) for index, counts in seen.items()} == {1: 60, 2: 60}
+    for counts in seen.values():
+        assert max(counts) == 1 if temperature == "0" else sum(counts) / len(counts) > 2
 
 
 @pytest.mark.usefixtures("batches")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refused
 
 from atomrl.cli import main
 from atomrl.config import load_config
@@ -21,7 +22,7 @@ FORWARD = ["train.objective=nft", "train.advantages=sum"]
 
 
 @pytest.mark.parametrize("objective", ["nft", "awm", "rejection"])
-def test_a_forward_process_trains(objective: str, tmp_path: Path) -> None:
+def test_a_forward_process_trains(objective: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The weights move, and nothing is recorded of the walk; a sample is a function of its first noise."""
     options = [*TINY, *ETA_0, f"model.backbone={backbone(tmp_path / 'backbone')}", "reward.type=dummy"]
     options += ["train.num_inner_batch=4"]
@@ -39,6 +40,10 @@ def test_a_forward_process_trains(objective: str, tmp_path: Path) -> None:
         assert torch.equal(drawn.structures.positions, again.structures.positions)
     finally:
         loaded.close()
+    words = ["--base", str(tmp_path / "backbone"), "--trained", str(run), "--output", str(tmp_path / "table")]
+    said = refused(capsys, "evaluate", *words, "--steer", "2")
+    assert "in a walk without noise they would stay copies: set model.eta above 0, or take the best of N" in said
+    assert not (tmp_path / "table" / "unfinished").exists()
 
 
 @pytest.mark.parametrize(

@@ -126,8 +126,13 @@ def test_train_resume_and_evaluate(tmp_path, places, capsys):
     capsys.readouterr()
     four = ["--num-samples", "4", "--time-step", "6", "--output", str(tmp_path / "table")]
     base = places[0].partition("=")[2]
-    main(["evaluate", "--base", base, "--trained", str(run), "--best-of", "2", *four, "evaluation.relaxed=1"])
+    chosen = ["--best-of", "2", "--steer", "2", "--steer-temperature", "0", "--steer-places", "1"]
+    main(["evaluate", "--base", base, "--trained", str(run), *chosen, *four, "evaluation.relaxed=1"])
     said = capsys.readouterr().out
+    columns = json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]
+    costs = {label: (column["samples"], column["drawn"], column["scorings"]) for label, column in columns.items()}
+    assert costs["base best of 2"] == (4, 8, 8)
+    assert costs["base steered with 2 particles"] == (4, 8, 16)
     assert "base best of 2" in said
     assert "\nrelaxed:\n" in said
     assert "## relaxed" in (tmp_path / "table" / "evaluation.md").read_text()

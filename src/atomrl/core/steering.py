@@ -8,6 +8,7 @@ of the model moves. What it costs is counted: scorings and calls of the network.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from atomrl.util.errors import UserError
 Score = Callable[[Structures, Prompts], Tensor]
 """What particles are worth, (B,) float64; NaN for one that could not be scored, which is as the worst of its group."""
 
+USUAL_PLACES = 3
+
 
 @dataclass(frozen=True)
 class SteeringConfig:
@@ -34,25 +37,33 @@ class SteeringConfig:
     Attributes:
         time_step: T, transitions of the walk.
         micro_batch_size: particles that the sampler sees at once; never splits a group.
-        places: how often particles are resampled on the way, at equal distances in the second half of the walk.
+        places: how often particles are resampled on the way: at equal distances in the second half of the walk, or, if
+            it has fewer steps, at each of the last ones, so that T places are all steps. None: three, or as many as
+            the second half has steps.
         temperature: a particle's chance is proportional to exp(score / temperature), scores in units of their standard
             deviation in the group; 0: the best takes all.
     """
 
     time_step: int = 50
     micro_batch_size: int = 64
-    places: int = 3
+    places: int | None = None
     temperature: float = 0.5
 
     def __post_init__(self) -> None:
         """Raise UserError for numbers without a meaning."""
-        if self.places < 0 or self.temperature < 0:
-            raise UserError(f"places={self.places}, temperature={self.temperature}: must be 0 or more")
+        if not 0 <= self.temperature < math.inf:
+            raise UserError(f"temperature={self.temperature}: must be 0 or more, and finite")
+        if self.places is not None and not 0 <= self.places <= self.time_step:
+            raise UserError(
+                f"places={self.places}: must be 0 or more, and at most {self.time_step}, the steps of the walk"
+            )
 
     def at(self) -> frozenset[int]:
         """Places in the walk after which particles are resampled."""
-        half, parts = self.time_step // 2, self.places + 1
-        return frozenset(half + (self.time_step - half) * place // parts for place in range(1, parts))
+        half = self.time_step // 2
+        places = min(USUAL_PLACES, self.time_step - half) if self.places is None else self.places
+        start = min(half, self.time_step - places)
+        return frozenset(start + (self.time_step - start) * place // (places + 1) for place in range(1, places + 1))
 
 
 @dataclass(frozen=True)
@@ -84,13 +95,9 @@ def steer(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, sco
         score: what particles are worth.
 
     Raises:
-        UserError: no step of the walk has noise, e.g. DDIM's with eta 0: what is resampled would stay copies.
+        UserError: as `require_noise`.
     """
-    if config.places and not any(transition.trainable for transition in policy.transitions(config.time_step)):
-        raise UserError(
-            "steering draws samples again on the way, and in a walk without noise they would stay copies: set "
-            "model.eta above 0, or take the best of N"
-        )
+    require_noise(policy, config)
     parts, scores = [], []
     scorings = calls = 0
     with torch.no_grad():
@@ -102,6 +109,19 @@ def steer(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, sco
             scorings += len(batch) * (1 + len(config.at()))
             calls += len(batch) * config.time_step
     return Steered(Structures.concatenate(parts), torch.cat(scores), scorings, calls)
+
+
+def require_noise(policy: DiffusionPolicy, config: SteeringConfig) -> None:
+    """Refuse a walk that cannot be steered.
+
+    Raises:
+        UserError: none of its steps has noise, e.g. DDIM's with eta 0: what is resampled would stay copies.
+    """
+    if config.at() and not any(transition.trainable for transition in policy.transitions(config.time_step)):
+        raise UserError(
+            "steering draws samples again on the way, and in a walk without noise they would stay copies: set "
+            "model.eta above 0, or take the best of N"
+        )
 
 
 def _walk(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, score: Score) -> tuple[Structures, Tensor]:
@@ -132,8 +152,8 @@ def _resampled(worth: Tensor, groups: Groups, temperature: float, prompts: Promp
     filled = torch.where(filled.isfinite(), filled, 0.0)
     if temperature == 0:
         return groups.best(filled)[groups.index]
-    scaled = group_advantages(filled, torch.ones_like(filled, dtype=torch.bool), groups)
-    chance = torch.exp(scaled.double() / temperature)
+    scaled = group_advantages(filled, torch.ones_like(filled, dtype=torch.bool), groups).double()
+    chance = torch.exp((scaled - groups.largest(scaled)[groups.index]) / temperature)  # 1 for the best: no overflow
     same = groups.index[:, None] == groups.index[None, :]
     chances = (same * chance[None, :]).cumsum(1)
     drawn = keyed_uniforms(prompts.sample_ids, 1, key(prompts.seed, prompts.iteration, "resample", index))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from atomrl.core.protocols import DiffusionPolicy, Model
 from atomrl.core.records import Prompts, Structures
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.evaluation.definition import DrawnBy, Scorecard
-from atomrl.evaluation.kept_samples import KeptSamples, digest_of
+from atomrl.evaluation.kept_samples import KeptBatches, KeptSamples, digest_of
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import write_sample_table
 from atomrl.evaluation.table import Column, Comparison
@@ -138,7 +138,8 @@ def best_of(
     """
     prompts, structures = draw(model, plan, n, device, f"best of {n}", kept)
     best = panel.judge_best(structures, prompts, n, kept)
-    return replace(best, drawn=len(prompts), model=drawn_by(model), asked=plan.asked)
+    drawn = len(prompts)
+    return replace(best, drawn=drawn, scorings=drawn, model=drawn_by(model), asked=plan.asked)
 
 
 def drawn_by(model: Model) -> DrawnBy:
@@ -169,13 +170,28 @@ def draw_prompts(
     batches = cut_into_buckets(prompts, config.micro_batch_size)
     assert isinstance(policy, torch.nn.Module)
     before = None if kept is None else kept.batches(policy, prompts, config)
+    structures = in_batches(batches, partial(structures_of, policy, config=config), description, before)
+    return Prompts.concatenate(batches).to(CPU), structures
+
+
+def in_batches(
+    batches: Sequence[Prompts], make: Callable[[Prompts], Structures], description: str, before: KeptBatches | None
+) -> Structures:
+    """What is made of each batch, one after another, with a progress bar.
+
+    Args:
+        batches: which nothing cuts again.
+        make: makes the structures of one.
+        description: for the progress bar.
+        before: batches that are not made again; new ones are added.
+    """
     parts = []
-    with bar(range(len(prompts)), description, total=len(prompts)) as progress:
-        for index, batch in enumerate(batches):  # which the rollout does not cut again
-            fresh = partial(structures_of, policy, batch, config)
+    with bar(range(0), description, total=sum(map(len, batches))) as progress:
+        for index, batch in enumerate(batches):
+            fresh = partial(make, batch)
             parts.append(fresh() if before is None else before.get(index, fresh))
             progress.update(len(batch))
-    return Prompts.concatenate(batches).to(CPU), Structures.concatenate(parts)
+    return Structures.concatenate(parts)
 
 
 def ready(model: Model, plan: SamplePlan, each: int, device: torch.device) -> tuple[DiffusionPolicy, Prompts]:
@@ -257,7 +273,7 @@ def compare(
         return [
             Column(
                 *(label, of_one, seeds, command, time_step),
-                *(verdict.drawn, verdict.source, verdict.model, verdict.asked),
+                *(verdict.drawn, verdict.scorings, verdict.source, verdict.model, verdict.asked),
             )
             for label, of_one in metrics.items()
             for verdict in (judged[label],)

@@ -21,7 +21,6 @@ import safetensors.torch
 import torch
 
 from atomrl.core.records import Prompts, Structures, tensors_of
-from atomrl.core.rollout import RolloutConfig
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.files import write_whole
 
@@ -131,9 +130,9 @@ class KeptSamples:
         self.folder, self.settings = evaluation / "unfinished" if shared is None else shared, settings
         self.shared = shared is not None
 
-    def batches(self, policy: torch.nn.Module, prompts: Prompts, config: RolloutConfig) -> KeptBatches:
-        """Those of this policy, these prompts and this rollout; any others have another folder."""
-        said = (prompts.seed, prompts.iteration, config, prompts.sizes.device.type, torch.__version__, self.settings)
+    def batches(self, policy: torch.nn.Module, prompts: Prompts, how: object) -> KeptBatches:
+        """Those of this policy, these prompts and, by its repr, this way to walk; any others have another folder."""
+        said = (prompts.seed, prompts.iteration, how, prompts.sizes.device.type, torch.__version__, self.settings)
         return self._of({**policy.state_dict(), **tensors_of(prompts)}, repr(said))
 
     def made_from(self, structures: Structures, how: str) -> KeptBatches:

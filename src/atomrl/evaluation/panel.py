@@ -24,6 +24,7 @@ class Judged:
         samples: what `Panel.write` needs to write them.
         further: other summaries by title, e.g. of the relaxed samples, or of a second judge.
         drawn: how many walks the samples were chosen from; None: from no more than there are; 0: no model drew them.
+        scorings: how many structures were scored to choose them; None: nothing chose them by a score.
         source: where samples come from that no model drew.
         about: further columns for the table of samples.
         model: that drew the samples; None: none did, or nothing says which.
@@ -34,6 +35,7 @@ class Judged:
     samples: Any
     further: Mapping[str, Scorecard[Any]] = field(default_factory=dict)
     drawn: int | None = None
+    scorings: int | None = None
     source: str = "the set"
     about: SampleColumns = field(default_factory=dict)
     model: DrawnBy | None = None

@@ -26,6 +26,7 @@ class Column:
         command: that made the samples, so that a reader can make them again.
         time_step: T of the walk that made them: samples of different T do not compare; None: no walk did.
         drawn: walks that they were chosen from, if there were more; 0: they were not drawn from a model.
+        scorings: structures that were scored to choose them; None: no score chose them.
         source: where they come from then.
         model: that drew them; None: none did, or nothing says which.
         asked: {name: value} that a conditional model was asked for; it drew the others.
@@ -37,6 +38,7 @@ class Column:
     command: str
     time_step: int | None
     drawn: int | None = None
+    scorings: int | None = None
     source: str = "the set"
     model: DrawnBy | None = None
     asked: Mapping[str, str | float] = field(default_factory=dict)
@@ -176,9 +178,14 @@ def walks(column: Column) -> str:
     """How the samples were drawn."""
     if column.drawn == 0:
         return f"taken from {column.source}, not drawn from a model"
-    chosen = "" if column.drawn is None else f" of {column.drawn:,} drawn"
+    chosen = "" if column.drawn is None else chosen_of(column.drawn, column.scorings)
     asked = f", asked for {asked_for(column.asked)}" if column.asked else ""
     return f"samples{chosen}, T = {column.time_step}{asked}"
+
+
+def chosen_of(drawn: int, scorings: int | None) -> str:
+    """From how many walks samples were chosen, and by how many scorings."""
+    return f" of {drawn:,} drawn" + ("" if scorings is None else f", chosen by {scorings:,} scorings")
 
 
 def asked_for(values: Mapping[str, str | float]) -> str:
@@ -195,6 +202,7 @@ def _json_column(column: Column) -> Json:
     return {
         "samples": len(metrics.samples),
         "drawn": len(metrics.samples) if column.drawn is None else column.drawn,
+        "scorings": column.scorings,
         "seeds": list(column.seeds),
         "command": column.command,
         "model": None if column.model is None else asdict(column.model),

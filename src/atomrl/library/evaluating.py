@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -12,24 +14,31 @@ from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named, read_stored
-from atomrl.chosen_samples import require_number_of_draws
+from atomrl.chosen_samples import about_reward, has_handed_over_code, require_number_of_draws
 from atomrl.config import Config, as_trained
 from atomrl.core.protocols import Model
+from atomrl.core.stages import total_reward
+from atomrl.core.steering import require_noise
 from atomrl.domains import base_model, domain_for, domain_of, model_of
 from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import Report, SamplePlan, best_of, compare, drawn_by, judge, require_asked
 from atomrl.evaluation.kept_samples import KeptSamples
+from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.rejection import draw_until_accepted
+from atomrl.evaluation.steered import steered
 from atomrl.evaluation_options import overridden, require_new_table
 from atomrl.library.given import Given
 from atomrl.library.loading import DEFAULT_BACKBONE, EVALUATED, SEED, asking, sample_plan
 from atomrl.library.run import Run
+from atomrl.steering_options import SteeringOptions
 from atomrl.training.run_directory import described_run
 from atomrl.user_code.given import is_object
 from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.util.glibc_malloc import freed_memory_kept
+from atomrl.workers.executor import Workers
+from atomrl.workers.local import as_workers
 
 REMEDY = "trust_code=True"
 """How a call says that a run's code may run."""
@@ -44,6 +53,9 @@ def evaluate(
     time_step: int | None = None,
     seed: int = SEED,
     best_of: int = 0,
+    steer: int = 0,
+    steer_temperature: float | None = None,
+    steer_places: int | None = None,
     reject: int = 0,
     known: int = 0,
     context: Mapping[str, str | float] | None = None,
@@ -66,6 +78,11 @@ def evaluate(
         time_step: T of the walk; 100 for molecules and 50 for crystals if None.
         seed: of sizes and noise.
         best_of: a control: the best of so many samples of the base, by the training's reward.
+        steer: another one: samples of the base, each walked with so many particles that are resampled on the way by the
+            training's reward of z0_pred.
+        steer_temperature: a particle's chance is proportional to exp(score / temperature), scores in units of their
+            standard deviation among the particles; 0: all become copies of the best one; 0.5 if None.
+        steer_places: how many times particles are resampled, at most T; 3 if None.
         reject: another one, without scoring: drawn again up to so many times.
         known: so many of the set that novelty is counted against.
         context: {name: value} that conditional models are asked for; they draw the others. None: as the run's prompts,
@@ -90,6 +107,9 @@ def evaluate(
         time_step=time_step,
         seed=seed,
         best_of=best_of,
+        steer=steer,
+        steer_temperature=steer_temperature,
+        steer_places=steer_places,
         reject=reject,
         known=known,
         context=None if context is None else dict(context),
@@ -113,6 +133,7 @@ def evaluate(
             time_step,
             seed,
             best_of,
+            SteeringOptions(steer, steer_temperature, steer_places),
             reject,
             known,
             overrides,
@@ -144,6 +165,7 @@ class ModelEvaluation:
         time_step: T of the walk; None: that of the domain.
         seed: of sizes and noise; None: as documented.
         best_of, reject, known: further columns; 0: none.
+        steering: of another one, if it has particles.
         overrides: `key=value` each.
         output: folder for the tables.
         device: `auto`, `cpu` or `cuda`.
@@ -157,6 +179,7 @@ class ModelEvaluation:
     time_step: int | None
     seed: int | None
     best_of: int
+    steering: SteeringOptions
     reject: int
     known: int
     overrides: Sequence[str]
@@ -179,12 +202,13 @@ class ModelEvaluation:
         self._check()
         pair = self._models(trust_code, remedy)
         device, plan = choose_device(self.device), self._plan(pair)
+        self._check_steering(pair, plan)
         use_threads(pair.config.threads)
         require_writable(self.output, f"--output {self.output}")
         kept, judged = KeptSamples(self.output, repr(pair.config.model), self.keep), {}
         domain, base = pair.domain, pair.base
-        of_base = self._for(base, plan)
-        with domain.panel(pair.config, base) as panel, kept.until_written(command):
+        of_base, workers = self._for(base, plan), as_workers(pair.config.reward.workers)
+        with domain.panel(pair.config, base, workers) as panel, kept.until_written(command):
             judged["base"] = judge(base, of_base, panel, device, "base", kept)
             if self.reject:
                 found = draw_until_accepted(base, of_base, self.reject, domain.accepts, device, kept)
@@ -194,6 +218,9 @@ class ModelEvaluation:
                 )
             if self.best_of:
                 judged[f"base best of {self.best_of}"] = best_of(base, of_base, self.best_of, panel, device, kept)
+            if particles := self.steering.particles:
+                label = f"base steered with {particles} particles"
+                judged[label] = self._steered(pair, of_base, panel, workers, kept)
             if pair.trained is not None:
                 judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
             if self.known:
@@ -201,17 +228,42 @@ class ModelEvaluation:
             rewarded = domain.rewarded(pair.config) if pair.is_run else set()
             return compare(judged, rewarded, panel, plan, command, self.output)
 
+    def _steered(self, pair: Pair, plan: SamplePlan, panel: Panel, workers: Workers, kept: KeptSamples) -> Judged:
+        """The base's samples, steered by the run's reward."""
+        domain, base, config = pair.domain, pair.base, pair.config
+        walk = self.steering.config(plan.time_step, plan.micro_batch_size)
+        scored_by = None if has_handed_over_code(config) else repr(about_reward(config))
+        device = choose_device(self.device)
+        with closing(domain.reward(config, base, workers)) as reward:
+            score = partial(total_reward, reward, domain.stages(config, reward))
+            return steered(base, plan, self.steering.particles, walk, score, panel, device, kept, scored_by)
+
+    def _check_steering(self, pair: Pair, plan: SamplePlan) -> None:
+        """Refuse what cannot be steered, before anything is sampled.
+
+        Raises:
+            UserError: there are more places than steps; the base walks without noise.
+        """
+        if self.steering.particles:
+            require_noise(pair.base.policy(), self.steering.config(plan.time_step, plan.micro_batch_size))
+
     def _check(self) -> None:
         """Refuse numbers that mean nothing, and a folder that is in use.
 
         Raises:
             UserError: as said.
         """
-        for name, number in (("--best-of", self.best_of), ("--reject", self.reject)):
+        for name, number in (*self._by_reward.items(), ("--reject", self.reject)):
             require_number_of_draws(name, number, "for no such control")
         require_new_table(self.output, self.known)
-        if self.best_of and self.trained is None:
-            raise UserError(f"--best-of {self.best_of} chooses by a training's reward: give the run with --trained")
+        for name, number in self._by_reward.items():
+            if number and self.trained is None:
+                raise UserError(f"{name} {number} chooses by a training's reward: give the run with --trained")
+
+    @property
+    def _by_reward(self) -> dict[str, int]:
+        """Options of the controls that a training's reward chooses, and their numbers."""
+        return {"--best-of": self.best_of, "--steer": self.steering.particles}
 
     def _plan(self, pair: Pair) -> SamplePlan:
         """Which samples.
@@ -288,11 +340,12 @@ class ModelEvaluation:
                 f"--base {base} is a model of {'nothing' if domain is None else domain.name}, --trained {self.trained} "
                 f"one of {domain_for(tuned).name}: give two of one kind"
             )
-        if self.best_of:
-            raise UserError(
-                f"--best-of {self.best_of} chooses by a training's reward, and {self.trained} is a model without its "
-                "run: give the run directory"
-            )
+        for asked, number in self._by_reward.items():
+            if number:
+                raise UserError(
+                    f"{asked} {number} chooses by a training's reward, and {self.trained} is a model without its run: "
+                    "give the run directory"
+                )
         print(
             f"{self.trained} is a model without its run's config.yaml: no metric is marked as rewarded, and what is "
             "judged is as documented, or as you say"

@@ -58,6 +58,7 @@ class ColumnEntry(BaseModel):
     command: str
     seeds: list[int] = []
     drawn: int | None = None
+    scorings: int | None = None
     time_step: int | None = None
     asked: dict[str, int | float | str] = {}
     sizes: dict[NumberOfAtoms, int] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atomrl.evaluation.definition import Definition
-from atomrl.evaluation.table import asked_for, cell, label
+from atomrl.evaluation.table import asked_for, cell, chosen_of, label
 from atomrl.measures.bootstrap import Estimate
 from atomrl.report.evaluations import ColumnEntry, Evaluation, Side, TableFile
 from atomrl.report.rounding import short
@@ -122,7 +122,7 @@ def _note(column: ColumnEntry) -> dict[str, str]:
     failed = [f"{source} {reason} {count}" for source, of in column.failures.items() for reason, count in of.items()]
     said = [f"{column.samples:,} samples"]
     if column.drawn is not None and column.drawn != column.samples:
-        said[0] += f" of {column.drawn:,} drawn" if column.drawn else ", not drawn from a model"
+        said[0] += chosen_of(column.drawn, column.scorings) if column.drawn else ", not drawn from a model"
     said += [] if column.time_step is None else [f"T = {column.time_step}"]
     said += [f"asked for {asked_for(column.asked)}"] if column.asked else []
     said += [f"seed {', '.join(map(str, column.seeds))}"] if column.seeds else []

@@ -23,7 +23,7 @@ Settings = Mapping[str, str | int | float | list[Any] | dict[str, Any]]
 """What the parts depend on, as JSON has it; of what differs the first is named."""
 
 
-FORMAT = 2
+FORMAT = 3
 """Of the notes; those of earlier versions, which do not say it, lack some of the settings."""
 
 
