@@ -253,6 +253,17 @@ def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warni
     assert not caplog.records
 
 
+def test_of_a_section_that_is_not_read_the_warning_names_the_keys(tmp_path, caplog):
+    (tmp_path / "own.yaml").write_text(
+        "train:\n  objective: nft\n  nft: {b: 0.5}\n  awm: {clip_range: 0.5, times: 8, power: 0.25}\n"
+    )
+    warn_of_unread(load_config("own", folder=tmp_path))
+    (record,) = caplog.records
+    assert "does not read train.awm.clip_range, train.awm.power: what" in record.message  # 8 times are the default
+    with pytest.raises(UserError, match=r"does not read train\.awm\.clip_range=0\.7; train\.objective=awm does"):
+        load_config("own", ["train.awm.clip_range=0.7"], tmp_path)
+
+
 def test_a_warm_up_longer_than_the_run_is_named_in_one_warning(caplog):
     words = ["train.warmup_steps=40", "dataloader.epoches=30"]
     warn_of_warmup(load_config("demo_fed_grpo", words))

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from atomrl.core.collective import Alone
 from atomrl.core.objectives.awm import AWM
 from atomrl.core.objectives.base import Objective
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
-from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions
+from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
 from atomrl.core.objectives.nft import NFT
+from atomrl.core.objectives.rejection import Rejection
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import RewardTable, Trajectory
 from atomrl.core.rollout import RolloutConfig, rollout
@@ -47,7 +49,8 @@ LIMIT = 1e5  # an untrained network lets latents grow to about 100
 OBJECTIVE = FedGRPO(FedGRPOConfig(kl_penalty_weight=0.1, step_weighting="balanced"))
 NFT_OBJECTIVE = NFT(NFTOptions(times=3, reference_weight=0.1), OBJECTIVE.advantages)
 AWM_OBJECTIVE = AWM(AWMOptions(times=3, old_decay_rate=0.2, time_weighting="t"), OBJECTIVE.advantages)
-OBJECTIVES = {"fed_grpo": OBJECTIVE, "nft": NFT_OBJECTIVE, "awm": AWM_OBJECTIVE}
+REJECTION_OBJECTIVE = Rejection(RejectionOptions(times=3, kept_fraction=0.5), OBJECTIVE.advantages)
+OBJECTIVES = {"fed_grpo": OBJECTIVE, "nft": NFT_OBJECTIVE, "awm": AWM_OBJECTIVE, "rejection": REJECTION_OBJECTIVE}
 
 
 def policy(dtype: torch.dtype = torch.float64, kind: str = "molecule") -> MoleculePolicy | CrystalPolicy:
@@ -72,6 +75,11 @@ def roll(
 ) -> Trajectory:
     config = RolloutConfig(STEPS, micro_batch_size, train_steps=train_steps, log_prob_reduction=reduction(model))
     return rollout(model, plan().prompts(0), config)
+
+
+def kept_steps(objective: Objective) -> int | None:
+    """How many transitions a rollout keeps for an objective: all or none."""
+    return None if objective.needs_walk else 0
 
 
 def score(trajectory: Trajectory) -> RewardTable:
@@ -170,7 +178,7 @@ def test_the_gradient_does_not_depend_on_micro_batches(
     name: str, kind: str, rollout_size: int, train_size: int | None
 ) -> None:
     one, other, objective = policy(kind=kind), policy(kind=kind), OBJECTIVES[name]
-    kept = None if objective.needs_walk else 0
+    kept = kept_steps(objective)
     expected = gradients(one, roll(one, 12, kept), UpdateConfig(), objective)
     cut = UpdateConfig(train_micro_batch_size=train_size)
     assert_same(expected, gradients(other, roll(other, rollout_size, kept), cut, objective), 1e-8)
@@ -224,6 +232,30 @@ def test_transitions_may_be_spread_over_several_optimizer_steps(size: int | None
         pairs = list(zip(shares, steps, strict=True))
         summed = {name: sum(share / STEPS * step[name] for share, step in pairs) for name in whole.parameters}
         assert_same(whole.steps[0], summed, 1e-8)
+
+
+@pytest.mark.parametrize("name", [name for name, objective in OBJECTIVES.items() if not objective.needs_walk])
+def test_each_pass_over_a_rollout_draws_times_and_noises_of_its_own(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And takes a step of its own. An optimizer that moves nothing shows that the gradients differ by the draws."""
+    model, objective = policy(), OBJECTIVES[name]
+    trajectory = roll(model, train_steps=0)
+    drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def watched(clean, mask, t, normals):
+        drawn.append((t, normals))
+        return honest(clean, mask, t, normals)
+
+    honest = model.forward_noise
+    monkeypatch.setattr(model, "forward_noise", watched)
+    advantages = objective.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+    recorder = Recorder(model)
+    config = UpdateConfig(epoch_per_rollout=2, max_grad_norm=1e9, exploded_above=LIMIT)
+    update(model, trajectory, advantages, objective, recorder, config)
+    assert len(drawn) == 2 * 3  # of both passes
+    for values in zip(*drawn, strict=True):
+        assert not any(bool((one == other).any()) for one, other in combinations(values, 2))
+    first, second = (torch.cat([part.flatten() for part in step.values()]) for step in recorder.steps)
+    assert float((first - second).norm()) > 1e-3 * float(first.norm()) > 0
 
 
 @pytest.mark.parametrize(("rollout_size", "train_size"), [(12, None), (3, None), (6, 2)])
@@ -359,6 +391,7 @@ def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
         ("nft", "molecule", "one rank", "all"),
         ("nft", "crystal", "all", "all"),
         ("awm", "molecule", "unequal", "all"),
+        ("rejection", "molecule", "unequal", "all"),
         ("fed_grpo", "molecule", "unequal", "5"),
         ("fed_grpo", "crystal", "all", "8"),
         ("grpo", "crystal", "unequal", "5"),
@@ -447,16 +480,19 @@ def test_a_nan_in_the_loss_stops_and_names_step_and_sample() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.current.parameters(), strict=True))
 
 
-def test_the_guard_shrinks_a_step_that_is_too_large() -> None:
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_guard_shrinks_a_step_that_is_too_large(name: str) -> None:
+    objective = OBJECTIVES[name]
+
     def moved(rate: float, limit: float) -> tuple[dict[str, float], float]:
         """Log of an update, and the largest change of a parameter."""
         model = policy()
-        trajectory = roll(model)
-        advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
+        trajectory = roll(model, train_steps=kept_steps(objective))
+        advantages = objective.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
         before = [p.detach().clone() for p in model.current.parameters()]
         optimizer = torch.optim.SGD(model.current.parameters(), lr=rate)
         config = UpdateConfig(max_behaviour_kl=limit, exploded_above=LIMIT)
-        stats = update(model, trajectory, advantages, OBJECTIVE, optimizer, config)
+        stats = update(model, trajectory, advantages, objective, optimizer, config)
         after = model.current.parameters()
         return stats, max(float((a - b.detach()).abs().max()) for a, b in zip(before, after, strict=True))
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from crystal_models import randomized
+from crystal_models import randomized, small_policy
 
 from atomrl.core.advantages import Advantages
 from atomrl.core.iteration import IterationConfig, iterate
@@ -24,6 +24,7 @@ from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.scoring import Scorer
 from atomrl.core.update import UpdateConfig
 from atomrl.networks.edm import EDMConfig, EDMNetwork
+from atomrl.policies.crystal import CrystalPolicy
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 
@@ -138,14 +139,50 @@ def gradient(objective: ForwardObjective, found: Predictions) -> torch.Tensor:
     return slope
 
 
-@pytest.mark.parametrize("name", ["nft", "awm"])
-def test_at_the_old_policy_both_follow_the_denoising_gradient(name: str) -> None:
-    """2 A (eps_old - eps) / elements: the same slope for NFT and AWM, and that of A times the denoising loss."""
-    found = predictions()
+def at_old(found: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Of each sample at the old policy, (B,): mean squared and mean absolute error, and sigma / alpha up to 3."""
+    error = found.old - found.target
+    absolute = inner(found, error.abs(), torch.ones_like(error))
+    return inner(found, error, error), absolute, (found.noise / found.signal).clamp(max=3.0)
+
+
+WEIGHTS: dict[str, tuple[ForwardObjective, Callable[[Predictions], torch.Tensor | float]]] = {
+    "nft, noise": (NFT(NFTOptions(clip_advantage=2.0, b=0.3, **PLAIN), nothing), lambda found: 2.0),
+    "nft, noise, normalised": (
+        NFT(NFTOptions(clip_advantage=2.0, time_weighting="noise"), nothing),
+        lambda found: 2.0 / at_old(found)[1],
+    ),
+    "nft, clean": (
+        NFT(NFTOptions(self_normalized=False, max_time_weight=9.0), nothing),
+        lambda found: 5.0 * at_old(found)[2].square(),
+    ),
+    "nft, as published": (NFT(NFTOptions(b=0.3), nothing), lambda found: 5.0 * at_old(found)[2] / at_old(found)[1]),
+    "awm, flat": (AWM(AWMOptions(clip_range=0.2), nothing), lambda found: 1.0),
+    "awm, t": (AWM(AWMOptions(time_weighting="t"), nothing), lambda found: found.times),
+    "awm, flat, power": (
+        AWM(AWMOptions(power=0.25), nothing),
+        lambda found: (at_old(found)[0] + 1e-10) ** -0.75,
+    ),
+    "awm, t, power": (
+        AWM(AWMOptions(time_weighting="t", power=0.5), nothing),
+        lambda found: found.times * (at_old(found)[0] + 1e-10) ** -0.5,
+    ),
+    "rejection": (Rejection(RejectionOptions(kept_fraction=0.4), nothing), lambda found: 1 / 0.4),
+}
+"""Objectives, and by what factor each weighs a sample's advantage at the old policy."""
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_at_the_old_policy_all_follow_the_denoising_gradient(name: str) -> None:
+    """2 A (eps_old - eps) / elements, the slope of A times the denoising loss, but for a weight of each sample's own.
+
+    The third sample lies so near noise that the bound of its time's weight shows.
+    """
+    found, (objective, weight) = predictions(), WEIGHTS[name]
     found = replace(found, current=found.old.clone().requires_grad_())
-    elements = found.mask.sum(1) * 5
-    expected = 2 * (found.advantages / elements)[:, None, None] * (found.old - found.target)
-    assert torch.allclose(gradient(OBJECTIVES[name], found), expected, atol=1e-12)
+    shares = weight(found) * found.advantages / (found.mask.sum(1) * 5)
+    expected = 2 * shares[:, None, None] * (found.old - found.target)
+    assert torch.allclose(gradient(objective, found), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -157,11 +194,9 @@ def test_without_an_advantage_nothing_drifts(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_the_order_of_atoms_and_the_padding_do_not_matter(name: str) -> None:
+def test_the_padding_does_not_matter(name: str) -> None:
     found, objective = predictions(), OBJECTIVES[name]
     loss = objective.draw_loss(found).loss
-    turned = {key: getattr(found, key).flip(1) for key in ("current", "old", "target", "mask")}
-    assert torch.allclose(objective.draw_loss(replace(found, **turned)).loss, loss, atol=1e-12)
     wide = {
         key: torch.cat([value, torch.zeros_like(value[:, :2])], dim=1)
         for key, value in {name: getattr(found, name) for name in ("current", "old", "target", "mask")}.items()
@@ -169,10 +204,10 @@ def test_the_order_of_atoms_and_the_padding_do_not_matter(name: str) -> None:
     assert torch.allclose(objective.draw_loss(replace(found, **wide)).loss, loss, atol=1e-12)
 
 
-def samples_of(policy: DiffusionPolicy, each: int = 64, groups: int = 1, shift: float = 0.0) -> Samples:
+def samples_of(policy: DiffusionPolicy, count: int = 64, atoms: int = 2, shift: float = 0.0) -> Samples:
     """A rollout's samples, with a feature of their first atom as their advantage; moved in space after it."""
-    plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups, each, seed=4)
-    trajectory = rollout(policy, plan.prompts(0), RolloutConfig(20, groups * each, train_steps=0))
+    plan = PromptPlan(SizeDistribution({atoms: 1}), 1, count, seed=4)
+    trajectory = rollout(policy, plan.prompts(0), RolloutConfig(20, count, train_steps=0))
     (bucket,) = trajectory.buckets
     moved = bucket.clean.clone()
     moved[..., :3] += shift * bucket.mask[..., None]
@@ -188,12 +223,11 @@ def molecule_policy() -> MoleculePolicy:
     return MoleculePolicy(randomized(EDMNetwork(EDMConfig(hidden=16, edge_hidden=8, layers=2)), std=0.03)).double()
 
 
-def lesson(objective: ForwardObjective, policy: DiffusionPolicy, shift: float) -> list[torch.Tensor]:
-    """Losses (B,) of samples that lie where the rollout put them, or elsewhere, and the gradient of their sum.
+def lesson(objective: ForwardObjective, policy: DiffusionPolicy, samples: Samples) -> list[torch.Tensor]:
+    """Losses (B,) of samples, and the gradient of their sum.
 
     By a policy that has left the old one, without which AWM's loss would be minus the advantage whatever it predicts.
     """
-    samples = samples_of(policy, shift=shift)
     policy.follow(0.0)
     with torch.no_grad():
         for parameter in policy.trainable().parameters():
@@ -216,12 +250,40 @@ def test_where_a_molecule_lies_does_not_matter(name: str, kind: str) -> None:
     kinds = {"edm": molecule_policy, "subspace": lambda: SubspaceGaussian(mean).double()}
 
     def differences(make: Callable[[], DiffusionPolicy]) -> list[float]:
-        here, there = (lesson(OBJECTIVES[name], make(), shift) for shift in (0.0, 7.0))
+        policies = [make(), make()]
+        moved = [samples_of(policy, shift=shift) for policy, shift in zip(policies, (0.0, 7.0), strict=True)]
+        here, there = (lesson(OBJECTIVES[name], *each) for each in zip(policies, moved, strict=True))
         assert all(float(values.abs().max()) > 1e-3 for values in here)
         return [float((one - other).abs().max()) for one, other in zip(here, there, strict=True)]
 
     assert max(differences(kinds[kind])) < 1e-9
     assert min(differences(lambda: LearnedStdGaussian(mean).double())) > 1e-5  # it knows where its data lie
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_order_of_atoms_does_not_matter(name: str) -> None:
+    """Clean samples, padding and the noises that are added, all in another order: losses and gradients stay.
+
+    Five atoms and a padded place. Nothing like it holds for a crystal, whose network gets the number of each atom.
+    """
+    kept, turned = [0, 1, 2, 3, 4, 5], [3, 5, 0, 4, 1, 2]
+
+    def ordered(policy: MoleculePolicy | CrystalPolicy, atoms: list[int], noises: list[int]) -> list[torch.Tensor]:
+        """`lesson` of samples whose atoms, and the noises of these, are in some order."""
+        samples, forward_noise = samples_of(policy, count=16, atoms=5), policy.forward_noise
+        clean, mask = (torch.cat([x, torch.zeros_like(x[:, :1])], 1) for x in (samples.clean, samples.bucket.mask))
+        bucket = replace(samples.bucket, clean=clean[:, atoms], mask=mask[:, atoms])
+        policy.forward_noise = lambda clean, mask, t, normals: forward_noise(clean, mask, t, normals[:, noises])
+        return lesson(OBJECTIVES[name], policy, replace(samples, bucket=bucket))
+
+    def differences(make: Callable[[], MoleculePolicy | CrystalPolicy], noises: list[int]) -> list[float]:
+        """Largest ones of losses and of the gradient, as shares of the largest of these."""
+        pairs = zip(ordered(make(), kept, kept), ordered(make(), turned, noises), strict=True)
+        return [float((here - there).abs().max() / here.abs().max()) for here, there in pairs]
+
+    assert max(differences(molecule_policy, turned)) < 1e-9
+    assert min(differences(molecule_policy, kept)) > 1e-3  # each atom gets the noise of another
+    assert min(differences(lambda: small_policy().double(), turned)) > 1e-3
 
 
 def test_what_is_added_and_asked_moves_no_molecule() -> None:

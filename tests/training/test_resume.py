@@ -22,7 +22,7 @@ from test_train_crystals import backbone, known_set
 
 from studies.steps import TrainedRun
 
-CRYSTALS = "experiment/prototypes/rl_dng_grpo"
+CRYSTALS, CRYSTALS_BY_NFT = "experiment/prototypes/rl_dng_grpo", "experiment/prototypes/rl_dng"
 FRESH = "reward.components=[{_target_: atomrl.rewards.fresh_formula.FreshFormulaReward}]"
 
 
@@ -62,11 +62,13 @@ def wait_for(lines: int, path: Path, process: subprocess.Popen[bytes]) -> None:
         ("demo_fed_grpo", ("train.train_steps=4",)),
         ("demo", ("validation.every=2",)),
         (CRYSTALS, ("validation.every=2",)),
+        (CRYSTALS_BY_NFT, ("train.objective=nft",)),  # TINY_CRYSTALS says grpo
     ],
 )
 def test_killed_and_resumed_equals_uninterrupted(name: str, more: tuple[str, ...], tmp_path: Path) -> None:
-    words = crystal_overrides if name == CRYSTALS else overrides
-    if name == CRYSTALS:
+    crystals = name in (CRYSTALS, CRYSTALS_BY_NFT)
+    words = crystal_overrides if crystals else overrides
+    if crystals:
         backbone(tmp_path / "backbone")
         known_set(tmp_path / "known")
     else:
@@ -98,7 +100,7 @@ def test_killed_and_resumed_equals_uninterrupted(name: str, more: tuple[str, ...
     for tensor, value in one["state_dict"].items():
         assert torch.equal(value, other["state_dict"][tensor]), tensor
     assert one.get("reward_memory") == other.get("reward_memory")
-    assert ("reward_memory" in one) == (name == CRYSTALS)
+    assert ("reward_memory" in one) == crystals
     logs = [log(run) for run in (whole, resumed)]
     assert [row["iteration"] for row in logs[1]] == list(range(last))
     for a, b in zip(*logs, strict=True):

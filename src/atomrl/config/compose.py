@@ -137,11 +137,12 @@ def _require_read_by_objective(train: TrainSection, overrides: Sequence[str]) ->
     given: list[str] = []
     names: set[str] = set()
     readers = registered_names("atomrl.core.objectives")
+    unread = {name.partition(".")[0] for name in train.unread}
     for override in overrides:
         text = override.lstrip("+~")
         section, _, key = text.partition("=")[0].partition(".")
         name = key.partition(".")[0]
-        if section == "train" and name in train.unread:
+        if section == "train" and name in unread:
             given.append(text)
             names.add(name)
             readers = tuple(reader for reader in READ_BY[name] if reader in readers)

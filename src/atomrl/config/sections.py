@@ -230,16 +230,21 @@ class TrainSection(Options):
     def unread(self) -> dict[str, Any]:
         """{key: value} of what the chosen objective does not read although it is not at its default.
 
-        One of the user's may read anything, or nothing: it gets its options in its own mapping.
+        Of a section each such key, `awm.clip_range`. An objective of the user's may read anything, or nothing: it gets
+        its options in its own mapping.
         """
         if not isinstance(self.objective, str):
             return {}
-        found = {}
+        found: dict[str, Any] = {}
         for name in [name for name in READ_BY if name in type(self).model_fields]:
             value, default = getattr(self, name), type(self).model_fields[name].default
             read = self.objective in READ_BY[name] and not (self.by_channel and name in OF_SUMS)
             read = read or (name in OF_THE_GUARD and self.max_behaviour_kl is not None)
-            if value != default and not read:
+            if read or value == default:
+                continue
+            if isinstance(value, Options):
+                found |= {f"{name}.{key}": own for key, own in value if own != getattr(default, key)}
+            else:
                 found[name] = value
         return found
 
