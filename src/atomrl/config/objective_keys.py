@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from atomrl.util.options import Options
+
 LIKELIHOOD, FORWARD = ("fed_grpo", "grpo"), ("nft", "awm", "rejection")
 """Objectives over log-probabilities of the walk, and over denoising losses."""
 
@@ -35,3 +39,26 @@ OF_SUMS = ("group_reward_norm", "reward_normalize_fn", "reward_eps")
 
 OF_THE_GUARD = ("log_prob_reduction",)
 """Those that every objective's run reads where `max_behaviour_kl` is set."""
+
+
+def unread_keys(train: Options, objective: str, by_channel: bool, guarded: bool) -> dict[str, Any]:
+    """{key: value} of what an objective does not read although it is not at its default; of a section, of each key.
+
+    Args:
+        train: options of the section `train`.
+        objective: that was chosen there.
+        by_channel: whether it normalises each channel by itself.
+        guarded: whether `max_behaviour_kl` is set.
+    """
+    found: dict[str, Any] = {}
+    for name in [name for name in READ_BY if name in type(train).model_fields]:
+        value, default = getattr(train, name), type(train).model_fields[name].default
+        read = objective in READ_BY[name] and not (by_channel and name in OF_SUMS)
+        read = read or (name in OF_THE_GUARD and guarded)
+        if read or value == default:
+            continue
+        if isinstance(value, Options):
+            found |= {f"{name}.{key}": own for key, own in value if own != getattr(default, key)}
+        else:
+            found[name] = value
+    return found

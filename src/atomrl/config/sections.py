@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from atomrl.config.objective_keys import FORWARD, OF_SUMS, OF_THE_GUARD, READ_BY
+from atomrl.config.objective_keys import FORWARD, READ_BY, unread_keys
 from atomrl.config.outputs import VALIDATED, EvaluationSection, LogSection, ValidationSection, WandbSection
 from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
@@ -228,25 +228,10 @@ class TrainSection(Options):
 
     @property
     def unread(self) -> dict[str, Any]:
-        """{key: value} of what the chosen objective does not read although it is not at its default.
-
-        Of a section each such key, `awm.clip_range`. An objective of the user's may read anything, or nothing: it gets
-        its options in its own mapping.
-        """
+        """See `unread_keys`; nothing for an objective of the user's, which gets its options in its own mapping."""
         if not isinstance(self.objective, str):
             return {}
-        found: dict[str, Any] = {}
-        for name in [name for name in READ_BY if name in type(self).model_fields]:
-            value, default = getattr(self, name), type(self).model_fields[name].default
-            read = self.objective in READ_BY[name] and not (self.by_channel and name in OF_SUMS)
-            read = read or (name in OF_THE_GUARD and self.max_behaviour_kl is not None)
-            if read or value == default:
-                continue
-            if isinstance(value, Options):
-                found |= {f"{name}.{key}": own for key, own in value if own != getattr(default, key)}
-            else:
-                found[name] = value
-        return found
+        return unread_keys(self, self.objective, self.by_channel, self.max_behaviour_kl is not None)
 
 
 class RewardSection(Options):
