@@ -158,6 +158,26 @@ def test_an_alignment_of_what_does_not_move_says_so(
     assert ("aligns nothing" in caplog.text) == (missing is not None)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "missing"),
+    [
+        (["reward.shaping.only_energy_reshape=true"], "every channel but energy teaches nothing"),
+        (["reward.shaping.terminal_weight=0.5"], "reward.shaping.terminal_weight changes nothing"),
+        (["reward.shaping.terminal_weight=0.5", "train.train_min_time=0"], None),
+        ([], None),
+    ],
+)
+def test_what_is_paid_at_an_untrained_end_is_named(
+    overrides: list[str], missing: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The demo by the policy gradient trains on t = 0.1 to 0.4 alone; the last of ten transitions starts at 0.1."""
+    words = [*TINY, *SHAPED, "reward.type=xtb", "reward.use_energy=true", "train.train_min_time=0.15", *overrides]
+    config = load_config("demo_fed_grpo", words)
+    build_on_the_way(config, SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).transitions(10), forces=True)
+    assert ("last transition, which is not trained on" in caplog.text) == (missing is not None)
+    assert missing is None or missing in caplog.text
+
+
 def test_an_alignment_with_a_reward_without_forces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Refused before anything is sampled."""
     backbone, run = small_backbone.write(tmp_path / "backbone"), tmp_path / "run"

@@ -20,7 +20,7 @@ from atomrl.core.update import UpdateConfig
 from atomrl.domains import base_model, domain_of
 from atomrl.policies.own import asked_policy
 from atomrl.training.parts import Parts
-from atomrl.training.shaping import OnTheWay, shaping_stages
+from atomrl.training.shaping import OnTheWay, shaping_stages, warn_of_an_unpaid_end
 from atomrl.training.validation import build_validation
 from atomrl.user_code.arguments import require_arguments, takes
 from atomrl.user_code.load import load_object
@@ -176,6 +176,7 @@ def build_on_the_way(config: Config, walk: tuple[Transition, ...], forces: bool)
     train = config.train
     trained = trainable_steps(walk, (train.train_min_time, train.train_max_time), config.model.skip_prefix)
     updating = update_config(train, config.dataloader.micro_batch_size)
+    warn_of_an_unpaid_end(config, trained)
     on_the_way = OnTheWay.of(config).aligning(config, trained, updating)
     if on_the_way.aligned and not forces:
         raise UserError(

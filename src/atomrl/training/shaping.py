@@ -84,6 +84,28 @@ class OnTheWay:
         return None
 
 
+def warn_of_an_unpaid_end(config: Config, trained: Collection[int]) -> None:
+    """Warn where a reward is paid at the last transition of a walk, and that is not trained on.
+
+    Args:
+        config: of the run.
+        trained: transitions that it may train on.
+    """
+    options, last = config.reward.shaping, config.model.time_step - 1
+    if not options.enabled or options.mode != "delta" or last in trained:
+        return
+    lost = ["reward.shaping.terminal_weight changes nothing"] if options.terminal_weight != 1 else []
+    if options.only_energy_reshape:
+        lost.append("every channel but energy teaches nothing (reward.shaping.only_energy_reshape)")
+    if lost:
+        log.warning(
+            "the finished sample is paid at the last transition, which is not trained on (train.train_min_time=%s; a "
+            "crystal's last step has no noise): %s",
+            config.train.train_min_time,
+            ", and ".join(lost),
+        )
+
+
 def shaping_stages(config: Config, stages: Sequence[Stage]) -> tuple[Stage, ...]:
     """The stage that pays each transition, if rewards are shaped.
 
