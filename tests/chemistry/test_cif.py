@@ -182,6 +182,12 @@ def test_a_cell_that_is_none(value):
     assert reason(cif().replace("_cell_length_b", "_cell_length_x")) == "cell: _cell_length_b is missing"
 
 
+@pytest.mark.parametrize("written", ["'5.64'", "5.64(2)", "'5.64(2)'"])
+def test_a_cell_as_it_may_be_written(written):
+    tags = ("length_a", "length_b", "length_c")
+    assert parse_cif(cif(cell=dict.fromkeys(tags, written)), niggli=False).crystal.lattice[0, 0] == 5.64
+
+
 def test_a_flat_cell():
     assert reason(cif(cell={"angle_alpha": 20, "angle_beta": 20, "angle_gamma": 150})).startswith(
         "cell: its angles 20,"
@@ -213,6 +219,38 @@ def test_a_flat_cell():
 )
 def test_formula_units(declared, units, expected):
     assert multiple({11: 4, 17: 4}, declared, units) == expected
+
+
+@pytest.mark.parametrize("written", ["4", "'4'", '"4"', "4.0", "4(0)", "'4(0)'"])
+@pytest.mark.parametrize("declared", ["_chemical_formula_sum 'Na Cl'\n", ""])
+def test_units_as_they_may_be_written(written, declared):
+    """Sites of a quarter of the cell, without symmetry; and of the whole one."""
+    units = f"{declared}_cell_formula_units_Z {written}\n"
+    formulas = "Cl1 Na1 (Z 4)" if declared else "Z 4"
+    assert reason(cif() + units).endswith(f"{formulas} is declared, Cl1 Na1 was read; it names no symmetry")
+    assert formula(parse_cif(cif(operations=FACE_CENTRED) + units).crystal) == {"Na": 4, "Cl": 4}
+
+
+@pytest.mark.parametrize("written", ["Z=4", "four", "-4", "4.5", "nan", "inf"])
+def test_units_that_are_no_number(written):
+    why = f"formula: _cell_formula_units_Z is {written!r}, and no whole number"
+    assert reason(cif(operations=FACE_CENTRED, cell_formula_units_Z=written)) == why
+
+
+@pytest.mark.parametrize("written", [".", "?", "'?'", "0"])
+def test_units_that_are_not_said(written):
+    text = cif(operations=FACE_CENTRED, chemical_formula_sum="Na Cl") + f"_cell_formula_units_Z {written}\n"
+    assert formula(parse_cif(text).crystal) == {"Na": 4, "Cl": 4}
+
+
+def test_one_unit_that_the_rest_of_the_file_contradicts():
+    """Many programs write Z 1 whatever the cell holds."""
+    one = {"chemical_formula_sum": "Na Cl", "cell_formula_units_Z": 1}
+    assert reason(cif(operations=FACE_CENTRED, **one)) == "formula: Cl1 Na1 (Z 1) is declared, Cl4 Na4 was read"
+    columns = "label type_symbol fract_x fract_y fract_z symmetry_multiplicity"
+    text = cif([(*site, 4) for site in NA_CL], columns, **one)
+    assert reason(text) == "multiplicity: 4 of Na1 is declared, 1 was read; it names no symmetry"
+    assert formula(parse_cif(cif([(*site, 1) for site in NA_CL], columns, **one)).crystal) == {"Na": 1, "Cl": 1}
 
 
 @pytest.mark.parametrize("symbol", ["O", "N", "H", "F"])
