@@ -407,6 +407,40 @@ def test_all_atoms_may_be_listed_beside_the_name_of_their_group(crystal):
     assert len(parse_cif(text, niggli=False).crystal.numbers) == len(crystal)
 
 
+@SPGLIB
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("crystal", [ROCK_SALT, PEROVSKITE, CAESIUM_CHLORIDE])
+def test_all_atoms_may_be_listed_beside_what_makes_them(crystal, listed, declared):
+    """Each of them once more: by all operations of the group, or by its name alone."""
+    name = crystal.get_space_group_info()[0]
+    group = gemmi.find_spacegroup_by_name(name)
+    operations = [operation.triplet() for operation in group.operations()] if listed else []
+    places = zip(crystal.atomic_numbers, crystal.frac_coords.tolist(), strict=True)
+    sites = [(f"X{row}", chemical_symbols[number], *place) for row, (number, place) in enumerate(places)]
+    items = {"chemical_formula_sum": crystal.composition.formula, "cell_formula_units_Z": 1} if declared else {}
+    length = {f"length_{axis}": crystal.lattice.a for axis in "abc"}
+    text = cif(sites, operations=operations, cell=length, symmetry_space_group_name_H__M=group.hm, **items)
+    read = parse_cif(text, niggli=False).crystal
+    assert formula(read) == Counter(chemical_symbols[number] for number in crystal.atomic_numbers)
+    assert StructureMatcher(stol=0.01).fit(Structure(read.lattice, read.numbers, read.frac_coords), crystal)
+    alone = cif(sites[:-1], operations=operations, cell=length, symmetry_space_group_name_H__M=group.hm, **items)
+    assert declared or len(parse_cif(alone).crystal.numbers) <= len(crystal)
+
+
+def test_two_atoms_that_are_listed_at_one_place_stay_two():
+    """No symmetry makes one of the other, so that the cell is not sound."""
+    sites = [*NA_CL, ("Na2", "Na", 0, 0, 0)]
+    for operations in (["x,y,z"], FACE_CENTRED, CUBIC):
+        read = formula(parse_cif(cif(sites, operations=operations), niggli=False).crystal)
+        assert read["Na"] == 2 * read["Cl"]
+
+
+def test_other_elements_at_one_place_are_no_images():
+    sites = [*NA_CL, ("K1", "K", 0.5, 0.5, 0)]
+    assert formula(parse_cif(cif(sites, operations=CUBIC), niggli=False).crystal) == {"Na": 4, "Cl": 4, "K": 4}
+
+
 def test_all_atoms_may_be_more_symmetric_than_the_group_that_is_named():
     text = CAESIUM_CHLORIDE.to(fmt="cif").replace("'P 1'", "'P 4/m m m'").replace("_number   1", "_number   123")
     assert formula(parse_cif(text).crystal) == {"Cs": 1, "Cl": 1}

@@ -241,11 +241,11 @@ def declared_units(block: gemmi.cif.Block) -> int | None:
 
 
 def _structure(sites: Sites, cell: gemmi.UnitCell, operations: Operations) -> tuple[Structure, NDArray[np.int64]]:
-    """All atoms of the cell, sorted by electronegativity, and how many of them each site makes, (S,)."""
+    """All atoms of the cell, sorted by electronegativity, and how many each site makes, (S,)."""
     lattice = Lattice.from_parameters(*cell.parameters)
-    rows, frac_coords = operations.orbits(sites.frac_coords, lattice.matrix)
+    rows, frac_coords, multiplicities = operations.apart(sites.numbers, sites.frac_coords, lattice.matrix)
     structure = Structure(lattice, sites.numbers[rows].tolist(), frac_coords).get_sorted_structure()
-    return structure, np.bincount(rows, minlength=len(sites.numbers))
+    return structure, multiplicities
 
 
 def _check_multiplicities(
