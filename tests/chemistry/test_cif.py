@@ -294,7 +294,16 @@ def test_symmetry_is_applied(items):
     assert StructureMatcher(stol=0.01).fit(Structure(lattice, numbers, frac_coords), ROCK_SALT)
 
 
-@pytest.mark.parametrize("name", ["F d -3 m:2", "F d -3 m :2", "Fd-3m:2", "F d -3 m Z", "F d -3 m O2", "-F 4vw 2vw 3"])
+@pytest.mark.parametrize("origin", [":2", " :2", "Z", " Z", " z", ":Z", "O2", " O2", " o2", ":o2", " :O2"])
+@pytest.mark.parametrize("symbol", ["F d -3 m", "Fd-3m"])
+def test_origins_as_they_may_be_written(symbol, origin):
+    site, other = [("Si1", "Si", 0.125, 0.125, 0.125)], origin.translate(str.maketrans("2Zz", "1Ss"))
+    for written, count in ((origin, 8), (other, 16)):
+        text = cif(site, space_group_name_H__M_alt=symbol + written)
+        assert len(parse_cif(text, niggli=False).crystal.numbers) == count
+
+
+@pytest.mark.parametrize("name", ["F d -3 m:2", "F d -3 m Z", "F d -3 m O2", "-F 4vw 2vw 3"])
 def test_origins(name):
     tag = "space_group_name_Hall" if name.startswith("-") else "space_group_name_H__M_alt"
     silicon = parse_cif(cif([("Si1", "Si", 0.125, 0.125, 0.125)], **{tag: name}), niggli=False).crystal
@@ -321,8 +330,12 @@ def test_axes_that_the_cell_says():
     for name in ({"symmetry_space_group_name_H__M": "R -3 m"}, {"space_group_IT_number": "166"}):
         assert len(parse_cif(cif(atom, cell=hexagonal, **name), niggli=False).crystal.numbers) == 3
         assert len(parse_cif(cif(atom, cell=rhombohedral, **name), niggli=False).crystal.numbers) == 1
-    wrong = {"symmetry_space_group_name_H__M": "R -3 m H"}
-    assert reason(cif(atom, cell=rhombohedral, **wrong)) == "symmetry: its cell is none of R -3 m H"
+    for start in ("R -3 m", "R-3m"):
+        for axes, cell, other in (("H", hexagonal, rhombohedral), ("R", rhombohedral, hexagonal)):
+            for suffix in (axes, f" {axes}", f":{axes}", f" :{axes}", axes.lower(), f" {axes.lower()}"):
+                name = {"symmetry_space_group_name_H__M": start + suffix}
+                assert parse_cif(cif(atom, cell=cell, **name)).crystal.numbers[0] == 83
+                assert reason(cif(atom, cell=other, **name)) == f"symmetry: its cell is none of {start + suffix}"
 
 
 def test_names_that_say_more_together():

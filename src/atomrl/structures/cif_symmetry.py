@@ -56,7 +56,9 @@ UNSUPPORTED = {
     "_cell_modulation_dimension": "modulated",
 }
 SUFFIXES = {"S": ":1", "Z": ":2", "O1": ":1", "O2": ":2", "H": ":H", "R": ":R"}
-"""Last words of Hermann-Mauguin symbols that say origin or axes, and how gemmi writes them; S and Z are the ICSD's."""
+"""What follows Hermann-Mauguin symbols to say origin or axes, and how gemmi writes it; S and Z are the ICSD's."""
+SUFFIX = re.compile(r"(.+?)[\s:]*(O1|O2|S|Z|H|R)", re.IGNORECASE)
+"""With or without a blank or a colon: no symbol of a group ends in one of these letters."""
 
 NULL = {"", ".", "?"}
 """Values that say nothing, quoted or not."""
@@ -321,9 +323,8 @@ def _by_hall(text: str) -> tuple[gemmi.SpaceGroup, ...]:
 def _by_symbol(text: str) -> tuple[gemmi.SpaceGroup, ...]:
     """The settings of a Hermann-Mauguin symbol: one where it says origin or axes, otherwise all of the same symbol."""
     symbol = re.sub(r"[_()]", "", text).strip()
-    start, _, last = symbol.rpartition(" ")
-    if last.lstrip(":") in SUFFIXES and start:
-        symbol = start + SUFFIXES[last.lstrip(":")]
+    if said := SUFFIX.fullmatch(symbol):
+        symbol = said[1] + SUFFIXES[said[2].upper()]
     found = None if symbol.isdigit() else gemmi.find_spacegroup_by_name(symbol)
     if found is None or ":" in symbol:
         return () if found is None else (found,)
