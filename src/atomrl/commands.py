@@ -45,7 +45,7 @@ def sample_command(options: argparse.Namespace) -> None:
     cost = drawing.cost(counts)
     if left_out := counts[KEPT] - counts[WRITTEN]:
         print(not_held(left_out, path, exporter.cannot_hold))
-    print(f"{counts[KEPT]} {domain.noun} -> {path}{cost}")
+    print(f"{counts[WRITTEN]} {domain.noun} -> {path}{cost}")
 
 
 def _drawing(
