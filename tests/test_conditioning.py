@@ -75,7 +75,9 @@ def test_given_values_are_the_same_for_all() -> None:
 
 
 def test_what_nothing_is_known_of_is_refused() -> None:
-    with pytest.raises(UserError, match="conditioned on alpha, not on gap"):
+    with pytest.raises(
+        UserError, match="conditioned on alpha, not on gap; ask for what it is conditioned on, or take a model"
+    ):
         ASKED.asking({"gap": 1.0})
     with pytest.raises(UserError, match="nothing with it says how values are distributed"):
         plan(asked=PropertyConditioning(("alpha",)))

@@ -12,6 +12,7 @@ import torch
 from atomrl.checkpoints.hub import is_hub_name
 from atomrl.chosen_samples import Choosing, asked_particles, asked_steering, sections_of
 from atomrl.composition_samples import Predicting, asked_compositions
+from atomrl.data.structure_files import CRYSTALS
 from atomrl.evaluation.compositions import Composition
 from atomrl.evaluation.evaluate import SamplePlan
 from atomrl.judge_structures import evaluate_structures
@@ -44,7 +45,7 @@ def sample_command(options: argparse.Namespace) -> None:
     cost = drawing.cost(counts)
     if left_out := counts[KEPT] - counts[WRITTEN]:
         print(not_held(left_out, path, exporter.cannot_hold))
-    print(f"{counts[KEPT]} {domain.noun} -> {path}{cost}")
+    print(f"{counts[WRITTEN]} {domain.noun} -> {path}{cost}")
 
 
 def _drawing(
@@ -53,6 +54,11 @@ def _drawing(
     """How the samples come about: by a composition, a check, a reward, or as they come."""
     model, domain, sampler = found.model, found.domain, repr(found.config.model)
     if wanted:
+        if domain.name != CRYSTALS:
+            raise UserError(
+                f"--compositions is for crystals, and {model.origin} makes {domain.noun}: leave it out, or give a "
+                "model of crystals that is conditioned on composition"
+            )
         return Predicting(model, wanted, options, plan, device, sampler)
     samples = Wanted.of(model, plan, device, sampler)  # refuses what the model cannot do, before a reward is built
     if options.reject:

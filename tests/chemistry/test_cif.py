@@ -182,6 +182,12 @@ def test_a_cell_that_is_none(value):
     assert reason(cif().replace("_cell_length_b", "_cell_length_x")) == "cell: _cell_length_b is missing"
 
 
+@pytest.mark.parametrize("written", ["'5.64'", "5.64(2)", "'5.64(2)'"])
+def test_a_cell_as_it_may_be_written(written):
+    tags = ("length_a", "length_b", "length_c")
+    assert parse_cif(cif(cell=dict.fromkeys(tags, written)), niggli=False).crystal.lattice[0, 0] == 5.64
+
+
 def test_a_flat_cell():
     assert reason(cif(cell={"angle_alpha": 20, "angle_beta": 20, "angle_gamma": 150})).startswith(
         "cell: its angles 20,"
@@ -213,6 +219,38 @@ def test_a_flat_cell():
 )
 def test_formula_units(declared, units, expected):
     assert multiple({11: 4, 17: 4}, declared, units) == expected
+
+
+@pytest.mark.parametrize("written", ["4", "'4'", '"4"', "4.0", "4(0)", "'4(0)'"])
+@pytest.mark.parametrize("declared", ["_chemical_formula_sum 'Na Cl'\n", ""])
+def test_units_as_they_may_be_written(written, declared):
+    """Sites of a quarter of the cell, without symmetry; and of the whole one."""
+    units = f"{declared}_cell_formula_units_Z {written}\n"
+    formulas = "Cl1 Na1 (Z 4)" if declared else "Z 4"
+    assert reason(cif() + units).endswith(f"{formulas} is declared, Cl1 Na1 was read; it names no symmetry")
+    assert formula(parse_cif(cif(operations=FACE_CENTRED) + units).crystal) == {"Na": 4, "Cl": 4}
+
+
+@pytest.mark.parametrize("written", ["Z=4", "four", "-4", "4.5", "nan", "inf"])
+def test_units_that_are_no_number(written):
+    why = f"formula: _cell_formula_units_Z is {written!r}, and no whole number"
+    assert reason(cif(operations=FACE_CENTRED, cell_formula_units_Z=written)) == why
+
+
+@pytest.mark.parametrize("written", [".", "?", "'?'", "0"])
+def test_units_that_are_not_said(written):
+    text = cif(operations=FACE_CENTRED, chemical_formula_sum="Na Cl") + f"_cell_formula_units_Z {written}\n"
+    assert formula(parse_cif(text).crystal) == {"Na": 4, "Cl": 4}
+
+
+def test_one_unit_that_the_rest_of_the_file_contradicts():
+    """Many programs write Z 1 whatever the cell holds."""
+    one = {"chemical_formula_sum": "Na Cl", "cell_formula_units_Z": 1}
+    assert reason(cif(operations=FACE_CENTRED, **one)) == "formula: Cl1 Na1 (Z 1) is declared, Cl4 Na4 was read"
+    columns = "label type_symbol fract_x fract_y fract_z symmetry_multiplicity"
+    text = cif([(*site, 4) for site in NA_CL], columns, **one)
+    assert reason(text) == "multiplicity: 4 of Na1 is declared, 1 was read; it names no symmetry"
+    assert formula(parse_cif(cif([(*site, 1) for site in NA_CL], columns, **one)).crystal) == {"Na": 1, "Cl": 1}
 
 
 @pytest.mark.parametrize("symbol", ["O", "N", "H", "F"])
@@ -256,7 +294,16 @@ def test_symmetry_is_applied(items):
     assert StructureMatcher(stol=0.01).fit(Structure(lattice, numbers, frac_coords), ROCK_SALT)
 
 
-@pytest.mark.parametrize("name", ["F d -3 m:2", "F d -3 m :2", "Fd-3m:2", "F d -3 m Z", "F d -3 m O2", "-F 4vw 2vw 3"])
+@pytest.mark.parametrize("origin", [":2", " :2", "Z", " Z", " z", ":Z", "O2", " O2", " o2", ":o2", " :O2"])
+@pytest.mark.parametrize("symbol", ["F d -3 m", "Fd-3m"])
+def test_origins_as_they_may_be_written(symbol, origin):
+    site, other = [("Si1", "Si", 0.125, 0.125, 0.125)], origin.translate(str.maketrans("2Zz", "1Ss"))
+    for written, count in ((origin, 8), (other, 16)):
+        text = cif(site, space_group_name_H__M_alt=symbol + written)
+        assert len(parse_cif(text, niggli=False).crystal.numbers) == count
+
+
+@pytest.mark.parametrize("name", ["F d -3 m:2", "F d -3 m Z", "F d -3 m O2", "-F 4vw 2vw 3"])
 def test_origins(name):
     tag = "space_group_name_Hall" if name.startswith("-") else "space_group_name_H__M_alt"
     silicon = parse_cif(cif([("Si1", "Si", 0.125, 0.125, 0.125)], **{tag: name}), niggli=False).crystal
@@ -283,8 +330,12 @@ def test_axes_that_the_cell_says():
     for name in ({"symmetry_space_group_name_H__M": "R -3 m"}, {"space_group_IT_number": "166"}):
         assert len(parse_cif(cif(atom, cell=hexagonal, **name), niggli=False).crystal.numbers) == 3
         assert len(parse_cif(cif(atom, cell=rhombohedral, **name), niggli=False).crystal.numbers) == 1
-    wrong = {"symmetry_space_group_name_H__M": "R -3 m H"}
-    assert reason(cif(atom, cell=rhombohedral, **wrong)) == "symmetry: its cell is none of R -3 m H"
+    for start in ("R -3 m", "R-3m"):
+        for axes, cell, other in (("H", hexagonal, rhombohedral), ("R", rhombohedral, hexagonal)):
+            for suffix in (axes, f" {axes}", f":{axes}", f" :{axes}", axes.lower(), f" {axes.lower()}"):
+                name = {"symmetry_space_group_name_H__M": start + suffix}
+                assert parse_cif(cif(atom, cell=cell, **name)).crystal.numbers[0] == 83
+                assert reason(cif(atom, cell=other, **name)) == f"symmetry: its cell is none of {start + suffix}"
 
 
 def test_names_that_say_more_together():
@@ -367,6 +418,40 @@ def test_all_atoms_may_be_listed_beside_the_name_of_their_group(crystal):
     name, number = crystal.get_space_group_info()
     text = crystal.to(fmt="cif").replace("'P 1'", f"'{name}'").replace("_number   1", f"_number   {number}")
     assert len(parse_cif(text, niggli=False).crystal.numbers) == len(crystal)
+
+
+@SPGLIB
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("crystal", [ROCK_SALT, PEROVSKITE, CAESIUM_CHLORIDE])
+def test_all_atoms_may_be_listed_beside_what_makes_them(crystal, listed, declared):
+    """Each of them once more: by all operations of the group, or by its name alone."""
+    name = crystal.get_space_group_info()[0]
+    group = gemmi.find_spacegroup_by_name(name)
+    operations = [operation.triplet() for operation in group.operations()] if listed else []
+    places = zip(crystal.atomic_numbers, crystal.frac_coords.tolist(), strict=True)
+    sites = [(f"X{row}", chemical_symbols[number], *place) for row, (number, place) in enumerate(places)]
+    items = {"chemical_formula_sum": crystal.composition.formula, "cell_formula_units_Z": 1} if declared else {}
+    length = {f"length_{axis}": crystal.lattice.a for axis in "abc"}
+    text = cif(sites, operations=operations, cell=length, symmetry_space_group_name_H__M=group.hm, **items)
+    read = parse_cif(text, niggli=False).crystal
+    assert formula(read) == Counter(chemical_symbols[number] for number in crystal.atomic_numbers)
+    assert StructureMatcher(stol=0.01).fit(Structure(read.lattice, read.numbers, read.frac_coords), crystal)
+    alone = cif(sites[:-1], operations=operations, cell=length, symmetry_space_group_name_H__M=group.hm, **items)
+    assert declared or len(parse_cif(alone).crystal.numbers) <= len(crystal)
+
+
+def test_two_atoms_that_are_listed_at_one_place_stay_two():
+    """No symmetry makes one of the other, so that the cell is not sound."""
+    sites = [*NA_CL, ("Na2", "Na", 0, 0, 0)]
+    for operations in (["x,y,z"], FACE_CENTRED, CUBIC):
+        read = formula(parse_cif(cif(sites, operations=operations), niggli=False).crystal)
+        assert read["Na"] == 2 * read["Cl"]
+
+
+def test_other_elements_at_one_place_are_no_images():
+    sites = [*NA_CL, ("K1", "K", 0.5, 0.5, 0)]
+    assert formula(parse_cif(cif(sites, operations=CUBIC), niggli=False).crystal) == {"Na": 4, "Cl": 4, "K": 4}
 
 
 def test_all_atoms_may_be_more_symmetric_than_the_group_that_is_named():

@@ -5,6 +5,7 @@ import gemmi
 import numpy as np
 import pytest
 import torch
+from ase.io.cif import parse_cif
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, TRICLINIC
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
@@ -74,7 +75,30 @@ def test_extxyz(samples, tmp_path):
 TEXTS = [
     *("NaN", "InF", "00012", "1", "1e5", "1 2 3", "T", "True", "F", "None", "", "?", ".", "#1", "_x", "data_y"),
     *("[1, 2]", "a'b", 'a"b', "a b", "c:\\x", "loop_", "$a", "a=b", "{a}"),
+    *("5(2)", "-5.64(12)", "1/2", "0x10", "1_000", "InF3", "a\\b", "\\", "a'b\"c d\"e' f"),
 ]
+SEVERAL_LINES = ["two\nlines", "two\n\nlines", "a\r\nb", "end\n", "loop_\n_a", ";\nx", "x\n;y", "x\n  ;y"]
+
+
+@pytest.mark.parametrize("text", SEVERAL_LINES)
+def test_a_text_of_several_lines_leaves_the_rest_readable(text, tmp_path):
+    """A semicolon at the beginning of a line, which CIF 1.1 cannot say, stands on the one before."""
+    path, read = tmp_path / "a.cif", text.replace("\r", "").rstrip("\n").replace("\n;", " ;").replace("\n  ;", " ;")
+    verdicts = [{"note": text, "msun": True}] * 2
+    write_cif(path, AnnotatedCrystals(from_pymatgen([CAESIUM_CHLORIDE] * 2), ["a", "b"], verdicts))
+    for block in gemmi.cif.read(str(path)):
+        assert gemmi.cif.as_string(block.find_value("_atomrl_note")) == read
+        assert block.find_value("_atomrl_msun") == "True"
+    assert len(ase.io.read(path, index=":")) == len(CifFile.from_file(path).data) == 2
+
+
+def test_ase_reads_texts_as_texts(tmp_path):
+    """`5(2)` is no 5.0, as a number with its uncertainty would be."""
+    for text in ("5(2)", "1e5", "1/2", "00012"):
+        write_cif(tmp_path / "a.cif", AnnotatedCrystals(from_pymatgen([CAESIUM_CHLORIDE]), ["a"], [{"note": text}]))
+        with (tmp_path / "a.cif").open("rb") as file:
+            [block] = parse_cif(file)
+        assert block["_atomrl_note"] == text
 
 
 @pytest.fixture

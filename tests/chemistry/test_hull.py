@@ -170,7 +170,9 @@ def test_formulas_that_are_none(tmp_path, formula, words):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "hull.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"hull\.json"):
+    with pytest.raises(
+        UserError, match=r"cannot read the hull .*hull\.json: .*; give a hull that `atomrl data reference`"
+    ):
         Hull.load(path)
     with pytest.raises(UserError, match="absent"):
         Hull.load(tmp_path / "absent.json")

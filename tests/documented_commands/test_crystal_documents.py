@@ -112,12 +112,13 @@ def run(request) -> Path:
     return request.getfixturevalue(request.param)
 
 
-def test_loading_a_run(run, caplog):
+@pytest.mark.parametrize("name", ["checkpoint_latest.pth", "checkpoint_best.pth"])
+def test_loading_a_run(run, name, caplog):
     """The snippet: the checkpoint's own weights come back, and the flag is answered in one line.
 
     A run that is paid by code of the user's loads only if that is said.
     """
-    checkpoint = run / "checkpoint_latest.pth"
+    checkpoint = run / name
     snippet = LOAD.replace("path/to/rl.ckpt", str(checkpoint))
     if DENSITY_CODE in (run / "config.yaml").read_text():
         with pytest.raises(UserError, match=r"AtomicDensity; add trust_code=True"):

@@ -97,7 +97,16 @@ def test_a_composition_needs_cells_that_can_hold_it() -> None:
     with pytest.raises(UserError, match=message):
         plan(asked)
     assert len(plan(asked, sizes=(3, 40)).prompts(0)) == 80
-    assert len(plan(ALL.asking({"composition": "Na20Cl20", "band_gap": 1.0})).prompts(0)) == 80  # that is NaCl
+    reduced = ALL.asking({"composition": "Sr2Ti2O6", "band_gap": 1.0})
+    assert len(plan(reduced, sizes=(5, 10)).prompts(0)) == 80  # of SrTiO3, in cells of 5 atoms too
+
+
+def test_a_formula_that_is_too_large_is_no_other_one() -> None:
+    for typed, atoms, unit in (("H999", 999, "H"), ("Sr2Ti2O6", 10, "SrTiO3"), ("Na20Cl20", 40, "NaCl")):
+        message = f"composition={typed}: {atoms} atoms, and the model makes 5 at most; .* composition={unit}$"
+        with pytest.raises(UserError, match=message):
+            plan(ALL.asking({"composition": typed, "band_gap": 1.0}))
+    assert len(plan(ALL.asking({"composition": "Na2Cl2", "band_gap": 1.0}), sizes=(2,)).prompts(0)) == 80
 
 
 def test_classes_have_names() -> None:

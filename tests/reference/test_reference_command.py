@@ -246,7 +246,7 @@ def test_features_are_kept_and_read_for_their_vae_alone(tmp_path: Path, monkeypa
         (["known.csv", "--output", "out", "--workers", "0"], "the number of workers must be at least 1"),
         (["known.csv", "--output", "out", "--batch-size", "0"], "batch_size must be a whole number from 1"),
         (["known.csv", "--output", "known.csv/out"], "cannot create known.csv/out"),
-        (["header.csv", "--output", "out"], "header.csv has no row that holds a crystal"),
+        (["header.csv", "--output", "out"], "header.csv has no row that holds a crystal: it has no rows; give each"),
     ],
 )
 def test_what_a_user_can_get_wrong(

@@ -30,7 +30,7 @@ from atomrl.measures.drawn_before import DrawnBefore
 from atomrl.measures.measure import Metric, SoundSamples
 from atomrl.policies.crystal import Sampling
 from atomrl.rewards.base import RewardComponent
-from atomrl.rewards.components import EnergyReward
+from atomrl.rewards.components import CreativityReward, EnergyReward
 from atomrl.rewards.fresh_formula import FreshFormulaReward
 from atomrl.rewards.pure_elements import check_compounds
 from atomrl.rewards.reinforce import ReinforceReward
@@ -60,6 +60,21 @@ class Hull:
             entries.append(0 if bare else 3)
         reasons = (None,) * len(batch)
         columns = {"e_above_hull": above, "hull_entries": entries}
+        return {name: Metric(torch.tensor(column, dtype=torch.float64), reasons) for name, column in columns.items()}
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class NewCompounds:
+    """Elements are known, and every compound is new."""
+
+    names = ("unique", "novel", "amd_distance")
+
+    def measure(self, batch: SoundSamples) -> dict[str, Metric]:
+        novel = [float(len(crystal.composition) > 1) for crystal in batch.crystals]
+        columns = {"unique": [1.0] * len(batch), "novel": novel, "amd_distance": [0.0] * len(batch)}
+        reasons = (None,) * len(batch)
         return {name: Metric(torch.tensor(column, dtype=torch.float64), reasons) for name, column in columns.items()}
 
     def close(self) -> None:
@@ -100,6 +115,11 @@ def with_caesium(samples: Structures) -> float:
     return float((samples.numbers == CAESIUM).any(1).double().mean())
 
 
+def pure_caesium(samples: Structures) -> float:
+    """Share of samples of nothing else."""
+    return float((samples.numbers == CAESIUM).all(1).double().mean())
+
+
 def formulas(samples: Structures) -> float:
     """exp of the entropy of the samples' formulas."""
     counts = Counter(tuple(sorted(numbers)) for numbers in samples.numbers.tolist())
@@ -128,6 +148,36 @@ def test_a_bare_hull(place: Path) -> None:
     _, stopped = trained(place, reward(EnergyReward(min_entries=1)), with_caesium)
     assert plain > begin + 0.1
     assert stopped < begin + 0.05
+
+
+def test_below_the_hull(place: Path) -> None:
+    """All lies at the hull, and what holds caesium far below it, by a mistake; with the floor that is worth no more."""
+
+    def reward(component: RewardComponent) -> ReinforceReward:
+        return ReinforceReward(
+            [component], providers=[Hull(0.0, 0.0, -1.0)], check=lambda samples: [None] * len(samples)
+        )
+
+    begin, plain = trained(place, reward(EnergyReward(floor=None)), with_caesium)
+    _, stopped = trained(place, reward(EnergyReward(floor=0.0)), with_caesium)
+    assert plain > begin + 0.1
+    assert stopped < begin + 0.05
+
+
+def test_half_of_the_goal(place: Path) -> None:
+    """What holds caesium is stable, compounds are new: a sum pays for pure caesium, a product does not."""
+
+    def reward(combine: str) -> ReinforceReward:
+        components = [EnergyReward(normalize_fn="norm"), CreativityReward()]
+        providers = [Hull(0.2, 0.2, 0.0), NewCompounds()]
+        return ReinforceReward(
+            components, providers=providers, check=lambda samples: [None] * len(samples), combine=combine
+        )
+
+    begin, plain = trained(place, reward("sum"), pure_caesium)
+    _, stopped = trained(place, reward("product"), pure_caesium)
+    assert plain > begin + 0.02
+    assert stopped < begin + 0.02
 
 
 def test_one_formula_again_and_again(place: Path) -> None:

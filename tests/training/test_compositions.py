@@ -43,7 +43,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("decoded")
 def test_only_what_was_asked_for_is_found() -> None:
     model = backbone((GAP, FORMULA))
-    wanted = [Composition.of(formula) for formula in ("NaCl", "Sr2Ti2O6", "LiF")]
+    wanted = [Composition.of(formula) for formula in ("NaCl", "SrTiO3", "LiF")]
     assert [each.atoms for each in wanted] == [2, 5, 2]
     salt, oxide, fluoride = predict_structures(model, wanted, PLAN, 4, CPU)
     assert (oxide.asked, len(oxide.structures), oxide.drawn) == (8, 8, 8)
@@ -125,6 +125,9 @@ def test_prompts_ask_for_composition_and_formula_units(monkeypatch: pytest.Monke
     [
         (["Qq2"], [], "--compositions Qq2: 'Qq' is not an element with Z below 100"),
         (["Na("], [], "--compositions Na(: 'Na(' is not a formula"),
+        (["H1" + 21 * "0"], [], "'H1000000000000000000000' has more than 1,000,000 atoms: give a formula of one cell"),
+        (["H999"], [], "H999: 999 atoms, and the model makes 5 at most; ask for the reduced formula if that is meant"),
+        (["5"], [], "--compositions 5: '5' names no element: give a formula of whole atoms, e.g. LiMnO2"),
         (["NaCl", "Na2Cl2"], [], "NaCl and Na2Cl2 are the same; name each once"),
         (["Al2O3", "NaCl"], ["--formula-units", "3"], "Al2O3: cells of 15 atoms (--formula-units), and the model was"),
         (
@@ -159,9 +162,16 @@ def test_what_cannot_be(
 @pytest.mark.parametrize("name", ["crystal_small", "edm_qm9_small", "of_gaps"])
 def test_a_model_without_that_condition(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = str(write(tmp_path / "net", (GAP,))) if name == "of_gaps" else name
-    with pytest.raises(SystemExit):
-        main(["sample", "--backbone", where, "--output", str(tmp_path / "a.extxyz"), "--compositions", "NaCl"])
-    assert "is not conditioned on composition: make a model that is" in capsys.readouterr().err
+    output = tmp_path / ("a.sdf" if name == "edm_qm9_small" else "a.extxyz")
+    with pytest.raises(SystemExit) as stopped:
+        main(["sample", "--backbone", where, "--output", str(output), "--compositions", "NaCl"])
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    if name == "edm_qm9_small":
+        assert "error: --compositions is for crystals, and " in line
+        assert "edm_qm9_small makes molecules: leave it out, or give a model of crystals that is cond" in line
+    else:
+        assert "is not conditioned on composition: make a model that is" in line
 
 
 SAMPLE = ["sample", "-n", "1", "--time-step", "2", "--backbone"]
@@ -214,16 +224,27 @@ def test_guidance_needs_a_training_without_conditions(tmp_path: Path, capsys: py
     assert len(ase.io.read(tmp_path / "a.extxyz", ":")) == 1
 
 
-def test_a_wish_that_no_cell_can_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("formula", "message"),
+    [
+        ("Mg3Al2Si3O12", "composition=Mg3Al2Si3O12: 20 atoms in a formula unit, and samples have 2, 5 atoms"),
+        ("H999", "composition=H999: 999 atoms, and the model makes 5 at most"),
+        ("H1" + 21 * "0", "condition composition: 'H1000000000000000000000' has more than 1,000,000 atoms"),
+        ("5", "condition composition: '5' names no element"),
+    ],
+)
+def test_a_wish_that_no_cell_can_hold(
+    formula: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([*SAMPLE, str(write(tmp_path / "net")), "--context", "composition=Mg3Al2Si3O12", "band_gap=1"])
+        main([*SAMPLE, str(write(tmp_path / "net")), "--context", f"composition={formula}", "band_gap=1"])
     assert stopped.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "composition=Mg3Al2Si3O12: 20 atoms in a formula unit, and samples have 2, 5 atoms" in line
+    assert message in line
 
 
 def test_a_formula_is_reduced() -> None:
-    with pytest.raises(UserError, match="an empty formula"):
+    with pytest.raises(UserError, match="'' names no element"):
         Composition.of("")
     assert Composition.of("Ti2O4").counts.nonzero().flatten().tolist() == [8, 22]
     assert Composition.of("Ti2O4").atoms == 3

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import small_backbone
+import torch
+from conditional_crystals import write
 from stopped import interrupted
 
 from atomrl.cli import main
+from atomrl.core.records import Structures
+from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.util.errors import UserError
 from atomrl.util.growing_file import growing
 
@@ -147,3 +151,19 @@ def test_nothing_stays_of_a_file_without_a_part(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), growing(tmp_path / "file", {}):
         interrupt()
     assert not list(tmp_path.iterdir())
+
+
+def test_the_last_line_counts_what_the_file_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No CIF has two atoms at one place; an extended XYZ has."""
+
+    def reconstruct(self: CrystalVAE, latents: torch.Tensor, mask: torch.Tensor) -> Structures:
+        cells = 8 * torch.eye(3).expand(len(mask), 3, 3)
+        return Structures(11 * mask.long(), torch.zeros(*mask.shape, 3), mask > 0, cells)
+
+    monkeypatch.setattr(CrystalVAE, "reconstruct", reconstruct)
+    net = str(write(tmp_path / "net"))
+    for name, count in (("some.cif", 0), ("some.extxyz", 2)):
+        sample("--backbone", net, "-n", "2", "--output", str(tmp_path / name))
+        assert capsys.readouterr().out.splitlines()[-1] == f"{count} crystals -> {tmp_path / name}"

@@ -82,7 +82,7 @@ def test_every_prompt_asks_for_what_the_run_says(tmp_path: Path) -> None:
     for words, message in (
         (
             ["dataloader.context={gap: 1}"],
-            r"conditioned on band_gap, composition, system, not on gap .*dataloader\.con",
+            r"conditioned on band_gap, composition, system, not on gap; .*dataloader\.con",
         ),
         (
             ["dataloader.context={gap: 1}", "model.backbone=crystal_small"],

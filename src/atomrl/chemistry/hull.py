@@ -117,8 +117,8 @@ class Hull:
         model_id: str,
         correction: str,
         data_version: str | None = None,
-        remedy: str = "choose the hull of this model, or make it: delete the hull-NAME.json that is not and the "
-        "energies-NAME.jsonl beside it first",
+        remedy: str = "choose the hull of this model, or make it by `atomrl data reference`; where a hull-NAME.json of "
+        "another model is in the way, delete it and the energies-NAME.jsonl beside it first",
     ) -> None:
         """Raise UserError for energies of another scale.
 
@@ -226,7 +226,9 @@ class Hull:
                 raise ValueError("it has no entries")
             return cls(HullKey(**record["key"]), entries)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"cannot read the hull {path}: {error}; give a file that Hull.save wrote") from error
+            raise UserError(
+                f"cannot read the hull {path}: {error}; give a hull that `atomrl data reference` wrote"
+            ) from error
 
     def _mixture(self, fractions: NDArray[np.float64]) -> NDArray[np.float64]:
         """Lowest formation energy of a mixture of reference phases, eV/atom, (C,).

@@ -143,7 +143,10 @@ def require_known(names: Sequence[str], asked: Mapping[str, object]) -> None:
         UserError: as said.
     """
     if unknown := [name for name in asked if name not in names]:
-        raise UserError(f"the model is conditioned on {', '.join(names)}, not on {', '.join(unknown)}")
+        raise UserError(
+            f"the model is conditioned on {', '.join(names)}, not on {', '.join(unknown)}; ask for what it is "
+            "conditioned on, or take a model that is conditioned on what you ask for"
+        )
 
 
 def described(conditioning: Conditioning | None) -> str:

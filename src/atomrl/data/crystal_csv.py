@@ -29,7 +29,7 @@ from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 6
+CACHE_VERSION = 7
 ID, CIF = "material_id", "cif"
 
 BLOCK = 1024
@@ -216,8 +216,13 @@ class _Packer:
         """All of them, packed."""
         failures = tuple(self.failures)
         if not self._ids:
-            why = f"; the first: row {failures[0].row}: {failures[0].reason}" if failures else ": it has no rows"
-            raise UserError(f"{path} has no row that holds a crystal, of {len(failures)}{why}")
+            if not failures:
+                raise UserError(f"{path} has no row that holds a crystal: it has no rows; give each crystal one")
+            first = f"the first, row {failures[0].row}, for {failures[0].reason}"
+            raise UserError(
+                f"{path} has no row that holds a crystal: {len(failures)} were left out, {first}; mend what the cause "
+                "names, or give another file"
+            )
         columns = {name: number_column(texts) for name, texts in self._columns.items()}
         texts = {name: self._columns[name] for name, column in columns.items() if not column.numeric}
         return CrystalSet(

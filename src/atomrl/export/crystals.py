@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -120,20 +121,32 @@ def _read_back_whole(crystal: Structure) -> bool:
 
 
 def _cif_value(value: str | float | bool) -> str:
-    """A value as CIF writes it; a text that looks like a number or a truth value is quoted."""
+    """A value as CIF writes it, between blanks or line breaks; a text that looks like something else is quoted.
+
+    A text of several lines stands between semicolons at the beginning of lines. CIF 1.1 has no escape: a backslash is
+    one, and a line of the text that begins with a semicolon goes on the line before it.
+    """
     if not isinstance(value, str):
         return str(value)
+    if len(lines := value.splitlines()) > 1 or (lines and lines[0] != value):
+        return "\n;" + re.sub(r"\n\s*;", " ;", "\n".join(lines)) + "\n;"
     quoted = str(gemmi.cif.quote(value))
+    if quoted.startswith(";"):
+        return "\n" + quoted
     bare = quoted == value
     return f"'{value}'" if bare and (_looks_otherwise(value) or not value.isascii()) else quoted
 
 
 def _looks_otherwise(text: str) -> bool:
-    """Whether a text reads as a number or a truth value."""
+    """Whether a text reads as a number, perhaps with its uncertainty (`5(2)`), or as a truth value."""
+    return text in {"True", "False"} or re.fullmatch(r"[A-Za-z][\w()-]*", text) is None or _is_number(text)
+
+
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
-        return text in {"True", "False"}
+        return False
     return True
 
 

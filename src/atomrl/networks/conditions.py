@@ -26,6 +26,9 @@ ELEMENTS = 100
 SHOWN = 8
 """Classes that a message names at most."""
 
+MOST_ATOMS, LONGEST = 1_000_000, 300
+"""Of a formula: atoms and characters; beyond them it is a slip of typing."""
+
 Kind = Literal["value", "category", "composition", "chemical_system"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
@@ -118,15 +121,21 @@ def formula_counts(formula: str) -> Tensor:
     """Atoms by element of a formula such as `LiMnO2`, (ELEMENTS,) int64; column = Z.
 
     Raises:
-        UserError: it is no formula, has a charge or an amount of 0, is empty or names what is no element with Z below
-            `ELEMENTS`.
+        UserError: it is no formula, has a charge or an amount of 0, names no element or what is no element with Z below
+            `ELEMENTS`, or has more atoms than `MOST_ATOMS`.
     """
+    if len(formula) > LONGEST:
+        raise UserError(
+            f"{formula[:SHOWN]!r}... of {len(formula)} characters is not a formula of a crystal, e.g. LiMnO2"
+        )
     try:
         counts: dict[str, int] = Formula(formula).count()
     except ValueError as error:
         raise UserError(f"{formula!r} is not a formula of whole atoms, e.g. LiMnO2") from error
     if not counts:
-        raise UserError("an empty formula")
+        raise UserError(f"{formula!r} names no element: give a formula of whole atoms, e.g. LiMnO2")
+    if sum(counts.values()) > MOST_ATOMS:
+        raise UserError(f"{formula!r} has more than {MOST_ATOMS:,} atoms: give a formula of one cell, e.g. LiMnO2")
     if "+" in formula or not all(counts.values()):  # to ASE, Fe3+O4 is the sum of Fe3 and O4
         raise UserError(f"{formula!r} is not a formula of whole atoms without charges, e.g. LiMnO2")
     return element_counts(list(counts), list(counts.values()))

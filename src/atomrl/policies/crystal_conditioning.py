@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from ase.data import chemical_symbols
+from ase.formula import Formula
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -154,12 +155,23 @@ class CrystalConditioning:
             )
 
     def _require_room(self, sizes: Sequence[int]) -> None:
-        """Raise UserError for a composition of which no cell of these sizes holds whole formula units."""
+        """Raise UserError for a composition of which no cell of these sizes holds whole formula units.
+
+        As shares a composition is its reduced formula; one that is typed with more atoms than the model makes is not
+        what a sample would be.
+        """
+        most = max([*sizes, *([] if self.known is None else self.known.sizes.tolist())])
         for condition in self.conditions:
             if condition.kind != "composition" or condition.name not in self.asked:
                 continue
             formula = str(self.asked[condition.name])
-            unit = int(formula_unit(formula_counts(formula)).sum())
+            counts = formula_counts(formula)
+            unit = int(formula_unit(counts).sum())
+            if counts.sum() > most and counts.sum() > unit:
+                raise UserError(
+                    f"{condition.name}={formula}: {int(counts.sum())} atoms, and the model makes {most} at most; ask "
+                    f"for the reduced formula if that is meant, {condition.name}={Formula(formula).reduce()[0]}"
+                )
             if all(size % unit for size in sizes):
                 raise UserError(
                     f"{condition.name}={formula}: {unit} atoms in a formula unit, and samples have "

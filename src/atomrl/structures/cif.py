@@ -29,6 +29,7 @@ with extra("crystals"):
 CELL = tuple(
     f"_cell_{kind}" for kind in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
+UNITS = "_cell_formula_units_Z"
 COORDINATES = ("fract_x", "fract_y", "fract_z")
 COLUMNS = (
     *COORDINATES,
@@ -92,15 +93,14 @@ def parse_cif(text: str, niggli: bool = True) -> ParsedCif:
         cell = _cell(block)
         sites = _sites(block)
         symmetry = read_symmetry(block)
-        formula, units = declared_formula(block), gemmi.cif.as_number(block.find_value("_cell_formula_units_Z") or "?")
+        formula, count = declared_formula(block), declared_units(block)
         if sites.doubtful is not None and formula is None:
             raise Failure("element: {!r} may be {} or not, and no formula says".format(*sites.doubtful))
         filled = {option: _structure(sites, cell, option) for option in symmetry.possible(cell)}
-        count = round(units) if units >= 1 else None  # pymatgen writes 0 for half a molecule, e.g. one O
         remark = "; it names no symmetry" if symmetry.absent else ""
         option = _declared({option: structure for option, (structure, _) in filled.items()}, formula, count, remark)
         structure, multiplicities = filled[option]
-        if formula is None or count is None:  # both together say what the cell holds, and better
+        if formula is None or count in (None, 1):  # a formula and its Z say what the cell holds, and better
             _check_multiplicities(sites.declared, multiplicities, len(option.rotations), remark)
         symmetry.check(structure)
         return ParsedCif(to_arrays(canonical(structure) if niggli else structure), symmetry.absent)
@@ -124,12 +124,17 @@ def _cell(block: gemmi.cif.Block) -> gemmi.UnitCell:
     """The unit cell."""
     texts = [block.find_value(tag) for tag in CELL]
     for tag, text in zip(CELL, texts, strict=True):
-        if text is None or not 0 < gemmi.cif.as_number(text) < math.inf:
+        if text is None or not 0 < _number(text) < math.inf:
             raise Failure(f"cell: {tag} is {'missing' if text is None else text}")
-    cell = gemmi.UnitCell(*map(gemmi.cif.as_number, texts))
+    cell = gemmi.UnitCell(*map(_number, texts))
     if not cell.volume > 0:
         raise Failure(f"cell: its angles {', '.join(texts[3:])} enclose no volume")
     return cell
+
+
+def _number(value: str) -> float:
+    """A value as it stands in a CIF, quoted or not, without its uncertainty; NaN if it is no number."""
+    return float(gemmi.cif.as_number(gemmi.cif.as_string(value)))
 
 
 def _sites(block: gemmi.cif.Block) -> Sites:
@@ -220,12 +225,27 @@ def declared_formula(block: gemmi.cif.Block) -> dict[int, float] | None:
     return {number: amount for number, amount in amounts.items() if amount}
 
 
+def declared_units(block: gemmi.cif.Block) -> int | None:
+    """Z, the formula units in the cell; None if it is not said, or 0, as pymatgen writes for half a molecule.
+
+    Raises:
+        Failure: `formula: ` and a text that is no such number.
+    """
+    text = next(iter(texts_of(block, UNITS)), None)
+    if text is None:
+        return None
+    units = float(gemmi.cif.as_number(text))
+    if not (units >= 0 and units.is_integer()):
+        raise Failure(f"formula: {UNITS} is {text!r}, and no whole number")
+    return round(units) or None
+
+
 def _structure(sites: Sites, cell: gemmi.UnitCell, operations: Operations) -> tuple[Structure, NDArray[np.int64]]:
-    """All atoms of the cell, sorted by electronegativity, and how many of them each site makes, (S,)."""
+    """All atoms of the cell, sorted by electronegativity, and how many each site makes, (S,)."""
     lattice = Lattice.from_parameters(*cell.parameters)
-    rows, frac_coords = operations.orbits(sites.frac_coords, lattice.matrix)
+    rows, frac_coords, multiplicities = operations.apart(sites.numbers, sites.frac_coords, lattice.matrix)
     structure = Structure(lattice, sites.numbers[rows].tolist(), frac_coords).get_sorted_structure()
-    return structure, np.bincount(rows, minlength=len(sites.numbers))
+    return structure, multiplicities
 
 
 def _check_multiplicities(
@@ -252,16 +272,20 @@ def _check_multiplicities(
 def _declared(
     options: Mapping[Operations, Structure], formula: Mapping[int, float] | None, units: int | None, remark: str
 ) -> Operations:
-    """The operations whose structure has the declared formula: of several, those whose cell holds it exactly once."""
-    multiples = {
-        option: 1 if formula is None else multiple(Counter(structure.atomic_numbers), formula, units)
-        for option, structure in options.items()
-    }
+    """The operations whose structure has the declared formula: of several, those whose cell holds it exactly once.
+
+    Where no formula is declared, the cell must hold Z units of some formula.
+    """
+    multiples = {}
+    for option, structure in options.items():
+        read = Counter(structure.atomic_numbers)
+        divided = math.gcd(*read.values()) % (units or 1) == 0
+        multiples[option] = int(divided) if formula is None else multiple(read, formula, units)
     fitting = [option for option, count in multiples.items() if count]
-    if not fitting and formula is not None:
+    if not fitting:
         read = Counter(next(iter(options.values())).atomic_numbers)
-        times = "" if units is None else f" (Z {units})"
-        raise Failure(f"formula: {readable(formula)}{times} is declared, {readable(read)} was read{remark}")
+        times = "" if units is None else f" (Z {units})" if formula else f"Z {units}"
+        raise Failure(f"formula: {readable(formula or {})}{times} is declared, {readable(read)} was read{remark}")
     once = [option for option in fitting if multiples[option] == 1]
     if len(once or fitting) > 1:
         raise ambiguous(once or fitting)

@@ -56,7 +56,9 @@ UNSUPPORTED = {
     "_cell_modulation_dimension": "modulated",
 }
 SUFFIXES = {"S": ":1", "Z": ":2", "O1": ":1", "O2": ":2", "H": ":H", "R": ":R"}
-"""Last words of Hermann-Mauguin symbols that say origin or axes, and how gemmi writes them; S and Z are the ICSD's."""
+"""What follows Hermann-Mauguin symbols to say origin or axes, and how gemmi writes it; S and Z are the ICSD's."""
+SUFFIX = re.compile(r"(.+?)[\s:]*(O1|O2|S|Z|H|R)", re.IGNORECASE)
+"""With or without a blank or a colon: no symbol of a group ends in one of these letters."""
 
 NULL = {"", ".", "?"}
 """Values that say nothing, quoted or not."""
@@ -102,18 +104,42 @@ class Operations:
         first = coincide.argmax(-1) == np.arange(len(self.rotations))
         return np.nonzero(first)[0], images[first]
 
+    def apart(
+        self, numbers: NDArray[np.int64], frac_coords: FloatArray, lattice: FloatArray
+    ) -> tuple[NDArray[np.int64], FloatArray, NDArray[np.int64]]:
+        """All atoms of a cell, each once, also where sites are images of each other: then the first of them makes all.
+
+        Two sites at one place are not images but two atoms, as they are listed.
+
+        Args:
+            numbers: atomic numbers of S sites, (S,).
+            frac_coords: of the sites, (S, 3).
+            lattice: vectors in rows, Å, (3, 3).
+
+        Returns:
+            As of `orbits`; and how many atoms each site makes by itself, (S,).
+        """
+        rows, places = self.orbits(frac_coords, lattice)
+        multiplicities = np.bincount(rows, minlength=len(numbers))
+        if len(self.rotations) == 1:
+            return rows, places, multiplicities
+        sites = _wrapped(frac_coords)
+        atom, site = _near(places, sites, lattice)
+        images = (rows[atom] < site) & (numbers[rows[atom]] == numbers[site])
+        images &= _distances(sites[rows[atom]] - sites[site], lattice) >= SAME_PLACE
+        kept = np.ones(len(numbers), dtype=bool)
+        pairs = np.stack([site[images], rows[atom[images]]], axis=1)
+        for later, earlier in np.unique(pairs, axis=0):
+            kept[later] &= not kept[earlier]
+        return rows[kept[rows]], places[kept[rows]], multiplicities
+
     def keep(self, structure: Structure) -> bool:
         """Whether every operation maps the crystal onto itself."""
         numbers, lattice = np.array(structure.atomic_numbers), structure.lattice.matrix
         places = _wrapped(structure.frac_coords)
-        reach = SAME_PLACE * np.linalg.norm(np.linalg.inv(lattice), axis=0).max()  # in fractions, along any vector
-        tree = cKDTree(places, boxsize=1.0)
         for images in self._images(places):
-            near = cKDTree(images, boxsize=1.0).sparse_distance_matrix(tree, reach, p=np.inf, output_type="ndarray")
-            image, atom = near["i"], near["j"]
-            same = numbers[image] == numbers[atom]
-            same &= _distances(images[image] - places[atom], lattice) < SAME_PLACE
-            if len(np.unique(image[same])) < len(numbers):
+            image, atom = _near(images, places, lattice)
+            if len(np.unique(image[numbers[image] == numbers[atom]])) < len(numbers):
                 return False
         return True
 
@@ -141,6 +167,16 @@ def _distances(differences: FloatArray, lattice: FloatArray) -> FloatArray:
     """Å, of fractional differences (..., 3) that are near whole numbers."""
     distances: FloatArray = np.linalg.norm((differences - differences.round()) @ lattice, axis=-1)
     return distances
+
+
+def _near(some: FloatArray, others: FloatArray, lattice: FloatArray) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs of one of some places (S, 3), in [0, 1), and one of others (O, 3) that are the same place: their rows."""
+    reach = SAME_PLACE * np.linalg.norm(np.linalg.inv(lattice), axis=0).max()  # in fractions, along any vector
+    tree = cKDTree(others, boxsize=1.0)
+    near = cKDTree(some, boxsize=1.0).sparse_distance_matrix(tree, reach, p=np.inf, output_type="ndarray")
+    one, other = near["i"], near["j"]
+    same = _distances(some[one] - others[other], lattice) < SAME_PLACE
+    return one[same], other[same]
 
 
 @dataclass(frozen=True)
@@ -287,9 +323,8 @@ def _by_hall(text: str) -> tuple[gemmi.SpaceGroup, ...]:
 def _by_symbol(text: str) -> tuple[gemmi.SpaceGroup, ...]:
     """The settings of a Hermann-Mauguin symbol: one where it says origin or axes, otherwise all of the same symbol."""
     symbol = re.sub(r"[_()]", "", text).strip()
-    start, _, last = symbol.rpartition(" ")
-    if last.lstrip(":") in SUFFIXES and start:
-        symbol = start + SUFFIXES[last.lstrip(":")]
+    if said := SUFFIX.fullmatch(symbol):
+        symbol = said[1] + SUFFIXES[said[2].upper()]
     found = None if symbol.isdigit() else gemmi.find_spacegroup_by_name(symbol)
     if found is None or ":" in symbol:
         return () if found is None else (found,)
