@@ -162,7 +162,7 @@ def composition_condition(model: Model) -> tuple[CrystalConditioning, str]:
                 return conditioning, condition.name
     raise UserError(
         f"{model.origin} is not conditioned on composition: make a model that is, atomrl pretrain ldm "
-        "conditions=[{name: composition, kind: composition}]"
+        "'conditions=[{name: composition, kind: composition}]'"
     )
 
 
