@@ -463,7 +463,8 @@ def test_a_rollout_without_a_usable_sample_stops() -> None:
 
 def test_ranks_agree_on_whether_there_is_anything_to_learn(tmp_path: Path) -> None:
     found = run_ranks("exploded_ranks.py", 2, tmp_path / "found.pt")
-    assert found["masked_samples"] == 6  # half of them: all those of rank 0
+    assert found["masked_samples"] == [6, 6]  # half of them: all those of rank 0
+    assert found["names"][0] == found["names"][1]  # rank 0 counted nothing itself where each group had its step
     assert found["stopped"] == [True, True]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -32,12 +32,22 @@ class UpdateLog:
         for name, values in counts.items():
             self.add(name, values, active)
         for name, values in largest.items():
-            found = values.detach().max()
+            found = values.detach().double().max()
             self._largest[name] = torch.maximum(self._largest[name], found) if name in self._largest else found
 
     def means(self, collective: Collective) -> Stats:
-        """Means and largest values over all ranks."""
-        totals = {name: collective.sum(entry) for name, entry in sorted(self._sums.items())}
+        """Means and largest values over all ranks; a rank may have nothing of a name."""
+        some = next(iter(self._sums.values()), torch.zeros(2, dtype=torch.float64))
+        sums, largest = (
+            {name: own.get(name, missing) for name in _of_all(own, collective, some.device)}
+            for own, missing in ((self._sums, torch.zeros_like(some)), (self._largest, some.new_tensor(-torch.inf)))
+        )
+        totals = {name: collective.sum(entry) for name, entry in sums.items()}
         means = {name: float(total[0] / total[1].clamp(min=1)) for name, total in totals.items()}
-        largest = {name: collective.gather(value[None]).max() for name, value in sorted(self._largest.items())}
-        return {**means, **{name: float(value) for name, value in largest.items()}}
+        return {**means, **{name: float(collective.gather(value[None]).max()) for name, value in largest.items()}}
+
+
+def _of_all(names: Iterable[str], collective: Collective, device: torch.device) -> list[str]:
+    """The names that any rank has, in one order on all of them."""
+    text = torch.tensor(list("".join(f"{name}\n" for name in names).encode()), dtype=torch.uint8, device=device)
+    return sorted(set(bytes(collective.gather(text).tolist()).decode().split()))
