@@ -213,7 +213,7 @@ def build_update(config: Config, objective: Objective, walk: tuple[Transition, .
     steps = config.train.num_inner_batch
     count, what = terms_of_a_pass(config.train, objective, walk, config.model.skip_prefix)
     if steps is not None and count is not None and steps > count:
-        raise UserError(f"train.num_inner_batch={steps} exceeds the {count} {what}")
+        raise UserError(f"train.num_inner_batch={steps} exceeds the {count} {what}: give {count} or fewer, or null")
     return update_config(config.train, config.dataloader.micro_batch_size)
 
 
