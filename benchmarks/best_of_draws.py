@@ -20,7 +20,7 @@ from torch import Tensor
 
 from atomrl.config import load_config
 from atomrl.core.records import Prompts, RewardTable, Structures
-from atomrl.core.stages import SampleContext, apply_stages, total_reward
+from atomrl.core.stages import score_alone, total_reward
 from atomrl.core.steering import SteeringConfig, steer
 from atomrl.evaluation.best_of import best_of_n
 from atomrl.training.rl_module import RLModule, build_module
@@ -84,9 +84,7 @@ def steered(module: RLModule, iteration: int, measure: str, particles: int) -> f
 
 def _measured(module: RLModule, structures: Structures, prompts: Prompts, measure: str) -> float:
     """Mean of a measure over samples that are scored together; a stage may be what computes it, as crystals' mSUN."""
-    samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
-    scores = module.scorer.reward.score(samples, asked)
-    table = apply_stages(module.stages, scores, SampleContext.of(samples, asked))
+    table = score_alone(module.scorer.reward, module.stages, structures, prompts)
     return float(measured(table, measure).nanmean())
 
 

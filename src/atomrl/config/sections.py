@@ -316,8 +316,7 @@ class Config(Options):
     def _check_together(self) -> Self:
         """Keys of different sections that say something about each other."""
         loader, train = self.dataloader, self.train
-        by_channel = train.objective == "fed_grpo" or (train.objective in FORWARD and train.advantages != "sum")
-        if loader.each_prompt_sample == 1 and (by_channel or train.group_reward_norm):
+        if loader.each_prompt_sample == 1 and (train.by_channel or train.group_reward_norm):
             way = "train.advantages=sum" if train.objective in FORWARD else "train.objective=grpo"
             raise contradiction(
                 "dataloader.each_prompt_sample=1: a group of one has no spread to normalise by, nothing would be "

@@ -107,7 +107,8 @@ def _declared(kind: type[Batch]) -> dict[str, Axis]:
     hints = get_type_hints(kind, include_extras=True)
     declared = {}
     for entry in fields(kind):  # type: ignore[arg-type]  # a Batch is a dataclass
-        found = [mark for mark in getattr(hints[entry.name], "__metadata__", ()) if isinstance(mark, Axis)]
+        marks = getattr(hints[entry.name], "__metadata__", ())  # a hint that is not `Annotated` has none
+        found = [mark for mark in marks if isinstance(mark, Axis)]
         if len(found) != 1:
             raise TypeError(
                 f"{kind.__name__}.{entry.name} declares no axis: annotate it with ROWS, ATOMS, SHARED or ADDED"

@@ -10,7 +10,7 @@ moved and gathered over processes without a word about its fields.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -35,11 +35,18 @@ __all__ = [
     "Transition",
     "pad_atoms",
     "tensors_of",
+    "withheld_by",
 ]
 
 GATED, DUPLICATE, ABSTAINED = "gated", "duplicate", "abstained"
 WITHHELD = (GATED, DUPLICATE, ABSTAINED)
 """Reasons of scores that were withheld on purpose: the sample is left out, whatever failures count as."""
+
+
+def withheld_by(reasons: Sequence[str | None]) -> Tensor:
+    """Which of B reasons say that a score is missing on purpose, (B,) bool."""
+    return torch.tensor([reason in WITHHELD for reason in reasons], dtype=torch.bool)
+
 
 Stats = Mapping[str, float]
 """Named numbers for the log."""
@@ -248,8 +255,7 @@ class RewardTable(Batch):
         """
         if channel in self.withheld:
             return self.withheld[channel]
-        by_reason = [reason in WITHHELD for reason in self.reasons]
-        return torch.tensor(by_reason, dtype=torch.bool, device=self.channels[channel].device)
+        return withheld_by(self.reasons).to(self.channels[channel].device)
 
     @property
     def scored(self) -> Mapping[str, Tensor]:

@@ -70,14 +70,19 @@ def apply_stages(stages: Sequence[Stage], table: RewardTable, samples: SampleCon
     return reduce(lambda so_far, stage: stage(so_far, samples), stages, table)
 
 
+def score_alone(reward: Reward, stages: Sequence[Stage], structures: Structures, prompts: Prompts) -> RewardTable:
+    """The scores, after all stages, of samples that are not trained on. Scored on the CPU, by this process."""
+    samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
+    return apply_stages(stages, reward.score(samples, asked), SampleContext.of(samples, asked))
+
+
 def total_reward(reward: Reward, stages: Sequence[Stage], structures: Structures, prompts: Prompts) -> Tensor:
-    """The total reward of samples that are not trained on, (B,): what the log calls `reward`. Scored on the CPU.
+    """The total reward of samples that are not trained on, (B,): what the log calls `reward`. See `score_alone`.
 
     Raises:
         UserError: neither the reward nor a stage adds one up.
     """
-    samples, asked = structures.to(torch.device("cpu")), prompts.to(torch.device("cpu"))
-    table = apply_stages(stages, reward.score(samples, asked), SampleContext.of(samples, asked))
+    table = score_alone(reward, stages, structures, prompts)
     if TOTAL not in table.diagnostics:
         raise UserError(
             f"{type(reward).__name__} has channels ({', '.join(table.channels)}) and no total, by which samples could "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -38,16 +38,15 @@ class UpdateLog:
     def means(self, collective: Collective) -> Stats:
         """Means and largest values over all ranks; a rank may have nothing of a name."""
         some = next(iter(self._sums.values()), torch.zeros(2, dtype=torch.float64))
-        sums, largest = (
-            {name: own.get(name, missing) for name in _of_all(own, collective, some.device)}
-            for own, missing in ((self._sums, torch.zeros_like(some)), (self._largest, some.new_tensor(-torch.inf)))
-        )
+        sums = _on_all_ranks(self._sums, torch.zeros_like(some), collective)
+        largest = _on_all_ranks(self._largest, some.new_tensor(-torch.inf), collective)
         totals = {name: collective.sum(entry) for name, entry in sums.items()}
         means = {name: float(total[0] / total[1].clamp(min=1)) for name, total in totals.items()}
         return {**means, **{name: float(collective.gather(value[None]).max()) for name, value in largest.items()}}
 
 
-def _of_all(names: Iterable[str], collective: Collective, device: torch.device) -> list[str]:
-    """The names that any rank has, in one order on all of them."""
-    text = torch.tensor(list("".join(f"{name}\n" for name in names).encode()), dtype=torch.uint8, device=device)
-    return sorted(set(bytes(collective.gather(text).tolist()).decode().split()))
+def _on_all_ranks(own: Mapping[str, Tensor], missing: Tensor, collective: Collective) -> dict[str, Tensor]:
+    """A rank's values with those `missing` that only other ranks have, so that all have the same names in one order."""
+    text = torch.tensor(list("".join(f"{name}\n" for name in own).encode()), dtype=torch.uint8, device=missing.device)
+    names = sorted(set(bytes(collective.gather(text).tolist()).decode().split()))
+    return {name: own.get(name, missing) for name in names}

@@ -270,6 +270,7 @@ def compare(
     seeds, time_step = ((), None) if plan is None else ((plan.seed,), plan.time_step)
 
     def columns(metrics: Mapping[str, Scorecard[Any]]) -> list[Column]:
+        """Of one table."""
         return [
             Column(
                 *(label, of_one, seeds, command, time_step),

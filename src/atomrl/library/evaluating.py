@@ -10,6 +10,8 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
 from atomrl.checkpoints.shipped import BACKBONES
@@ -220,7 +222,7 @@ class ModelEvaluation:
                 judged[f"base best of {self.best_of}"] = best_of(base, of_base, self.best_of, panel, device, kept)
             if particles := self.steering.particles:
                 label = f"base steered with {particles} particles"
-                judged[label] = self._steered(pair, of_base, panel, workers, kept)
+                judged[label] = self._steered(pair, of_base, panel, workers, device, kept)
             if pair.trained is not None:
                 judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
             if self.known:
@@ -228,12 +230,13 @@ class ModelEvaluation:
             rewarded = domain.rewarded(pair.config) if pair.is_run else set()
             return compare(judged, rewarded, panel, plan, command, self.output)
 
-    def _steered(self, pair: Pair, plan: SamplePlan, panel: Panel, workers: Workers, kept: KeptSamples) -> Judged:
+    def _steered(
+        self, pair: Pair, plan: SamplePlan, panel: Panel, workers: Workers, device: torch.device, kept: KeptSamples
+    ) -> Judged:
         """The base's samples, steered by the run's reward."""
         domain, base, config = pair.domain, pair.base, pair.config
         walk = self.steering.config(plan.time_step, plan.micro_batch_size)
         scored_by = None if has_handed_over_code(config) else repr(about_reward(config))
-        device = choose_device(self.device)
         with closing(domain.reward(config, base, workers)) as reward:
             score = partial(total_reward, reward, domain.stages(config, reward))
             return steered(base, plan, self.steering.particles, walk, score, panel, device, kept, scored_by)

@@ -25,7 +25,7 @@ from atomrl.chemistry.rdkit_molecules import to_rdkit
 from atomrl.core.advantages import Groups
 from atomrl.core.conditioning import Conditioning
 from atomrl.core.normalize import check_normalization, normalize
-from atomrl.core.records import WITHHELD, Prompts, RewardTable, Structures
+from atomrl.core.records import Prompts, RewardTable, Structures, withheld_by
 from atomrl.core.stages import weighted_sum
 from atomrl.measures.measure import (
     BatchMetrics,
@@ -168,7 +168,7 @@ class ReinforceReward:
             failed = torch.nan if component.failed_value is None else component.failed_value
             raw[f"raw_{name}"] = answer.values.masked_fill(unsound, failed)
             channels[name] = _scaled(name, component, raw[f"raw_{name}"])
-            withheld[name] = torch.tensor([reason in WITHHELD for reason in answer.reasons], dtype=torch.bool)
+            withheld[name] = withheld_by(answer.reasons)
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}

@@ -56,6 +56,7 @@ def file_of(source: str) -> Path | None:
         return None
     load_object(source)
     place = source.rpartition(":" if ":" in source else ".")[0]
+    # A built-in module has no file, and what a class is nested in is no module.
     name = place if place.endswith(".py") else getattr(sys.modules.get(place), "__file__", None)
     return None if name is None else Path(name)
 
