@@ -59,6 +59,7 @@ def wait_for(lines: int, path: Path, process: subprocess.Popen[bytes]) -> None:
     [
         ("demo", ()),
         ("demo", ("train.nft.old_decay_rate=0.3",)),  # what samples is then part of the checkpoint
+        ("demo", ("train.objective=awm", "train.awm.old_decay_rate=0.3", "train.num_inner_batch=2")),
         ("demo_fed_grpo", ("train.train_steps=4",)),
         ("demo", ("validation.every=2",)),
         (CRYSTALS, ("validation.every=2",)),
