@@ -16,6 +16,7 @@ from atomrl.force_fields.batches import require_size
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds, check_cells, to_crystals
 from atomrl.util.closeable import Closing
+from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
@@ -149,8 +150,12 @@ class Place(TypedDict):
 
 
 def place_of(settings: Mapping[str, Any]) -> Place:
-    """A GPU, which this process feeds, or else the workers; as a configuration's `device` and `workers` say."""
-    if settings["device"] != "cpu" and torch.cuda.is_available():
+    """A GPU, which this process feeds, or else the workers; as a configuration's `device` and `workers` say.
+
+    Raises:
+        UserError: `cuda` is asked for and torch sees no GPU.
+    """
+    if choose_device(settings["device"]).type == "cuda":
         return {"device": "cuda", "workers": 0}
     return {"device": "cpu", "workers": settings["workers"]}
 
