@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.base import NONFINITE, Evaluation
 from atomrl.force_fields.batches import require_size
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds, check_cells, to_crystals
@@ -172,7 +172,7 @@ def checked(energy: float, forces: NDArray[np.float64], stress: NDArray[np.float
     else:
         result = CrystalEvaluation(float(energy), forces, None, stress=stress)
         finite = bool(np.isfinite(forces).all() and np.isfinite(stress).all())
-    return result if finite and np.isfinite(energy) else failed(len(forces), "nonfinite_result")
+    return result if finite and np.isfinite(energy) else failed(len(forces), NONFINITE)
 
 
 def failed(atoms: int, reason: str) -> CrystalEvaluation:
