@@ -62,6 +62,29 @@ def test_the_declared_crystal_or_none(row):
         assert formula(parse_cif(row["cif"]).crystal) == expected
 
 
+@pytest.mark.parametrize(
+    ("structural", "declared"),
+    [
+        *(("Na Cl2", "Cl2 Na1"), ("K Al (S O4)2 (H2 O)12", "Al1 H24 K1 O20 S2"), ("((N H4)2) Na", "H8 N2 Na1")),
+        *((text, None) for text in ("NaCl", "Na4Cl4", "(Na Cl)2", "Na (Cl)")),
+        *(
+            (text, None)
+            for text in ("NACL2", "SIO2", "Halite", "Na+ Cl2-", "Na Cl 2H2O", "Na0.9 Cl", "(Na", "Na)", "?")
+        ),
+        *((text, None) for text in ("", "Na0 Cl", "|Na| Cl2", "(Na,K) Cl")),
+    ],
+)
+def test_a_structural_formula_counts_where_there_is_no_sum(structural, declared):
+    """And where it is beyond doubt: the second line is right, what follows says nothing."""
+    text = cif(operations=FACE_CENTRED, chemical_formula_structural=structural)
+    if declared is None:
+        assert formula(parse_cif(text).crystal) == {"Na": 4, "Cl": 4}
+        return
+    why = f"formula: _chemical_formula_structural declares {declared}, Cl4 Na4 was read"
+    assert reason(text) == why
+    assert formula(parse_cif(text + "_chemical_formula_sum 'Na Cl'\n").crystal) == {"Na": 4, "Cl": 4}
+
+
 def test_both_formulas_are_named():
     text = cif([("O1", "O", 0, 0, 0)], chemical_formula_sum="H2 O1")
     assert reason(text) == "formula: H2 O1 is declared, O1 was read; it names no symmetry"

@@ -54,6 +54,18 @@ def test_a_cif_of_several_blocks(tmp_path: Path) -> None:
     assert said.startswith("1 of 3 cannot be read and count as failed: all.cif block 3 (bad): cif: ")
 
 
+def test_a_block_begins_after_blanks_and_a_byte_order_mark_too(tmp_path: Path) -> None:
+    path, (salt, silicon) = (
+        tmp_path / "all.cif",
+        [structure.to(fmt="cif").partition("data_")[2] for structure in (ROCK_SALT, SILICON)],
+    )
+    for before in ("\ufeff", "  ", "\ufeff \t"):
+        path.write_text(f"{before}data_{salt}  DATA_{silicon}", encoding="utf-8")
+        found = read(path)
+        assert found.where == ("all.cif block 1 (NaCl)", "all.cif block 2 (Si)")
+        assert found.structures.sizes.tolist() == [8, 2]
+
+
 def test_sites_that_count_as_all_atoms_are_named(tmp_path: Path) -> None:
     path = tmp_path / "two.cif"
     text = SILICON.to(fmt="cif")

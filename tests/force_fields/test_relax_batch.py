@@ -1,5 +1,6 @@
 """Many crystals relaxed at once: the steps of ASE for each, batches that stay full, and what ends a relaxation."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,18 @@ def test_one_call_serves_all_that_still_move() -> None:
     assert found.steps[1] > 3
     assert field.asked == [3] + [1] * int(found.steps[1])
     np.testing.assert_allclose(found.structures.positions[1], 1.0, atol=0.02)
+
+
+def test_forces_of_single_precision_relax_too() -> None:
+    """As many calculators of ASE give them."""
+
+    class Single(Springs):
+        def compute(self, crystals: list[Crystal]) -> list[CrystalEvaluation]:
+            found = super().compute(crystals)
+            return [replace(result, forces=result.forces.astype(np.float32)) for result in found]
+
+    found = relax_batch(Single(), from_pymatgen([single(0.3)]), 60, fmax=0.02)
+    assert found.converged.all()
 
 
 def test_no_step_is_an_evaluation() -> None:

@@ -1,6 +1,7 @@
 """A hull of known crystals: resumed, of one force field alone, and honest about what it lacks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,8 @@ from made_sets import CRYSTALS, Formulas, write_csv, write_entries
 from pymatgen.core import Composition
 
 from atomrl.chemistry.hull import Hull
+from atomrl.core.records import Structures
+from atomrl.force_fields.crystals import CrystalEvaluation
 from atomrl.reference import command
 from atomrl.reference import energies as energies_module
 from atomrl.reference.command import Plan, begin_hull
@@ -77,16 +80,25 @@ def test_more_crystals_later_cost_only_themselves(phases: Phases, tmp_path: Path
     assert Hull.load(tmp_path / "out" / "hull.json").key.data_version != before.data_version
 
 
-def test_lost_workers_are_tried_again_and_other_failures_are_not(
-    phases: Phases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_lost_workers_and_exceptions_are_tried_again_and_other_failures_are_not(phases: Phases, tmp_path: Path) -> None:
+    """An exception may be of a file that was missing, or of the user's own code, which has been mended since."""
     plan = Plan(tmp_path, "hull.json")
-    said = build_hull(phases, Formulas(failing={"NaCl": "timeout", "MgO": "error: ValueError: no"}), plan)
-    assert "failures: timeout 2, error 1" in said
+    failing = {"NaCl": "timeout", "MgO": "nonfinite_result", "Cl2": "error: FileNotFoundError: my.model"}
+    said = build_hull(phases, Formulas(failing=failing), plan)
+    assert "failures: timeout 2, error 1, nonfinite_result 1" in said
     again = Formulas()
     said = build_hull(phases, again, plan)
-    assert again.asked == ["NaCl", "NaCl"]
-    assert "failures: error 1" in said
+    assert sorted(again.asked) == ["Cl2", "NaCl", "NaCl"]
+    assert "failures: nonfinite_result 1" in said
+
+
+def test_energies_of_a_users_network_may_have_single_precision(phases: Phases, tmp_path: Path) -> None:
+    class Single(Formulas):
+        def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
+            return [replace(result, energy=np.float32(result.energy)) for result in super().evaluate(structures)]
+
+    build_hull(phases, Single(), Plan(tmp_path, "hull.json"))
+    assert Hull.load(tmp_path / "hull.json").elements == {11, 17}
 
 
 def test_energies_and_hulls_of_another_force_field_are_refused(phases: Phases, tmp_path: Path) -> None:

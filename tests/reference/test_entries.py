@@ -38,7 +38,9 @@ def test_compressed_and_bare_structures_and_rows_that_hold_none(tmp_path: Path) 
     flat = {**salt, "lattice": {"matrix": [[1, 0, 0], [0, 1, 0], [1, 1, 0]]}}
     strange = json.loads(json.dumps(salt).replace('"Cl"', '"Qq"'))
     near = {**salt, "sites": [salt["sites"][0], {**salt["sites"][1], "abc": [0.001, 0, 0]}]}
-    records = [salt, {"entry_id": 7, "structure": half}, {"a": 1}, flat, strange, near]
+    slab = {**salt, "lattice": {**salt["lattice"], "pbc": [True, True, False]}}
+    unknown = json.loads(json.dumps(salt).replace('"occu": 1', '"occu": NaN'))
+    records = [salt, {"entry_id": 7, "structure": half}, {"a": 1}, flat, strange, near, slab, unknown]
     with gzip.open(tmp_path / "all.json.gz", "wt") as file:
         json.dump(records, file)
     found = load_crystal_entries(tmp_path / "all.json.gz", tmp_path, workers=1)
@@ -49,6 +51,8 @@ def test_compressed_and_bare_structures_and_rows_that_hold_none(tmp_path: Path) 
         (4, "entry-4", "entry"),
         (5, "entry-5", "element"),
         (6, "entry-6", "unsound"),
+        (7, "entry-7", "entry"),
+        (8, "entry-8", "disordered"),
     ]
 
 

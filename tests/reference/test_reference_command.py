@@ -1,5 +1,6 @@
 """`atomrl data reference` from the words to what a run compares with."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from atomrl.data.prototype_set import ASSETS, load_prototypes
 from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, load_features, save_reference
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.networks.dit import DiT, DiTConfig
+from atomrl.reference import command
 from atomrl.reference.command import keep_features, reference_command
 from atomrl.reference.phases import read_phases
 from atomrl.structures.crystals import to_pymatgen
@@ -180,6 +182,25 @@ def test_relaxing_first_lowers_what_was_stretched(tmp_path: Path) -> None:
     moved = [energies["given"][key] - energies["relaxed"][key] for key in energies["given"]]
     assert max(moved) > 0.05
     assert min(moved) > -1e-6
+
+
+def test_a_run_compares_with_the_set_that_the_command_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the folder that is written is one of several sources, holds an earlier set, or has no val.csv."""
+    for name in ("build_crystal_force_field", "begin_hull", "build_hull"):  # which other tests are about
+        monkeypatch.setattr(command, name, lambda *_, **__: nullcontext())
+    monkeypatch.chdir(tmp_path)
+    write_csv(tmp_path / "set" / "train.csv", {name: CRYSTALS[name] for name in ("na", "cl")})
+    write_csv(tmp_path / "more.csv", {"rock-salt": CRYSTALS["rock-salt"]})
+
+    def known(*words: str) -> int:
+        reference_command([*words, "--workers", "1"])
+        return len(CrystalReference.load("./" + words[-1]).crystals)
+
+    assert known("set") == 2
+    assert not (tmp_path / "set" / REFERENCE_FILE).exists()
+    assert known("set", "more.csv", "--output", "set") == 3
+    assert known("set") == 2  # of the CSV file again, as its hull is
+    assert known("prototypes", "--output", "prototypes") > 3000
 
 
 def test_known_stable_phases_are_near_0_by_chgnet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from atomrl.rewards.check import example_crystals
 from atomrl.rewards.components import CreativityReward, CustomReward, EnergyReward, RewardComponent, Scores
 from atomrl.rewards.fresh_formula import FreshFormulaReward
 from atomrl.rewards.metastability import MetastabilityReward
+from atomrl.rewards.novelty import NoveltyReward
 from atomrl.rewards.pure_elements import check_compounds
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.testing import check_reward
@@ -82,12 +83,28 @@ def test_where_a_failed_component_goes(batch: tuple[Structures, Prompts]) -> Non
     cell[2] = math.nan
     broken = Structures(structures.numbers, structures.positions, structures.mask, cell)
     provider = Given(unique=[1.0] * 16, novel=[1.0] * 16, amd_distance=[0.0] * 16)
-    components = [CreativityReward(), Missing(weight=0.0)]
+    components = [CreativityReward(), Missing()]
     table = ReinforceReward(components, providers=[provider], combine="product").score(broken, prompts)
     assert table.channels["product"].isnan().nonzero().flatten().tolist() == [1, 2]
     assert table.reasons[1:3] == ("no_gap", "nan")
     alone = ReinforceReward([CreativityReward()], providers=[provider], combine="product").score(broken, prompts)
     assert alone.channels["product"].tolist() == [1, 1, 0] + [1] * 13
+
+
+def test_one_of_weight_0_is_logged_and_has_no_part_in_the_product(batch: tuple[Structures, Prompts]) -> None:
+    """Not even by a value that is missing, withheld or negative."""
+    provider = Given(e_above_hull=[0.3] * 16, unique=[1.0] * 16, novel=[1.0] * 16, hull_entries=[0.0] * 16)
+    components = [
+        NoveltyReward(),
+        Missing(weight=0.0),
+        EnergyReward(weight=0.0, normalize_fn="std"),
+        MetastabilityReward(weight=0.0, min_entries=1),
+    ]
+    table = ReinforceReward(components, providers=[provider], combine="product").score(*batch)
+    assert table.channels["product"].tolist() == [1] * 16
+    assert not table.left_out("product").any()
+    assert table.diagnostics["raw_energy"].tolist() == [-0.3] * 16
+    assert table.diagnostics["raw_missing"][1].isnan()
 
 
 def test_a_component_without_spread_decides_nothing(batch: tuple[Structures, Prompts]) -> None:

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.core.advantages import Advantages
 from atomrl.core.objectives.base import StepLoss
+from atomrl.core.records import Structures
 from atomrl.force_fields import molecules
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.build import build_force_field
@@ -20,6 +22,7 @@ from atomrl.force_fields.own import OwnForceField
 from atomrl.policies.own import OwnPolicy
 from atomrl.policies.toy import SubspaceGaussian
 from atomrl.rewards.components import CustomReward, PredictorReward
+from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.examples import example_molecules
 from atomrl.structures.listing import MOLECULES
@@ -385,6 +388,47 @@ def test_a_force_field_of_a_class_of_the_users(folder: Path) -> None:
     ):
         with pytest.raises(UserError, match=said):
             OwnForceField(field.inner.__class__(answer), "mine.py:Field").evaluate(structures)
+
+
+class Answers:
+    """A force field that has its answers already."""
+
+    elements = frozenset(range(1, 87))
+
+    def __init__(self, answers: list[Evaluation]) -> None:
+        self.answers = answers
+
+    def evaluate(self, structures: Structures) -> list[Evaluation]:
+        return self.answers
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_a_failed_result_of_the_users_needs_no_numbers_and_nan_is_no_result() -> None:
+    """Of six molecules one has a result, of a network in single precision; the others cost themselves alone."""
+    molecules, prompts = example_molecules()
+    structures, prompts = molecules[:6], prompts[:6]
+    zeros = [np.zeros((size, 3), dtype=np.float32) for size in structures.sizes.tolist()]
+    answers = [
+        Evaluation(np.float32(-1.0), zeros[0], None),
+        Evaluation(float("nan"), None, "no_parameters"),
+        Evaluation(0.0, np.zeros((0, 3)), "no_parameters"),
+        Evaluation(float("nan"), zeros[3], None),
+        Evaluation(float("inf"), zeros[4], None),
+        Evaluation(-1.0, np.full_like(zeros[5], np.nan), None),
+    ]
+    config = ForceEnergyConfig(use_energy=True, energy_atom_refs=None)
+    table = ForceEnergyReward(OwnForceField(Answers(answers), "mine"), config).score(structures, prompts)
+    assert table.reasons == (None, *["no_parameters"] * 2, *["nonfinite_result"] * 3)
+    for channel in ("force", "energy"):
+        assert table.channels[channel].isfinite().tolist() == [True, *[False] * 5]
+    for answer, said in (
+        (Evaluation(-1.0, None, None), "gives no forces"),
+        (Evaluation("low", zeros[0], None), "'low'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            ForceEnergyReward(OwnForceField(Answers([answer]), "mine"), config).score(structures[:1], prompts[:1])
 
 
 class Predictor:

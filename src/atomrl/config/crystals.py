@@ -76,7 +76,7 @@ class CrystalReward(RewardSection):
     worth."""
     reference_dataset: str = "prototypes"
     """What novelty and diversity compare with: `prototypes`, the shipped set, or a folder: one made by `atomrl data
-    reference` or `atomrl data prototypes`, or one with train.csv and val.csv, of which the first counts."""
+    reference` or `atomrl data prototypes`, or one with train.csv."""
     force_field: Annotated[
         str | dict[str, Any] | None, AfterValidator(partial(_crystal_force_field, "force_field"))
     ] = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atomrl.chemistry.hull import Hull
-from atomrl.data.packed_crystals import SHIPPED, PackedCrystals, load_splits
+from atomrl.data.packed_crystals import SHIPPED, PackedCrystals, load_training
 from atomrl.data.prototype_set import ASSETS, HULL_FILE
 from atomrl.data.reference_file import REFERENCE_FILE, load_reference
 from atomrl.util.errors import UserError
@@ -32,16 +32,16 @@ class CrystalReference:
 
         Args:
             source: a folder of `atomrl data reference` with a reference set; else the training crystals of what
-                `load_splits` takes.
+                `load_training` takes.
 
         Raises:
-            UserError: as `load_splits`, or the reference set is damaged.
+            UserError: as `load_training`, or the reference set is damaged.
         """
         folder = ASSETS if source == SHIPPED else Path(source)
         if (folder / REFERENCE_FILE).is_file():
             crystals = load_reference(folder / REFERENCE_FILE)
             return cls(crystals, f"{len(crystals)} crystals of {source}", folder)
-        crystals = load_splits(source).train
+        crystals = load_training(source)
         return cls(crystals, f"{len(crystals)} training crystals of {source}", folder)
 
     def hull(self, path: str | None = None, name: str = HULL_FILE) -> Hull:

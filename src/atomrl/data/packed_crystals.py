@@ -203,6 +203,22 @@ def load_splits(source: str) -> CrystalSplits:
     return CrystalSplits(parts["train"], parts["val"])
 
 
+def load_training(source: str) -> PackedCrystals:
+    """The training crystals of a source alone: of a folder of CSV files only `train.csv` is needed and read.
+
+    Args:
+        source: as `load_splits` takes it, but that `val.csv` may be missing.
+
+    Raises:
+        UserError: as `load_splits`.
+    """
+    folder = _folder(source)
+    file = folder / CSV_FILES["train"]
+    if file.exists() and not _is_prototypes(folder):
+        return PackedCrystals.of(load_crystal_csv(file))
+    return load_splits(source).train
+
+
 def load_test(source: str) -> PackedCrystals | None:
     """The crystals of a source that no training sees: of the split `test`, or of `test.csv`; None if it has none.
 

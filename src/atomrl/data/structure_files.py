@@ -206,7 +206,7 @@ def read_cif(path: Path) -> Iterator[CifText]:
 
     A block without a cell and without atoms is none of a structure, e.g. a journal's `data_global`.
     """
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
         for number, text in enumerate(_blocks(file), start=1):
             name = text.partition("\n")[0].strip()[len("data_") :]
             where = f"{path.name} block {number}" + (f" ({name})" if name else "")
@@ -221,11 +221,10 @@ def _blocks(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         if line.startswith(";"):
             within = not within
-        elif not within and line[: len("data_")].lower() == "data_":
+        elif not within and (start := line.lstrip())[: len("data_")].lower() == "data_":
             if block:
                 yield "".join(block)
-            block = []
-            block.append(line)
+            block = [start]
             continue
         if block:
             block.append(line)

@@ -11,11 +11,10 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 
+from atomrl.force_fields.base import NONFINITE
 from atomrl.structures.molecules import Geometry
 from atomrl.user_code.load import load_object
 from atomrl.workers.failure import Failure
-
-NONFINITE = "nonfinite_result"
 
 _CALCULATORS: dict[str, Any] = {}
 """The calculator of this worker, by its target and options: making one may take seconds."""

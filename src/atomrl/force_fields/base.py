@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HOMO_LUMO_GAP, DIPOLE_MOMENT = "homo_lumo_gap", "dipole_moment"
 """Properties, by their names in `Evaluation.properties`: eV; Debye."""
 
+NONFINITE = "nonfinite_result"
+"""Reason of a result with NaN or infinity."""
 
 CRYSTALS = "CRYSTAL_SPEC"
 """What a file of this folder assigns that is a force field of crystals, see `util.registry`."""

@@ -12,12 +12,10 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from atomrl.force_fields.base import Computed
+from atomrl.force_fields.base import NONFINITE, Computed
 from atomrl.structures.molecules import Geometry
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Executor, Outcome
-
-NONFINITE = "nonfinite_result"
 
 Arrays = tuple[Any, Any, Any]
 """A crystal as a task of another environment gets it: numbers (N,), fractional coordinates (N, 3), lattice (3, 3)."""

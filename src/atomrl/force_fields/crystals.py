@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import Evaluation
+from atomrl.force_fields.base import NONFINITE, Evaluation
 from atomrl.force_fields.batches import require_size
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds, check_cells, to_crystals
 from atomrl.util.closeable import Closing
+from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
@@ -149,8 +150,12 @@ class Place(TypedDict):
 
 
 def place_of(settings: Mapping[str, Any]) -> Place:
-    """A GPU, which this process feeds, or else the workers; as a configuration's `device` and `workers` say."""
-    if settings["device"] != "cpu" and torch.cuda.is_available():
+    """A GPU, which this process feeds, or else the workers; as a configuration's `device` and `workers` say.
+
+    Raises:
+        UserError: `cuda` is asked for and torch sees no GPU.
+    """
+    if choose_device(settings["device"]).type == "cuda":
         return {"device": "cuda", "workers": 0}
     return {"device": "cpu", "workers": settings["workers"]}
 
@@ -167,7 +172,7 @@ def checked(energy: float, forces: NDArray[np.float64], stress: NDArray[np.float
     else:
         result = CrystalEvaluation(float(energy), forces, None, stress=stress)
         finite = bool(np.isfinite(forces).all() and np.isfinite(stress).all())
-    return result if finite and np.isfinite(energy) else failed(len(forces), "nonfinite_result")
+    return result if finite and np.isfinite(energy) else failed(len(forces), NONFINITE)
 
 
 def failed(atoms: int, reason: str) -> CrystalEvaluation:

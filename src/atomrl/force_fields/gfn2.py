@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tblite.exceptions import TBLiteRuntimeError
 from tblite.interface import Calculator, Result
 
-from atomrl.force_fields.base import DIPOLE_MOMENT, HOMO_LUMO_GAP, Computed
+from atomrl.force_fields.base import DIPOLE_MOMENT, HOMO_LUMO_GAP, NONFINITE, Computed
 from atomrl.structures.molecules import Geometry, odd_electrons
 from atomrl.workers.failure import Failure
 
@@ -52,7 +52,7 @@ def singlepoint(
     energy = float(result.get("energy")) * Hartree
     forces = -result.get("gradient") * (Hartree / Bohr)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
-        raise Failure("nonfinite_result")
+        raise Failure(NONFINITE)
     dipole = float(np.linalg.norm(result.get("dipole"))) * (Bohr / Debye)
     return Computed(energy, forces, {HOMO_LUMO_GAP: homo_lumo_gap(result), DIPOLE_MOMENT: dipole})
 

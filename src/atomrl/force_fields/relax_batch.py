@@ -150,7 +150,7 @@ def _forces(structures: Structures, start: Tensor, results: list[Any]) -> Tensor
         raise UserError("a relaxation needs stresses, and this force field's results have no `stress`: leave it out")
     on_atoms = torch.zeros(structures.positions.shape, dtype=torch.float64)
     on_atoms[structures.mask] = torch.from_numpy(
-        np.concatenate([result.forces for result in results]) if results else np.zeros((0, 3))
+        np.concatenate([result.forces for result in results], dtype=np.float64) if results else np.zeros((0, 3))
     )
     stress = torch.tensor(np.array([result.stress for result in results]).reshape(-1, 3, 3))
     deformation = _deformation(structures.cell, start)

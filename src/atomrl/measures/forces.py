@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from ase.data import atomic_numbers, chemical_symbols
+from numpy.typing import NDArray
 from torch import Tensor
 
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
+from atomrl.force_fields.base import NONFINITE
 from atomrl.util.errors import UserError
 
 
@@ -31,13 +33,31 @@ class Physics:
 
 
 def stack_results(results: Sequence[Result], structures: Structures) -> Physics:
-    """The results of a force field, padded like the structures that they belong to, on the CPU."""
+    """The results of a force field, padded like the structures that they belong to, on the CPU.
+
+    Forces that are not finite are none, with the reason `nonfinite_result`.
+
+    Raises:
+        UserError: a result without a reason has no forces.
+    """
     mask = structures.mask.cpu()
     forces = torch.zeros(*mask.shape, 3, dtype=torch.float64)
     if results:
-        forces[mask] = torch.from_numpy(np.concatenate([result.forces for result in results]))
-    energies = torch.tensor([result.energy for result in results], dtype=torch.float64)
-    return Physics(energies, forces, tuple(result.reason for result in results))
+        forces[mask] = torch.from_numpy(np.concatenate([_forces_of(result) for result in results], dtype=np.float64))
+    finite = forces.isfinite().flatten(1).all(1).tolist()
+    reasons = tuple(
+        NONFINITE if result.reason is None and not good else result.reason
+        for result, good in zip(results, finite, strict=True)
+    )
+    energies = [torch.nan if reason else result.energy for result, reason in zip(results, reasons, strict=True)]
+    return Physics(torch.tensor(energies, dtype=torch.float64), forces, reasons)
+
+
+def _forces_of(result: Result) -> NDArray[np.float64]:
+    """Forces, (N, 3)."""
+    if result.forces is None:  # a force field of the user's may leave them out, which crystals' energies can do without
+        raise UserError("the force field gives no forces, which a molecule needs: let each result have them, eV/Å")
+    return result.forces
 
 
 def reference_energies(numbers: Tensor, references: Mapping[str, float]) -> Tensor:

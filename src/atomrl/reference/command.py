@@ -48,7 +48,7 @@ def reference_command(arguments: Sequence[str]) -> None:
         chosen, workers, options.device, options.batch_size, gradients=options.relax, key=KEY
     ) as force_field:
         energies = begin_hull(phases, force_field, plan)  # before anything is written over
-        if options.output is not None and output.resolve() != Path(options.sources[0]).resolve():
+        if (output / REFERENCE_FILE).is_file() or not _is_of(output, options.sources):
             save_reference(output / REFERENCE_FILE, training_crystals(known))
         if options.vae is not None:
             keep_features(output, options.vae, training_crystals(known))
@@ -154,10 +154,15 @@ def _output(sources: Sequence[str], output: Path | None) -> Path:
     Raises:
         UserError: none is given and the source is none, or it cannot be written.
     """
-    if output is None and (len(sources) > 1 or sources[0] == SHIPPED or not Path(sources[0]).is_dir()):
-        raise UserError(f"--output: give a folder for what is made of {', '.join(sources)}")
     folder = Path(sources[0]) if output is None else output
+    if output is None and not (folder.is_dir() and _is_of(folder, sources)):
+        raise UserError(f"--output: give a folder for what is made of {', '.join(sources)}")
     return require_writable(folder, str(folder))
+
+
+def _is_of(folder: Path, sources: Sequence[str]) -> bool:
+    """Whether a folder is all that there is of sources: then a run finds their crystals in its CSV files."""
+    return len(sources) == 1 and sources[0] != SHIPPED and folder.resolve() == Path(sources[0]).resolve()
 
 
 def _force_field(text: str) -> str | Mapping[str, Any]:

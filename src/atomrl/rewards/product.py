@@ -9,6 +9,7 @@ u_i is what component i computed, normalised over the batch as its `normalize_fn
 | a component has no value for a sample | neither has the product: NaN, and `train.failed` decides |
 | the cell is not sound | u_i follows from the component's `failed_value`; without one, as above |
 | `norm` finds no spread | the component tells nothing apart and counts as 1 |
+| a component of weight 0 | it is computed and logged, and has no part in the product |
 | a value below 0 | refused: such a component needs `normalize_fn: norm`, or `clip` to a range from 0 |
 """
 
@@ -40,6 +41,8 @@ def check_factors(components: Sequence[RewardComponent]) -> None:
                 f"combine=product raises {component.name} to the power of its weight, {component.weight}: must be 0 "
                 "or more"
             )
+        if not component.weight:
+            continue
         below = component.normalize_fn == "clip" and component.clip_range[0] < 0
         if component.normalize_fn in {"std", "subtract_mean"} or below:
             raise UserError(
@@ -49,7 +52,7 @@ def check_factors(components: Sequence[RewardComponent]) -> None:
 
 
 def multiplied(scaled: Mapping[str, Tensor], components: Sequence[RewardComponent]) -> Tensor:
-    """The product of components' normalised values, (B,); NaN where one has none.
+    """The product of components' normalised values, (B,); NaN where one has none. Those of weight 0 do not matter.
 
     Args:
         scaled: {name: (B,)} of each component, in order.
@@ -60,6 +63,8 @@ def multiplied(scaled: Mapping[str, Tensor], components: Sequence[RewardComponen
     """
     product = torch.ones_like(next(iter(scaled.values())))
     for (name, values), component in zip(scaled.items(), components, strict=True):
+        if not component.weight:
+            continue
         known = values[values.isfinite()]
         if bool((known < 0).any()):
             raise UserError(

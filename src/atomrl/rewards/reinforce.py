@@ -174,7 +174,8 @@ class ReinforceReward:
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
         if self.combine == PRODUCT:
             channels = {PRODUCT: multiplied(channels, self.components)}
-            withheld = {PRODUCT: torch.stack(list(withheld.values())).any(0)}
+            counting = [rows for rows, part in zip(withheld.values(), self.components, strict=True) if part.weight]
+            withheld = {PRODUCT: torch.stack(counting).any(0)}
         numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
         diagnostics = {
             **(self._totals(channels, raw) if self.totals else {}),

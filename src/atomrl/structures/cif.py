@@ -30,6 +30,7 @@ CELL = tuple(
     f"_cell_{kind}" for kind in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
 UNITS = "_cell_formula_units_Z"
+STRUCTURAL = "_chemical_formula_structural"
 COORDINATES = ("fract_x", "fract_y", "fract_z")
 COLUMNS = (
     *COORDINATES,
@@ -102,6 +103,8 @@ def parse_cif(text: str, niggli: bool = True) -> ParsedCif:
         structure, multiplicities = filled[option]
         if formula is None or count in (None, 1):  # a formula and its Z say what the cell holds, and better
             _check_multiplicities(sites.declared, multiplicities, len(option.rotations), remark)
+        if formula is None:
+            _check_structural(block, structure, remark)
         symmetry.check(structure)
         return ParsedCif(to_arrays(canonical(structure) if niggli else structure), symmetry.absent)
 
@@ -223,6 +226,44 @@ def declared_formula(block: gemmi.cif.Block) -> dict[int, float] | None:
             raise Failure(f"formula: {text!r} has the element {symbol!r}")
         amounts[NUMBERS[symbol]] = amounts.get(NUMBERS[symbol], 0) + float(amount or 1)
     return {number: amount for number, amount in amounts.items() if amount}
+
+
+def structural_formula(text: str) -> dict[int, int] | None:
+    """Atoms by atomic number in a formula with groups such as `Ca (N O3)2`; None if what it says is not beyond doubt.
+
+    Anything else than symbols, parentheses and whole numbers is in doubt: a name, a charge, `2H2O`, `Fe0.95`; and so is
+    `SIO2`, all in capitals.
+    """
+    if text == text.upper() and re.search("[A-Z]{2}", text):
+        return None
+    groups, place = [Counter[int]()], 0
+    for match in re.finditer(r"\s*([A-Z][a-z]?|\)|\((?!\d))(\d*)", text):
+        part, number, factor = match[1], NUMBERS.get(match[1]), int(match[2] or 1)
+        if match.start() != place or not factor or (number is None and part.isalpha()):
+            return None
+        place = match.end()
+        if number is not None:
+            groups[-1][number] += factor
+        elif part == "(":
+            groups.append(Counter())
+        elif len(groups) > 1:
+            inner = groups.pop()
+            groups[-1].update({element: amount * factor for element, amount in inner.items()})
+        else:
+            return None
+    return dict(groups[0]) if groups[0] and len(groups) == 1 and not text[place:].strip() else None
+
+
+def _check_structural(block: gemmi.cif.Block, structure: Structure, remark: str) -> None:
+    """Compare the kinds of atoms with what a file that has no `_chemical_formula_sum` says by another item.
+
+    Raises:
+        Failure: `formula: `, and both formulas.
+    """
+    formula = structural_formula(next(iter(texts_of(block, STRUCTURAL)), ""))
+    read = Counter(structure.atomic_numbers)
+    if formula is not None and not multiple(read, formula, None):
+        raise Failure(f"formula: {STRUCTURAL} declares {readable(formula)}, {readable(read)} was read{remark}")
 
 
 def declared_units(block: gemmi.cif.Block) -> int | None:

@@ -37,8 +37,11 @@ def parse_entry(text: str) -> ParsedCif:
         frac_coords = np.array([site["abc"] for site in structure["sites"]], dtype=np.float64).reshape(-1, 3)
         species = [site["species"] for site in structure["sites"]]
         symbols = [_symbol(held) for held in species]
+        periodic = all(structure["lattice"].get("pbc", (True,)))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Failure(f"entry: no structure as pymatgen writes it ({type(error).__name__}: {error})") from error
+    if not periodic:
+        raise Failure("entry: its lattice is not periodic in all directions")
     if not symbols or not (np.isfinite(lattice).all() and np.isfinite(frac_coords).all()):
         raise Failure("entry: no sites, or a number that is not finite")
     if abs(np.linalg.det(lattice)) < WHOLE:
@@ -54,7 +57,7 @@ def _symbol(held: list[dict[str, Any]]) -> str:
     Raises:
         Failure: it is held by several, or partly, or by what is no element.
     """
-    if len(held) != 1 or abs(float(held[0]["occu"]) - 1) > WHOLE:
+    if len(held) != 1 or not abs(float(held[0]["occu"]) - 1) <= WHOLE:
         raise Failure(f"disordered: a site with {', '.join(str(one.get('element')) for one in held)}")
     symbol = str(held[0]["element"])
     if not Element.is_valid_symbol(symbol):
