@@ -67,8 +67,11 @@ def _cells(curve: Curve, chosen: Sequence[Chosen], goals: Sequence[Chosen], comp
 def pays_from(curve: Curve, chosen: Sequence[Chosen], comparison: Comparison) -> str:
     """From how many wanted samples on best-of-N needs more scorings than the training for the same measure.
 
-    Never where the training is not better than the base, of which the first of `chosen` keeps every sample.
+    Never where the training is not better than the base, of which the first of `chosen` keeps every sample; unknown
+    where the measure is, since no sample of an iteration had a score.
     """
+    if isnan(curve.means[-1]):
+        return "unknown"
     sign = 1 if comparison.better == "higher" else -1
     if chosen and sign * curve.means[-1] <= sign * chosen[0].value:
         return "never"

@@ -134,11 +134,14 @@ def _controls(subject: Subject, settings: Settings, plan: Plan, result: SeedResu
         return ""
     budget = settings.draws(result.base.samples)
     scored = "; ".join(f"N = {n}: {n * result.base.samples:,} scorings" for n, _ in plan.controls)
+    how = f"each of its {settings.scored:,} {subject.noun} once"
+    if settings.places:
+        how = f"its {settings.scored:,} {subject.noun} {settings.scorings:,} times, at the end of a walk and on the way"
     return (
         f"Best of N: N {subject.noun} are drawn from the base for each one that is kept, all N of one size, and the one"
         f" with the highest total reward of the training is kept ({scored}). *The same scoring budget* means: training"
-        f" scores each of its {settings.scored:,} {subject.noun} once, so the control may score as many for its"
-        f" {result.base.samples:,}, N = ceil({settings.scored:,} / {result.base.samples:,}) = {budget}. That bill is"
+        f" scores {how}, so the control may score as many for its"
+        f" {result.base.samples:,}, N = ceil({settings.scorings:,} / {result.base.samples:,}) = {budget}. That bill is"
         f" for these {subject.noun} alone: the trained model goes on without any scoring, the control pays N again for"
         f" each further {subject.one}. The base does not depend on the training seed: each control ran once."
         + (f" {subject.best_of}\n" if subject.best_of else "\n")

@@ -29,8 +29,8 @@ class Evaluation:
         samples: fresh samples per column.
         time_step: T of the walk.
         seed: of sizes and noise; no training and no demo uses it.
-        best_of: controls to draw from the base, N each; None is the N at which the control scores at least as many
-            samples as one training did.
+        best_of: controls to draw from the base, N each; None is the N at which the control scores at least as often as
+            one training did.
     """
 
     samples: int = 1000
@@ -117,8 +117,8 @@ class Settings:
         return f"{self.scored:,} {noun}: {self.iterations} iterations x {self.groups} groups x {self.each}{on_the_way}"
 
     def draws(self, samples: int) -> int:
-        """N at which best-of-N for so many samples scores at least as many as one training."""
-        return -(-self.scored // samples)
+        """N at which best-of-N for so many samples scores at least as often as one training."""
+        return -(-self.scorings // samples)
 
 
 FED_GRPO = ("demo_fed_grpo", MOLECULES)

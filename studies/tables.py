@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +107,21 @@ class SeedResult:
             for key in ("samples", "seeds", "time_step", "asked"):  # files of before have no `asked`
                 if read[path]["columns"]["base"].get(key, {}) != first["columns"]["base"].get(key, {}):
                     raise UserError(f"{path} and {paths[0]} differ in {key} of the base: evaluate both the same way")
-        bases = [Column.of(table, "base", "base") for table in read.values()]
+        metrics: dict[str, dict[str, str]] = {}
+        for name, metric in ((name, metric) for table in read.values() for name, metric in table["metrics"].items()):
+            metrics.setdefault(name, {key: metric[key] for key in ("label", "unit", "counted", "better")})
+
+        def column(path: Path, name: str, heading: str) -> Column:
+            """With every row; what its own table has no row of, e.g. since no sample has such elements, is missing."""
+            found = Column.of(read[path], name, heading)
+            return replace(found, estimates={key: found.estimates.get(key, Estimate.missing()) for key in metrics})
+
+        bases = [column(path, "base", "base") for path in read]
         return cls(
             bases[0],
-            tuple(Column.of(read[path], "trained", f"seed {seed}") for seed, path in tables.items()),
-            tuple(Column.of(read[path], f"base best of {n}", f"best of {n}") for n, path in controls),
-            {
-                name: {k: metric[k] for k in ("label", "unit", "counted", "better")}
-                for name, metric in first["metrics"].items()
-            },
+            tuple(column(path, "trained", f"seed {seed}") for seed, path in tables.items()),
+            tuple(column(path, f"base best of {n}", f"best of {n}") for n, path in controls),
+            metrics,
             frozenset(first["rewarded"]),
             first["profile"],
             first["evaluator"],

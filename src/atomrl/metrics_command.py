@@ -24,6 +24,7 @@ from atomrl.evaluation.repair import RepairPlan, repair
 from atomrl.evaluation.table import json_number
 from atomrl.export.rollout_file import RolloutFile
 from atomrl.force_fields.xtb import NAME, XTBForceField, atom_energies
+from atomrl.measures.bootstrap import Estimate
 from atomrl.rollout_command import molecule_run
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.util.closeable import Closing
@@ -132,10 +133,7 @@ def _repair_plan(options: argparse.Namespace) -> RepairPlan:
 
 def _summary(cards: Mapping[int, MoleculeScorecard]) -> dict[str, Any]:
     """Each seed's metrics, and their mean and standard deviation over the seeds."""
-    values = {
-        name: np.array([card.summary[name].value for card in cards.values()])
-        for name in next(iter(cards.values())).summary
-    }
+    values = _values(cards)
     return {
         "seeds": {
             str(seed): {
@@ -147,6 +145,14 @@ def _summary(cards: Mapping[int, MoleculeScorecard]) -> dict[str, Any]:
         },
         "mean": _numbers({name: float(column.mean()) for name, column in values.items()}),
         "std": _numbers({name: _spread(column) for name, column in values.items()}),
+    }
+
+
+def _values(cards: Mapping[int, MoleculeScorecard]) -> dict[str, np.ndarray[Any, np.dtype[np.float64]]]:
+    """Every metric that some seed has, (seeds,); NaN for a seed without it, whose molecules have no such atoms."""
+    names = dict.fromkeys(name for card in cards.values() for name in card.summary)
+    return {
+        name: np.array([card.summary.get(name, Estimate.missing()).value for card in cards.values()]) for name in names
     }
 
 
@@ -197,8 +203,7 @@ def _say(columns: Mapping[str, Mapping[int, MoleculeScorecard]], output: Path) -
     for column, cards in columns.items():
         print(f"{column.replace('_', ' ')}, {len(cards)} seeds:")
         definitions = next(iter(cards.values())).definitions
-        for name in next(iter(cards.values())).summary:
-            values = np.array([card.summary[name].value for card in cards.values()])
+        for name, values in _values(cards).items():
             percent = definitions[name].unit == "%"
             scale, unit = (100, " %") if percent else (1, f" {definitions[name].unit}")
             spread = "" if math.isnan(_spread(values)) else f" ± {scale * _spread(values):.3g}"

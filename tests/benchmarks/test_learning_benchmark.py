@@ -90,6 +90,8 @@ def test_break_even_is_the_budget_over_the_n_that_is_as_good():
     assert pays_from(trained, chosen(n1=20, n4=70, n8=80, n16=95), MOLECULES) == "125 samples"
     assert pays_from(trained, chosen(n1=20, n4=70), MOLECULES) == "fewer than 250 samples"
     assert pays_from(trained, [], MOLECULES) == ""
+    lost = curve([80] * 9 + [math.nan])  # no sample of the last iteration has a score
+    assert pays_from(lost, chosen(n1=20, n4=70), MOLECULES) == "unknown"
 
 
 def test_the_table_says_what_was_not_reached():

@@ -6,6 +6,8 @@ import shutil
 import sys
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,12 @@ import torch
 
 from atomrl.cli import main, metrics_main, rollout_main
 from atomrl.core.records import Structures
+from atomrl.evaluation.molecules import METRICS
 from atomrl.evaluation.repair import LONGEST_STEP, RepairPlan, repair, with_hydrogens
 from atomrl.export.rollout_file import RolloutFile
 from atomrl.force_fields.xtb import XTBForceField
+from atomrl.measures.bootstrap import proportion
+from atomrl.metrics_command import _say, _summary
 from atomrl.structures.molecules import Geometry
 from atomrl.structures.padding import join
 
@@ -150,6 +155,28 @@ def test_wrong_words_of_the_metrics(
         )
     _one_line(stopped, message, capsys)
     assert not (tmp_path / "m.json").exists()
+
+
+@pytest.mark.parametrize("seeds", [(0, 1), (1, 0)])
+def test_a_row_that_not_every_seed_has(seeds: tuple[int, int], tmp_path: Path) -> None:
+    """As that of atoms without an entry in the bond table, which stands where some molecule has such elements."""
+    row = {"no_bond_entry": proportion(np.array([True, False]), 0)}
+    cards: dict[int, Any] = {
+        seed: SimpleNamespace(
+            summary={"validity": proportion(np.ones(2, dtype=np.bool_), 0)} | (row if seed else {}),
+            samples=range(2),
+            failures={},
+            definitions=METRICS,
+        )
+        for seed in seeds
+    }
+    found = _summary(cards)
+    assert (found["mean"], found["std"]) == (
+        {"validity": 1, "no_bond_entry": None},
+        {"validity": 0, "no_bond_entry": None},
+    )
+    assert found["seeds"]["1"]["metrics"]["no_bond_entry"]["value"] == 0.5
+    _say({"as_sampled": cards}, tmp_path)
 
 
 def _one_line(stopped: pytest.ExceptionInfo[SystemExit], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 
+from atomrl.evaluation.table import cell
 from atomrl.measures.bootstrap import Estimate, distinct_ratio, mean, median, proportion, ratio
 from atomrl.util.errors import UserError
 
@@ -82,6 +83,29 @@ def test_no_spread_gets_the_exact_bound():
     distinct = distinct_ratio(np.arange(100), np.ones(100, dtype=bool), "labelled")
     assert (distinct.value, distinct.high) == (1, 1)
     assert distinct.low == pytest.approx(0.025 ** (1 / 100))
+
+
+def test_no_spread_short_of_the_ends_gets_it_to_either_side():
+    """Nothing but duplicates, or one molecule, does not make a share certain."""
+    gap = 1 - 0.025 ** (1 / 100)
+    collapsed = distinct_ratio(np.zeros(100, dtype=np.int64), np.ones(100, dtype=bool), "labelled")
+    pairs = distinct_ratio(np.repeat(np.arange(50), 2), np.ones(100, dtype=bool), "samples")
+    for found, value in ((collapsed, 0.01), (pairs, 0.5)):
+        assert found.value == value
+        assert (found.low, found.high) == pytest.approx((value * (1 - gap), value + (1 - value) * gap))
+    alone = ratio(np.array([3.0]), np.array([5.0]), 0)
+    assert (alone.value, alone.low, alone.high) == pytest.approx((0.6, 0.6 * 0.025, 1 - 0.4 * 0.025))
+
+
+def test_one_value_has_no_interval():
+    """So that it is apart from nothing."""
+    many = Estimate(5.0, 4.0, 6.0, 100)
+    for found in (mean(np.array([1.5, np.nan]), 0), median(np.array([1.5]), 0)):
+        assert (found.value, found.denominator) == (1.5, 1)
+        assert math.isnan(found.low)
+        assert found.overlaps(many) is None
+        assert cell(found, "eV", "evaluated") == "1.500 / 1 evaluated"
+    assert median(np.array([np.inf]), 0).value == np.inf
 
 
 def test_median_counts_failures_as_infinite():

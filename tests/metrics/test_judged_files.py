@@ -141,6 +141,15 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
         assert one | {"column": "mine"} == other | {"source": one["source"]}
 
 
+def test_columns_of_different_length_stand_in_each_table(tmp_path: Path) -> None:
+    """Two samples and one, of which at most two are relaxed; their atoms overlap, so that no force field is asked."""
+    many = join([Geometry(np.array([8, 8]), np.array([[0.0, 0, 0], [0.001, 0, 0]]))] * 2)
+    words = [ONE, "evaluation.relaxed=2"]
+    report = evaluate_structures({"two": many, "one": many[:1]}, tmp_path / "table", overrides=words)
+    relaxed = report.further["relaxed"]
+    assert [column.metrics.summary["relaxed"].denominator for column in relaxed.columns] == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from ase import Atom
 from ase.build import molecule
 
 from atomrl.cli import main
@@ -21,10 +22,12 @@ needed = pytest.mark.skipif(find_spec("posebusters") is None, reason="pip instal
 
 
 def batch(*names):
-    """Molecules; a name with `!` has its second atom pulled away, one with `?` nowhere."""
+    """Molecules; a name with `!` has its second atom pulled away, one with `?` nowhere, one with `+` one H more."""
     parts = []
     for name in names:
-        atoms = molecule(name.strip("!?"))
+        atoms = molecule(name.strip("!?+"))
+        if name.endswith("+"):
+            atoms.append(Atom("H", atoms.positions[0] + np.array([1.09, 0.0, 0.0])))
         if name.endswith("!"):
             atoms.positions[1] += np.array([0.0, 0.25, 0.25])
         elif name.endswith("?"):
@@ -50,6 +53,17 @@ def test_a_sound_molecule_passes_and_a_bent_one_does_not():
     assert set(sound.value) == set(CHECKS)
     assert all(sound.value.values())
     assert not all(bent.value.values())
+
+
+@needed
+def test_what_cannot_be_checked_is_not_passed():
+    """RDKit takes no carbon of five bonds, so that nobody knows what its lengths should be."""
+    executor = pose_checker(as_workers(1))
+    try:
+        (verdict,) = check_poses(batch("CH4+"), executor)
+    finally:
+        executor.close()
+    assert {name for name, passed in verdict.value.items() if passed} == {"all_atoms_connected", "no_radicals"}
 
 
 @needed

@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from hand_made import column, evaluation, write
+from hand_made import MOLECULE_METRICS, column, evaluation, write
 
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
@@ -50,6 +50,23 @@ def test_main_table(study):
     assert force["seeds apart from base"] == "better: 2 of 3, worse: 1 of 3"
     assert force["best of 4"] == "inf [2.000, inf]"
     assert dict(zip(head, found["novelty, %"], strict=True))["seeds apart from base"] == "lower: 3 of 3"
+
+
+def test_a_row_that_not_every_evaluation_has(tmp_path):
+    """As that of atoms without an entry in the bond table, which stands where some sample has such elements."""
+    more = MOLECULE_METRICS | {"no_bond_entry": ("no entry", "%", "samples", "neither")}
+    values = {"base": {}, "trained": {}}
+    paths = {
+        seed: write(tmp_path, f"seed-{seed}", evaluation(values, metrics=metrics))
+        for seed, metrics in enumerate((MOLECULE_METRICS, more))
+    }
+    result = SeedResult.read(paths, [])
+    assert rows(result.seed_table())["no entry, %"] == [
+        "- / 0 samples",
+        "- / 0 samples",
+        "50.0 [40.0, 60.0] / 100 samples",
+    ]
+    assert rows(result.main_table())["no entry, %"] == ["", "-", "-", "none of 2"]
 
 
 def test_seed_and_cost_tables(study):

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,8 +14,9 @@ from atomrl.config import load_config
 from atomrl.training.shaping import OnTheWay
 from atomrl.util.errors import UserError
 from studies.__main__ import main
+from studies.report import _controls
 from studies.steps import EvaluationTable, plan
-from studies.studies import STUDIES, Study, controls, read_settings, whole_numbers
+from studies.studies import RETURN_TO_GO, STUDIES, Study, controls, read_settings, whole_numbers
 from studies.subjects import MOLECULES
 
 FOLDER = Path("runs/results/molecules")
@@ -167,6 +169,16 @@ def test_overrides_reach_training_evaluation_and_budget():
     assert "--device cpu" in steps.steps[1].command
     small = replace(STUDIES["molecules"], overrides=("dataloader.epoches=2",))
     assert [n for n, _ in plan(small, read_settings(small), FOLDER).controls] == [4]  # best of 1 is the base
+
+
+def test_the_budget_counts_what_is_scored_on_the_way():
+    study = replace(STUDIES["molecules"], overrides=(*RETURN_TO_GO, "dataloader.epoches=20"))
+    settings = read_settings(study)
+    assert [n for n, _ in plan(study, settings, FOLDER).controls] == [4, 13]
+    result = SimpleNamespace(base=SimpleNamespace(samples=1000))
+    said = _controls(study.subject, settings, plan(study, settings, FOLDER), result)
+    assert "training scores its 2,560 molecules 12,800 times, at the end of a walk and on the way, so the" in said
+    assert "N = ceil(12,800 / 1,000) = 13" in said
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,9 @@ LOADED = "mol_pred_loaded"
 def bust(item: tuple[BondedMolecule, NDArray[np.float64]]) -> dict[str, bool]:
     """Each check's verdict on a molecule: its bonds are given, hydrogens that a valence lacks are implied.
 
+    PoseBusters has no lengths, angles, clashes or flatness of a molecule that RDKit cannot sanitise, and says NaN: such
+    a check is not passed.
+
     Args:
         item: the molecule and its positions, Å, (N, 3).
     """
@@ -36,7 +39,7 @@ def bust(item: tuple[BondedMolecule, NDArray[np.float64]]) -> dict[str, bool]:
     with BlockLogs(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pandas
         row = _busters().bust(mol, None, None).iloc[0]
-    return {str(name): bool(passed) for name, passed in row.items() if name != LOADED}
+    return {str(name): bool(passed == 1) for name, passed in row.items() if name != LOADED}
 
 
 @cache

@@ -235,7 +235,7 @@ class CrystalPanel(Panel):
         pairs = zip(notes, verdicts.reasons["geometry"], strict=True)
         relaxation = tuple(note if unsound is None else None for note, unsound in pairs)
         verdicts = replace(verdicts, reasons={**verdicts.reasons, "relaxation": relaxation})
-        return self._metrics(verdicts, self.physics, f"{how}; {len(rows)} samples drawn from those of the main table")
+        return self._metrics(verdicts, self.physics, f"{how}; at most {self.relaxed} of the main table's samples")
 
     def _relax(self, structures: Structures) -> Noted:
         """Each crystal where its relaxation ended, and why that is no minimum.

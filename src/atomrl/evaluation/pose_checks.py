@@ -28,7 +28,7 @@ TASK = "atomrl.chemistry.posebusters_task:bust"
 TIMEOUT = 120.0
 """Seconds per molecule; the first one of a worker imports pandas."""
 
-VERSION = 1
+VERSION = 2
 """Of what `TASK` asks of PoseBusters and keeps; verdicts of another one are made again."""
 
 LOT = 50
@@ -60,7 +60,8 @@ class CheckedPoses:
     """PoseBusters' verdicts, B molecules.
 
     Attributes:
-        passed: {metric: (B,) bool}, as `METRICS`; a molecule without a verdict passes nothing.
+        passed: {metric: (B,) bool}, as `METRICS`; a molecule without a verdict passes nothing, and a check that could
+            not be made, as most of one that RDKit cannot sanitise, is not passed.
         reasons: why there is no verdict; None where there is.
     """
 

@@ -166,12 +166,13 @@ def label(definition: Definition) -> str:
 
 
 def cell(estimate: Estimate, unit: str, counted: str) -> str:
-    """An estimate in words: value, interval, denominator."""
+    """An estimate in words: value, interval if there is one, denominator."""
     if math.isnan(estimate.value):
         return f"- / {estimate.denominator} {counted}"
     scale, digits = (100, 1) if unit == "%" else (1, 3)
     value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}] / {estimate.denominator} {counted}"
+    interval = "" if math.isnan(estimate.low) else f" [{low}, {high}]"
+    return f"{value}{interval} / {estimate.denominator} {counted}"
 
 
 def walks(column: Column) -> str:

@@ -8,8 +8,9 @@ the jackknife is used: leave out one sample at a time, which changes the counts 
 1.96 standard errors to either side, on the scale arcsin(sqrt(value)) that keeps a share near 0 or 1 inside its range.
 It is centred on the measured value and, for such counts, too wide rather than too short (Efron and Stein 1981).
 
-A sample without spread (all valid, no duplicate) gives neither method anything to work with; the exact binomial bound,
-0.025 ** (1 / n) from the end of the range, is used there.
+A share whose samples show no spread (all valid, no duplicate, nothing but duplicates) gives neither method anything to
+work with; the exact binomial bound is used there: 1 - 0.025 ** (1 / n) of the way to either end of the range. Of a
+single value, mean and median have no interval.
 """
 
 from __future__ import annotations
@@ -81,10 +82,10 @@ def ratio(parts: Array, wholes: Array, seed: int, resamples: int = RESAMPLES) ->
 
 
 def mean(values: Array, seed: int, resamples: int = RESAMPLES) -> Estimate:
-    """Mean over the finite values of (B,); the denominator says how many they are."""
+    """Mean over the finite values of (B,); the denominator says how many they are, and of one there is no interval."""
     finite = values[np.isfinite(values)]
-    if not len(finite):
-        return Estimate.missing()
+    if len(finite) < 2:
+        return _without_interval(finite)
     low, high = _percentiles(lambda rows: np.asarray(finite[rows].mean(1)), len(finite), seed, resamples)
     return Estimate(float(finite.mean()), low, high, len(finite))
 
@@ -92,7 +93,8 @@ def mean(values: Array, seed: int, resamples: int = RESAMPLES) -> Estimate:
 def median(values: Array, seed: int, resamples: int = RESAMPLES) -> Estimate:
     """Median of (B,), in which an infinite value counts as larger than any other.
 
-    The lower of the two middle values for an even count, so that no average with infinity is taken.
+    The lower of the two middle values for an even count, so that no average with infinity is taken. Of one value there
+    is no interval.
 
     Raises:
         UserError: a value is NaN: failures must be given as +inf, or left out.
@@ -101,8 +103,8 @@ def median(values: Array, seed: int, resamples: int = RESAMPLES) -> Estimate:
         raise UserError(
             f"{int(np.isnan(values).sum())} of {len(values)} values are NaN: give failures as +inf to median"
         )
-    if not len(values):
-        return Estimate.missing()
+    if len(values) < 2:
+        return _without_interval(values)
     middle = (len(values) - 1) // 2
     low, high = _percentiles(
         lambda rows: np.asarray(np.partition(values[rows], middle, axis=1)[:, middle]), len(values), seed, resamples
@@ -135,7 +137,8 @@ def distinct_ratio(labels: NDArray[np.int64], counted: NDArray[np.bool_], whole:
     if not len(left_out):
         return Estimate(value, 0.0, 1.0, round(bottom))
     count = len(left_out)
-    error = math.sqrt((count - 1) / count * float(np.square(left_out - left_out.mean()).sum()))
+    spread = left_out.max() > left_out.min()  # else a mean may be off by a rounding
+    error = math.sqrt((count - 1) / count * float(np.square(left_out - left_out.mean()).sum())) if spread else 0.0
     return _widened(Estimate(value, *_share_interval(value, error), round(bottom)), round(bottom))
 
 
@@ -166,8 +169,14 @@ def _percentiles(
 
 
 def _widened(estimate: Estimate, samples: int) -> Estimate:
-    """The exact binomial bound where the value is 0 or 1 and the samples show no spread."""
+    """A share with the exact binomial bound to either side where the samples show no spread."""
+    if estimate.low < estimate.high:
+        return estimate
     gap = 1 - ((1 - LEVEL) / 2) ** (1 / samples)
-    low = min(estimate.low, 1 - gap) if estimate.value == 1 else estimate.low
-    high = max(estimate.high, gap) if estimate.value == 0 else estimate.high
+    low, high = estimate.value * (1 - gap), estimate.value + (1 - estimate.value) * gap
     return Estimate(estimate.value, low, high, estimate.denominator)
+
+
+def _without_interval(values: Array) -> Estimate:
+    """Of one value or none, which say nothing about what others would be."""
+    return Estimate(float(values[0]), math.nan, math.nan, 1) if len(values) else Estimate.missing()
