@@ -127,6 +127,23 @@ def test_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| valid molecules without a ring |  | 50.0 [" in text
 
 
+def test_columns_with_fewer_structures_than_are_relaxed(tmp_path: Path) -> None:
+    """One of 3, one of 2: they stand in one table of what was relaxed, whatever could be read and evaluated."""
+    water = "3\n\nO 0 0 0\nH 0 0 0\nH 1 0 0\n"
+    (tmp_path / "mine.xyz").write_text(water + water + "3\nbroken\nO 0 0 0\nH 1 0\n")
+    (tmp_path / "theirs.xyz").write_text(water * 2)
+    cell = CAESIUM_CHLORIDE.copy()
+    cell.translate_sites([1], [0.5, 0.5, 0.5])
+    crystals = {name: from_pymatgen([cell] * count) for name, count in (("mine", 3), ("theirs", 2))}
+    molecules = {name: tmp_path / f"{name}.xyz" for name in crystals}
+    for number, sources in enumerate((molecules, crystals)):
+        words = [ONE, "evaluation.relaxed=3"]
+        report = evaluate_structures(sources, tmp_path / f"table_{number}", overrides=words)
+        table = report.further["relaxed"]
+        assert [len(column.metrics.samples) for column in table.columns] == [3, 2]
+        assert table.columns[0].metrics.conditions["geometry"].endswith("; at most 3 of the main table's samples")
+
+
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
     path = own_molecules.write_extxyz(tmp_path / "some.extxyz", ("metformin", "isoniazid"))
     geometries = [Geometry(atoms.numbers, atoms.positions) for atoms in ase.io.read(path, index=":")]

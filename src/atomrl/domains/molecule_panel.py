@@ -34,7 +34,7 @@ from atomrl.evaluation.molecules import (
 )
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.pose_checks import CheckedPoses, by_pose_checks, check_poses, pose_checker
-from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
+from atomrl.evaluation.relaxation import chosen_rows, part_of_the_samples, relax_in_lots
 from atomrl.evaluation.relaxed_molecules import RelaxedMolecules, evaluate_relaxed
 from atomrl.evaluation.sample_columns import (
     molecule_columns,
@@ -188,7 +188,7 @@ class MoleculePanel(Panel):
         """Some samples, relaxed, judged."""
         rows = chosen_rows(len(structures), self.relaxed)
         limits = "{fmax:g} eV/Å in at most {max_steps} steps or {max_seconds:g} s".format_map(LIMITS)
-        how = f"positions relaxed by {EVALUATOR}, BFGS to {limits}; {len(rows)} of the main table's samples"
+        how = f"positions relaxed by {EVALUATOR}, BFGS to {limits}; {part_of_the_samples(self.relaxed)}"
         before = structures[rows]
         lots = None if kept is None else kept.made_from(before, f"{how}; {self.reward.max_iterations}")
         after, notes = relax_in_lots(before, partial(self._relax, relaxing), lots)
@@ -216,7 +216,7 @@ class MoleculePanel(Panel):
         rows = chosen_rows(len(structures), self.poses)
         chosen, places = structures[rows], rows.tolist()
         metrics = self._metrics(chosen, [records[row] for row in places], [results[row] for row in places])
-        how = f"as sampled; {len(rows)} of the main table's samples"
+        how = f"as sampled; {part_of_the_samples(self.poses)}"
         return by_pose_checks(metrics, check_poses(chosen, checker, kept), how)
 
     def _relax(self, relaxing: Executor, structures: Structures) -> Noted:
