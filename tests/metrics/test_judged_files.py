@@ -14,7 +14,8 @@ from rdkit import Chem
 
 from atomrl.cli import main
 from atomrl.data.prototype_set import ASSETS
-from atomrl.judge_structures import evaluate_structures
+from atomrl.evaluation.evaluate import in_file_name
+from atomrl.judge_structures import _headings, evaluate_structures
 from atomrl.structures.crystals import from_pymatgen
 from atomrl.structures.molecules import Geometry
 from atomrl.structures.padding import join
@@ -142,6 +143,21 @@ def test_columns_with_fewer_structures_than_are_relaxed(tmp_path: Path) -> None:
         table = report.further["relaxed"]
         assert [len(column.metrics.samples) for column in table.columns] == [3, 2]
         assert table.columns[0].metrics.conditions["geometry"].endswith("; at most 3 of the main table's samples")
+
+
+def test_every_column_has_files_of_its_own(tmp_path: Path) -> None:
+    """Also where names, and whole paths, differ in what stands for `_` in a heading."""
+    for name in ("a-b/some.xyz", "a_b/some.xyz", "c/my own.xyz", "c/my_own.xyz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        own_molecules.write_extxyz(tmp_path / name, ("metformin",))
+    files = [tmp_path / name for name in ("a-b/some.xyz", "a_b/some.xyz", "c/my own.xyz", "c/my_own.xyz")]
+    headings = _headings(files)
+    assert [*headings.values()] == files
+    assert len({in_file_name(heading) for heading in headings}) == 4
+    for mine, known in (("known set", 1), ("a b", 0)):
+        with pytest.raises(UserError, match=f"the columns {mine}, .* would be written into the same files: name them"):
+            evaluate_structures({mine: files[0], "a_b": files[1]}, tmp_path / "table", known=known)
+    assert in_file_name("../PBE hull") == ".._PBE_hull"
 
 
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:

@@ -23,7 +23,16 @@ from atomrl.core.stages import total_reward
 from atomrl.core.steering import require_noise
 from atomrl.domains import base_model, domain_for, domain_of, model_of
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import Report, SamplePlan, best_of, compare, drawn_by, judge, require_asked
+from atomrl.evaluation.evaluate import (
+    KNOWN_SET,
+    Report,
+    SamplePlan,
+    best_of,
+    compare,
+    drawn_by,
+    judge,
+    require_asked,
+)
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.rejection import draw_until_accepted
@@ -226,7 +235,7 @@ class ModelEvaluation:
             if pair.trained is not None:
                 judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
             if self.known:
-                judged["known set"] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
+                judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
             rewarded = domain.rewarded(pair.config) if pair.is_run else set()
             return compare(judged, rewarded, panel, plan, command, self.output)
 
