@@ -11,6 +11,7 @@ import pytest
 import torch
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT
 from rdkit import Chem
+from refusals import refused
 
 from atomrl.cli import main
 from atomrl.data.prototype_set import ASSETS
@@ -158,6 +159,17 @@ def test_every_column_has_files_of_its_own(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=f"the columns {mine}, .* would be written into the same files: name them"):
             evaluate_structures({mine: files[0], "a_b": files[1]}, tmp_path / "table", known=known)
     assert in_file_name("../PBE hull") == ".._PBE_hull"
+
+
+def test_an_element_that_the_bond_table_lacks_is_refused_at_once(tmp_path: Path, capsys) -> None:
+    """Before any energy is computed; the message says by what such molecules can be judged."""
+    (tmp_path / "some.xyz").write_text("3\n\nSe 0 0 0\nH 1.47 0 0\nH 0 1.47 0\n")
+    words = ["evaluate", "--structures", str(tmp_path / "some.xyz"), ONE, "--output", str(tmp_path / "table")]
+    assert refused(capsys, *words) == (
+        "error: the bond table has no valence for Se, which some molecules hold: leave these out, or set "
+        "evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds"
+    )
+    assert not (tmp_path / "table" / "unfinished").exists()
 
 
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomrl.chemistry.bond_entries import require_valences
 from atomrl.chemistry.known_smiles import known_under
-from atomrl.chemistry.rdkit import PROTOCOL, MoleculeChecker, RdkitRecord
+from atomrl.chemistry.rdkit import PERCEIVED, PROTOCOL, MoleculeChecker, RdkitRecord
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import ForceField, Reward
@@ -121,6 +122,8 @@ class MoleculePanel(Panel):
     ) -> Judged:
         """Judge molecules; results of the force field that are known already are not computed again."""
         structures = structures.to(torch.device("cpu"))
+        if self.profile != PERCEIVED:
+            require_valences(structures.numbers, structures.mask)
         records = self.checker.check(structures)
         results = self._evaluated(structures, kept) if results is None else results
         metrics = self._metrics(structures, records, results)
