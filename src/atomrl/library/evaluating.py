@@ -16,7 +16,7 @@ from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named, read_stored
-from atomrl.chosen_samples import about_reward, has_handed_over_code, require_number_of_draws
+from atomrl.chosen_samples import about_reward, has_handed_over_code, require_number_of_draws, require_total
 from atomrl.config import Config, as_trained
 from atomrl.core.protocols import Model
 from atomrl.core.stages import total_reward
@@ -254,9 +254,10 @@ class ModelEvaluation:
         """Refuse what cannot be steered, before anything is sampled.
 
         Raises:
-            UserError: there are more places than steps; the base walks without noise.
+            UserError: there are more places than steps; the base walks without noise; the reward is the dummy.
         """
         if self.steering.particles:
+            require_total(pair.config)
             require_noise(pair.base.policy(), self.steering.config(plan.time_step, plan.micro_batch_size))
 
     def _check(self) -> None:
