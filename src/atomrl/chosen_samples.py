@@ -94,6 +94,16 @@ def require_number_of_draws(name: str, number: int, without: str) -> None:
         raise UserError(f"{name} {number}: must be at least 2; 0 or nothing {without}")
 
 
+def require_total(config: Config) -> None:
+    """Refuse a reward by which no sample can be chosen, before anything is drawn.
+
+    Raises:
+        UserError: it is the dummy.
+    """
+    if not config.reward.has_total:
+        raise UserError("reward.type=dummy has no total, by which samples could be chosen: give another reward")
+
+
 class Choosing(Drawing):
     """The best of each N draws, or of N particles that are resampled on the way, by the reward of a configuration.
 
@@ -112,7 +122,8 @@ class Choosing(Drawing):
     def __init__(self, wanted: Wanted, model: Model, domain: Domain[Any, Any], options: argparse.Namespace) -> None:
         self._each = asked_particles(options)
         name = options.config_name or domain.demo
-        config = _config(domain, name, options.overrides)
+        config = _config(domain, name, options.overrides).changed(device=options.device)
+        require_total(config)
         at_once = max(self._each, wanted.plan.micro_batch_size)
         if options.steer:
             self._steering = asked_steering(options).config(wanted.plan.time_step, at_once)

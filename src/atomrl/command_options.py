@@ -143,7 +143,7 @@ def _asking(sample: argparse.ArgumentParser) -> None:
         help="formula units in a cell, with --compositions; if not given, as often as in the training set",
     )
     sample.add_argument(
-        "--tries", type=int, default=20, metavar="N", help="most walks for each sample of --compositions; default 20"
+        "--tries", type=int, metavar="N", help="most walks for each sample of --compositions; default 20"
     )
 
 

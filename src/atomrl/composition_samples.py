@@ -18,6 +18,9 @@ from atomrl.structures.crystals import compositions, readable_formula
 from atomrl.util.errors import UserError
 from atomrl.util.growing_file import Settings
 
+TRIES = 20
+"""Most walks for each sample, if the user does not say."""
+
 
 def asked_compositions(options: argparse.Namespace) -> list[Composition]:
     """What `--compositions` names.
@@ -26,13 +29,14 @@ def asked_compositions(options: argparse.Namespace) -> list[Composition]:
         UserError: a formula that is none or comes twice, an option that does not go with it, or one that needs it.
     """
     if not options.compositions:
-        if options.formula_units:
-            raise UserError("--formula-units is about formulas: give --compositions too")
+        about = {"--formula-units": options.formula_units or None, "--tries": options.tries}
+        if given := [name for name, value in about.items() if value is not None]:
+            raise UserError(f"{given[0]} is about formulas: give --compositions too")
         return []
     others = {"--sizes": options.sizes, "--best-of": options.best_of, "--steer": options.steer}
     if given := [name for name, value in (others | {"--reject": options.reject}).items() if value]:
         raise UserError(f"--compositions and {' and '.join(given)} do not go together: leave one out")
-    if options.tries < 1:
+    if options.tries is not None and options.tries < 1:
         raise UserError(f"--tries {options.tries}: must be at least 1")
     if min(options.formula_units, default=1) < 1:
         raise UserError(f"--formula-units {min(options.formula_units)}: must be at least 1")
@@ -72,13 +76,13 @@ class Predicting(Drawing):
         device: torch.device,
         sampler: str,
     ) -> None:
-        self._asked, self._tries = AskedCompositions.of(model, compositions, plan), options.tries
+        self._asked, self._tries = AskedCompositions.of(model, compositions, plan), options.tries or TRIES
         prompts = self._asked.prompts.to(device)
         choice: Settings = {
             "choice": "--compositions",
             "compositions": [one.formula for one in compositions],
             "formula units": options.formula_units,
-            "tries": options.tries,
+            "tries": self._tries,
         }
         super().__init__(Wanted(ready_policy(model, device), prompts, plan, sampler), in_lots(prompts), choice)
 

@@ -21,7 +21,7 @@ from atomrl.data.structure_files import (
     read_entries_of,
 )
 from atomrl.domains import domain_for, domain_named
-from atomrl.evaluation.evaluate import Report, compare
+from atomrl.evaluation.evaluate import KNOWN_SET, Report, compare, in_file_name
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import SampleColumn
@@ -73,6 +73,7 @@ def evaluate_structures(
     output = Path(output)
     require_new_table(output, known)
     named = sources if isinstance(sources, Mapping) else _headings(sources)
+    _require_apart([*named, *([KNOWN_SET] if known else [])])
     workers = as_workers(None)
     read, found = _read(named, domain, workers)
     judged_by = domain_named(found)
@@ -88,12 +89,12 @@ def evaluate_structures(
     with judged_by.panel(config, model) as panel, kept.until_written(command):
         judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
         if known:
-            judged["known set"] = replace(panel.judge(panel.known_samples(known, seed), kept), drawn=0)
+            judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(known, seed), kept), drawn=0)
         return compare(judged, set(), panel, None, command, output)
 
 
 def _headings(paths: Sequence[Path | str]) -> dict[str, Source]:
-    """A heading for each file: its name without ending, or more of its path where that is not enough.
+    """A heading for each file: its name without ending, or its path, at last with a number, where that is not enough.
 
     Raises:
         UserError: no file is given, or one twice.
@@ -102,9 +103,24 @@ def _headings(paths: Sequence[Path | str]) -> dict[str, Source]:
     if not files or len(set(files)) < len(files):
         raise UserError(f"--structures {' '.join(map(str, files))}: give one or more files or folders, each once")
     stems = [re.sub(r"(\.json)?\.\w+$", "", file.resolve().name) for file in files]
-    alike = Counter(stems)
+    alike = Counter(map(in_file_name, stems))
     whole = [re.sub(r"\W+", "_", str(file)).strip("_") for file in files]
-    return {stem if alike[stem] == 1 else longer: file for stem, longer, file in zip(stems, whole, files, strict=True)}
+    paths_alike = Counter(whole)
+    longer = [f"{path}_{place}" if paths_alike[path] > 1 else path for place, path in enumerate(whole, start=1)]
+    names = [stem if alike[in_file_name(stem)] == 1 else path for stem, path in zip(stems, longer, strict=True)]
+    _require_apart(names)
+    return dict(zip(names, files, strict=True))
+
+
+def _require_apart(headings: Sequence[str]) -> None:
+    """Refuse headings whose columns would be written into the same files.
+
+    Raises:
+        UserError: two of them are alike.
+    """
+    counts = Counter(map(in_file_name, headings))
+    if alike := [heading for heading in headings if counts[in_file_name(heading)] > 1]:
+        raise UserError(f"the columns {', '.join(alike)} would be written into the same files: name them otherwise")
 
 
 def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -> tuple[dict[str, ReadStructures], str]:

@@ -187,7 +187,7 @@ def _rows(columns: Mapping[str, Mapping[int, MoleculeScorecard]]) -> list[str]:
                     "rings": int(held.rings[row]) if held.valid[row] else None,
                     "stable": bool(held.stable[row]),
                     "valid": bool(held.valid[row]),
-                    "novel": bool(held.novel[row]),
+                    "novel": None if held.novel is None else bool(held.novel[row]),
                     "smiles": held.smiles[row],
                     "smiles_explicit_h": held.smiles_explicit_h[row],
                     "rdkit_reason": held.rdkit_reasons[row],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from atomrl.chemistry import bonds as bonds_module
 from atomrl.chemistry.bonds import (
     ORDERS,
     bond_orders,
@@ -194,6 +195,16 @@ def test_empty_and_single_atom_molecules():
     assert found.atom_stability.tolist() == [0, 0]
     assert bond_orders(numbers, torch.zeros(2, 2, 3)).sum() == 0
     assert bond_orders(numbers[:0], torch.zeros(0, 2, 3)).shape == (0, 2, 2)
+
+
+def test_a_batch_of_any_size_needs_the_memory_of_a_part(qm9_test, monkeypatch):
+    """What is looked at together changes nothing."""
+    whole = valence(qm9_test.numbers, qm9_test.positions, qm9_test.mask)
+    orders = bond_orders(qm9_test.numbers, qm9_test.positions)
+    monkeypatch.setattr(bonds_module, "PAIRS_AT_ONCE", 7 * qm9_test.numbers.shape[1] ** 2 // 2)
+    for name, values in vars(valence(qm9_test.numbers, qm9_test.positions, qm9_test.mask)).items():
+        assert torch.equal(values, getattr(whole, name))
+    assert torch.equal(bond_orders(qm9_test.numbers, qm9_test.positions), orders)
 
 
 def test_elements_outside_the_table():

@@ -13,6 +13,7 @@ from ase import Atoms
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT, SILICON
 from pymatgen.core import Molecule, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
+from rdkit import Chem
 
 from atomrl.data.structure_files import ReadStructures, as_structures, domain_of_entries, read_entries_of
 from atomrl.structures.crystals import to_pymatgen
@@ -64,6 +65,49 @@ def test_a_block_begins_after_blanks_and_a_byte_order_mark_too(tmp_path: Path) -
         found = read(path)
         assert found.where == ("all.cif block 1 (NaCl)", "all.cif block 2 (Si)")
         assert found.structures.sizes.tolist() == [8, 2]
+
+
+def test_a_byte_order_mark_before_an_xyz_or_json_file(tmp_path: Path) -> None:
+    (tmp_path / "one.xyz").write_text("\ufeff1\n\nHe 0 0 0\n", encoding="utf-8")
+    assert read(tmp_path / "one.xyz").reasons == (None,)
+    (tmp_path / "one.json").write_text("\ufeff" + json.dumps(SILICON.as_dict()), encoding="utf-8")
+    same(read(tmp_path / "one.json"), [SILICON])
+
+
+def test_an_atom_of_no_element_is_not_left_out(tmp_path: Path) -> None:
+    """What would be judged without it is another structure."""
+    water = "O 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
+    (tmp_path / "some.xyz").write_text(f"3\n\n{water}4\n\n{water}X 2 2 2\n0\n\n")
+    found = read(tmp_path / "some.xyz")
+    assert found.structures.sizes.tolist() == [3, 0, 0]
+    assert found.reasons == (None, "xyz: it has an atom of no element, e.g. X, * or R", None)
+    path = own_molecules.write_sdf(tmp_path / "some.sdf", ("aspirin", "caffeine"))
+    path.write_text(re.sub(r"(?m)^(.{30} )[CO] ( .*)$", r"\1R#\2", path.read_text(), count=1))
+    found = read(path)
+    assert found.structures.sizes.tolist() == [0, 24]
+    assert found.reasons[0] is not None
+    assert found.reasons[0].startswith("sdf: it has an atom of no element")
+    crystal = ROCK_SALT.to_ase_atoms()
+    crystal.symbols[0] = "X"
+    ase.io.write(tmp_path / "some.extxyz", [crystal, ROCK_SALT.to_ase_atoms()])
+    assert read(tmp_path / "some.extxyz").structures.sizes.tolist() == [0, 8]
+
+
+def test_charges_and_missing_hydrogens_are_named(tmp_path: Path) -> None:
+    """Nothing is added, and all are judged as neutral."""
+    ammonium = Chem.AddHs(Chem.MolFromSmiles("[NH4+]"))
+    Chem.rdDistGeom.EmbedMolecule(ammonium, randomSeed=1)
+    bare = Chem.RemoveHs(own_molecules.conformers()["aspirin"])
+    with Chem.SDWriter(str(tmp_path / "some.sdf")) as writer:
+        for mol in (ammonium, bare):
+            writer.write(mol)
+    assert read(tmp_path / "some.sdf").report() == (
+        "1 of 2 carry a charge, and are taken for neutral: some.sdf entry 1; 1 of 2 lack hydrogens that their bonds "
+        "imply, and are taken without: some.sdf entry 2 (aspirin)"
+    )
+    hydroxide = Molecule(["O", "H"], [[0, 0, 0], [0.96, 0, 0]], charge=-1)
+    (tmp_path / "one.json").write_text(json.dumps(hydroxide.as_dict()))
+    assert read(tmp_path / "one.json").report() == "1 of 1 carry a charge, and are taken for neutral: one.json entry 1"
 
 
 def test_sites_that_count_as_all_atoms_are_named(tmp_path: Path) -> None:

@@ -11,10 +11,12 @@ import pytest
 import torch
 from crystal_samples import CAESIUM_CHLORIDE, PEROVSKITE, ROCK_SALT
 from rdkit import Chem
+from refusals import refused
 
 from atomrl.cli import main
 from atomrl.data.prototype_set import ASSETS
-from atomrl.judge_structures import evaluate_structures
+from atomrl.evaluation.evaluate import in_file_name
+from atomrl.judge_structures import _headings, evaluate_structures
 from atomrl.structures.crystals import from_pymatgen
 from atomrl.structures.molecules import Geometry
 from atomrl.structures.padding import join
@@ -127,6 +129,49 @@ def test_molecules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "| valid molecules without a ring |  | 50.0 [" in text
 
 
+def test_columns_with_fewer_structures_than_are_relaxed(tmp_path: Path) -> None:
+    """One of 3, one of 2: they stand in one table of what was relaxed, whatever could be read and evaluated."""
+    water = "3\n\nO 0 0 0\nH 0 0 0\nH 1 0 0\n"
+    (tmp_path / "mine.xyz").write_text(water + water + "3\nbroken\nO 0 0 0\nH 1 0\n")
+    (tmp_path / "theirs.xyz").write_text(water * 2)
+    cell = CAESIUM_CHLORIDE.copy()
+    cell.translate_sites([1], [0.5, 0.5, 0.5])
+    crystals = {name: from_pymatgen([cell] * count) for name, count in (("mine", 3), ("theirs", 2))}
+    molecules = {name: tmp_path / f"{name}.xyz" for name in crystals}
+    for number, sources in enumerate((molecules, crystals)):
+        words = [ONE, "evaluation.relaxed=3"]
+        report = evaluate_structures(sources, tmp_path / f"table_{number}", overrides=words)
+        table = report.further["relaxed"]
+        assert [len(column.metrics.samples) for column in table.columns] == [3, 2]
+        assert table.columns[0].metrics.conditions["geometry"].endswith("; at most 3 of the main table's samples")
+
+
+def test_every_column_has_files_of_its_own(tmp_path: Path) -> None:
+    """Also where names, and whole paths, differ in what stands for `_` in a heading."""
+    for name in ("a-b/some.xyz", "a_b/some.xyz", "c/my own.xyz", "c/my_own.xyz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        own_molecules.write_extxyz(tmp_path / name, ("metformin",))
+    files = [tmp_path / name for name in ("a-b/some.xyz", "a_b/some.xyz", "c/my own.xyz", "c/my_own.xyz")]
+    headings = _headings(files)
+    assert [*headings.values()] == files
+    assert len({in_file_name(heading) for heading in headings}) == 4
+    for mine, known in (("known set", 1), ("a b", 0)):
+        with pytest.raises(UserError, match=f"the columns {mine}, .* would be written into the same files: name them"):
+            evaluate_structures({mine: files[0], "a_b": files[1]}, tmp_path / "table", known=known)
+    assert in_file_name("../PBE hull") == ".._PBE_hull"
+
+
+def test_an_element_that_the_bond_table_lacks_is_refused_at_once(tmp_path: Path, capsys) -> None:
+    """Before any energy is computed; the message says by what such molecules can be judged."""
+    (tmp_path / "some.xyz").write_text("3\n\nSe 0 0 0\nH 1.47 0 0\nH 0 1.47 0\n")
+    words = ["evaluate", "--structures", str(tmp_path / "some.xyz"), ONE, "--output", str(tmp_path / "table")]
+    assert refused(capsys, *words) == (
+        "error: the bond table has no valence for Se, which some molecules hold: leave these out, or set "
+        "evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds"
+    )
+    assert not (tmp_path / "table" / "unfinished").exists()
+
+
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
     path = own_molecules.write_extxyz(tmp_path / "some.extxyz", ("metformin", "isoniazid"))
     geometries = [Geometry(atoms.numbers, atoms.positions) for atoms in ase.io.read(path, index=":")]
@@ -139,15 +184,6 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
     assert [row.pop("source") for row in rows[2:]] == ["row 0", "row 1"]
     for one, other in zip(rows[:2], rows[2:], strict=True):
         assert one | {"column": "mine"} == other | {"source": one["source"]}
-
-
-def test_columns_of_different_length_stand_in_each_table(tmp_path: Path) -> None:
-    """Two samples and one, of which at most two are relaxed; their atoms overlap, so that no force field is asked."""
-    many = join([Geometry(np.array([8, 8]), np.array([[0.0, 0, 0], [0.001, 0, 0]]))] * 2)
-    words = [ONE, "evaluation.relaxed=2"]
-    report = evaluate_structures({"two": many, "one": many[:1]}, tmp_path / "table", overrides=words)
-    relaxed = report.further["relaxed"]
-    assert [column.metrics.summary["relaxed"].denominator for column in relaxed.columns] == [2, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from atomrl.chemistry.bonds import valence
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.core.records import Structures
 from atomrl.evaluation.molecules import METRICS, by_second_judge, evaluate_molecules
+from atomrl.evaluation.sample_columns import molecule_columns
 from atomrl.force_fields.base import Evaluation
 from atomrl.structures.molecules import split
 from atomrl.util.errors import UserError
@@ -69,6 +70,14 @@ def test_agrees_with_plain_counting(found, qm9_test, records_of):
     assert set(summary) == set(METRICS) - {"no_bond_entry"}  # QM9's elements lack none
     for estimate in summary.values():
         assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_without_a_known_set_nobody_knows_what_is_novel(judge, qm9_test, records_of):
+    """No row of the table, and no column of the samples, in place of one that says that none is."""
+    few = qm9_test[:3]
+    found = judge(few, records_of(few), forced(few), training=None)
+    assert not {"novelty", "valid_unique_novel"} & found.summary.keys()
+    assert "novel" not in molecule_columns(found.samples, ["0", "1", "2"])
 
 
 def test_physics(found):

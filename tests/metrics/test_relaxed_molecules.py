@@ -69,6 +69,13 @@ def test_distance_after_superposition():
     assert superposed_rmsd(batch(first), batch(mirrored))[0] > 0.05
 
 
+def test_a_molecule_without_atoms_has_no_distance():
+    """It stands for one that could not be read; it costs itself only."""
+    with_none = batch(rattled("H2O"), rattled("H2O"))
+    with_none.mask[1] = False
+    np.testing.assert_allclose(superposed_rmsd(with_none, with_none), [0, np.nan], atol=1e-6)
+
+
 def test_what_a_relaxation_changes():
     """A molecule at its minimum, one beside it, and two that no force field can be asked about."""
     minimum = (rattled("CH4")[0], relax_molecule(rattled("CH4"), **OPTIONS | {"fmax": 0.005}).positions)

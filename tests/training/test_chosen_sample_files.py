@@ -146,6 +146,20 @@ def test_a_reward_that_was_edited_is_refused(
     assert "after 240 scorings" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("batches")
+def test_the_reward_computes_where_the_command_says(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not where its configuration would, which is a GPU if there is one."""
+    reward, devices = MoleculeDomain.reward, []
+
+    def watched(self, config, model, workers=None):
+        devices.append(config.device)
+        return reward(self, config, model, workers)
+
+    monkeypatch.setattr(MoleculeDomain, "reward", watched)
+    main(command("--best-of", "2", "--device", "cpu"))
+    assert devices == ["cpu"]
+
+
 def test_code_by_its_module_is_known_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rewards_of_mine.py").write_text(REWARD)

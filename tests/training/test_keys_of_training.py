@@ -17,6 +17,11 @@ SAMPLED = [
     (["model.return_suffix_only=false"], "sampling does not read model.return_suffix_only"),
     (["--backbone", "crystal_small", "model.lora.rank=4"], "sampling does not read model.lora.rank"),
     (["--best-of", "2", "reward.shaping.enabled=true"], "sampling does not read reward.shaping.enabled"),
+    (
+        ["--best-of", "2", "--config-name", "fed_grpo_config", "reward.type=dummy"],
+        "reward.type=dummy has no total, by which samples could be chosen",
+    ),
+    (["--tries", "5"], "--tries is about formulas: give --compositions too"),
     (["--best-of", "2", "reward.gate=mask"], "reward.gate=mask changes nothing with reward.force_only_if_stable=false"),
     (["--backbone", "crystal_small", "model.eta=0.5"], "model.eta=0.5 changes nothing with model.sampler=ddpm"),
 ]

@@ -17,6 +17,7 @@ from atomrl.core.steering import steer
 from atomrl.evaluation import steered
 from atomrl.report.page import unpacked
 
+BY_DUMMY = Path(__file__).parents[1] / "data" / "run_of_0.1.0"
 LABEL, FILE = "base steered with 3 particles", "base_steered_with_3_particles.extxyz"
 DRAWN = ["--num-molecules", "30", "--time-step", "6", "--seed", "5"]
 STEERED = ["--steer", "3", "--steer-temperature", "0", "--steer-places", "4"]
@@ -138,6 +139,13 @@ def test_it_is_refused_before_anything_is_sampled(
     said = refused(capsys, *evaluation(made, tmp_path / "table", "--steer", "2", "--steer-places", "7"))
     assert said == "error: --steer-places 7: must be at most 6, the steps of the walk (--time-step)"
     assert not (tmp_path / "table" / "unfinished").exists()
+
+
+def test_by_a_reward_without_a_total_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    models = ["--base", str(BY_DUMMY / "backbone"), "--trained", str(BY_DUMMY / "run")]
+    said = refused(capsys, "evaluate", *models, *DRAWN, "--steer", "2", "--output", str(tmp_path / "table"))
+    assert said == "error: reward.type=dummy has no total, by which samples could be chosen: give another reward"
+    assert not (tmp_path / "table").exists()
 
 
 def test_from_python(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

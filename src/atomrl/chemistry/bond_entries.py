@@ -10,10 +10,11 @@ from functools import lru_cache
 from itertools import combinations_with_replacement
 
 import torch
-from ase.data import atomic_numbers, covalent_radii
+from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from torch import Tensor
 
 from atomrl.chemistry.bonds import ORDERS, known_elements, published_table
+from atomrl.util.errors import UserError
 
 NEAR = 1.2
 """Times the sum of the covalent radii (Cordero et al. 2008, as in ASE): atoms that are closer are near each other."""
@@ -53,6 +54,21 @@ def have_valences(numbers: Tensor, mask: Tensor) -> Tensor:
     """Whether the table has a valence for every element of a molecule, (B,) bool."""
     known = torch.tensor([0, *(atomic_numbers[symbol] for symbol in known_elements())], device=numbers.device)
     return torch.isin(numbers * mask, known).all(1)
+
+
+def require_valences(numbers: Tensor, mask: Tensor) -> None:
+    """Refuse molecules that the table cannot judge, before anything about them is computed.
+
+    Raises:
+        UserError: it has no valence for one of their elements.
+    """
+    present, known = numbers[mask].unique().tolist(), known_elements()
+    symbols = [chemical_symbols[number] for number in present if 0 < number < len(chemical_symbols)]
+    if unknown := [symbol for symbol in symbols if symbol not in known]:
+        raise UserError(
+            f"the bond table has no valence for {', '.join(unknown)}, which some molecules hold: leave these out, or "
+            "set evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds"
+        )
 
 
 @lru_cache(maxsize=8)

@@ -26,6 +26,8 @@ from atomrl.util.errors import UserError
 
 ORDERS = ("single", "double", "triple")
 ELEMENTS = len(chemical_symbols)
+PAIRS_AT_ONCE = 20_000_000
+"""Pairs of atoms whose distances are held at one time: two arrays of 160 MB."""
 SIGMOID_REACH = 40.0
 """Widths beyond a threshold where a soft order is taken as 0: sigmoid(-40) is 4e-18."""
 
@@ -238,17 +240,26 @@ def _close_pairs(numbers: Tensor, positions: Tensor, margin: float = 0.0) -> _Pa
     # distance is not close.
     placed = positions.masked_fill((numbers == 0)[..., None], torch.inf).permute(2, 1, 0).contiguous()
     i, j = torch.triu_indices(numbers.shape[1], numbers.shape[1], offset=1, device=positions.device)
-    squares = positions.new_zeros(len(i), len(positions))
-    for axis in placed:  # one at a time: three at once no longer fit a cache, and cost five times as much
-        difference = axis.index_select(0, i).sub_(axis.index_select(0, j))
-        squares.addcmul_(difference, difference)
-    pair, molecule = (squares < reach**2).nonzero(as_tuple=True)
+    lots = placed.split(max(1, PAIRS_AT_ONCE // max(1, len(i))), dim=2)
+    found = [_closer(lot, i, j, reach) for lot in lots]
+    pair = torch.cat([pairs for pairs, _ in found])
+    molecule = torch.cat([rows + number * lots[0].shape[2] for number, (_, rows) in enumerate(found)])
     first, second = (molecule * numbers.shape[1] + atom.index_select(0, pair) for atom in (i, j))
     exact, kinds = positions.double().reshape(-1, 3).T.contiguous(), rows.flatten()
     squares = (exact.index_select(1, first) - exact.index_select(1, second)).square_().sum(0)
     entries = kinds.index_select(0, first) * len(table.valences) + kinds.index_select(0, second)
     thresholds = table.thresholds.flatten(1).index_select(1, entries)
     return _Pairs(first, second, squares.sqrt_(), thresholds)
+
+
+def _closer(placed: Tensor, i: Tensor, j: Tensor, reach: float) -> tuple[Tensor, Tensor]:
+    """Which of the pairs of atoms i, j of which molecules are closer than `reach`, in Å; placed (3, N, B)."""
+    squares = placed.new_zeros(len(i), placed.shape[2])
+    for axis in placed:  # one at a time: three at once no longer fit a cache, and cost five times as much
+        difference = axis.index_select(0, i).sub_(axis.index_select(0, j))
+        squares.addcmul_(difference, difference)
+    pair, molecule = (squares < reach**2).nonzero(as_tuple=True)
+    return pair, molecule
 
 
 def _valence_errors(

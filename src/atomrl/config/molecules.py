@@ -96,6 +96,11 @@ class MoleculeReward(ForceEnergyConfig, RewardSection):
         return next((name for name in map(_target, self.components) if name in BUILT_IN), None)
 
     @property
+    def has_total(self) -> bool:
+        """See `RewardSection`; components of the user's add up beside the dummy too."""
+        return self.built_in != "dummy" or bool(self.own)
+
+    @property
     def own(self) -> list[Any]:
         """The components that are none of the built-in rewards."""
         return [entry for entry in self.components if _target(entry) not in BUILT_IN]

@@ -245,6 +245,11 @@ class RewardSection(Options):
     """A reward for each transition."""
 
     @property
+    def has_total(self) -> bool:
+        """Whether it adds up to a number by which samples can be chosen; the dummy does not."""
+        return self.type != "dummy"
+
+    @property
     def code(self) -> list[Any]:
         """The mappings that name code."""
         return []

@@ -32,9 +32,13 @@ from rdkit.rdBase import BlockLogs
 
 from atomrl.util.errors import UserError, first_line
 
+TEXT = "utf-8-sig"
+"""Encoding of the files: UTF-8, with or without the mark at the beginning that some programs write."""
+
 END_OF_ENTRY = "$$$$"
 END_OF_MOLECULE, BEGIN_OF_PROPERTIES = "M  END", ">"
 """Of an SDF's entry: the line after its bonds, and what lines of its properties begin with."""
+CHARGED = "carry a charge, and are taken for neutral"
 HEAVIEST = len(chemical_symbols) - 1
 ROW = ("conformer", "atomic number", "x", "y", "z")
 KEYS = ("numbers", "positions")
@@ -135,9 +139,9 @@ def _from_mol_block(where: str, text: str) -> Entry:
     mol.UpdatePropertyCache(strict=False)
     remark = None
     if mol.GetNumAtoms(onlyExplicit=False) > mol.GetNumAtoms():
-        remark = "lack hydrogens that their bonds imply, and are learned without"
+        remark = "lack hydrogens that their bonds imply, and are taken without"
     elif Chem.GetFormalCharge(mol):
-        remark = "carry a charge, which is not learned"
+        remark = CHARGED
     numbers = np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()], dtype=np.int64)
     return Entry(where, numbers, np.array(mol.GetConformer().GetPositions()), remark=remark)
 
@@ -156,7 +160,7 @@ def _molecules_in(text: str) -> int:
 
 def read_xyz(path: Path) -> Iterator[Entry]:
     """Frames of an extended or plain XYZ file; after a broken one the next line that is a number begins the next."""
-    with path.open(encoding="utf-8", errors="replace") as file:
+    with path.open(encoding=TEXT, errors="replace") as file:
         lines = _Lines(file)
         number = 0
         while (count := lines.next_line()) is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from ase.data import atomic_numbers
 
-from atomrl.data.molecule_files import Entry
+from atomrl.data.molecule_files import CHARGED, TEXT, Entry
 from atomrl.util.errors import UserError, first_line
 from atomrl.workers.failure import Failure
 
@@ -37,7 +37,7 @@ def read_pymatgen_json(path: Path) -> Iterator[Entry]:
         UserError: the file cannot be read, or is no JSON.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with gzip.open(path, "rt", encoding=TEXT) if path.suffix == ".gz" else path.open(encoding=TEXT) as file:
             held = json.load(file)
     except NO_JSON as error:
         raise UserError(
@@ -75,7 +75,7 @@ def _entry(where: str, held: Any) -> Entry:
     numbers = np.array([_number(place, site) for place, site in enumerate(sites, start=1)], dtype=np.int64)
     lattice = held.get("lattice")
     if lattice is None:
-        return Entry(where, numbers, _vectors("xyz", sites))
+        return Entry(where, numbers, _vectors("xyz", sites), remark=CHARGED if held.get("charge") else None)
     if not isinstance(lattice, Mapping) or lattice.get("pbc", (True,) * 3) not in ([True] * 3, (True,) * 3):
         raise Failure("its lattice is not periodic in all directions")
     cell = _floats("the lattice's matrix", lattice.get("matrix"), (3, 3))

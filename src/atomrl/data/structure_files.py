@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from atomrl.core.records import Structures
-from atomrl.data.molecule_files import Entry, read_sdf, read_xyz
+from atomrl.data.molecule_files import TEXT, Entry, are_elements, read_sdf, read_xyz
 from atomrl.data.number_columns import SHOWN
 from atomrl.data.pymatgen_json import read_pymatgen_json
 from atomrl.structures.molecules import Geometry
@@ -125,7 +125,7 @@ def as_structures(path: Path, entries: Sequence[Entry], domain: str) -> ReadStru
     where, reasons = zip(*((entry.where, entry.reason) for entry in checked), strict=True)
     remarks: dict[str, list[str]] = {}
     for entry in checked:
-        if entry.remark is not None and entry.reason is None and crystals:
+        if entry.remark is not None and entry.reason is None:
             remarks.setdefault(entry.remark, []).append(entry.where)
     return ReadStructures(structures, where, reasons, remarks)
 
@@ -157,10 +157,16 @@ def _items(path: Path) -> Iterator[Entry | CifText]:
     kind = ending.split(".")[1]
     try:
         for item in READERS[ending](path):
-            broken = isinstance(item, Entry) and item.reason is not None
-            yield replace(item, reason=f"{kind}: {item.reason}") if broken and isinstance(item, Entry) else item
+            yield _checked(item, kind) if isinstance(item, Entry) else item
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}; give a file or a folder") from error
+
+
+def _checked(entry: Entry, kind: str) -> Entry:
+    """The entry, if all its atoms are of elements; what is broken says first what kind of file it stands in."""
+    if entry.reason is None and len(entry.numbers) and not are_elements(entry.numbers):
+        entry = Entry.broken(entry.where, "it has an atom of no element, e.g. X, * or R")
+    return entry if entry.reason is None else replace(entry, reason=f"{kind}: {entry.reason}")
 
 
 def _in_folder(folder: Path, file: Path) -> Iterator[Entry | CifText]:
@@ -206,7 +212,7 @@ def read_cif(path: Path) -> Iterator[CifText]:
 
     A block without a cell and without atoms is none of a structure, e.g. a journal's `data_global`.
     """
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
+    with path.open(encoding=TEXT, errors="replace") as file:
         for number, text in enumerate(_blocks(file), start=1):
             name = text.partition("\n")[0].strip()[len("data_") :]
             where = f"{path.name} block {number}" + (f" ({name})" if name else "")

@@ -20,7 +20,7 @@ from atomrl.evaluation.crystals import CrystalScorecard, evaluate_crystals
 from atomrl.evaluation.kept_results import KeptForceField, KeptProvider, lot_size
 from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.evaluation.panel import Judged, Panel
-from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
+from atomrl.evaluation.relaxation import chosen_rows, part_of_the_samples, relax_in_lots
 from atomrl.evaluation.sample_columns import (
     crystal_columns,
     relaxed_crystal_columns,
@@ -235,7 +235,7 @@ class CrystalPanel(Panel):
         pairs = zip(notes, verdicts.reasons["geometry"], strict=True)
         relaxation = tuple(note if unsound is None else None for note, unsound in pairs)
         verdicts = replace(verdicts, reasons={**verdicts.reasons, "relaxation": relaxation})
-        return self._metrics(verdicts, self.physics, f"{how}; at most {self.relaxed} of the main table's samples")
+        return self._metrics(verdicts, self.physics, f"{how}; {part_of_the_samples(self.relaxed)}")
 
     def _relax(self, structures: Structures) -> Noted:
         """Each crystal where its relaxation ended, and why that is no minimum.

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomrl.chemistry.bond_entries import require_valences
 from atomrl.chemistry.known_smiles import known_under
-from atomrl.chemistry.rdkit import PROTOCOL, MoleculeChecker, RdkitRecord
+from atomrl.chemistry.rdkit import PERCEIVED, PROTOCOL, MoleculeChecker, RdkitRecord
 from atomrl.config.molecules import MoleculeReward
 from atomrl.core.prompts import ungrouped
 from atomrl.core.protocols import ForceField, Reward
@@ -34,7 +35,7 @@ from atomrl.evaluation.molecules import (
 )
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.pose_checks import CheckedPoses, by_pose_checks, check_poses, pose_checker
-from atomrl.evaluation.relaxation import chosen_rows, relax_in_lots
+from atomrl.evaluation.relaxation import chosen_rows, part_of_the_samples, relax_in_lots
 from atomrl.evaluation.relaxed_molecules import RelaxedMolecules, evaluate_relaxed
 from atomrl.evaluation.sample_columns import (
     molecule_columns,
@@ -121,6 +122,8 @@ class MoleculePanel(Panel):
     ) -> Judged:
         """Judge molecules; results of the force field that are known already are not computed again."""
         structures = structures.to(torch.device("cpu"))
+        if self.profile != PERCEIVED:
+            require_valences(structures.numbers, structures.mask)
         records = self.checker.check(structures)
         results = self._evaluated(structures, kept) if results is None else results
         metrics = self._metrics(structures, records, results)
@@ -188,7 +191,7 @@ class MoleculePanel(Panel):
         """Some samples, relaxed, judged."""
         rows = chosen_rows(len(structures), self.relaxed)
         limits = "{fmax:g} eV/Å in at most {max_steps} steps or {max_seconds:g} s".format_map(LIMITS)
-        how = f"positions relaxed by {EVALUATOR}, BFGS to {limits}; at most {self.relaxed} of the main table's samples"
+        how = f"positions relaxed by {EVALUATOR}, BFGS to {limits}; {part_of_the_samples(self.relaxed)}"
         before = structures[rows]
         lots = None if kept is None else kept.made_from(before, f"{how}; {self.reward.max_iterations}")
         after, notes = relax_in_lots(before, partial(self._relax, relaxing), lots)
@@ -216,7 +219,7 @@ class MoleculePanel(Panel):
         rows = chosen_rows(len(structures), self.poses)
         chosen, places = structures[rows], rows.tolist()
         metrics = self._metrics(chosen, [records[row] for row in places], [results[row] for row in places])
-        how = f"as sampled; at most {self.poses} of the main table's samples"
+        how = f"as sampled; {part_of_the_samples(self.poses)}"
         return by_pose_checks(metrics, check_poses(chosen, checker, kept), how)
 
     def _relax(self, relaxing: Executor, structures: Structures) -> Noted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -35,6 +36,9 @@ JSON, FURTHER = "evaluation.json", "evaluation_{}.json"
 
 SAMPLES = "evaluation.parquet"
 """A row per sample."""
+
+KNOWN_SET = "known set"
+"""Heading of the column of known samples."""
 
 
 @dataclass(frozen=True)
@@ -301,7 +305,7 @@ def compare(
 
 def in_file_name(heading: str) -> str:
     """A heading, of a column or of a table, as the names of its files have it."""
-    return heading.replace(" ", "_")
+    return re.sub(r"[ /]", "_", heading)
 
 
 def _about(report: Report, command: str) -> dict[str, Any]:

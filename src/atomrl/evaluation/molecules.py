@@ -82,7 +82,7 @@ class Samples:
             the samples' elements lacks one, or no table is asked.
         valid: by RDKit, (B,) bool.
         connected: valid and in one piece, (B,) bool.
-        novel: valid and not among the training molecules, (B,) bool.
+        novel: valid and not among the training molecules, (B,) bool; None without such a set.
         smiles: of the largest fragment, as people write it; None if invalid.
         smiles_explicit_h: the same with all hydrogens written out, the molecule's name: what unique and novel go by.
         energies: eV, (B,); NaN if the evaluation failed.
@@ -101,7 +101,7 @@ class Samples:
     no_bond_entry: NDArray[np.bool_] | None
     valid: NDArray[np.bool_]
     connected: NDArray[np.bool_]
-    novel: NDArray[np.bool_]
+    novel: NDArray[np.bool_] | None
     smiles: tuple[str | None, ...]
     smiles_explicit_h: tuple[str | None, ...]
     energies: NDArray[np.float64]
@@ -180,7 +180,7 @@ def evaluate_molecules(
             "intervals": f"95 %, {resamples} bootstrap resamples, seed {seed}; jackknife for uniqueness and novelty",
         },
         evaluator=SKIPPED if results is None else evaluator,
-        summary=_summary(samples, results is not None, training is not None, seed, resamples),
+        summary=_summary(samples, results is not None, seed, resamples),
         samples=samples,
         sizes=dict(sorted(Counter(samples.sizes.tolist()).items())),
         elements={chemical_symbols[int(z)]: int(elements[z]) for z in elements.nonzero().flatten()},
@@ -221,8 +221,8 @@ def _per_sample(
     sizes = structures.sizes.cpu().numpy()
     stable_atoms = _stable_atoms(structures, records, profile)
     valid = np.array([record.valid for record in records])
-    novel = np.zeros(len(records), dtype=np.bool_)
-    if training is not None:
+    novel = None if training is None else np.zeros(len(records), dtype=np.bool_)
+    if training is not None and novel is not None:
         novel[valid] = ~training.contains([record.smiles for record in records if record.smiles is not None])
     energies, rms_forces = np.full(len(sizes), np.nan), np.full(len(sizes), np.inf)
     reasons: tuple[str | None, ...] = (SKIPPED,) * len(sizes)
@@ -278,7 +278,7 @@ def _rms_forces(physics: Physics, sizes: NDArray[np.int64]) -> NDArray[np.float6
     return np.where(np.isfinite(rms_forces) & evaluated, rms_forces, np.inf)
 
 
-def _summary(samples: Samples, physics: bool, novelty: bool, seed: int, resamples: int) -> dict[str, Estimate]:
+def _summary(samples: Samples, physics: bool, seed: int, resamples: int) -> dict[str, Estimate]:
     """All estimates, in the order of `METRICS`."""
     smiles = samples.smiles_explicit_h
     names = {text: label for label, text in enumerate(dict.fromkeys(smiles)) if text is not None}
@@ -296,7 +296,7 @@ def _summary(samples: Samples, physics: bool, novelty: bool, seed: int, resample
         "uniqueness": distinct_ratio(labels, samples.valid, "labelled"),
         "validity_x_uniqueness": distinct_ratio(labels, samples.valid, "samples"),
     }
-    if novelty:
+    if samples.novel is not None:
         summary |= {
             "novelty": distinct_ratio(labels, samples.novel, "distinct"),
             "valid_unique_novel": distinct_ratio(labels, samples.novel, "samples"),

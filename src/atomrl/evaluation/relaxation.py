@@ -25,6 +25,11 @@ def chosen_rows(samples: int, count: int) -> Tensor:
     return torch.randperm(samples, generator=generator)[:count].sort().values
 
 
+def part_of_the_samples(count: int) -> str:
+    """How many are chosen, in words; the same of every column, also of one with fewer samples."""
+    return f"at most {count} of the main table's samples"
+
+
 def relax_in_lots(structures: Structures, relax: Callable[[Structures], Noted], kept: KeptBatches | None) -> Noted:
     """What samples are after a relaxation, each with a note on why that is no minimum, or None.
 

@@ -110,7 +110,7 @@ def evaluate_relaxed(
 def superposed_rmsd(one: Structures, other: Structures) -> NDArray[np.float64]:
     """Root of the mean squared distance of atoms after the best rotation and shift (Kabsch 1976), Å, (B,).
 
-    NaN for a molecule with a coordinate that is not finite.
+    NaN for a molecule with a coordinate that is not finite, and for one without atoms.
 
     Args:
         one: B molecules.
@@ -118,16 +118,17 @@ def superposed_rmsd(one: Structures, other: Structures) -> NDArray[np.float64]:
     """
     mask = one.mask.cpu()[..., None].double()
     pair = [part.positions.cpu().double() for part in (one, other)]
-    finite = torch.stack([positions.isfinite().all(2).all(1) for positions in pair]).all(0)
+    finite = torch.stack([positions.isfinite().all(2).all(1) for positions in pair]).all(0) & one.mask.cpu().any(1)
+    atoms = mask.sum(1, keepdim=True).clamp(min=1)
     centred = []
     for part in pair:
         positions = torch.where(finite[:, None, None], part, 0.0) * mask
-        centred.append((positions - positions.sum(1, keepdim=True) / mask.sum(1, keepdim=True)) * mask)
+        centred.append((positions - positions.sum(1, keepdim=True) / atoms) * mask)
     covariance = centred[0].transpose(1, 2) @ centred[1]
     left, _, right = torch.linalg.svd(covariance)
     reflected = torch.linalg.det(left @ right) < 0
     left[reflected, :, -1] *= -1  # a rotation, not its mirror image
     moved = centred[0] @ (left @ right)
-    squares = (moved - centred[1]).square().sum((1, 2)) / mask.sum((1, 2))
+    squares = (moved - centred[1]).square().sum((1, 2)) / atoms[:, 0, 0]
     distances: NDArray[np.float64] = torch.where(finite, squares.sqrt(), torch.nan).numpy()
     return distances

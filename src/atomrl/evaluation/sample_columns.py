@@ -87,8 +87,9 @@ def molecule_columns(samples: Samples, ids: Sequence[str]) -> SampleColumns:
         "stable": SampleColumn(samples.stable, "all atoms have an allowed valence"),
         "valid": SampleColumn(samples.valid, "by RDKit"),
         "connected": SampleColumn(samples.connected, "valid and in one piece"),
-        "novel": SampleColumn(samples.novel, "valid and not among the known molecules"),
     }
+    if samples.novel is not None:
+        columns["novel"] = SampleColumn(samples.novel, "valid and not among the known molecules")
     if samples.no_bond_entry is not None:
         about = "near atoms of it have no entry in the bond table"
         columns["no_bond_entry"] = SampleColumn(samples.no_bond_entry, about)

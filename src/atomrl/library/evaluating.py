@@ -16,14 +16,23 @@ from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named, read_stored
-from atomrl.chosen_samples import about_reward, has_handed_over_code, require_number_of_draws
+from atomrl.chosen_samples import about_reward, has_handed_over_code, require_number_of_draws, require_total
 from atomrl.config import Config, as_trained
 from atomrl.core.protocols import Model
 from atomrl.core.stages import total_reward
 from atomrl.core.steering import require_noise
 from atomrl.domains import base_model, domain_for, domain_of, model_of
 from atomrl.domains.base import Domain
-from atomrl.evaluation.evaluate import Report, SamplePlan, best_of, compare, drawn_by, judge, require_asked
+from atomrl.evaluation.evaluate import (
+    KNOWN_SET,
+    Report,
+    SamplePlan,
+    best_of,
+    compare,
+    drawn_by,
+    judge,
+    require_asked,
+)
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.rejection import draw_until_accepted
@@ -226,7 +235,7 @@ class ModelEvaluation:
             if pair.trained is not None:
                 judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
             if self.known:
-                judged["known set"] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
+                judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
             rewarded = domain.rewarded(pair.config) if pair.is_run else set()
             return compare(judged, rewarded, panel, plan, command, self.output)
 
@@ -245,9 +254,10 @@ class ModelEvaluation:
         """Refuse what cannot be steered, before anything is sampled.
 
         Raises:
-            UserError: there are more places than steps; the base walks without noise.
+            UserError: there are more places than steps; the base walks without noise; the reward is the dummy.
         """
         if self.steering.particles:
+            require_total(pair.config)
             require_noise(pair.base.policy(), self.steering.config(plan.time_step, plan.micro_batch_size))
 
     def _check(self) -> None:
