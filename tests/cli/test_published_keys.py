@@ -166,6 +166,24 @@ def test_a_published_schedule_has_further_names(name: str, ours: str, shape: str
         assert (train.scheduler, train.warmup_steps, train.decay_shape) == (ours, warmup, shape)
 
 
+def test_a_published_file_shares_what_it_does_not_score(tmp_path: Path) -> None:
+    """As its code does where noise is shared, shaped rewards or not; a file of ours says it itself."""
+    files = "config: edm/args.pickle, model_path: edm/generative_model_ema.npy"
+    reward = "reward: {type: xtb, shaping: {enabled: false, scheduler: {skip_prefix: 700}}}"
+    expected = {
+        f"{files}, share_initial_noise: true": 700,
+        f"{files}, share_initial_noise: true, skip_prefix: 600": 600,
+        f"{files}, share_initial_noise: true, skip_prefix: 0": 0,
+        f"{files}, share_initial_noise: false": 0,
+        "share_initial_noise: true": 0,
+    }
+    for model, prefix in expected.items():
+        (tmp_path / "mine.yaml").write_text(f"model: {{{model}}}\n{reward}\nwandb: {{wandb_name: a}}\n")
+        assert load_config("mine", [], tmp_path).model.skip_prefix == prefix, model
+    (tmp_path / "mine.yaml").write_text(f"model: {{{files}, share_initial_noise: true}}\n{reward}\n")
+    assert load_config("mine", ["model.skip_prefix=0"], tmp_path).model.skip_prefix == 0
+
+
 def test_published_files_are_a_backbone(tmp_path: Path) -> None:
     files = "config: ./edm/args.pickle, model_path: ./edm/generative_model_ema.npy"
     (tmp_path / "mine.yaml").write_text(f"checkpoint_path: null\nmodel: {{{files}}}")

@@ -85,6 +85,9 @@ SCHEDULES: Mapping[str, str] = {
 }
 """{further published name of a schedule: ours}."""
 
+PREFIX, OF_SHAPING = "model.skip_prefix", "reward.shaping"
+"""Transitions that a group shares, and where a published file says it by how many of them are not scored."""
+
 STABLE = f"{SCHEDULER}.stable_ratio"
 """Share of a `wsd` schedule before the rate falls: `train.decay_fraction` is the rest. Nothing else reads it."""
 
@@ -120,6 +123,8 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
                 raise UserError(f"{said[name]} and {key} are one option, and have different values: give one")
             found[name], said[name] = ours, key
             implied |= _implied(key, value)
+    if FILES.keys() & leaves.keys():
+        implied |= _shared_prefix(found)
     found = {**implied, **found}
     crystals.warn_of_unused(unused)
     return _nested(crystals.completed(tree, found) if crystals.is_experiment(tree) else found)
@@ -214,6 +219,14 @@ def _of_no_schedule(leaves: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(
         key for key in leaves if key.startswith(f"{SCHEDULER}.") and key != SCHEDULE and _is_published(key)
     )
+
+
+def _shared_prefix(found: Mapping[str, Any]) -> dict[str, Any]:
+    """`model.skip_prefix` of a published file that shares noise and does not say it: the part that is not scored."""
+    shaping = found.get(OF_SHAPING)
+    scheduler = shaping.get("scheduler") if isinstance(shaping, Mapping) else None
+    skipped = scheduler.get("skip_prefix") if isinstance(scheduler, Mapping) else None
+    return {PREFIX: skipped} if skipped and found.get("model.share_initial_noise") is True else {}
 
 
 def _require_one_name(said: dict[str, tuple[str, Any]], name: str, key: str, value: Any) -> None:
