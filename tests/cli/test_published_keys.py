@@ -286,6 +286,8 @@ def test_equal_values_under_two_names_are_one(folder: Path) -> None:
         ),
         ("", ["model.backbone=mine", "checkpoint_path=a.pth"], "model.backbone and checkpoint_path are one option"),
         ("train: {scheduler: {nmae: wsd}}", [], "nmae"),
+        ("train: {scheduler: {name: wsd, nmae: 1}}", [], "train.scheduler.nmae: no published key that is known here"),
+        ("train: {scheduler: {nmae: 1, name: wsd}}", [], "train.scheduler.nmae: no published key that is known here"),
         ("", ["train.scheduler={name: wsd, nmae: 1}"], "nmae"),
         (
             "",

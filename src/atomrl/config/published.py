@@ -125,6 +125,8 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
             implied |= _implied(key, value)
     if FILES.keys() & leaves.keys():
         implied |= _shared_prefix(found)
+    if unknown := [key for key in found if key.rpartition(".")[0] in found]:  # below what is one value here
+        raise UserError(f"{unknown[0]}: no published key that is known here")
     found = {**implied, **found}
     crystals.warn_of_unused(unused)
     return _nested(crystals.completed(tree, found) if crystals.is_experiment(tree) else found)
