@@ -6,6 +6,7 @@ import functools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,31 +37,64 @@ CONDITION = {
 STD = 1.7
 
 
+class Index(nn.Module):
+    """Stands for the published embedding of an atom's index."""
+
+    def __init__(self, max_len: int = 2048) -> None:
+        super().__init__()
+        self.max_len = max_len
+
+
 class Encoder(nn.Module):
     """Stands for a published network in the hyper-parameters, which pickle stores as an object of its class."""
 
-    def __init__(self, vae: CrystalVAE, heads: int) -> None:
+    def __init__(
+        self,
+        vae: CrystalVAE,
+        index: str = "sinusoidal",
+        max_len: int = 2048,
+        norm_first: bool = True,
+        activation: nn.Module | None = None,
+    ) -> None:
         super().__init__()
-        self.nhead = heads
-        self.index_embedding = "sinusoidal"
-        self.transformer = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(vae.config.width, heads, activation=nn.functional.gelu), 1, None, False
+        self.index_embedding_type, self.index_embedding = index, Index(max_len)
+        layer = nn.TransformerEncoderLayer(
+            vae.config.width, vae.config.heads, activation=activation or nn.GELU("tanh"), norm_first=norm_first
         )
+        self.transformer = nn.TransformerEncoder(layer, 1, None, False)
 
 
-Encoder.__module__ = "src.vae_module.encoders.transformer"
+class Adapted(nn.Module):
+    """Stands for a layer with adapters in a denoiser in the hyper-parameters, where peft has put its own class."""
+
+
+PLACES = {
+    "src.vae_module.positional_embeddings": Index,
+    "src.vae_module.encoders.transformer": Encoder,
+    "peft.tuners.lora.layer": Adapted,
+}
+"""Modules of the published classes, and what stands for these."""
+
+for _module, _class in PLACES.items():
+    _class.__module__ = _module
 
 
 @contextmanager
 def foreign() -> Iterator[None]:
     """Where the published classes can be found, as when a checkpoint was written; not when it is read."""
-    module = ModuleType(Encoder.__module__)
-    module.Encoder = Encoder  # type: ignore[attr-defined]
-    sys.modules[Encoder.__module__] = module
+    made = {name: ModuleType(name) for name in PLACES}
+    for name, found in PLACES.items():
+        setattr(made[name], found.__name__, found)
+    packages = {package for name in PLACES for package in accumulate(name.split("."), "{}.{}".format)}
+    made |= {name: ModuleType(name) for name in packages - {*made, *sys.modules}}  # pickle imports them too
+    before = {name: sys.modules[name] for name in made if name in sys.modules}
+    sys.modules.update(made)
     try:
         yield
     finally:
-        del sys.modules[Encoder.__module__]
+        for name in made:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def write(path: Path, weights: Mapping[str, Tensor], parameters: Mapping[str, Any], **other: Any) -> Path:
@@ -96,8 +130,8 @@ def trained(**other: Any) -> dict[str, Any]:
 
 def vae_file(path: Path, vae: CrystalVAE, objects: bool = True, **other: Any) -> Path:
     """A published VAE; its networks stand in the hyper-parameters as objects or as configurations."""
-    heads, sizes = vae.config.heads, {"d_model": vae.config.width, "nhead": vae.config.heads, **TRANSFORMER}
-    parts = [Encoder(vae, heads) if objects else OmegaConf.create(sizes) for _ in range(2)]
+    sizes = {"d_model": vae.config.width, "nhead": vae.config.heads, **TRANSFORMER}
+    parts = [Encoder(vae) if objects else OmegaConf.create(sizes) for _ in range(2)]
     own = {"encoder": parts[0], "decoder": parts[1], "latent_dim": 8, "structure_matcher": StructureMatcher()}
     return write(path, vae.state_dict(), trained(**{**own, **other}))
 

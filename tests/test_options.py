@@ -169,6 +169,8 @@ def test_an_evaluation_has_its_own_number_of_threads():
 @pytest.mark.parametrize(
     ("word", "message"),
     [
+        ("seed=1,2", "seed=1,2: these are several values, and a run has one: start a run for each"),
+        ("reward.components[0].weight=2", "named without brackets, reward.components.0.weight"),
         ("save_path=a=b", "Hydra cannot read this value; put it in quotes"),
         ("save_pat=a", "unknown configuration key save_pat: did you mean save_path?"),
         ("seed", "'seed' is not of the form key=value"),

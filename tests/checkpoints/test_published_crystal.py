@@ -12,7 +12,10 @@ from golden import error
 from omegaconf import OmegaConf
 from published_crystals import (
     CONDITION,
+    DIFFUSION,
     STD,
+    Adapted,
+    Encoder,
     ldm_parameters,
     ldm_weights,
     predictor,
@@ -239,6 +242,30 @@ def test_a_model_of_another_architecture_is_one_line(
     refused(ldm(weights, **parameters), message, capsys)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm_first": False}, "encoder.norm_first=False, and only True can be imported"),
+        ({"activation": torch.nn.ReLU()}, "encoder.activation_relu_or_gelu=1, and only 2 can be imported"),
+        ({"index": "none"}, "encoder.index_embedding_type='none', and only 'sinusoidal' can be imported"),
+        ({"max_len": 100}, "encoder.max_len=100, and only 2048 can be imported"),
+    ],
+)
+def test_a_network_of_another_architecture_has_weights_of_the_same_shapes(
+    options: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published files hold their networks as objects, which say what the shapes do not."""
+    vae = small_vae()
+    refused(vae_file(Path("vae.ckpt"), vae, encoder=Encoder(vae, **options)), message, capsys)
+    held = torch.nn.ModuleDict({"encoder": Encoder(vae, **options)})
+    refused(predictor_file(Path("predictor.ckpt"), vae=held), message.replace("encoder", "vae", 1), capsys)
+
+
+def test_another_noise_schedule_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    other = OmegaConf.create({**DIFFUSION, "noise_schedule": "squaredcos_cap_v2"})
+    refused(ldm({}, diffusion_configs=other), "noise_schedule='squaredcos_cap_v2', and only 'linear' can", capsys)
+
+
 ADAPTED = ("blocks.0.mlp.fc1", "blocks.1.mlp.fc2", "final_layer.linear")
 
 
@@ -257,6 +284,20 @@ def test_adapters_are_merged(tuned: str) -> None:
             assert (found[name] - weight).abs().max() > 0.01
         else:
             assert torch.equal(found[name], weight)
+
+
+def test_adapters_that_were_never_used_change_nothing() -> None:
+    """Those of an attention's output, as in the published experiment: torch reads the layer's weight, and B stays 0."""
+    layer = "denoiser.base_model.model.blocks.0.attn.out_proj"
+    state = with_adapters(("blocks.0.attn.out_proj",))
+    state[f"{layer}.lora_B.default.weight"].zero_()
+    denoiser = torch.nn.ModuleDict({"out_proj": Adapted()})
+    denoiser.num_heads = 4
+    parameters = ldm_parameters(denoiser=denoiser, lora_configs=OmegaConf.create({"r": 2, "lora_alpha": 3}))
+    imported(write(Path("ldm.ckpt"), state, parameters))
+    found = load_crystal_backbone("out").denoiser.state_dict()
+    for name, weight in golden_ldm().denoiser.state_dict().items():
+        assert torch.equal(found[name], weight)
 
 
 @pytest.mark.parametrize(

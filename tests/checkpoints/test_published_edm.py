@@ -98,6 +98,24 @@ def test_a_published_folder_is_a_backbone(tmp_path: Path, monkeypatch: pytest.Mo
             assert torch.equal(loaded.state_dict()[name], tensor)
 
 
+def test_an_older_file_lacks_later_settings(tmp_path: Path) -> None:
+    """Published code reads it with a factor of 1, and sums."""
+    case = golden.load_edm("edm_qm9")
+    folder = published(tmp_path / "edm", case, "edm_qm9", normalization_factor=..., aggregation_method=...)
+    assert load_backbone(str(folder)).network.config == case.network.config
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_several_processes_write_a_prefix_before_all_names(repeated: bool, tmp_path: Path) -> None:
+    case = golden.load_edm("edm_qm9")
+    folder = published(tmp_path / "edm", case, "edm_qm9", repeated=repeated)
+    weights = torch.load(folder / "generative_model_ema.npy")
+    torch.save({f"module.{name}": tensor for name, tensor in weights.items()}, folder / "generative_model_ema.npy")
+    found = load_backbone(str(folder)).network.state_dict()
+    for name, tensor in case.network.state_dict().items():
+        assert torch.equal(found[name], tensor)
+
+
 def test_a_conditional_model_says_that_it_needs_a_target(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

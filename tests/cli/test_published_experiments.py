@@ -119,6 +119,13 @@ def test_published_names_may_be_overridden(folder: Path) -> None:
     assert ours.train.learning_rate == 1e-6
 
 
+@pytest.mark.parametrize("key", ["train.num_inner_batch", "rl_module.rl_configs.num_inner_batch"])
+def test_steps_are_divided_by_those_of_an_iteration_by_either_name(key: str, folder: Path) -> None:
+    config = crystal_config(BANDGAP, [f"{key}=4"], folder)
+    assert (config.train.num_inner_batch, config.dataloader.epoches) == (4, 250)  # 1000 steps
+    assert crystal_config(BANDGAP, [f"{key}=4", "dataloader.epoches=7"], folder).dataloader.epoches == 7
+
+
 def test_the_documented_default_composes() -> None:
     """configs/rl_module/rl_module.yaml, by its path below the folder or by its own folder."""
     found = [

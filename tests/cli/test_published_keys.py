@@ -133,6 +133,57 @@ def test_a_published_wsd_falls_by_a_cosine_and_ours_in_a_line(folder: Path) -> N
     assert typed == ["train.scheduler=wsd"]  # so that a run of a version without the shape is not changed by it unsaid
 
 
+@pytest.mark.parametrize("name", ["none", "null", "None"])
+def test_a_published_file_may_have_no_schedule(name: str, folder: Path) -> None:
+    """Of the warm-up that it has from its parent nothing is read."""
+    (folder / "flat.yaml").write_text(f"defaults: [published, _self_]\ntrain: {{scheduler: {{name: {name}}}}}\n")
+    for train in (
+        load_config("flat", [], folder).train,
+        load_config("published", [f"train.scheduler.name={name}"], folder).train,
+        load_config("fed_grpo_config", [f"train.scheduler={{name: {name}}}"]).train,
+    ):
+        assert (train.scheduler, train.warmup_steps) == ("constant", 0)
+    assert load_config("flat", ["train.warmup_steps=3"], folder).train.warmup_steps == 3
+    (folder / "flat.yaml").write_text(f"train: {{scheduler: {{name: {name}, nmae: 1}}}}\n")
+    with pytest.raises(UserError, match="nmae"):
+        load_config("flat", [], folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "shape"),
+    [
+        ("cosine_warmup", "cosine", "linear"),
+        ("constant_warmup", "constant", "linear"),
+        ("linear_warmup", "constant", "linear"),
+        ("warmup_stable_decay", "wsd", "cosine"),
+        ("warmup-stable-decay", "wsd", "cosine"),
+    ],
+)
+def test_a_published_schedule_has_further_names(name: str, ours: str, shape: str, folder: Path) -> None:
+    (folder / "other.yaml").write_text(f"train: {{scheduler: {{name: {name}, warmup_steps: 7}}}}\n")
+    typed = load_config("child", [f"train.scheduler.name={name}"], folder).train
+    for train, warmup in ((load_config("other", [], folder).train, 7), (typed, 10)):
+        assert (train.scheduler, train.warmup_steps, train.decay_shape) == (ours, warmup, shape)
+
+
+def test_a_published_file_shares_what_it_does_not_score(tmp_path: Path) -> None:
+    """As its code does where noise is shared, shaped rewards or not; a file of ours says it itself."""
+    files = "config: edm/args.pickle, model_path: edm/generative_model_ema.npy"
+    reward = "reward: {type: xtb, shaping: {enabled: false, scheduler: {skip_prefix: 700}}}"
+    expected = {
+        f"{files}, share_initial_noise: true": 700,
+        f"{files}, share_initial_noise: true, skip_prefix: 600": 600,
+        f"{files}, share_initial_noise: true, skip_prefix: 0": 0,
+        f"{files}, share_initial_noise: false": 0,
+        "share_initial_noise: true": 0,
+    }
+    for model, prefix in expected.items():
+        (tmp_path / "mine.yaml").write_text(f"model: {{{model}}}\n{reward}\nwandb: {{wandb_name: a}}\n")
+        assert load_config("mine", [], tmp_path).model.skip_prefix == prefix, model
+    (tmp_path / "mine.yaml").write_text(f"model: {{{files}, share_initial_noise: true}}\n{reward}\n")
+    assert load_config("mine", ["model.skip_prefix=0"], tmp_path).model.skip_prefix == 0
+
+
 def test_published_files_are_a_backbone(tmp_path: Path) -> None:
     files = "config: ./edm/args.pickle, model_path: ./edm/generative_model_ema.npy"
     (tmp_path / "mine.yaml").write_text(f"checkpoint_path: null\nmodel: {{{files}}}")
@@ -235,6 +286,8 @@ def test_equal_values_under_two_names_are_one(folder: Path) -> None:
         ),
         ("", ["model.backbone=mine", "checkpoint_path=a.pth"], "model.backbone and checkpoint_path are one option"),
         ("train: {scheduler: {nmae: wsd}}", [], "nmae"),
+        ("train: {scheduler: {name: wsd, nmae: 1}}", [], "train.scheduler.nmae: no published key that is known here"),
+        ("train: {scheduler: {nmae: 1, name: wsd}}", [], "train.scheduler.nmae: no published key that is known here"),
         ("", ["train.scheduler={name: wsd, nmae: 1}"], "nmae"),
         (
             "",

@@ -39,7 +39,9 @@ NAMES = frozenset(
 )
 """What the pickle of a checkpoint may name."""
 
-PACKAGES = frozenset({"lightning", "lightning_fabric", "omegaconf", "pymatgen", "pytorch_lightning", "src", "torch"})
+PACKAGES = frozenset(
+    {"lightning", "lightning_fabric", "omegaconf", "peft", "pymatgen", "pytorch_lightning", "src", "torch"}
+)
 """And packages of which it may name anything; none of it is imported."""
 
 PICKLE, BYTE_ORDER = "data.pkl", "byteorder"

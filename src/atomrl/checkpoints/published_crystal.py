@@ -19,7 +19,7 @@ from atomrl.checkpoints.lightning_file import LightningFile, read_lightning
 from atomrl.networks.conditions import Condition
 from atomrl.networks.crystal_vae import CrystalVAEConfig
 from atomrl.networks.dit import DiTConfig
-from atomrl.networks.lora import BASE, DOWN, merged
+from atomrl.networks.lora import BASE, DOWN, UP, merged
 from atomrl.util.errors import UserError, hinted
 from atomrl.util.inert_pickle import Held
 
@@ -47,10 +47,23 @@ OF_VAE = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.")
 HEADS = ("num_heads", "nhead")
 """What the number of heads is called."""
 
+TRANSFORMER: Mapping[str, Any] = {
+    "norm_first": True,
+    "activation": "gelu",
+    "activation_relu_or_gelu": 2,
+    "index_embedding": "sinusoidal",
+    "index_embedding_type": "sinusoidal",
+    "max_len": 2048,
+}
+"""What a VAE's halves are, as a configuration says it, and as the published network and torch's layers in it do (2: by
+GELU); the index embedding's angles are i pi / max_len^(2k/d)."""
+
 ONLY: Mapping[str, Mapping[str, Any]] = {
-    "encoder": {"norm_first": True, "index_embedding": "sinusoidal", "activation": "gelu"},
-    "decoder": {"norm_first": True, "index_embedding": "sinusoidal", "activation": "gelu"},
+    "encoder": TRANSFORMER,
+    "decoder": TRANSFORMER,
+    "vae": TRANSFORMER,
     "diffusion_configs": {
+        "noise_schedule": "linear",
         "learn_sigma": True,
         "rescale_learned_sigmas": True,
         "predict_xstart": False,
@@ -123,7 +136,8 @@ class PublishedCrystal:
         Raises:
             UserError: the file says several numbers, or none and the width is that of no published model.
         """
-        said = set(_said(self.file.hyper_parameters.get(section), HEADS))
+        parts = _parts(self.file.hyper_parameters.get(section))
+        said: set[int] = {found for part in parts for name in HEADS if type(found := part.get(name)) is int}
         if len(said) == 1:
             return said.pop()
         if said or width % WIDTH_OF_A_HEAD:
@@ -214,7 +228,8 @@ def denoiser_weights(published: PublishedCrystal) -> dict[str, Tensor]:
             f"say {LORA}.{RANK}={rank!r} and {LORA}.{ALPHA}={alpha!r}: what they are multiplied by is not known; merge "
             "them first, by peft's merge_and_unload"
         )
-    if whole := [name.partition(DOWN)[0] for name in weights if DOWN in name and ATTENTION in name]:
+    used = [name.replace(DOWN, UP) for name in weights if DOWN in name and ATTENTION in name]
+    if whole := [name.partition(UP)[0] for name in used if name not in weights or weights[name].any()]:
         raise UserError(
             f"{published.origin} holds an adapter of {whole[0].replace(BASE, '')}: peft up to 0.21.2 counts that of an "
             "attention's output twice, and the file does not say which release trained it; merge them first, by "
@@ -313,12 +328,12 @@ def _same(file: LightningFile, one: str, other: str) -> str:
 
 
 def _require(file: LightningFile, section: str, wanted: Mapping[str, Any]) -> None:
-    """Raise UserError for a hyper-parameter that describes a model which is none here."""
-    said = _section(file.hyper_parameters.get(section))
-    for name, value in wanted.items():
-        found = said.get(name, value)
-        if isinstance(found, str | bool | int | float) and found != value:
-            raise UserError(f"{file.path}: {section}.{name}={found!r}, and only {value!r} can be imported")
+    """Raise UserError for a hyper-parameter, of a section or inside of it, of a model which is none here."""
+    for part in _parts(file.hyper_parameters.get(section)):
+        for name, value in wanted.items():
+            found = part.get(name, value)
+            if isinstance(found, str | bool | int | float | None) and found != value:
+                raise UserError(f"{file.path}: {section}.{name}={found!r}, and only {value!r} can be imported")
 
 
 def _section(value: Any) -> dict[str, Any]:
@@ -328,8 +343,8 @@ def _section(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _said(value: Any, names: tuple[str, ...]) -> Iterator[int]:
-    """Whole numbers by these names in a mapping or an object, and in all mappings and modules inside of it."""
+def _parts(value: Any) -> Iterator[dict[str, Any]]:
+    """What a mapping or an object says, and all mappings and modules inside of it, each once."""
     waiting, seen = [value], set[int]()
     while waiting:
         part = waiting.pop()
@@ -337,7 +352,7 @@ def _said(value: Any, names: tuple[str, ...]) -> Iterator[int]:
         if id(part) in seen or not said:
             continue
         seen.add(id(part))
-        yield from (found for name in names if isinstance(found := said.get(name), int) and not isinstance(found, bool))
+        yield said
         waiting += said.values() if isinstance(part, dict) else _section(said.get("_modules")).values()
 
 

@@ -53,6 +53,9 @@ RENAMED = {
 }
 """{setting: option of `EDMConfig`}."""
 
+LATER = {"normalization_factor": 1, "aggregation_method": "sum"}
+"""Settings that older files lack, and what they were before they could be set; published code reads those files so."""
+
 ONLY = {
     "model": "egnn_dynamics",
     "probabilistic_model": "diffusion",
@@ -62,8 +65,9 @@ ONLY = {
 }
 """Settings that only one value suits here."""
 
-REPEATED = "model."
-"""Prefix under which a published state dict may hold everything once more."""
+REPEATED, OF_SEVERAL = "model.", "module."
+"""Prefixes: under the one a published state dict may hold everything once more; the other one is before all names where
+several processes trained it."""
 
 
 NAMESPACE = {("argparse", "Namespace"): SimpleNamespace}
@@ -112,6 +116,7 @@ def published_config(settings: Mapping[str, Any], origin: str) -> EDMConfig:
     Raises:
         UserError: a setting is missing, or describes a model that is none here.
     """
+    settings = {**LATER, **settings}
     missing = sorted({*RENAMED, *ONLY, "dataset", "conditioning"} - settings.keys())
     if missing:
         raise UserError(f"{origin} lacks {', '.join(missing)}: is it the args.pickle of an EDM training?")
@@ -127,7 +132,7 @@ def published_config(settings: Mapping[str, Any], origin: str) -> EDMConfig:
     if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{origin}: conditioning={names!r}: must be a list of the properties that the model takes")
     options = {ours: settings[name] for name, ours in RENAMED.items()}
-    options["aggregation"] = settings.get("aggregation_method", "sum")
+    options["aggregation"] = settings["aggregation_method"]
     return config_from(EDMConfig, {**options, "elements": ELEMENTS[dataset]}, origin)
 
 
@@ -141,8 +146,9 @@ def published_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"no {path}: an EDM folder holds {ARGUMENTS} and {WEIGHTS}")
     held = read_torch(path)
     require_tensors(held, str(path))
-    once = {name: tensor for name, tensor in held.items() if not name.startswith(REPEATED)}
-    return once or {name.removeprefix(REPEATED): tensor for name, tensor in held.items()}
+    plain = {name.removeprefix(OF_SEVERAL): tensor for name, tensor in held.items()}
+    once = {name: tensor for name, tensor in plain.items() if not name.startswith(REPEATED)}
+    return once or {name.removeprefix(REPEATED): tensor for name, tensor in plain.items()}
 
 
 def _published_sizes(dataset: str) -> dict[int, int]:

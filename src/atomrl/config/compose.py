@@ -39,6 +39,9 @@ SAMPLING = "sampling"
 RENAMED = "_renamed"
 """Where a tree in our names stands beside the published one, so that it finds the keys that it takes values from."""
 
+SWEPT = re.compile(r"Ambiguous value for argument '\+*(.*)'")
+"""What Hydra says of `key=1,2`, which it would start a run of each for."""
+
 DOMAINS: dict[str, type[Config]] = {"molecules": MoleculeConfig, "crystals": CrystalConfig}
 
 T = TypeVar("T", bound=Options)
@@ -268,10 +271,17 @@ def _composed(name: str, words: Sequence[str], folder: Path | None) -> DictConfi
         return _compose(name, list(words), folder)
     except OverrideParseException as error:
         wrong = error.override.removeprefix("++")
+        key = wrong.partition("=")[0]
+        if (entry := re.sub(r"\[(\d+)\]", r".\1", key)) != key:
+            raise UserError(f"{wrong}: an entry of a list is named without brackets, {entry}") from error
         raise UserError(
             f"{wrong}: Hydra cannot read this value; put it in quotes of its own, '{_quoted(wrong)}'"
         ) from error
     except HydraException as error:
+        if swept := SWEPT.match(str(error)):
+            raise UserError(
+                f"{swept[1]}: these are several values, and a run has one: start a run for each; a list is [1,2]"
+            ) from error
         raise UserError(f"configuration {name}: {first_line(error)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _no_yaml(f"configuration {name}", error) from error

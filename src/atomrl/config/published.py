@@ -72,9 +72,21 @@ IGNORED = ("name", "hydra")
 
 DECAY_SHAPE = "train.decay_shape"
 
-IMPLIED: Mapping[tuple[str, str], tuple[str, str]] = {(f"{SCHEDULER}.name", "wsd"): (DECAY_SHAPE, "cosine")}
-"""{(published key, its value): our key and value that it says too, unless that key is given}: its `wsd` falls by a
-cosine."""
+SCHEDULE, UNSCHEDULED = f"{SCHEDULER}.name", ("", "none", "null")
+"""Published name of a schedule, and the values of no schedule at all, in any case."""
+
+SCHEDULES: Mapping[str, str] = {
+    **dict.fromkeys(UNSCHEDULED, "constant"),
+    "constant_warmup": "constant",
+    "linear_warmup": "constant",
+    "cosine_warmup": "cosine",
+    "warmup_stable_decay": "wsd",
+    "warmup-stable-decay": "wsd",
+}
+"""{further published name of a schedule: ours}."""
+
+PREFIX, OF_SHAPING = "model.skip_prefix", "reward.shaping"
+"""Transitions that a group shares, and where a published file says it by how many of them are not scored."""
 
 STABLE = f"{SCHEDULER}.stable_ratio"
 """Share of a `wsd` schedule before the rate falls: `train.decay_fraction` is the rest. Nothing else reads it."""
@@ -95,7 +107,11 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
     said: dict[str, str] = {}
     implied: dict[str, Any] = {}
     unused: list[str] = []
-    for key, value in _leaves(crystals.without_hub(tree, _hub(tree))):
+    leaves = dict(_leaves(crystals.without_hub(tree, _hub(tree))))
+    unread = _of_no_schedule(leaves)
+    for key, value in leaves.items():
+        if key in unread:
+            continue
         if key in RESTRICTED:
             _require_published(key, value)
         elif crystals.is_unused(key):
@@ -107,6 +123,10 @@ def renamed(tree: Mapping[str, Any]) -> dict[str, Any]:
                 raise UserError(f"{said[name]} and {key} are one option, and have different values: give one")
             found[name], said[name] = ours, key
             implied |= _implied(key, value)
+    if FILES.keys() & leaves.keys():
+        implied |= _shared_prefix(found)
+    if unknown := [key for key in found if key.rpartition(".")[0] in found]:  # below what is one value here
+        raise UserError(f"{unknown[0]}: no published key that is known here")
     found = {**implied, **found}
     crystals.warn_of_unused(unused)
     return _nested(crystals.completed(tree, found) if crystals.is_experiment(tree) else found)
@@ -152,7 +172,7 @@ def renamed_overrides(overrides: Sequence[str], composing: bool = True) -> list[
             name, ours = _translated(bare, _number(override, text) if bare == STABLE else text)
             _require_one_name(said, name, bare, ours)
             found.append(f"{prefix}{name}{equals}{_word(ours) if isinstance(ours, Mapping) else ours}")
-            implied |= _implied(bare, text.strip("'\""))
+            implied |= _implied(bare, text)
     if CHECKPOINT in backbones:
         backbones = {CHECKPOINT: backbones[CHECKPOINT]}
     if len(set(backbones.values())) > 1:
@@ -183,8 +203,32 @@ def one_by_one(override: str) -> list[str]:
 
 
 def _implied(key: str, value: Any) -> dict[str, Any]:
-    """What a published key with this value says of another of our keys."""
-    return dict([IMPLIED[key, value]]) if isinstance(value, str) and (key, value) in IMPLIED else {}
+    """What a published key with this value says of another of our keys, unless that is given.
+
+    Its `wsd` falls by a cosine, and no schedule is no warm-up.
+    """
+    if key != SCHEDULE:
+        return {}
+    if _bare(value) in UNSCHEDULED:
+        return {"train.warmup_steps": 0}
+    return {DECAY_SHAPE: "cosine"} if _schedule(key, value) == "wsd" else {}
+
+
+def _of_no_schedule(leaves: Mapping[str, Any]) -> frozenset[str]:
+    """Published keys of a schedule that a file says is none: they may stand there, and nothing reads them."""
+    if SCHEDULE not in leaves or _bare(leaves[SCHEDULE]) not in UNSCHEDULED:
+        return frozenset()
+    return frozenset(
+        key for key in leaves if key.startswith(f"{SCHEDULER}.") and key != SCHEDULE and _is_published(key)
+    )
+
+
+def _shared_prefix(found: Mapping[str, Any]) -> dict[str, Any]:
+    """`model.skip_prefix` of a published file that shares noise and does not say it: the part that is not scored."""
+    shaping = found.get(OF_SHAPING)
+    scheduler = shaping.get("scheduler") if isinstance(shaping, Mapping) else None
+    skipped = scheduler.get("skip_prefix") if isinstance(scheduler, Mapping) else None
+    return {PREFIX: skipped} if skipped and found.get("model.share_initial_noise") is True else {}
 
 
 def _require_one_name(said: dict[str, tuple[str, Any]], name: str, key: str, value: Any) -> None:
@@ -283,6 +327,16 @@ def _uma(key: str, model: Any) -> dict[str, str]:
     return {"_target_": "uma", "model": model}
 
 
+def _bare(text: Any) -> str:
+    """A name without quotes, in lower case."""
+    return str(text).strip("'\"").lower()
+
+
+def _schedule(_: str, name: Any) -> Any:
+    """`train.scheduler` of a published name, or of its text."""
+    return SCHEDULES.get(_bare(name), name)
+
+
 def _decay(key: str, stable: Any) -> float:
     """`train.decay_fraction` of a published `stable_ratio`."""
     if isinstance(stable, bool) or not isinstance(stable, int | float) or not 0 <= stable <= 1:
@@ -324,6 +378,7 @@ def _word(value: Any) -> str:
 CONVERTED: Mapping[str, tuple[str, Callable[[str, Any], Any]]] = {
     **dict.fromkeys((*FILES, CHECKPOINT), (BACKBONE, _backbone)),
     UMA: (FORCE_FIELD, _uma),
+    SCHEDULE: (SCHEDULER, _schedule),
     STABLE: ("train.decay_fraction", _decay),
 }
 """{published key: ours, and what makes our value of its}."""

@@ -128,6 +128,9 @@ there, of those for which there is something to say."""
 STEPS, INNER = "trainer.max_steps", "train.num_inner_batch"
 """Published number of optimizer steps, and ours of those in an iteration."""
 
+PUBLISHED_INNER = f"{MODULE}rl_configs.num_inner_batch"
+"""The published name of those in an iteration."""
+
 HUB, NAMED = "hub", re.compile(r"\$\{hub:\s*([\w.-]+)\s*\}")
 """Section {name: folder} of what was imported, and how a published value names one."""
 

@@ -13,7 +13,16 @@ import yaml
 
 from atomrl.config.naming import key_of
 from atomrl.config.published import one_by_one
-from atomrl.config.published_crystals import GUIDANCE, HUB, MODULE, SECTIONS, UNUSED, is_unused
+from atomrl.config.published_crystals import (
+    GUIDANCE,
+    HUB,
+    INNER,
+    MODULE,
+    PUBLISHED_INNER,
+    SECTIONS,
+    UNUSED,
+    is_unused,
+)
 from atomrl.config.published_typed import require_meant, warn_of_typed
 
 BASE = "train_rl"
@@ -59,6 +68,10 @@ def composition(name: str, overrides: Sequence[str], folder: Path | None) -> Com
     base = HERE / "base" if groups and not (folder / f"{BASE}.yaml").is_file() else folder
     search = [HERE / "groups"] if base == folder else [folder.resolve(), HERE / "groups"]
     known = _groups_of(base / f"{whole}.yaml")
+    # The file's number of optimizer steps is divided by it; last, since our name counts where both are given.
+    inner = [word for word in overrides if key_of(word) == INNER and not word.endswith("=null")]
+    overrides = [word for word in overrides if word not in inner]
+    overrides += [word.replace(INNER, PUBLISHED_INNER, 1) for word in inner]
     published = [word for word in overrides if _section(word) in (*SECTIONS, *CHOICES, "hydra", HUB)]
     ours = [word for word in overrides if word not in published or key_of(word) == GUIDANCE]
     published = [leaf for word in published for leaf in one_by_one(word)]
