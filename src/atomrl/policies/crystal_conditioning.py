@@ -103,6 +103,11 @@ class CrystalConditioning:
         """Of the conditions."""
         return tuple(condition.name for condition in self.conditions)
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Of the conditions of the kind `value`: a class has a number, too, but no unit."""
+        return tuple(condition.name for condition in self.conditions if condition.kind == "value")
+
     def asking(self, values: Mapping[str, str | float]) -> CrystalConditioning:
         """The same with these values for all prompts; a composition says the chemical system, too.
 
