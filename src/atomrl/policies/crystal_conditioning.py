@@ -85,8 +85,8 @@ class KnownCrystals:
 class CrystalConditioning:
     """What the prompts of a conditional crystal model ask for; implements `core.conditioning.Conditioning`.
 
-    What is not given comes from one training crystal of the prompt's size, for all conditions the same; of an asked
-    chemical system one of that system.
+    What is not given comes from one training crystal of the prompt's size, for all conditions the same; where a
+    composition is among that and a chemical system is asked for, from one of that system.
 
     Attributes:
         conditions: of the model, in the order of the context's columns.
