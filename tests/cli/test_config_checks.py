@@ -16,7 +16,7 @@ from atomrl.force_fields.xtb import XTBForceField
 from atomrl.measures.forces import Physics
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.force_energy import score_physics
-from atomrl.training.experiment import build_objective
+from atomrl.training.experiment import build_objective, build_update
 from atomrl.training.run import warn_of_unread, warn_of_warmup
 from atomrl.training.shaping import OnTheWay
 from atomrl.util.errors import UserError
@@ -251,6 +251,14 @@ def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warni
     warn_of_unread(load_config("demo"))
     warn_of_unread(load_config("fed_grpo_config", ["train.objective={_target_: a.B}", "train.kl_weight=1"]))
     assert not caplog.records
+
+
+def test_the_demo_of_crystals_by_the_objective_that_its_page_names():
+    """As many draws of times as the demo makes optimizer steps: without the second word it is refused."""
+    words = ["train.objective=awm", "train.awm.times=16"]
+    assert f"`{' '.join(words)}` runs the demo" in (Path(__file__).parents[2] / "docs/crystals.md").read_text()
+    config = load_config("experiment/prototypes/rl_dng", words)
+    assert build_update(config, build_objective(config, {"energy": 1.0}), ()).num_inner_batch == 16
 
 
 def test_of_a_section_that_is_not_read_the_warning_names_the_keys(tmp_path, caplog):

@@ -10,6 +10,7 @@ from conditional_crystals import FORMULA, GAP, SYSTEM, backbone, known, write
 from small_crystal_set import packed
 
 from atomrl.checkpoints.crystal import load_crystal_backbone
+from atomrl.config import load_config
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.networks.conditions import Condition, context_of
 from atomrl.policies.crystal_conditioning import CrystalConditioning, KnownCrystals
@@ -117,6 +118,18 @@ def test_classes_have_names() -> None:
     assert plan(asked, sizes=(2,)).prompts(0).context.unique().tolist() == [0.0, 1.0]
     with pytest.raises(UserError, match="condition group: there is no class 1, only cubic, other"):
         asked.asking({"group": "1"})
+
+
+def test_classes_may_be_called_by_numbers() -> None:
+    """A YAML's 225 is a float to the configuration."""
+    group = Condition(name="group", kind="category", categories=3, classes=("12", "225", "0.5"))
+    asked = load_config("demo", ["experiment=prototypes/rl_dng", "dataloader.context={group: 225}"]).dataloader.context
+    sizes, ids = torch.tensor([2]), torch.tensor([0])
+    for value in (asked["group"], 225, "225"):
+        assert CrystalConditioning((group,)).asking({"group": value}).context(sizes, ids, 0, 0).tolist() == [[1.0]]
+    assert CrystalConditioning((group,)).asking({"group": 0.5}).context(sizes, ids, 0, 0).tolist() == [[2.0]]
+    with pytest.raises(UserError, match="condition group: there is no class 226, only 12, 225"):
+        CrystalConditioning((group,)).asking({"group": 226.0})
 
 
 def test_many_crystals_are_thinned_out_and_each_size_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conditional_crystals import FORMULA, GAP, backbone
 from crystal_models import small_vae
 from small_crystal_set import CRYSTALS
 
 from atomrl.checkpoints.predictor import save_predictor
 from atomrl.core.records import Prompts
+from atomrl.networks.conditions import Condition
 from atomrl.networks.crystal_vae import CrystalVAE
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
+from atomrl.rewards.asked import require_asked
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import PredictorReward, Scores
 from atomrl.rewards.reinforce import ReinforceReward
@@ -57,6 +60,15 @@ def test_a_folder_in_the_configuration(folder):
     torch.testing.assert_close(table.channels["dft_band_gap"], expected, rtol=1e-3, atol=1e-3)
     assert table.reasons == (None,) * len(CRYSTALS)
     check_reward(reward, samples, prompts(len(CRYSTALS)))
+
+
+def test_what_is_asked_for_by_a_class_has_no_distance(folder):
+    """The number of a class is none of the property: of the classes 5 and 7 the second is number 1."""
+    reward = ReinforceReward([PredictorReward(folder, "density", "asked")])
+    for condition in (Condition(name="density", kind="category", categories=8), FORMULA.changed(name="density")):
+        with pytest.raises(UserError, match="memory is asked for it by a class or a formula, to which a prediction"):
+            require_asked(reward, backbone((condition,)))
+    require_asked(reward, backbone((GAP.changed(name="density"),)))
 
 
 def test_a_path_from_python_and_an_object_give_the_same(folder):

@@ -11,11 +11,15 @@ from small_backbone import TINY, write, write_conditional
 from test_train_crystals import known_set
 
 from atomrl.checkpoints.backbone import load_backbone
+from atomrl.checkpoints.crystal import save_crystal_backbone
 from atomrl.cli import main, rollout_main
+from atomrl.config.compose import SAMPLING
 from atomrl.evaluation.evaluate import TABLES
-from atomrl.library.evaluating import evaluate
+from atomrl.library.evaluating import ModelEvaluation, Pair, evaluate
 from atomrl.networks.edm import EDMNetwork
 from atomrl.report.page import unpacked
+from atomrl.steering_options import SteeringOptions
+from atomrl.util.errors import UserError
 
 FEW = ["--num-molecules", "4", "--time-step", "5"]
 CRYSTALS = [
@@ -142,3 +146,21 @@ def test_a_crystal_run_that_asks_for_a_value_is_evaluated_at_it(
     assert (tmp_path / "typed" / TABLES).read_text().count(said) == 2
     said = refused(capsys, *table, "--context", "gap=1", "--output", str(tmp_path / "no"))
     assert "the model is conditioned on band_gap, composition, system, not on gap" in said
+
+
+def test_an_unconditional_base_has_no_guidance_beside_a_run(tmp_path: Path) -> None:
+    """The scale is the run's; who types one means it for both."""
+    guided, plain = tmp_path / "guided", conditional_crystals.write(tmp_path / "plain", ())
+    save_crystal_backbone(guided, conditional_crystals.backbone(), {SAMPLING: {"guidance_scale": 3.0}})
+
+    def models(*words: str) -> Pair:
+        options = SteeringOptions(0, None, None)
+        return ModelEvaluation(
+            *(str(plain), str(guided), 3, 3, None, 0, options, 0, 0, words, tmp_path / "table", "cpu")
+        )._models(trust_code=False, remedy="")
+
+    pair = models()
+    assert pair.trained.policy().sampling.guidance_scale == 3
+    assert pair.base.conditions is None
+    with pytest.raises(UserError, match=r"model\.guidance_scale=2: .*plain is not conditional, and guidance would"):
+        models("model.guidance_scale=2")

@@ -1,6 +1,7 @@
 """`atomrl pretrain ldm conditions=...`: it learns from them, begins as the backbone, resumes, says what it lacks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,17 @@ def test_a_conditional_backbone_out_of_a_plain_one(data: Path, plain: Path, tmp_
     again = run(data, tmp_path / "other", f"backbone={tmp_path / 'cut'}", ASKED, "train.steps=1", "train.lr=1e-9")
     assert again.conditions.conditions == resumed.conditions.conditions
     torch.testing.assert_close(again.conditions.state_dict(), resumed.conditions.state_dict())
+
+
+def test_a_run_does_not_go_on_with_other_classes(data: Path, plain: Path, tmp_path: Path) -> None:
+    """Of halide and metal the metals are number 1, of metal and salt number 0, and the weights would not tell."""
+    own = Path(shutil.copytree(data, tmp_path / "data"))
+    words = [f"backbone={plain}", "conditions=[{name: group, kind: category}]"]
+    run(own, tmp_path / "run", *words, "train.steps=1")
+    for name in ("train.csv", "val.csv"):
+        (own / name).write_text((own / name).read_text().replace("halide", "salt"))
+    with pytest.raises(UserError, match=r"last\.ckpt began with other values of group in the training crystals: their"):
+        run(own, tmp_path / "run", *words, "train.steps=2")
 
 
 def test_without_conditions_a_backbone_is_trained_further(data: Path, plain: Path, tmp_path: Path) -> None:

@@ -233,6 +233,18 @@ def test_a_run_that_explodes(
     assert torch.load(tmp_path / "run" / "checkpoint_latest.pth", weights_only=True)["atomrl"]["iteration"] == 2
 
 
+def test_a_model_that_explodes_before_it_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No learning rate is to blame, and there are no earlier weights."""
+    places = [f"model.backbone={write(tmp_path / 'backbone')}", f"save_path={tmp_path / 'run'}"]
+    with pytest.raises(SystemExit) as caught:
+        main(["train", *TINY, *places, "reward.type=dummy", "train.exploded_above=1e-6"])
+    assert caught.value.code == 2
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert "all 6 samples of iteration 0 exploded" in error
+    assert "nothing is trained yet, so it is the model that does this: raise model.time_step" in error
+    assert "learning_rate" not in error
+
+
 def scoring_workers() -> set[int]:
     """Process ids of this process's children that score."""
     found = set()

@@ -100,6 +100,10 @@ class Conditioning(Protocol):
     def names(self) -> tuple[str, ...]:
         """Of what the model is conditioned on."""
 
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Of these, what is asked for by a number in a unit, which a sample can come near to."""
+
     def asking(self, values: Mapping[str, str | float]) -> Self:
         """The same with these values for all prompts; what is not given is drawn.
 
@@ -167,6 +171,11 @@ class PropertyConditioning:
     names: tuple[str, ...]
     known: Mapping[str, Property] = field(default_factory=dict)
     asked: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.names
 
     def asking(self, values: Mapping[str, str | float]) -> PropertyConditioning:
         """The same with these values for all prompts.

@@ -57,6 +57,10 @@ class Domain(ABC, Generic[M, C]):
             UserError: it is none of this domain, or its tensors do not fit.
         """
 
+    def beside_a_run(self, config: C, stored: Stored) -> C:
+        """The configuration of a run for another model than its own: without what means nothing to that one."""
+        return config
+
     def trained(self, config: C, model: M) -> M:
         """The model that a run trains: this one, with what the configuration adds to it, in place.
 

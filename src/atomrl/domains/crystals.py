@@ -134,6 +134,12 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
             )
         return replace(model, sampling=sampling)
 
+    def beside_a_run(self, config: CrystalConfig, stored: Stored) -> CrystalConfig:
+        """An unconditional model has no guidance, whatever the run's has."""
+        if stored.card.get("conditions"):
+            return config
+        return config.changed(model=config.model.changed(guidance_scale=None))
+
     def check_code(self, config: CrystalConfig) -> None:
         """Of components, force field and second judge."""
         check_components(config.reward.components)

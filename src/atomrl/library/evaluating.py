@@ -316,8 +316,8 @@ class ModelEvaluation:
             config = self._overridden(config)
             return Pair(domain, config, model_of(stored, config), None, False)
         config, tuned, is_run = self._trained(domain, stored.origin, trust_code, remedy)
-        config = self._overridden(config)
-        return Pair(domain, config, model_of(stored, config), model_of(tuned, config), is_run)
+        of_base, config = (self._overridden(each) for each in (domain.beside_a_run(config, stored), config))
+        return Pair(domain, config, model_of(stored, of_base), model_of(tuned, config), is_run)
 
     def _overridden(self, config: Config) -> Config:
         """How to sample and judge; on the device of this call, not of the run."""

@@ -107,14 +107,20 @@ class Condition(Options):
     def _class(self, value: object) -> float:
         """Number of a class, out of its name, or of its number where classes have no names."""
         if self.classes:
-            if str(value) not in self.classes:
+            name = class_name(value) if isinstance(value, float) else str(value)
+            if name not in self.classes:
                 names = ", ".join(self.classes[:SHOWN]) + (", ..." if len(self.classes) > SHOWN else "")
-                raise UserError(f"condition {self.name}: there is no class {value}, only {names}")
-            return float(self.classes.index(str(value)))
+                raise UserError(f"condition {self.name}: there is no class {name}, only {names}")
+            return float(self.classes.index(name))
         found = number(self.name, value)
         if found not in range(self.categories):
             raise UserError(f"condition {self.name}: there is no class {value}, only 0..{self.categories - 1}")
         return found
+
+
+def class_name(value: float) -> str:
+    """Name of a class that is a number: 225.0, as a YAML's 225 is read, and 225 are the class `225`."""
+    return f"{value:.15g}"
 
 
 def formula_counts(formula: str) -> Tensor:

@@ -85,8 +85,8 @@ class KnownCrystals:
 class CrystalConditioning:
     """What the prompts of a conditional crystal model ask for; implements `core.conditioning.Conditioning`.
 
-    What is not given comes from one training crystal of the prompt's size, for all conditions the same; of an asked
-    chemical system one of that system.
+    What is not given comes from one training crystal of the prompt's size, for all conditions the same; where a
+    composition is among that and a chemical system is asked for, from one of that system.
 
     Attributes:
         conditions: of the model, in the order of the context's columns.
@@ -102,6 +102,11 @@ class CrystalConditioning:
     def names(self) -> tuple[str, ...]:
         """Of the conditions."""
         return tuple(condition.name for condition in self.conditions)
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Of the conditions of the kind `value`: a class has a number, too, but no unit."""
+        return tuple(condition.name for condition in self.conditions if condition.kind == "value")
 
     def asking(self, values: Mapping[str, str | float]) -> CrystalConditioning:
         """The same with these values for all prompts; a composition says the chemical system, too.

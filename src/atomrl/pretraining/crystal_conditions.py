@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 from atomrl.checkpoints.crystal import CrystalBackbone
 from atomrl.data.number_columns import MISSING
 from atomrl.data.packed_crystals import CrystalSplits, PackedCrystals
-from atomrl.networks.conditions import ELEMENTS, Condition, Kind
+from atomrl.networks.conditions import ELEMENTS, Condition, Kind, class_name
 from atomrl.policies.crystal_conditioning import KnownCrystals
 from atomrl.pretraining.property_columns import listed, mean_and_std, number_values
 from atomrl.util.errors import UserError
@@ -158,6 +158,6 @@ def _texts(option: ConditionOption, crystals: PackedCrystals, split: str) -> NDA
         return np.array(["" if text in MISSING else text for text in stripped], dtype=object)
     if column in crystals.properties:
         values = crystals.properties[column].tolist()
-        return np.array([f"{value:.15g}" if np.isfinite(value) else "" for value in values], dtype=object)
+        return np.array([class_name(value) if np.isfinite(value) else "" for value in values], dtype=object)
     there = listed({**crystals.properties, **crystals.labels})
     raise UserError(f"the {split} crystals have no column {column!r}, they have {there}: name another, {option.said}")

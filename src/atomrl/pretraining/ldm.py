@@ -29,7 +29,8 @@ def unchanged(crystals: CrystalTensors) -> CrystalTensors:
 class PretrainLDM(Pretraining[DiT, CrystalBatch]):
     """Trains a `DiT` on `training_loss`, with conditions a `ConditionalDiT`.
 
-    A checkpoint holds the VAE and the scale of its latents too: a run that continues keeps those it began with.
+    A checkpoint holds the VAE and the scale of its latents too: a run that continues keeps those it began with. It also
+    says what scale and classes the conditions have, so that a run does not go on with others.
 
     Args:
         model: shape of the denoiser.
@@ -54,7 +55,8 @@ class PretrainLDM(Pretraining[DiT, CrystalBatch]):
         drop_prob: float = 0.1,
     ) -> None:
         super().__init__(ConditionalDiT(model, conditions, drop_prob) if conditions else DiT(model), train)
-        self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump()})
+        learned = [[each.name, f"{each.mean:.9g}", f"{each.std:.9g}", *each.classes] for each in conditions]
+        self.save_hyperparameters({"model": model.model_dump(), "train": train.model_dump(), "conditions": learned})
         self.vae = vae.requires_grad_(False).eval()
         self.describe, self.conditions = describe, tuple(conditions)
         self.lora: LoraOptions | None = None

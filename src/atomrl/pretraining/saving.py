@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,12 +138,33 @@ def checkpoint_to_continue(module: lightning.LightningModule, session: Session) 
         raise UserError(f"{error}; {hint}") from error
     if not all(torch.equal(module.get_parameter(name), weight) for name, weight in frozen.items()):
         raise UserError(f"{path} was trained on another VAE; {hint}")
-    before, now = (hparams.get("targets") for hparams in (found.get("hyper_parameters", {}), module.hparams))
+    learned = found.get("hyper_parameters", {})
+    before, now = (hparams.get("targets") for hparams in (learned, module.hparams))
     if before != now:
         raise UserError(f"{path} predicts {before}, not targets={now}; {hint}")
+    if path is own and "conditions" in learned:  # not in checkpoints of earlier versions
+        _require_same_conditions(path, learned["conditions"], module.hparams["conditions"])
     if path is not own and found["global_step"] >= session.train.steps:
         raise UserError(
             f"init={path} is at step {found['global_step']}, and train.steps={session.train.steps} counts those too: "
             "raise it"
         )
     return path
+
+
+def _require_same_conditions(path: Path, before: Sequence[Sequence[str]], now: Sequence[Sequence[str]]) -> None:
+    """Raise UserError for conditions of another scale or of other classes than those that a checkpoint learned.
+
+    Args:
+        path: of the checkpoint.
+        before: of each condition that it learned the name, the mean, the standard deviation and the classes.
+        now: of the same conditions in the data as it is.
+
+    Raises:
+        UserError: as said.
+    """
+    if changed := [one[0] for old, one in zip(before, now, strict=True) if old != one]:
+        raise UserError(
+            f"{path} began with other values of {', '.join(changed)} in the training crystals: their mean and standard "
+            "deviation, or their classes, have changed with the data since; put it back, or give another save_path"
+        )

@@ -15,10 +15,18 @@ def require_asked(own: ReinforceReward, model: Model) -> None:
     Raises:
         UserError: as said.
     """
-    names = () if model.conditioning is None else model.conditioning.names
+    asked = model.conditioning
+    names = () if asked is None else asked.names
+    quantities = () if asked is None else asked.quantities
     for component in own.components:
         if not isinstance(component, PredictorReward) or component.target_value != ASKED:
             continue
+        if component.target_name in names and component.target_name not in quantities:
+            raise UserError(
+                f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
+                f"{model.origin} is asked for it by a class or a formula, to which a prediction has no distance: give "
+                "target_value a number, or take a backbone with this condition of the kind value"
+            )
         if component.target_name not in names:
             raise UserError(
                 f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "

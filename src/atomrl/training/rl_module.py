@@ -69,6 +69,10 @@ MANY_MASKED = 0.5
 AGAINST_EXPLOSIONS = (
     "lower train.learning_rate, raise model.time_step or the weight of the objective's distance to the initial model"
 )
+UNTRAINED = (
+    "nothing is trained yet, so it is the model that does this: raise model.time_step, or give a conditional model a "
+    "lower model.guidance_scale or a dataloader.context nearer to its training set"
+)
 
 
 @dataclass(frozen=True)
@@ -287,8 +291,7 @@ class RLModule(lightning.LightningModule):
             UserError: all samples exploded, or the first iteration has no score for any.
         """
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        # Lightning's wrapper passes everything on, and counts the steps.
-        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(optimizer, LightningOptimizer)  # it passes everything on, and counts the steps
         assert isinstance(schedule, LRScheduler)
         try:
             done = iterate(
@@ -301,8 +304,9 @@ class RLModule(lightning.LightningModule):
                 self.iteration,
                 self.collective,
             )
-        except ExplodedError as error:
-            raise UserError(f"{error}; {AGAINST_EXPLOSIONS}, and start again from earlier weights") from error
+        except ExplodedError as error:  # the first iteration has stepped nowhere yet
+            advice = f"{AGAINST_EXPLOSIONS}, and start again from earlier weights" if batch.iteration else UNTRAINED
+            raise UserError(f"{error}; {advice}") from error
         self._warn_of_explosions(done.stats["masked_samples"], batch.iteration)
         self.averaged.update_parameters(self.asked_policy.trainable())
         rate = float(schedule.optimizer.param_groups[0]["lr"])  # what this iteration stepped with
