@@ -2,9 +2,11 @@
 
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -382,9 +384,16 @@ def test_a_force_field_of_a_class_of_the_users(folder: Path) -> None:
         (good[1:], f"a list of {len(good)} results"),
         ([0.0] * len(good), "has no energy and no forces and no reason"),
         ([Evaluation(0.0, torch.zeros(99, 3).numpy(), None)] * len(good), r"have the shape \(99, 3\)"),
+        ([replace(one, energy=np.zeros(1)) for one in good], r"structure 0 the energy is of shape \(1,\); return one"),
+        ([replace(one, energy=None) for one in good], "structure 0 the energy is None; return one number, eV"),
+        ([replace(one, energy=np.nan) for one in good], r"energy or forces are not finite; return Evaluation\.failed"),
+        ([replace(one, forces=torch.from_numpy(one.forces)) for one in good], "the forces are Tensor; return a NumPy"),
     ):
         with pytest.raises(UserError, match=said):
             OwnForceField(field.inner.__class__(answer), "mine.py:Field").evaluate(structures)
+    field.inner.elements = ["H", "C"]
+    with pytest.raises(UserError, match=r"its elements are \['H', 'C'\]; give atomic numbers"):
+        OwnForceField(field.inner, "mine.py:Field")
 
 
 class Predictor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +23,18 @@ class OwnForceField:
         inner: with `elements`, `evaluate` and `close`.
         name: as the configuration names it, for messages.
         borrowed: somebody else closes it.
+
+    Raises:
+        UserError: its elements are no atomic numbers.
     """
 
     def __init__(self, inner: Any, name: str, borrowed: bool = False) -> None:
         self.inner, self.name, self._borrowed = inner, name, borrowed
+        elements = inner.elements
+        if not isinstance(elements, Collection) or not all(isinstance(one, Integral) for one in elements):
+            raise UserError(
+                f"the force field {name}: its elements are {elements!r}; give atomic numbers, frozenset({{1, 6, 8}})"
+            )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -61,8 +70,22 @@ class OwnForceField:
                     f"the force field {self.name}: the result of structure {row}, {type(result).__name__}, has no "
                     f"{' and no '.join(lacking)}: return atomrl.force_fields.base.Evaluation"
                 )
-            if result.reason is None and result.forces is not None and np.shape(result.forces) != (atoms, 3):
-                raise UserError(
-                    f"the force field {self.name}: the forces of structure {row} have the shape "
-                    f"{np.shape(result.forces)}; return ({atoms}, 3), eV/Å"
-                )
+            if wrong := _no_numbers(result, atoms):
+                raise UserError(f"the force field {self.name}: of structure {row} {wrong}")
+
+
+def _no_numbers(result: Any, atoms: int) -> str | None:
+    """What keeps energy and forces from being numbers of a structure of this many atoms, as the end of a sentence."""
+    energy, forces = result.energy, result.forces
+    if np.shape(energy) != () or not hasattr(energy, "__float__"):
+        got = f"of shape {np.shape(energy)}" if np.shape(energy) else repr(energy)
+        return f"the energy is {got}; return one number, eV"
+    if result.reason is not None:
+        return None
+    if forces is not None and not isinstance(forces, np.ndarray | list | tuple):
+        return f"the forces are {type(forces).__name__}; return a NumPy array, eV/Å: `.detach().cpu().numpy()`"
+    if forces is not None and np.shape(forces) != (atoms, 3):
+        return f"the forces have the shape {np.shape(forces)}; return ({atoms}, 3), eV/Å"
+    if not (np.isfinite(float(energy)) and (forces is None or np.isfinite(forces).all())):
+        return "energy or forces are not finite; return Evaluation.failed(atoms, reason) for it"
+    return None
