@@ -438,6 +438,16 @@ class Objective:
         ("loss", torch.zeros(2), "loss must return a StepLoss, got Tensor"),
         ("loss", StepLoss(torch.zeros(()), {}), r"the loss must be one number per sample, \(2,\), got shape \(\)"),
         ("loss", StepLoss(torch.zeros(2), {}), "the loss has no gradient"),
+        (
+            "advantages",
+            Advantages(torch.zeros(2), {"force": torch.zeros(2, 1)}),
+            r"advantages of the channel force must be one number per sample, \(2,\), got shape \(2, 1\)",
+        ),
+        (
+            "loss",
+            StepLoss(torch.zeros(2, requires_grad=True), {"ratio": 0.5}),
+            r"what is counted as ratio must be one number per sample, \(2,\), got float",
+        ),
     ],
 )
 def test_what_an_objective_answers(method: str, answer: object, said: str) -> None:
