@@ -65,6 +65,10 @@ def words(structures):
     return "good"
 
 
+def nothing(structures):
+    [len(atoms) for atoms in structures]
+
+
 class Handing(RewardComponent):
     def __init__(self, target=None, **options):
         super().__init__(**options)
@@ -236,6 +240,7 @@ def test_from_python_the_exception_is_the_cause(folder: Path) -> None:
     [
         ("flat", "got shape"),
         ("words", "got str, which is no array of numbers"),
+        ("nothing", "got None, as from a function without `return`; return one number per structure"),
     ],
 )
 def test_what_it_returns(name: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
