@@ -85,8 +85,8 @@ def own_components(
     if set(reward.missing_metrics) & set(XTBPropertiesProvider.names):
         reward.provide(XTBPropertiesProvider(gfn2 or gfn2_force_field(section, workers)))
     if missing := reward.missing_metrics:
-        known = sorted({*MoleculeNamesProvider.names, *XTBPropertiesProvider.names})
-        raise UserError(f"nobody measures the metric {', '.join(missing)} of molecules: choose from {', '.join(known)}")
+        names = sorted({*MoleculeNamesProvider.names, *XTBPropertiesProvider.names})
+        raise UserError(f"nobody measures the metric {', '.join(missing)} of molecules: choose from {', '.join(names)}")
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward
