@@ -172,6 +172,10 @@ def test_what_a_configuration_cannot_mean(words: list[str], message: str) -> Non
             ["reward.force_field={_target_: examples/your_own_code.py:Reinforce, channel_weights: {}}"],
             "examples/your_own_code.py:Reinforce takes no length",
         ),
+        (
+            ["reward.components=[{_target_: ase}, {_target_: atomrl.rewards.components.EnergyReward}]"],
+            "nobody measures the metric e_above_hull of molecules: choose from ",
+        ),
     ],
 )
 def test_what_is_wrong_with_code_of_the_users(words: list[str], message: str, folder: Path) -> None:

@@ -122,6 +122,9 @@ class Above(RewardComponent):
 class Undeclared(Above):
     required_metrics = ()
 
+class Comma(Above):
+    required_metrics = ("e_above_hull")
+
 def ends(structures):
     sys.exit(0)
 """
@@ -134,6 +137,7 @@ def ends(structures):
         ("mine.py:Wanting", "mine.py:Wanting needs target, without which it cannot be called"),
         ("mine.py:Half", "mine.py:Half has no close"),
         ("mine.py:Undeclared", r"nothing provides the metric e_above_hull \(there are: none\): add it to required"),
+        ("mine.py:Comma", r"Comma: its required_metrics are the text 'e_above_hull'; .* \('e_above_hull',\)"),
         ("mine.py:ends", r"the reward component ends calls sys.exit\(0\): raise an exception instead"),
         ("atomrl.rewards.components.RewardComponent", "abstract"),
         ("atomrl.rewards.components.PredictorReward", "PredictorReward needs predictor, target_name"),

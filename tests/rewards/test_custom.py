@@ -75,6 +75,7 @@ def test_a_subclass_needs_no_source() -> None:
     [
         ("nowhere.py:f", "no file nowhere.py"),
         ("mine.py:missing", "holds no missing; it holds"),
+        ("pathlib.Path", "the class Path is neither a class with compute nor a function"),
         ("mine.py:SCALE", "neither a class with compute nor a function"),
         ("no_such_package.reward", "no module no_such_package"),
         ("reward", "path/to/file.py:name"),
@@ -124,6 +125,11 @@ def test_complex_numbers(answer: object) -> None:
     for given in (answer, Scores(answer, (None,))):
         with pytest.raises(UserError, match="mine: got complex numbers"):
             as_scores(given, "mine")
+
+
+def test_a_number_that_is_too_large() -> None:
+    with pytest.raises(UserError, match=r"mine: got list, which is no array of numbers \(int too large"):
+        as_scores([10**400], "mine")
 
 
 def words(structures: list) -> list:

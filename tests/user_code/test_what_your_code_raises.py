@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -64,6 +65,10 @@ def flat(structures):
 
 def words(structures):
     return "good"
+
+
+def nothing(structures):
+    [len(atoms) for atoms in structures]
 
 
 class Handing(RewardComponent):
@@ -237,6 +242,7 @@ def test_from_python_the_exception_is_the_cause(folder: Path) -> None:
     [
         ("flat", "got shape"),
         ("words", "got str, which is no array of numbers"),
+        ("nothing", "got None, as from a function without `return`; return one number per structure"),
     ],
 )
 def test_what_it_returns(name: str, said: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -385,9 +391,15 @@ def test_a_force_field_of_a_class_of_the_users(folder: Path) -> None:
         (good[1:], f"a list of {len(good)} results"),
         ([0.0] * len(good), "has no energy and no forces and no reason"),
         ([Evaluation(0.0, torch.zeros(99, 3).numpy(), None)] * len(good), r"have the shape \(99, 3\)"),
+        ([replace(one, energy=np.zeros(1)) for one in good], r"structure 0 the energy is of shape \(1,\); return one"),
+        ([replace(one, energy=None) for one in good], "structure 0 the energy is None; return one number, eV"),
+        ([replace(one, forces=torch.from_numpy(one.forces)) for one in good], "the forces are Tensor; return a NumPy"),
     ):
         with pytest.raises(UserError, match=said):
             OwnForceField(field.inner.__class__(answer), "mine.py:Field").evaluate(structures)
+    field.inner.elements = ["H", "C"]
+    with pytest.raises(UserError, match=r"its elements are \['H', 'C'\]; give atomic numbers"):
+        OwnForceField(field.inner, "mine.py:Field")
 
 
 class Answers:
@@ -473,6 +485,16 @@ class Objective:
         ("loss", torch.zeros(2), "loss must return a StepLoss, got Tensor"),
         ("loss", StepLoss(torch.zeros(()), {}), r"the loss must be one number per sample, \(2,\), got shape \(\)"),
         ("loss", StepLoss(torch.zeros(2), {}), "the loss has no gradient"),
+        (
+            "advantages",
+            Advantages(torch.zeros(2), {"force": torch.zeros(2, 1)}),
+            r"advantages of the channel force must be one number per sample, \(2,\), got shape \(2, 1\)",
+        ),
+        (
+            "loss",
+            StepLoss(torch.zeros(2, requires_grad=True), {"ratio": 0.5}),
+            r"what is counted as ratio must be one number per sample, \(2,\), got float",
+        ),
     ],
 )
 def test_what_an_objective_answers(method: str, answer: object, said: str) -> None:

@@ -111,6 +111,10 @@ class ForceField(Protocol):
         """Give back workers and memory."""
 
 
+SCOPES = ("per_sample", "per_batch")
+"""What `Reward.scope` may be."""
+
+
 class Reward(Protocol):
     """Scores a batch of decoded samples; what compares them afterwards (gates, rules for failures) are `stages`.
 

@@ -72,7 +72,7 @@ def own_components(
     the user's stands alone.
 
     Raises:
-        UserError: as `whole_reward` and `build_components`.
+        UserError: as `whole_reward` and `build_components`; a component reads a metric that nobody measures.
     """
     if not section.own:
         return None
@@ -84,6 +84,9 @@ def own_components(
         reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))
     if set(reward.missing_metrics) & set(XTBPropertiesProvider.names):
         reward.provide(XTBPropertiesProvider(gfn2 or gfn2_force_field(section, workers)))
+    if missing := reward.missing_metrics:
+        names = sorted({*MoleculeNamesProvider.names, *XTBPropertiesProvider.names})
+        raise UserError(f"nobody measures the metric {', '.join(missing)} of molecules: choose from {', '.join(names)}")
     if all(component.normalize_fn is None and not component.compares for component in reward.components):
         reward.scope = "per_sample"
     return reward

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import isfinite
+from collections.abc import Collection, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,10 +24,18 @@ class OwnForceField:
         inner: with `elements`, `evaluate` and `close`.
         name: as the configuration names it, for messages.
         borrowed: somebody else closes it.
+
+    Raises:
+        UserError: its elements are no atomic numbers.
     """
 
     def __init__(self, inner: Any, name: str, borrowed: bool = False) -> None:
         self.inner, self.name, self._borrowed = inner, name, borrowed
+        elements = inner.elements
+        if not isinstance(elements, Collection) or not all(isinstance(one, Integral) for one in elements):
+            raise UserError(
+                f"the force field {name}: its elements are {elements!r}; give atomic numbers, frozenset({{1, 6, 8}})"
+            )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -64,29 +72,27 @@ class OwnForceField:
                     f"the force field {self.name}: the result of structure {row}, {type(result).__name__}, has no "
                     f"{' and no '.join(lacking)}: return atomrl.force_fields.base.Evaluation"
                 )
-            if result.reason is None and not _is_number(result.energy):
-                raise UserError(
-                    f"the force field {self.name}: the energy of structure {row} is {result.energy!r}; return a "
-                    "number, eV, or NaN with a reason"
-                )
-            if result.reason is None and result.forces is not None and np.shape(result.forces) != (atoms, 3):
-                raise UserError(
-                    f"the force field {self.name}: the forces of structure {row} have the shape "
-                    f"{np.shape(result.forces)}; return ({atoms}, 3), eV/Å"
-                )
+            if result.reason is None and (wrong := _no_numbers(result, atoms)):
+                raise UserError(f"the force field {self.name}: of structure {row} {wrong}")
 
 
-def _is_number(energy: Any) -> bool:
-    """Whether it is one, perhaps as an array or a tensor."""
-    try:
-        float(energy)
-    except (TypeError, ValueError):
-        return False
-    return True
+def _no_numbers(result: Any, atoms: int) -> str | None:
+    """What keeps energy and forces from being those of a structure of this many atoms, as the end of a sentence."""
+    energy, forces = result.energy, result.forces
+    if np.shape(energy) != () or not hasattr(energy, "__float__"):
+        got = f"of shape {np.shape(energy)}" if np.shape(energy) else repr(energy)
+        return f"the energy is {got}; return one number, eV, or NaN with a reason"
+    if forces is not None and not isinstance(forces, np.ndarray | list | tuple):
+        return f"the forces are {type(forces).__name__}; return a NumPy array, eV/Å: `.detach().cpu().numpy()`"
+    if forces is not None and np.shape(forces) != (atoms, 3):
+        return f"the forces have the shape {np.shape(forces)}; return ({atoms}, 3), eV/Å"
+    return None
 
 
 def _settled(result: Result, atoms: int) -> Result:
-    """The result; in place of a failed one, which need not have numbers, one whose numbers are all NaN."""
-    if result.reason is None and isfinite(float(result.energy)):
+    """The result; in place of one that failed or is not finite, which need not have numbers, one of NaN alone."""
+    if result.reason is not None:
+        return Evaluation.failed(atoms, result.reason)
+    if np.isfinite(float(result.energy)) and (result.forces is None or np.isfinite(result.forces).all()):
         return result
-    return Evaluation.failed(atoms, NONFINITE if result.reason is None else result.reason)
+    return Evaluation.failed(atoms, NONFINITE)

@@ -120,6 +120,12 @@ def check_component(component: RewardComponent) -> None:
             f"reward component {kind} has no {', '.join(missing)}: its __init__ must call super().__init__(**options)"
         )
         raise located(error, definition(component.code))
+    if isinstance(component.metrics, str):
+        error = UserError(
+            f"reward component {kind}: its required_metrics are the text {component.metrics!r}; give a tuple of names, "
+            f"({component.metrics!r},)"
+        )
+        raise located(error, definition(component.code))
     require_compute(component.compute, f"reward component {kind}: compute")
 
 

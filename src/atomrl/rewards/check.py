@@ -15,6 +15,7 @@ from torch import Tensor
 from atomrl.core.advantages import Groups
 from atomrl.core.protocols import Reward
 from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.core.table_check import misshapen
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import RewardComponent
 from atomrl.rewards.reinforce import ReinforceReward
@@ -73,7 +74,7 @@ class RewardReport:
         scope: `per_sample` or `per_batch`.
         channels: by name.
         reasons: {reason: samples} of what failed.
-        seconds_per_sample: of the second call, when workers are warm.
+        seconds_per_sample: of the last call, when workers are warm.
         broken_promise: what `atomrl.testing.check_reward` objects to; None if nothing.
     """
 
@@ -142,18 +143,19 @@ def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardRe
         prompts: theirs.
 
     Raises:
-        UserError: as `reward.score`; it raises an exception, or ends the program.
+        UserError: as `reward.score`; it raises an exception, ends the program, or gives no table of these samples.
     """
     broken = None
     with calling(f"the reward {type(reward).__name__}", reward, f"called on {len(structures)} samples"):
-        reward.score(structures, prompts)
-        started = time.perf_counter()
-        table = reward.score(structures, prompts)
-        seconds = (time.perf_counter() - started) / max(1, len(structures))
         try:
             check_reward(reward, structures, prompts)
         except AssertionError as error:
             broken = str(error)
+        started = time.perf_counter()
+        table = reward.score(structures, prompts)
+        seconds = (time.perf_counter() - started) / max(1, len(structures))
+        if wrong := misshapen(table, structures):
+            raise UserError(f"{type(reward).__name__}: {wrong}")
     return RewardReport(
         samples=len(structures),
         groups=Groups.of(prompts.group_ids).count,

@@ -107,7 +107,8 @@ class CustomReward(RewardComponent):
             require_arguments(found, options, label, 0 if isinstance(found, type) else 1, SCALING)
             self._function = self._called(found, options, label)
         else:
-            raise UserError(f"{source!r} is neither a class with compute nor a function f(structures) -> array")
+            what = f"the class {label_of(found)}" if isinstance(found, type) else repr(source)
+            raise UserError(f"{what} is neither a class with compute nor a function f(structures) -> array")
         self._form = form_of(self._function if hasattr(found, "compute") else found)
 
     def _called(self, found: Callable[..., Any], options: Mapping[str, Any], label: str) -> Callable[..., Any]:

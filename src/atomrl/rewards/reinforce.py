@@ -338,10 +338,12 @@ class ReinforceReward:
         answer = as_scores(returned, name)
         nothing: tuple[str | None, ...] = (None,) * len(batch)
         values, reasons = (answer, nothing) if isinstance(answer, Tensor) else (answer.values, answer.reasons)
-        if values.shape != (len(batch),) or len(reasons) != len(batch):
+        wanted = f"for {len(batch)} samples; return one number per structure, shape ({len(batch)},)"
+        if values.shape != (len(batch),):
+            raise UserError(f"reward component {name}: got shape {tuple(values.shape)} {wanted}")
+        if len(reasons) != len(batch):
             raise UserError(
-                f"reward component {name}: got shape {tuple(values.shape)} and {len(reasons)} reasons for "
-                f"{len(batch)} samples; return one number per structure, shape ({len(batch)},)"
+                f"reward component {name}: got {len(reasons)} reasons {wanted}, and a reason or None for each"
             )
         values = values.detach().cpu().double()
         for row, (number, reason) in enumerate(zip(values.tolist(), reasons, strict=True)):

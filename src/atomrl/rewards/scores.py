@@ -38,13 +38,17 @@ def as_scores(answer: Any, name: str) -> Tensor | Scores:
 
 def _as_tensor(answer: Any, name: str) -> Tensor:
     """Real numbers as a tensor."""
+    if answer is None:
+        raise UserError(
+            f"reward component {name}: got None, as from a function without `return`; return one number per structure"
+        )
     if answer.is_complex() if isinstance(answer, Tensor) else np.iscomplexobj(answer):
         raise UserError(f"reward component {name}: got complex numbers; return real ones")
     if isinstance(answer, Tensor):
         return answer
     try:
         return torch.from_numpy(np.array(answer, dtype=np.float64))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"reward component {name}: got {type(answer).__name__}, which is no array of numbers ({error}); "
             "return one number per structure"

@@ -7,9 +7,14 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from atomrl.core.protocols import Remembering, Reward
+import torch
+from torch import Tensor
+
+from atomrl.core.normalize import require_number
+from atomrl.core.protocols import SCOPES, Remembering, Reward
 from atomrl.core.records import Prompts, RewardTable, Structures
 from atomrl.core.stages import weighted_sum
+from atomrl.core.table_check import misshapen, unexplained
 from atomrl.rewards.base import TOTAL, RewardComponent
 from atomrl.rewards.build import KEY
 from atomrl.rewards.reinforce import ReinforceReward
@@ -32,7 +37,7 @@ class WholeReward:
         borrowed: somebody else closes it.
 
     Raises:
-        UserError: it lacks one of these, or says no weights.
+        UserError: it lacks one of these, says no weights, or a scope that there is not.
     """
 
     def __init__(self, reward: Any, name: str, borrowed: bool = False) -> None:
@@ -40,6 +45,10 @@ class WholeReward:
         weights = reward.weights
         if not isinstance(weights, Mapping) or not any(weights.values()):
             raise UserError(f"{name}: its weights are {weights!r}; give a weight for each channel, e.g. {{'gap': 1.0}}")
+        for channel, weight in weights.items():
+            require_number(f"{name}: the weight of {channel}", weight)
+        if reward.scope not in SCOPES:
+            raise UserError(f"{name}: its scope is {reward.scope!r}; it is one of {', '.join(SCOPES)}")
         if against := [channel for channel, weight in weights.items() if weight < 0]:
             raise UserError(
                 f"{name}: the weight of {against[0]} is {weights[against[0]]}, and more of a channel is always "
@@ -54,26 +63,27 @@ class WholeReward:
         return tuple(self.weights)
 
     def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
-        """The reward's own table.
+        """The reward's own table; channels as float64, NaN where a number is not finite.
 
         Raises:
-            UserError: it is none of these samples, or lacks a channel.
+            UserError: it is none of these samples, lacks a channel, or has no score and no reason for a sample.
         """
         with self._asking("score"):
             table = self.reward.score(structures, prompts)
-        if not isinstance(table, RewardTable) or len(table) != len(structures):
-            got = f"{len(table)} rows" if isinstance(table, RewardTable) else type(table).__name__
-            raise UserError(
-                f"{self._name}: score gave {got} for {len(structures)} samples; return a RewardTable of them"
-            )
-        if missing := sorted(set(self.weights) - set(table.channels)):
-            raise UserError(
-                f"{self._name}: it has weights of {', '.join(missing)}, and its table has the channels "
-                f"{', '.join(table.channels)}: let both name the same"
-            )
-        raw = {f"raw_{name}": table.channels[name].detach().cpu().double() for name in self.weights}
+            if wrong := misshapen(table, structures):
+                raise UserError(f"{self._name}: {wrong}")
+            if missing := sorted(set(self.weights) - set(table.channels)):
+                raise UserError(
+                    f"{self._name}: it has weights of {', '.join(missing)}, and its table has the channels "
+                    f"{', '.join(table.channels)}: let both name the same"
+                )
+            if wrong := unexplained(table):
+                raise UserError(f"{self._name}: {wrong}; return a finite number, or NaN with a reason")
+        channels = {name: _finite_or_nan(values) for name, values in table.channels.items()}
+        raw = {f"raw_{name}": channels[name].cpu() for name in self.weights}
         total = weighted_sum({name: raw[f"raw_{name}"] for name in self.weights}, self.weights)
-        return replace(table, diagnostics={TOTAL: total, f"raw_{TOTAL}": total, **raw, **table.diagnostics})
+        diagnostics = {TOTAL: total, f"raw_{TOTAL}": total, **raw, **table.diagnostics}
+        return replace(table, channels=channels, diagnostics=diagnostics)
 
     def close(self) -> None:
         """Close it, unless it is borrowed."""
@@ -106,6 +116,12 @@ class RememberingReward(WholeReward):
         """See `Remembering`."""
         with self._asking("recall"):
             self.reward.recall(memory)
+
+
+def _finite_or_nan(values: Tensor) -> Tensor:
+    """A channel (B,) as float64, with NaN in place of what is not finite."""
+    values = values.detach().double()
+    return torch.where(values.isfinite(), values, torch.nan)
 
 
 def whole_reward(entries: Sequence[Any]) -> WholeReward | None:

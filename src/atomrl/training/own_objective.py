@@ -53,7 +53,7 @@ class OwnObjective:
         """Theirs, (B,).
 
         Raises:
-            UserError: they are no `Advantages` of B samples.
+            UserError: they, or those of a channel, are no `Advantages` of B samples.
         """
         with self._called(f"the advantages of {len(table)} samples"):
             found = self.inner.advantages(table, group_ids, active, collective)
@@ -62,6 +62,8 @@ class OwnObjective:
                     f"the objective {self.name}: advantages must return Advantages, got {type(found).__name__}"
                 )
             self._require_rows("advantages", found.total, len(table))
+            for name, values in found.channels.items():
+                self._require_rows(f"advantages of the channel {name}", values, len(table))
             return found
 
     def terms(self, trajectory: Trajectory, epoch: int) -> Sequence[Term]:
@@ -81,7 +83,7 @@ class OwnObjective:
         """Theirs, (B,).
 
         Raises:
-            UserError: it is no `StepLoss` of B samples, or has no gradient.
+            UserError: it, or what it counts, is no `StepLoss` of B samples, or has no gradient.
         """
         with self._called(f"the loss of {len(samples)} samples"):
             found = self.inner.loss(policy, samples, term)
@@ -93,6 +95,8 @@ class OwnObjective:
                     f"the objective {self.name}: the loss has no gradient, so that nothing would be learned; compute "
                     "it from what the policy answers, without detach() or no_grad()"
                 )
+            for name, values in [*found.counts.items(), *found.largest.items()]:
+                self._require_rows(f"what is counted as {name}", values, len(samples))
             return found
 
     def _require_rows(self, what: str, values: Tensor, samples: int) -> None:
