@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from atomrl.checkpoints.backbone import load_backbone
-from atomrl.command_parser import CommandParser
 from atomrl.networks.edm import EDMConfig
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
 from benchmarks import chemistry, crystals, edm, learning, memory, signal

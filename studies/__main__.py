@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from atomrl.command_parser import CommandParser
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
 from studies import recorded
 from studies.queue import Queue, ending_like_a_queue

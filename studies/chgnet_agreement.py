@@ -20,12 +20,12 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from atomrl.command_parser import CommandParser
 from atomrl.core.records import Structures
 from atomrl.data.packed_crystals import PackedCrystals, load_splits, load_test
 from atomrl.data.structure_files import CRYSTALS, as_structures, read_entries_of
 from atomrl.force_fields.chgnet import CHGNetForceField
 from atomrl.structures.crystals import from_crystals
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
 from atomrl.workers.local import as_workers
 from studies.queue import ending_like_a_queue

@@ -19,8 +19,6 @@ import numpy as np
 
 from atomrl.checkpoints.crystal import CrystalBackbone
 from atomrl.checkpoints.stored import read_stored
-from atomrl.chosen_samples import sections_of
-from atomrl.command_parser import CommandParser
 from atomrl.config import as_trained, with_overrides
 from atomrl.core.protocols import Model
 from atomrl.data.packed_crystals import TEST, load_splits, load_test
@@ -30,7 +28,9 @@ from atomrl.evaluation.evaluate import SamplePlan
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.structure_prediction import held_out, predict
 from atomrl.matching.matcher import Tolerances
+from atomrl.sampling.chosen import sections_of
 from atomrl.structures.cells import Crystal
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable, write_json, write_whole

@@ -18,9 +18,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from atomrl.command_parser import CommandParser
 from atomrl.config import read_config
 from atomrl.measures.bootstrap import Estimate
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
 from atomrl.util.figures import svg
 from studies.queue import Queue, ending_like_a_queue

@@ -19,7 +19,7 @@ from atomrl.config import (
     with_overrides,
 )
 from atomrl.core.update import UpdateConfig
-from atomrl.evaluation_options import overridden
+from atomrl.library.evaluation_options import overridden
 from atomrl.networks.edm import EDMConfig
 from atomrl.pretraining.edm_run import PretrainRun
 from atomrl.pretraining.session import options_from

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, NoReturn
 
-from atomrl.command_options import parser
+from atomrl.commands.options import parser
 from atomrl.finding.command_line import FINDING
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
 from atomrl.util.glibc_malloc import keep_freed_memory
@@ -103,7 +103,7 @@ def train_main() -> None:
 
 def rollout_main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `eval_elign_rollout.py`."""
-    from atomrl.rollout_command import rollout_command  # noqa: PLC0415
+    from atomrl.commands.rollout import rollout_command  # noqa: PLC0415
 
     words = sys.argv[1:] if arguments is None else arguments
     _ending(lambda: rollout_command(words), argparse.Namespace(launch=ALONE))
@@ -111,7 +111,7 @@ def rollout_main(arguments: Sequence[str] | None = None) -> None:
 
 def metrics_main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of `compute_elign_metrics.py`."""
-    from atomrl.metrics_command import metrics_command  # noqa: PLC0415
+    from atomrl.commands.metrics import metrics_command  # noqa: PLC0415
 
     words = sys.argv[1:] if arguments is None else arguments
     _ending(lambda: metrics_command(words), argparse.Namespace(launch=ALONE))
@@ -155,13 +155,13 @@ def _resume(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> None:
-    from atomrl.commands import sample_command  # noqa: PLC0415
+    from atomrl.commands.samples import sample_command  # noqa: PLC0415
 
     sample_command(options)
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from atomrl.commands import evaluate_command  # noqa: PLC0415
+    from atomrl.commands.samples import evaluate_command  # noqa: PLC0415
 
     evaluate_command(options)
 
@@ -258,19 +258,19 @@ def _push(options: argparse.Namespace) -> None:
 
 
 def _check_reward(options: argparse.Namespace) -> None:
-    from atomrl.check_commands import check_reward_command  # noqa: PLC0415
+    from atomrl.commands.checks import check_reward_command  # noqa: PLC0415
 
     check_reward_command(options)
 
 
 def _check_force_field(options: argparse.Namespace) -> None:
-    from atomrl.check_commands import check_force_field_command  # noqa: PLC0415
+    from atomrl.commands.checks import check_force_field_command  # noqa: PLC0415
 
     check_force_field_command(options)
 
 
 def _check_backbone(options: argparse.Namespace) -> None:
-    from atomrl.check_commands import check_backbone_command  # noqa: PLC0415
+    from atomrl.commands.checks import check_backbone_command  # noqa: PLC0415
 
     check_backbone_command(options)
 

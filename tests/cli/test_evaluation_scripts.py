@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from atomrl.cli import main, metrics_main, rollout_main
+from atomrl.commands.metrics import _say, _summary
 from atomrl.core.records import Structures
 from atomrl.evaluation.molecules import METRICS
 from atomrl.evaluation.repair import LONGEST_STEP, RepairPlan, repair, with_hydrogens
 from atomrl.export.rollout_file import RolloutFile
 from atomrl.force_fields.xtb import XTBForceField
 from atomrl.measures.bootstrap import proportion
-from atomrl.metrics_command import _say, _summary
 from atomrl.structures.molecules import Geometry
 from atomrl.structures.padding import join
 

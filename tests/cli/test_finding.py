@@ -13,9 +13,9 @@ from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.config.naming import named_yaml
 from atomrl.finding import doctor, extras, listing
+from atomrl.finding.key_table import keys_of
 from atomrl.finding.keys import OF
 from atomrl.force_fields.xtb import XTBForceField
-from atomrl.key_table import keys_of
 from atomrl.rewards.base import RewardComponent
 from atomrl.user_code.load import load_object
 from atomrl.util.registry import registered_names

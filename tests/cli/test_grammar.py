@@ -55,7 +55,7 @@ def test_a_list_of_an_option_ends_where_a_key_begins(words: str, tmp_path: Path)
 
 def test_a_file_of_an_option_may_have_an_equals_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {}
-    monkeypatch.setattr("atomrl.commands._evaluate_structures", lambda options, _: found.update(vars(options)))
+    monkeypatch.setattr("atomrl.commands.samples._evaluate_structures", lambda options, _: found.update(vars(options)))
     (tmp_path / "a.b=c.cif").touch()
     main(["evaluate", "--structures", str(tmp_path / "a.b=c.cif"), "reward.workers=1", "--known", "3"])
     assert found["structures"] == [str(tmp_path / "a.b=c.cif")]

@@ -7,7 +7,7 @@ import pytest
 from atomrl.config import load_config
 from atomrl.config.molecules import MoleculeReward
 from atomrl.config.published import ALIASES, CHECKPOINT, FILES, ONLY, STABLE, UMA, renamed_overrides
-from atomrl.evaluation_options import overridden
+from atomrl.library.evaluation_options import overridden
 from atomrl.util.errors import UserError
 
 PUBLISHED = """

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from atomrl.key_table import COMMAND, PARTS, page
+from atomrl.finding.key_table import COMMAND, PARTS, page
 from atomrl.util.options import Options
 
 PAGE = Path(__file__).parents[2] / "docs" / "keys.md"

@@ -16,7 +16,7 @@ from refusals import refused
 from atomrl.cli import main
 from atomrl.data.prototype_set import ASSETS
 from atomrl.evaluation.evaluate import in_file_name
-from atomrl.judge_structures import _headings, evaluate_structures
+from atomrl.library.judge_structures import _headings, evaluate_structures
 from atomrl.structures.crystals import from_pymatgen
 from atomrl.structures.molecules import Geometry
 from atomrl.structures.padding import join

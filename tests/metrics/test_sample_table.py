@@ -55,7 +55,7 @@ def test_a_name_with_two_units_is_refused(tmp_path: Path) -> None:
 
 
 def test_pyarrow_is_imported_by_who_writes_a_table() -> None:
-    code = "import sys, atomrl.commands, atomrl.domains.crystal_panel; print('pyarrow' in sys.modules)"
+    code = "import sys, atomrl.commands.samples, atomrl.domains.crystal_panel; print('pyarrow' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -18,7 +18,7 @@ from atomrl.evaluation.evaluate import TABLES
 from atomrl.library.evaluating import ModelEvaluation, Pair, evaluate
 from atomrl.networks.edm import EDMNetwork
 from atomrl.report.page import unpacked
-from atomrl.steering_options import SteeringOptions
+from atomrl.sampling.steering_options import SteeringOptions
 from atomrl.util.errors import UserError
 
 FEW = ["--num-molecules", "4", "--time-step", "5"]

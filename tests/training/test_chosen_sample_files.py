@@ -15,7 +15,6 @@ from stopped import interrupted
 from torch import Tensor
 
 from atomrl.chemistry.rdkit import MoleculeChecker, RdkitRecord
-from atomrl.chosen_samples import about_reward
 from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.core import steering
@@ -24,6 +23,7 @@ from atomrl.core.records import Prompts, Structures
 from atomrl.domains.molecules import MoleculeDomain, MoleculeExporter
 from atomrl.evaluation import rejection
 from atomrl.export.exporter import Written
+from atomrl.sampling.chosen import about_reward
 from atomrl.user_code.load import file_of
 
 LOT = 16

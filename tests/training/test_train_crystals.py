@@ -13,11 +13,11 @@ from crystal_models import small_vae
 from pymatgen.core import Composition
 from small_crystal_set import CRYSTALS, write
 
-from atomrl import commands
 from atomrl.checkpoints.crystal import CrystalBackbone, save_crystal_backbone
 from atomrl.checkpoints.stored import read_stored
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.cli import main
+from atomrl.commands import samples as commands
 from atomrl.config import load_config
 from atomrl.core.records import Structures
 from atomrl.data.prototype_set import HULL_FILE
@@ -29,7 +29,7 @@ from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import Sampling
-from atomrl.sample_file import KEPT, WRITTEN
+from atomrl.sampling.sample_file import KEPT, WRITTEN
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_backbone

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from atomrl.command_parser import CommandParser
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
 from atomrl.util.optional_imports import extra
 

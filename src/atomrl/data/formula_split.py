@@ -11,11 +11,11 @@ from contextlib import ExitStack
 from itertools import accumulate
 from pathlib import Path
 
-from atomrl.command_parser import CommandParser
 from atomrl.data.crystal_csv import CIF, ID, csv_blocks, load_crystal_csv
 from atomrl.data.crystal_set import CrystalSet
 from atomrl.data.prototype_set import SPLITS
 from atomrl.structures.crystals import compositions_of, readable_formula
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
 from atomrl.util.files import whole
 

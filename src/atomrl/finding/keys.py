@@ -7,7 +7,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable
 
-from atomrl.key_table import PARTS, Key, keys_of
+from atomrl.finding.key_table import PARTS, Key, keys_of
 from atomrl.util.errors import UserError
 
 MOLECULES, CRYSTALS = "molecules", "crystals"

@@ -16,7 +16,6 @@ from atomrl.checkpoints.hub import is_hub_name
 from atomrl.checkpoints.named import named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named, read_stored
-from atomrl.chosen_samples import about_reward, has_handed_over_code, require_number_of_draws, require_total
 from atomrl.config import Config, as_trained
 from atomrl.core.protocols import Model
 from atomrl.core.stages import total_reward
@@ -37,11 +36,12 @@ from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.rejection import draw_until_accepted
 from atomrl.evaluation.steered import steered
-from atomrl.evaluation_options import overridden, require_new_table
+from atomrl.library.evaluation_options import overridden, require_new_table
 from atomrl.library.given import Given
 from atomrl.library.loading import DEFAULT_BACKBONE, EVALUATED, SEED, asking, sample_plan
 from atomrl.library.run import Run
-from atomrl.steering_options import SteeringOptions
+from atomrl.sampling.chosen import about_reward, has_handed_over_code, require_number_of_draws, require_total
+from atomrl.sampling.steering_options import SteeringOptions
 from atomrl.training.run_directory import described_run
 from atomrl.user_code.given import is_object
 from atomrl.util.device import choose_device, use_threads

@@ -14,7 +14,6 @@ import numpy as np
 import yaml
 
 from atomrl.chemistry.hull import Hull, HullKey
-from atomrl.command_parser import CommandParser
 from atomrl.data.packed_crystals import SHIPPED, PackedCrystals
 from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, save_features, save_reference
 from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
@@ -22,6 +21,7 @@ from atomrl.measures.physics import HullForceField, reference_features
 from atomrl.reference.energies import EnergyFile, energy_file, find_energies
 from atomrl.reference.hulls import closed_hull, lowest_phases, missing_elements, require_element
 from atomrl.reference.phases import Phases, joined, read_phases
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.workers.local import LocalWorkers

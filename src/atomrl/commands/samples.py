@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 
 from atomrl.checkpoints.hub import is_hub_name
-from atomrl.chosen_samples import Choosing, asked_particles, asked_steering, sections_of
-from atomrl.composition_samples import Predicting, asked_compositions
 from atomrl.data.structure_files import CRYSTALS
 from atomrl.evaluation.compositions import Composition
 from atomrl.evaluation.evaluate import SamplePlan
-from atomrl.judge_structures import evaluate_structures
 from atomrl.library.evaluating import ModelEvaluation
+from atomrl.library.judge_structures import evaluate_structures
 from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, Loaded, asking, loaded, sample_plan
 from atomrl.library.sampling import not_held, writable
-from atomrl.rejected_samples import Rejecting
-from atomrl.sample_file import KEPT, WRITTEN, AsTheyCome, Drawing, Wanted, sample_into
+from atomrl.sampling.chosen import Choosing, asked_particles, asked_steering, sections_of
+from atomrl.sampling.compositions import Predicting, asked_compositions
+from atomrl.sampling.rejected import Rejecting
+from atomrl.sampling.sample_file import KEPT, WRITTEN, AsTheyCome, Drawing, Wanted, sample_into
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 

@@ -18,8 +18,8 @@ from atomrl.core.stages import total_reward
 from atomrl.core.steering import SteeringConfig, steer
 from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import CPU
-from atomrl.sample_file import Counts, Drawing, Part, Wanted
-from atomrl.steering_options import SteeringOptions, resampling
+from atomrl.sampling.sample_file import Counts, Drawing, Part, Wanted
+from atomrl.sampling.steering_options import SteeringOptions, resampling
 from atomrl.training.changed_settings import AROUND
 from atomrl.user_code.given import handed, is_object
 from atomrl.user_code.load import file_of

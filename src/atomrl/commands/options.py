@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from atomrl.command_parser import CommandParser
 from atomrl.finding.command_line import add_finding, keys_of_pretraining
 from atomrl.sharing.licences import LICENCES
+from atomrl.util.command_parser import CommandParser
 
 
 def parser() -> argparse.ArgumentParser:

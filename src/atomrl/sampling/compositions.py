@@ -13,7 +13,7 @@ from atomrl.core.records import Prompts
 from atomrl.evaluation.compositions import AskedCompositions, Composition
 from atomrl.evaluation.evaluate import SamplePlan, ready_policy
 from atomrl.evaluation.rejection import in_lots, until_accepted
-from atomrl.sample_file import KEPT, Counts, Drawing, Part, Wanted
+from atomrl.sampling.sample_file import KEPT, Counts, Drawing, Part, Wanted
 from atomrl.structures.crystals import compositions, readable_formula
 from atomrl.util.errors import UserError
 from atomrl.util.growing_file import Settings

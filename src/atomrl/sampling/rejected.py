@@ -7,7 +7,7 @@ from typing import Any
 from atomrl.core.records import Prompts
 from atomrl.domains.base import Domain
 from atomrl.evaluation.rejection import in_lots, until_accepted
-from atomrl.sample_file import KEPT, Counts, Drawing, Part, Wanted
+from atomrl.sampling.sample_file import KEPT, Counts, Drawing, Part, Wanted
 from atomrl.util.errors import UserError
 
 DRAWN = "drawn"

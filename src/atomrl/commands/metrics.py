@@ -17,7 +17,7 @@ import torch
 
 from atomrl.chemistry.known_smiles import known_under
 from atomrl.chemistry.rdkit import MoleculeChecker
-from atomrl.command_parser import CommandParser
+from atomrl.commands.rollout import molecule_run
 from atomrl.core.records import Structures
 from atomrl.evaluation.molecules import MoleculeScorecard, evaluate_molecules
 from atomrl.evaluation.repair import RepairPlan, repair
@@ -25,9 +25,9 @@ from atomrl.evaluation.table import json_number
 from atomrl.export.rollout_file import RolloutFile
 from atomrl.force_fields.xtb import NAME, XTBForceField, atom_energies
 from atomrl.measures.bootstrap import Estimate
-from atomrl.rollout_command import molecule_run
 from atomrl.training.run_directory import described_run, find_run
 from atomrl.util.closeable import Closing
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable, write_json, write_whole
 from atomrl.workers.local import as_workers

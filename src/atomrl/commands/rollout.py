@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.command_parser import CommandParser
 from atomrl.config import Config
 from atomrl.config.outputs import EvaluationSection
 from atomrl.core.protocols import Model
@@ -19,6 +18,7 @@ from atomrl.domains import domain_of
 from atomrl.evaluation.evaluate import SamplePlan, draw
 from atomrl.export.rollout_file import RolloutFile
 from atomrl.training.run_directory import described_run, find_run
+from atomrl.util.command_parser import CommandParser
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable

@@ -25,7 +25,7 @@ from atomrl.evaluation.evaluate import KNOWN_SET, Report, compare, in_file_name
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import SampleColumn
-from atomrl.evaluation_options import overridden, require_new_table
+from atomrl.library.evaluation_options import overridden, require_new_table
 from atomrl.util.device import use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable

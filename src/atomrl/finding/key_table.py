@@ -1,4 +1,4 @@
-"""All keys out of the options themselves: `python -m atomrl.key_table > docs/keys.md`, and `atomrl keys`."""
+"""All keys out of the options themselves: `python -m atomrl.finding.key_table > docs/keys.md`, and `atomrl keys`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atomrl.pretraining.regressor_run import RegressorRun
 from atomrl.util.option_words import allowed, type_name, unit_of
 from atomrl.util.options import Options
 
-COMMAND = "python -m atomrl.key_table > docs/keys.md"
+COMMAND = "python -m atomrl.finding.key_table > docs/keys.md"
 
 PARTS: dict[str, type[Options]] = {
     "`atomrl train`, molecules": MoleculeConfig,

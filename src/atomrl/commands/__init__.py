@@ -1,0 +1,1 @@
+"""What each command of `atomrl` does; `cli.py` starts them."""
