@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atomrl.config import load_config
     from atomrl.library.evaluating import evaluate
+    from atomrl.library.judge_structures import evaluate_structures
     from atomrl.library.loading import load
     from atomrl.library.resuming import resume
     from atomrl.library.run import Run
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     from atomrl.library.training import train
     from atomrl.util.errors import UserError
 
-__all__ = ["Run", "UserError", "evaluate", "load", "load_config", "resume", "sample", "train"]
+__all__ = ["Run", "UserError", "evaluate", "evaluate_structures", "load", "load_config", "resume", "sample", "train"]
 
 _HOMES = {
     "Run": "atomrl.library.run",
     "UserError": "atomrl.util.errors",
     "evaluate": "atomrl.library.evaluating",
+    "evaluate_structures": "atomrl.library.judge_structures",
     "load": "atomrl.library.loading",
     "load_config": "atomrl.config",
     "resume": "atomrl.library.resuming",

@@ -8,7 +8,7 @@ import pytest
 
 import atomrl
 
-TRAINING = ("Run", "evaluate", "resume", "train")
+TRAINING = ("Run", "evaluate", "evaluate_structures", "resume", "train")
 """Names whose example trains or judges."""
 
 

@@ -47,12 +47,18 @@ def evaluate_structures(
     overrides: Sequence[str] = (),
     device: str = "auto",
     keep: Path | None = None,
-    command: str = "evaluate_structures(...)",
+    command: str = "atomrl.evaluate_structures(...)",
 ) -> Report:
     """Judge structures, and write the tables of `atomrl evaluate` into a folder.
 
     Nothing is repaired. What cannot be read counts as failed, in every denominator. An evaluation that was stopped goes
     on, if it is asked for the same again.
+
+    Examples:
+        >>> molecules = atomrl.sample("edm_qm9_small", 3, time_step=10, output="mine.extxyz")
+        >>> report = atomrl.evaluate_structures(["mine.extxyz"], "my_judged_files")
+        >>> report.main.columns[0].metrics.summary["validity"].denominator
+        3
 
     Args:
         sources: {heading of a column: what it holds}, or files and folders, which get their names as headings.

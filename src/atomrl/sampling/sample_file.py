@@ -3,8 +3,8 @@
 A chunk is what can be made by itself: what becomes of it depends on its prompts alone, not on what was drawn before. So
 what is in memory does not grow with the number of samples, and a file that was stopped and continued is that of an
 uninterrupted command, byte for byte on a CPU. How chunks are cut and what is made of them is a `Drawing`: samples as
-they come (here), the best of several (`chosen_samples`), those that pass a check (`rejected_samples`), crystals of
-given formulas (`composition_samples`).
+they come (here), the best of several (`chosen`), those that pass a check (`rejected`), crystals of given formulas
+(`compositions`).
 """
 
 from __future__ import annotations
