@@ -211,7 +211,7 @@ def _implied(key: str, value: Any) -> dict[str, Any]:
         return {}
     if _bare(value) in UNSCHEDULED:
         return {"train.warmup_steps": 0}
-    return {DECAY_SHAPE: "cosine"} if _schedule(key, value) == "wsd" else {}
+    return {DECAY_SHAPE: "cosine"} if _bare(_schedule(key, value)) == "wsd" else {}
 
 
 def _of_no_schedule(leaves: Mapping[str, Any]) -> frozenset[str]:
