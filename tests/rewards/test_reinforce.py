@@ -163,7 +163,7 @@ def test_samples_come_in_the_order_of_their_ids(batch: tuple[Structures, Prompts
         (torch.zeros(16, 1), r"mine: got shape \(16, 1\)"),
         (torch.tensor([1.0] * 5 + [math.nan] + [1.0] * 10), r"mine: nan for sample 105 \(MgO\)"),
         (torch.tensor([1.0] * 5 + [math.inf] + [1.0] * 10), r"mine: inf for sample 105 \(MgO\)"),
-        (None, r"mine: got shape \(\)"),
+        (None, "mine: got None, as from a function without `return`"),
         ("high", "mine: got str, which is no array"),
     ],
 )
