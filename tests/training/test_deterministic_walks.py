@@ -41,7 +41,8 @@ def test_a_forward_process_trains(objective: str, tmp_path: Path, capsys: pytest
     finally:
         loaded.close()
     words = ["--base", str(tmp_path / "backbone"), "--trained", str(run), "--output", str(tmp_path / "table")]
-    said = refused(capsys, "evaluate", *words, "--steer", "2", "reward.type=reinforce")  # the dummy has no total to choose by
+    words += ["reward.type=reinforce"]  # the dummy has no total to choose by
+    said = refused(capsys, "evaluate", *words, "--steer", "2")
     assert "in a walk without noise they would stay copies: set model.eta above 0, or take the best of N" in said
     assert not (tmp_path / "table" / "unfinished").exists()
 
