@@ -41,7 +41,7 @@ class OwnForceField:
         return getattr(self.inner, name)
 
     def evaluate(self, structures: Structures) -> Sequence[Result]:
-        """One result per structure, in order; an energy that is not finite is none, for `nonfinite_result`.
+        """One result per structure, in order; one that is not finite counts as failed, `nonfinite_result`.
 
         Raises:
             UserError: it raises an exception, or answers something else.

@@ -83,8 +83,7 @@ def evaluate_structures(
     workers = as_workers(None)
     read, found = _read(named, domain, workers)
     judged_by = domain_named(found)
-    config = as_trained(found, {})
-    config = overridden(config, overrides, sampled=False).changed(device=device)
+    config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
     use_threads(config.threads)
     stored = read_stored(base or config.model.backbone)
     if domain_for(stored) is not judged_by:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from atomrl.core.protocols import Result
 from atomrl.core.records import Structures
-from atomrl.force_fields.base import NONFINITE
 from atomrl.util.errors import UserError
 
 
@@ -35,8 +34,6 @@ class Physics:
 def stack_results(results: Sequence[Result], structures: Structures) -> Physics:
     """The results of a force field, padded like the structures that they belong to, on the CPU.
 
-    Forces that are not finite are none, with the reason `nonfinite_result`.
-
     Raises:
         UserError: a result without a reason has no forces.
     """
@@ -44,13 +41,8 @@ def stack_results(results: Sequence[Result], structures: Structures) -> Physics:
     forces = torch.zeros(*mask.shape, 3, dtype=torch.float64)
     if results:
         forces[mask] = torch.from_numpy(np.concatenate([_forces_of(result) for result in results], dtype=np.float64))
-    finite = forces.isfinite().flatten(1).all(1).tolist()
-    reasons = tuple(
-        NONFINITE if result.reason is None and not good else result.reason
-        for result, good in zip(results, finite, strict=True)
-    )
-    energies = [torch.nan if reason else result.energy for result, reason in zip(results, reasons, strict=True)]
-    return Physics(torch.tensor(energies, dtype=torch.float64), forces, reasons)
+    energies = torch.tensor([result.energy for result in results], dtype=torch.float64)
+    return Physics(energies, forces, tuple(result.reason for result in results))
 
 
 def _forces_of(result: Result) -> NDArray[np.float64]:
