@@ -358,6 +358,12 @@ def test_a_process_without_samples_in_a_step_takes_it_with_the_others() -> None:
     assert float(reduce_and_clip(trainable_parameters(model), 1.0, Alone())) == 0
 
 
+def test_a_number_is_logged_under_its_name_whatever_that_is() -> None:
+    log = UpdateLog()
+    log.add_all({"share of late steps": torch.tensor([0.25, 0.75])}, {"größte": torch.tensor([3.0])}, torch.ones(2) > 0)
+    assert log.means(Alone()) == {"share of late steps": 0.5, "größte": 3.0}
+
+
 def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
     """What rank 0 of so many real processes saved."""
     port = 29500 + (os.getpid() + 7 * len(script)) % 2000
