@@ -364,6 +364,13 @@ def test_a_number_is_logged_under_its_name_whatever_that_is() -> None:
     assert log.means(Alone()) == {"share of late steps": 0.5, "größte": 3.0}
 
 
+def test_a_sample_that_takes_no_part_is_in_no_number() -> None:
+    log, active = UpdateLog(), torch.tensor([True, False, True])
+    values = torch.tensor([-2.0, math.nan, -1.0])
+    log.add_all({"mean": values}, {"largest": values}, active)
+    assert log.means(Alone()) == {"mean": -1.5, "largest": -1.0}
+
+
 def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
     """What rank 0 of so many real processes saved."""
     port = 29500 + (os.getpid() + 7 * len(script)) % 2000

@@ -32,7 +32,7 @@ class UpdateLog:
         for name, values in counts.items():
             self.add(name, values, active)
         for name, values in largest.items():
-            found = values.detach().double().max()
+            found = torch.where(active, values.detach().double(), -torch.inf).max()
             self._largest[name] = torch.maximum(self._largest[name], found) if name in self._largest else found
 
     def means(self, collective: Collective) -> Stats:
