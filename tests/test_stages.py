@@ -89,6 +89,16 @@ def test_the_log_shows_no_score_that_a_rule_gave() -> None:
     assert summarise(filled)["a_reward_mean"] == 2.0
 
 
+def test_the_log_counts_all_failures_of_a_kind() -> None:
+    reasons = ("error: ValueError: 3 atoms", "scf", "error: ValueError: 4 atoms", None, "error: ValueError: 3 atoms")
+    found = summarise(table(reasons=reasons, a=[NAN, NAN, NAN, 1.0, NAN]))
+    assert {name: found[name] for name in found if name.startswith("failed")} == {
+        "failed": 4.0,
+        "failed_error": 3.0,
+        "failed_scf": 1.0,
+    }
+
+
 def test_a_stage_names_what_the_reward_lacks() -> None:
     with pytest.raises(UserError, match="reads the channel energy, the reward gives force"):
         Gate("energy")(table(force=[1.0], stable=[1.0]), context([0]))

@@ -253,6 +253,14 @@ def test_what_a_yaml_says_that_the_objective_does_not_read_is_named_in_one_warni
     assert not caplog.records
 
 
+def test_an_objective_of_your_own_may_compare_nothing_in_groups():
+    words = ["train.objective={_target_: a.B}", "dataloader.each_prompt_sample=1"]
+    assert load_config("demo", words).dataloader.each_prompt_sample == 1
+    for words[0] in ("train.objective=nft", "train.objective=grpo"):
+        with pytest.raises(UserError, match="a group of one has no spread"):
+            load_config("demo", words)
+
+
 def test_the_demo_of_crystals_by_the_objective_that_its_page_names():
     """As many draws of times as the demo makes optimizer steps: without the second word it is refused."""
     words = ["train.objective=awm", "train.awm.times=16"]

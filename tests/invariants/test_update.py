@@ -358,6 +358,19 @@ def test_a_process_without_samples_in_a_step_takes_it_with_the_others() -> None:
     assert float(reduce_and_clip(trainable_parameters(model), 1.0, Alone())) == 0
 
 
+def test_a_number_is_logged_under_its_name_whatever_that_is() -> None:
+    log = UpdateLog()
+    log.add_all({"share of late steps": torch.tensor([0.25, 0.75])}, {"größte": torch.tensor([3.0])}, torch.ones(2) > 0)
+    assert log.means(Alone()) == {"share of late steps": 0.5, "größte": 3.0}
+
+
+def test_a_sample_that_takes_no_part_is_in_no_number() -> None:
+    log, active = UpdateLog(), torch.tensor([True, False, True])
+    values = torch.tensor([-2.0, math.nan, -1.0])
+    log.add_all({"mean": values}, {"largest": values}, active)
+    assert log.means(Alone()) == {"mean": -1.5, "largest": -1.0}
+
+
 def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
     """What rank 0 of so many real processes saved."""
     port = 29500 + (os.getpid() + 7 * len(script)) % 2000

@@ -56,5 +56,17 @@ def test_no_valid_molecule(monkeypatch, shaken):
     assert found["rdkit_validity"] == found["rdkit_uniqueness"] == found["validity_x_uniqueness"] == 0
 
 
+def test_an_element_that_no_molecule_has_is_logged_too(shaken):
+    """Else its share would be that of the iterations that have it, and the number would come and go."""
+    elements = ("H", "B", "C", "N", "O", "F")
+    all_there, none_there = (
+        MoleculeMonitor(rdkit=False, elements=elements).measure(Structures(numbers, shaken.positions, shaken.mask))
+        for numbers in (shaken.numbers, torch.where(shaken.mask, 1, 0))
+    )
+    assert all_there.keys() == none_there.keys()
+    assert [none_there[f"share_{symbol}"] for symbol in elements] == [1, 0, 0, 0, 0, 0]
+    assert none_there["no_bond_entry"] == 0  # of B and H, for instance
+
+
 def test_without_rdkit(shaken):
     assert not any("rdkit" in name for name in MoleculeMonitor(rdkit=False).measure(shaken))

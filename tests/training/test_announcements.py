@@ -101,6 +101,17 @@ def test_what_came_of_a_run(best: float, iteration: int | None, said: str, tmp_p
     ]
 
 
+def test_the_best_of_before_is_not_the_best_by_a_number_that_nothing_has_yet(tmp_path: Path) -> None:
+    """A run that went on with another best_checkpoint_metric."""
+    (tmp_path / "checkpoint_best.pth").touch()
+    for best, said in ((math.nan, "another number, of before"), (0.5, "molecule_stability")):
+        checkpoints = SimpleNamespace(best=best, best_iteration=None)
+        lines = what_came_of_it(
+            tmp_path, load_config("demo", ["best_checkpoint_metric=molecule_stability"]), checkpoints, 8, 1
+        )
+        assert lines.endswith(f"checkpoint_best.pth  the best by {said}")
+
+
 def test_what_to_do_next(tmp_path: Path) -> None:
     """Of a run whose reward is the user's code the commands say that it is trusted."""
     own = ["reward.components=[{_target_: own.py:Mine}]", "dataloader.epoches=9", "train.energy_adv_weight=0"]

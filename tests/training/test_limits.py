@@ -10,6 +10,7 @@ from atomrl.config import TrainSection, load_config
 from atomrl.core.iteration import IterationConfig
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.records import RewardTable
 from atomrl.core.rollout import RolloutConfig
 from atomrl.policies.toy import SubspaceGaussian
 from atomrl.rewards.dummy import DummyReward
@@ -119,6 +120,21 @@ def test_a_resumed_run_keeps_the_best_value(monkeypatch: pytest.MonkeyPatch) -> 
     resumed = Limits(load_config("demo", EARLY))
     resumed.load_state_dict(first.state_dict())
     assert follow(resumed, Trainer(), [2.0] * 9, clock, seconds=240) == 3
+
+
+def test_minutes_count_where_the_number_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validations half an hour apart cannot improve in ten minutes: the run ends at the first that has not."""
+    config = load_config("demo", ["validation.every=3", "early_stop_metric=val/reward", "early_stop_minutes=10"])
+    clock, trained, trainer, done = Clock(monkeypatch), module(), Trainer(), 0
+    limits = Limits(config)
+    trained.drawn = SimpleNamespace(table=RewardTable({"force": torch.ones(1)}, (None,)))
+    for value in [None, None, 1.0, None, None, 2.0, None, None, 1.5, None]:
+        trained.line, done = {"reward": 0.0, **({} if value is None else {"val/reward": value})}, done + 1
+        clock.now += HOUR / 6
+        limits.on_train_epoch_end(trainer, trained)
+        if trainer.should_stop:
+            break
+    assert done == 9
 
 
 class Told:

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -154,16 +155,46 @@ def test_iterations_without_a_validation_have_no_say(tmp_path, capsys) -> None:
     best = []
     for done, value in enumerate([None, None, 1.0, None, None, 0.5]):
         trainer.current_epoch, trained.line = done, {"reward": 7.0, **({} if value is None else {"val/reward": value})}
+        trained.drawn = SimpleNamespace(table=RewardTable({"force": torch.ones(1)}, (None,)))
         assert not trainer.should_stop
         limits.on_train_epoch_end(trainer, trained)
         saving.on_train_epoch_end(trainer, trained)
         best.append((tmp_path / "checkpoint_best.pth").read_text() if value is not None else None)
     assert best == [None, None, "2", None, None, "2"]
     assert capsys.readouterr().out == "val/reward has not improved in 1 validations: stopping\n"
-    trained.line = {"val/reward": 1.0}
-    wrong = load_config("demo", ["validation.every=3", "best_checkpoint_metric=val/rewrad"])
-    with pytest.raises(UserError, match="val/rewrad is not logged; choose one of val/reward"):
-        Checkpoints(tmp_path, wrong, Snapshots()).on_train_epoch_end(trainer, trained)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [("best_checkpoint_metric", "val/rewrad"), ("early_stop_metric", "val/rewrad"), ("early_stop_metric", "rewrad")],
+)
+def test_a_number_that_never_comes_is_refused_after_the_first_iteration(tmp_path, key: str, name: str) -> None:
+    """Also one of validations, before the first of them; only a scored sample tells which numbers there are."""
+    config, trained, trainer = load_config("demo", ["validation.every=30", f"{key}={name}"]), module(), Trainer(60)
+    callback = (Checkpoints(tmp_path, config, Snapshots()), Limits(config))[key == "early_stop_metric"]
+    trained.line = {"reward": 1.0, "molecule_stability": 0.5}
+    trained.drawn = SimpleNamespace(table=RewardTable({"force": torch.full((2,), torch.nan)}, ("scf", "scf")))
+    callback.on_train_epoch_end(trainer, trained)
+    trained.drawn = SimpleNamespace(table=RewardTable({"force": torch.ones(2)}, (None, "scf")))
+    with pytest.raises(UserError, match=f"{key}={name} is not logged; choose one of .*reward") as caught:
+        callback.on_train_epoch_end(trainer, trained)
+    assert ("val/force" in str(caught.value)) == ("val" in name)
+
+
+def test_a_number_may_be_missing_once(tmp_path) -> None:
+    """What is measured of sound samples, in an iteration without any; also of a validation without any."""
+    for name in ("unique", "val/unique"):
+        options = ["validation.every=1", f"best_checkpoint_metric={name}", f"early_stop_metric={name}"]
+        config, trained, trainer = load_config("demo", [*options, "early_stop_patience=2"]), module(), Trainer(9)
+        saving, limits = Checkpoints(tmp_path, config, Snapshots()), Limits(config)
+        trained.drawn = SimpleNamespace(table=RewardTable({"force": torch.ones(1)}, (None,)))
+        for done, value in enumerate([0.5, None, 0.25]):
+            assert not trainer.should_stop
+            trainer.current_epoch, trained.line = done, {"val/reward": 1.0, **({} if value is None else {name: value})}
+            limits.on_train_epoch_end(trainer, trained)
+            saving.on_train_epoch_end(trainer, trained)
+        assert trainer.should_stop
+        assert (saving.best, saving.best_iteration) == (0.5, 0)
 
 
 def test_a_reward_that_remembers_validates_by_its_first_memory() -> None:

@@ -65,7 +65,7 @@ def test_a_run_takes_all_its_executors_from_one_object():
     workers, config, domain, model = Inline(), MoleculeConfig(), MoleculeDomain(), load_backbone("edm_qm9_small")
     for part in (
         domain.reward(config, model, workers),
-        domain.monitor(config, workers),
+        domain.monitor(config, model, workers),
         domain.panel(config, model, workers),
     ):
         part.close()

@@ -321,7 +321,8 @@ class Config(Options):
     def _check_together(self) -> Self:
         """Keys of different sections that say something about each other."""
         loader, train = self.dataloader, self.train
-        if loader.each_prompt_sample == 1 and (train.by_channel or train.group_reward_norm):
+        normalised = train.by_channel or train.group_reward_norm
+        if loader.each_prompt_sample == 1 and isinstance(train.objective, str) and normalised:
             way = "train.advantages=sum" if train.objective in FORWARD else "train.objective=grpo"
             raise contradiction(
                 "dataloader.each_prompt_sample=1: a group of one has no spread to normalise by, nothing would be "

@@ -32,7 +32,7 @@ class UpdateLog:
         for name, values in counts.items():
             self.add(name, values, active)
         for name, values in largest.items():
-            found = values.detach().double().max()
+            found = torch.where(active, values.detach().double(), -torch.inf).max()
             self._largest[name] = torch.maximum(self._largest[name], found) if name in self._largest else found
 
     def means(self, collective: Collective) -> Stats:
@@ -48,5 +48,5 @@ class UpdateLog:
 def _on_all_ranks(own: Mapping[str, Tensor], missing: Tensor, collective: Collective) -> dict[str, Tensor]:
     """A rank's values with those `missing` that only other ranks have, so that all have the same names in one order."""
     text = torch.tensor(list("".join(f"{name}\n" for name in own).encode()), dtype=torch.uint8, device=missing.device)
-    names = sorted(set(bytes(collective.gather(text).tolist()).decode().split()))
+    names = sorted({*bytes(collective.gather(text).tolist()).decode().split("\n")} - {""})
     return {name: own.get(name, missing) for name in names}

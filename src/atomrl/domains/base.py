@@ -124,8 +124,8 @@ class Domain(ABC, Generic[M, C]):
         """Weight of each of the reward's channels in the objective."""
 
     @abstractmethod
-    def monitor(self, config: C, workers: Workers | None = None) -> Monitor | None:
-        """What looks at each iteration's samples for the log; workers as in `reward`."""
+    def monitor(self, config: C, model: M, workers: Workers | None = None) -> Monitor | None:
+        """What looks at each iteration's samples for the log; arguments as of `reward`."""
 
     @abstractmethod
     def panel(self, config: C, model: M, workers: Workers | None = None) -> Panel:

@@ -201,7 +201,9 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         """Each component counts as its own weight says; of the dummy, compactness alone."""
         return reward.weights if isinstance(reward, ReinforceReward | WholeReward) else {"force": 1.0}
 
-    def monitor(self, config: CrystalConfig, workers: Workers | None = None) -> CrystalMonitor:
+    def monitor(
+        self, config: CrystalConfig, model: CrystalBackbone | GivenModel, workers: Workers | None = None
+    ) -> CrystalMonitor:
         """Cells, compositions, elements."""
         return CrystalMonitor()
 

@@ -143,9 +143,12 @@ class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
         return weights
 
-    def monitor(self, config: MoleculeConfig, workers: Workers | None = None) -> MoleculeMonitor:
+    def monitor(
+        self, config: MoleculeConfig, model: Backbone | GivenModel, workers: Workers | None = None
+    ) -> MoleculeMonitor:
         """Stability, elements, RDKit."""
-        return MoleculeMonitor(config.log.rdkit, as_workers(workers or config.reward.workers).limited(1))
+        elements = model.network.config.elements if isinstance(model, Backbone) else ()
+        return MoleculeMonitor(config.log.rdkit, as_workers(workers or config.reward.workers).limited(1), elements)
 
     def panel(
         self, config: MoleculeConfig, model: Backbone | GivenModel, workers: Workers | None = None

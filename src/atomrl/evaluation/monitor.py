@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
-from ase.data import chemical_symbols
+from ase.data import atomic_numbers, chemical_symbols
 
 from atomrl.chemistry.bond_entries import missing_pairs, no_bond_entry
 from atomrl.chemistry.bonds import valence
@@ -20,9 +21,11 @@ class MoleculeMonitor:
     Args:
         rdkit: ask RDKit too.
         workers: of the run, or a number of processes, for RDKit: one is enough.
+        elements: symbols of those that the model knows: their shares are logged also where no atom is of them.
     """
 
-    def __init__(self, rdkit: bool = True, workers: Workers | int = 1) -> None:
+    def __init__(self, rdkit: bool = True, workers: Workers | int = 1, elements: Sequence[str] = ()) -> None:
+        self._known = {atomic_numbers[symbol] for symbol in elements}
         self._checker = MoleculeChecker(workers) if rdkit else None
 
     def measure(self, structures: Structures) -> Stats:
@@ -42,10 +45,11 @@ class MoleculeMonitor:
             "atom_stability": float(verdict.stable_atoms.sum() / structures.mask.sum()),
             "mean_atoms": float(structures.sizes.double().mean()),
         }
-        if missing_pairs([chemical_symbols[int(z)] for z in atoms.unique()]):
+        shares = {chemical_symbols[z]: (atoms == z).double().mean() for z in sorted({*atoms.tolist()} | self._known)}
+        if missing_pairs(shares):
             lacking = no_bond_entry(structures.numbers, structures.positions, structures.mask) > 0
             stats["no_bond_entry"] = float(lacking.double().mean())
-        stats |= {f"share_{chemical_symbols[int(z)]}": float((atoms == z).double().mean()) for z in atoms.unique()}
+        stats |= {f"share_{symbol}": float(found) for symbol, found in shares.items()}
         if self._checker is not None:
             records = self._checker.check(structures)
             names = [record.smiles for record in records if record.smiles is not None]

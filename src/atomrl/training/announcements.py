@@ -129,7 +129,7 @@ def what_came_of_it(folder: Path, config: Config, checkpoints: Checkpoints, done
         lines.append(f"best iteration: {best}, {metric}={checkpoints.best:.4g}")
     places = {
         LATEST: "the last iteration; what a command takes of the folder",
-        BEST: f"the best by {metric}",
+        BEST: f"the best by {'another number, of before' if math.isnan(checkpoints.best) else metric}",
         METRICS: "a line for each iteration, from 0",
         "tensorboard": f"to look at: {shlex.join(['tensorboard', '--logdir', str(folder)])}",
         "wandb": "what W&B got",

@@ -19,10 +19,10 @@ from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
 from atomrl.core.collective import Alone, any_rank
 from atomrl.core.protocols import Collective
-from atomrl.core.records import Stats
 from atomrl.export.exporter import Exporter
 from atomrl.training.rl_module import RLModule
 from atomrl.training.snapshots import Snapshots, to_bytes
+from atomrl.training.validation import named
 from atomrl.util.errors import RankError, UserError
 from atomrl.util.files import whole, write_whole
 
@@ -90,19 +90,32 @@ class Interruption(Callback):
         self._asked = True
 
 
-def logged(line: Stats, key: str, name: str) -> float | None:
-    """A number that the configuration names, out of an iteration's log; failures that did not happen are none.
+def logged(module: RLModule, key: str, name: str, before: bool) -> float | None:
+    """A number that the configuration names, out of the last iteration's log; failures that did not happen are none.
 
-    None for a validation's number after an iteration that no validation follows.
+    Args:
+        module: of the run.
+        key: that names it.
+        name: of the number.
+        before: an earlier iteration had it.
+
+    Returns:
+        None for a validation's number after an iteration that no validation follows; NaN where the iteration lacks a
+        number that others have, as it lacks what is measured of sound samples if it has none.
 
     Raises:
-        UserError: it is not logged.
+        UserError: no iteration, or no validation, has such a number.
     """
-    if name.startswith(VALIDATED) and not any(known.startswith(VALIDATED) for known in line):
-        return None
-    if name not in line and not name.startswith("failed_"):
-        raise UserError(f"{key}={name} is not logged; choose one of {', '.join(sorted(line))}")
-    return float(line.get(name, 0.0))
+    line = module.line
+    if name in line or name.startswith("failed_"):
+        return float(line.get(name, 0.0))
+    assert module.drawn is not None
+    table = module.drawn.table
+    awaited = name.startswith(VALIDATED) and not any(known.startswith(VALIDATED) for known in line)
+    known = {*line, *(named(table) if awaited else ())}
+    if name not in known and not before and None in table.reasons:
+        raise UserError(f"{key}={name} is not logged; choose one of {', '.join(sorted(known))}")
+    return None if awaited else math.nan
 
 
 class Checkpoints(Callback):
@@ -128,7 +141,8 @@ class Checkpoints(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Compare, then save (Lightning)."""
         assert isinstance(pl_module, RLModule)
-        value = logged(pl_module.line, "best_checkpoint_metric", self.config.best_checkpoint_metric)
+        before = not math.isnan(self.best)
+        value = logged(pl_module, "best_checkpoint_metric", self.config.best_checkpoint_metric, before)
         value = math.nan if value is None else value
         sign = 1 if self.config.best_checkpoint_mode == "max" else -1
         best = math.isfinite(value) and not sign * value <= sign * self.best
@@ -194,7 +208,7 @@ class Limits(Callback):
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Check the clock and the number (Lightning)."""
         assert isinstance(pl_module, RLModule)
-        self._stop(trainer, self._reasons(pl_module.line))
+        self._stop(trainer, self._reasons(pl_module))
 
     def _stop(self, trainer: lightning.Trainer, reasons: list[str]) -> None:
         """Stop all processes if rank 0 has a reason to."""
@@ -203,20 +217,21 @@ class Limits(Callback):
         for reason in reasons if self.collective.rank == 0 else []:
             print(f"{reason}: stopping")
 
-    def _reasons(self, line: Stats) -> list[str]:
+    def _reasons(self, module: RLModule) -> list[str]:
         """Why to stop, by this process's clock."""
         now, config, reasons = time.monotonic(), self.config, []
         if config.max_time_hours is not None and now - self.started > config.max_time_hours * 3600:
             reasons.append(f"max_time_hours={config.max_time_hours} reached")
         if config.early_stop_metric is None:
             return reasons
-        value = logged(line, "early_stop_metric", config.early_stop_metric)
+        value = logged(module, "early_stop_metric", config.early_stop_metric, self.best > -math.inf)
+        if value is None:
+            return reasons
         self._compare(value, now)
-        if config.early_stop_patience is None:
-            if now - self.improved > config.early_stop_minutes * 60:
-                reasons.append(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes")
-        elif value is not None:
-            reasons += self._waited_out()
+        if config.early_stop_patience is not None:
+            return reasons + self._waited_out()
+        if now - self.improved > config.early_stop_minutes * 60:
+            reasons.append(f"{config.early_stop_metric} has not improved for {config.early_stop_minutes} minutes")
         return reasons
 
     def _waited_out(self) -> list[str]:
@@ -227,10 +242,8 @@ class Limits(Callback):
         counted = "validations" if _is_validated(config) else "iterations"
         return [f"{config.early_stop_metric} has not improved in {self.waited} {counted}"]
 
-    def _compare(self, value: float | None, now: float) -> None:
-        """Take in the number of an iteration, if it has one."""
-        if value is None:
-            return
+    def _compare(self, value: float, now: float) -> None:
+        """Take in the number of an iteration."""
         value = value if self.config.early_stop_mode == "max" else -value
         if value > self.best + self.config.early_stop_delta:
             self.best, self.improved, self.waited = value, now, 0

@@ -71,7 +71,7 @@ def build_parts(
         iteration=IterationConfig(sampling, build_update(config, objective, walk)),
         optimization=config.train,
         total_steps=config.dataloader.epoches if config.train.total_steps is None else config.train.total_steps,
-        monitor=domain.monitor(config, workers),
+        monitor=domain.monitor(config, model, workers),
         validation=build_validation(config, plan, sampling, scored),
         card={**trained.card, SAMPLING: config.model.model_dump()},
         places_at_once=config.reward.shaping.mlff_batch_size,

@@ -64,7 +64,7 @@ class StepLoss:
     Attributes:
         loss: (B,), differentiable; 0 for inactive samples.
         counts: {name: (B,)} per-sample quantities whose means over the active samples go to the log.
-        largest: {name: (B,)} quantities of which the largest goes to the log.
+        largest: {name: (B,)} quantities of which the largest of the active samples goes to the log.
     """
 
     loss: Tensor
