@@ -89,6 +89,11 @@ def test_the_log_shows_no_score_that_a_rule_gave() -> None:
     assert summarise(filled)["a_reward_mean"] == 2.0
 
 
+def test_failures_of_one_kind_are_counted_together_whatever_their_details() -> None:
+    log = summarise(table(reasons=("error: ValueError: 1", "scf", "error: ValueError: 2"), a=[NAN, NAN, NAN]))
+    assert (log["failed"], log["failed_error"], log["failed_scf"]) == (3, 2, 1)
+
+
 def test_a_stage_names_what_the_reward_lacks() -> None:
     with pytest.raises(UserError, match="reads the channel energy, the reward gives force"):
         Gate("energy")(table(force=[1.0], stable=[1.0]), context([0]))

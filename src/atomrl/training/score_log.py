@@ -31,8 +31,8 @@ def summarise(table: RewardTable) -> Stats:
         total = torch.stack(list(table.scored.values())).sum(0)
         log["reward"] = float(total[torch.isfinite(total)].mean()) if bool(torch.isfinite(total).any()) else math.nan
     log["failed"] = float(sum(reason is not None for reason in table.reasons))
-    for reason, count in Counter(reason for reason in table.reasons if reason is not None).items():
-        log[f"failed_{reason.partition(':')[0]}"] = float(count)
+    kinds = Counter(reason.partition(":")[0] for reason in table.reasons if reason is not None)
+    log |= {f"failed_{kind}": float(count) for kind, count in kinds.items()}
     if FORCE_FIELD in table.seconds:
         log[f"{FORCE_FIELD}_calls"] = float(len(table))
     return log | {f"seconds_reward_{part}": seconds for part, seconds in table.seconds.items()}
