@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from atomrl.evaluation.table import value_cell
 from atomrl.util.errors import UserError
-from studies.cells import apart, cell, label, markdown, over_seeds
+from studies.cells import apart, markdown, over_seeds, row_label
 from studies.steps import plan
 from studies.studies import STUDIES, Study, read_settings
 from studies.tables import SeedResult
@@ -62,10 +63,10 @@ def table(name: str, result: SeedResult, other_name: str, other: SeedResult) -> 
     rows = []
     for key, metric in ((key, metric) for key, metric in result.metrics.items() if key in other.metrics):
         there, here = ([column.estimates[key] for column in side.trained] for side in (other, result))
-        row = [label(metric), *("yes" if key in side.rewarded else "" for side in (other, result))]
-        row += [cell(result.base.estimates[key], metric["unit"])]
-        row += [cell(over_seeds(estimates, metric["unit"]), metric["unit"]) for estimates in (there, here)]
-        rows.append([*row, apart(here, there, metric["better"])])
+        row = [row_label(metric), *("yes" if key in side.rewarded else "" for side in (other, result))]
+        row += [value_cell(result.base.estimates[key], metric.unit)]
+        row += [value_cell(over_seeds(estimates, metric.unit), metric.unit) for estimates in (there, here)]
+        rows.append([*row, apart(here, there, metric.better)])
     elements = [
         f"{sum(column.effective_elements() for column in columns) / len(columns):.1f}"
         for columns in ((result.base,), other.trained, result.trained)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from atomrl.util.cpu_count import cores
-from studies.studies import Evaluation, Settings, Study
+from studies.studies import Evaluation, Settings, Study, words_of
 
 
 class Output(Protocol):
@@ -172,7 +172,7 @@ def plan(study: Study, settings: Settings, folder: Path, jobs: int = 1) -> Plan:
     steps: list[StudyStep] = []
     tables = {}
     for seed, run in runs.items():
-        words = ("-m", "atomrl", "train", *study.chosen, f"save_path={run.folder}", f"seed={seed}")
+        words = ("-m", "atomrl", "train", *words_of(study.config), f"save_path={run.folder}", f"seed={seed}")
         steps.append(StudyStep(f"train-{seed}", "train", (*words, *study.overrides), run, extra=extra))
         tables[seed] = run.table
         if study.evaluation is not None:

@@ -21,6 +21,13 @@ EXPERIMENTS = "experiment/"
 """Folder of `atomrl.conf` whose configurations `experiment=` names."""
 
 
+def words_of(config: str) -> tuple[str, ...]:
+    """Words of `atomrl train` that choose a YAML of `atomrl.conf`."""
+    if config.startswith(EXPERIMENTS):
+        return (f"experiment={config.removeprefix(EXPERIMENTS)}",)
+    return "--config-name", config
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """`atomrl evaluate` after each training.
@@ -60,13 +67,6 @@ class Study:
     overrides: tuple[str, ...] = ()
     evaluation: Evaluation | None = None
     beside: str | None = None
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """Words of `atomrl train` that choose the configuration."""
-        if self.config.startswith(EXPERIMENTS):
-            return (f"experiment={self.config.removeprefix(EXPERIMENTS)}",)
-        return "--config-name", self.config
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):

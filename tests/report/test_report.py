@@ -156,7 +156,7 @@ def test_a_log_that_a_kill_cut_short(tmp_path):
 
 
 def test_what_a_line_leaves_out_because_there_was_none_is_zero(tmp_path):
-    """Reasons of failures and shares of elements; a line that counted neither, or whose number is null, says nothing."""
+    """Reasons of failures, and shares of elements; a line that counted neither, or a null, says nothing."""
     rows = [
         {"failed": 0.0, "mean_atoms": 9.0, "share_F": 0.1},
         {"failed": 2.0, "mean_atoms": 9.0, "failed_scf": 2.0, "share_F": None},
