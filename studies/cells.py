@@ -34,8 +34,10 @@ def over_seeds(estimates: Sequence[Estimate], unit: str) -> Estimate:
 
 
 def apart(estimates: Sequence[Estimate], references: Sequence[Estimate], better: str) -> str:
-    """How many seeds have an interval that does not touch its reference's, and to which side."""
-    pairs = zip(estimates, references, strict=True)
+    """How many seeds have an interval that does not touch its reference's, and to which side; `-` if none is known."""
+    pairs = list(zip(estimates, references, strict=True))
+    if all(estimate.overlaps(reference) is None for estimate, reference in pairs):
+        return "-"
     far = [(estimate, reference) for estimate, reference in pairs if estimate.overlaps(reference) is False]
     higher = sum(estimate.value > reference.value for estimate, reference in far)
     sides = {"higher": higher, "lower": len(far) - higher}

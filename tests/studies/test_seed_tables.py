@@ -68,7 +68,7 @@ def test_a_row_that_not_every_evaluation_has(tmp_path):
         "- / 0 samples",
         "50.0 [40.0, 60.0] / 100 samples",
     ]
-    assert rows(result.main_table())["no entry, %"] == ["", "-", "-", "none of 2"]
+    assert rows(result.main_table())["no entry, %"] == ["", "-", "-", "-"]
 
 
 def test_seed_and_cost_tables(study):
@@ -113,7 +113,8 @@ def test_missing_and_infinite_values_are_not_averaged_away():
     tenth = Estimate(0.1, 0.0, 0.2, 10)
     assert cell(over_seeds([tenth] * 3, "%"), "%") == "10.0"  # no spread, no interval
     assert cell(over_seeds([half], "%"), "%") == "50.0"
-    assert apart([Estimate.missing()], [half], "higher") == "none of 1"
+    assert apart([Estimate.missing()], [half], "higher") == "-"  # nobody knows
+    assert apart([Estimate.missing(), half], [half, half], "higher") == "none of 2"
 
 
 def test_interval_over_three_seeds():
