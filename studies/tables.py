@@ -134,7 +134,7 @@ class SeedResult:
             first.conditions,
             tuple(first.columns["base"].seeds),
             first.columns["base"].time_step,
-            max(_shift(bases[0], other) for other in bases),
+            max(shift(bases[0], other) for other in bases),
         )
 
     def main_table(self) -> str:
@@ -222,9 +222,10 @@ def _mean_size(column: Column) -> float:
     return sum(size * count for size, count in column.sizes.items()) / max(1, column.samples)
 
 
-def _shift(one: Column, other: Column) -> float:
-    """Largest relative difference of two columns' values."""
-    pairs = [(one.estimates[name].value, other.estimates[name].value) for name in one.estimates]
+def shift(one: Column, other: Column) -> float:
+    """Largest relative difference of two columns' values, of the metrics that both have."""
+    names = one.estimates.keys() & other.estimates.keys()
+    pairs = [(one.estimates[name].value, other.estimates[name].value) for name in names]
     return max((abs(a - b) / max(abs(a), abs(b)) for a, b in pairs if a != b and math.isfinite(a + b)), default=0.0)
 
 
