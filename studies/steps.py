@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from atomrl.util.cpu_count import cores
+from atomrl.util.errors import UserError
 from studies.studies import Evaluation, Settings, Study, words_of
 
 
@@ -96,9 +97,18 @@ class TrainedRun:
         return min(1.0, self._done() / self.iterations)
 
     def continuation(self) -> tuple[str, ...]:
-        """Continue from the checkpoint; a run that was killed before its first one starts again."""
+        """Continue from the checkpoint; a run that was killed before its first one starts again.
+
+        Raises:
+            UserError: the whole training is logged, but its checkpoint is gone: to start again would remove the run.
+        """
         if self.checkpoint.is_file():
             return ("resume=true",)
+        if self._done() >= self.iterations:
+            raise UserError(
+                f"{self.folder} has the log of a whole training, but no {self.checkpoint.name}: put it back, or remove "
+                "the folder to train again"
+            )
         if self.folder.is_dir():
             shutil.rmtree(self.folder)
         return ()
