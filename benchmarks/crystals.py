@@ -85,7 +85,7 @@ def chgnet(source: CrystalSource, count: int, turns: int, clock: str) -> Iterato
 
 
 def matching(source: CrystalSource, count: int, turns: int) -> Iterator[Ratio]:
-    """Uniqueness and novelty, on the wall, against the plain loop.
+    """Uniqueness and novelty in workers, on the wall, against the plain loop in one process.
 
     The first call reduces the references that it needs; the second one knows them, as in a training.
 
@@ -109,7 +109,10 @@ def matching(source: CrystalSource, count: int, turns: int) -> Iterator[Ratio]:
                 _compare(expected, found)
         best = [min(pair) for pair in zip(best, seconds, strict=True)]
     plain, first, again = best
-    lost = f"nothing; {expected.unique.count(False)} not unique, {expected.novel.count(False)} not novel"
+    lost = (
+        f"nothing; {expected.unique.count(False)} not unique, {expected.novel.count(False)} not novel; "
+        f"ours in {WORKERS} workers"
+    )
     yield Ratio(f"matching, {len(crystals)} samples, {expected.pairs} pairs", plain, first, 10.0, lost)
     yield Ratio("the same, references known", plain, again, None, lost)
 

@@ -21,6 +21,7 @@ from benchmarks.learning_table import table
 from studies import records
 from studies.queue import Queue
 from studies.steps import StudyStep, TrainedRun, threads
+from studies.studies import words_of
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def _steps(comparison: Comparison, trained: Trained, folder: Path, extra: tuple[
         for seed in seeds:
             run = TrainedRun(folder / f"{arm.folder}-{seed}", comparison.iterations, False)
             where = (f"save_path={run.folder}", f"seed={seed}")
-            words = ("-m", "atomrl", "train", *arm.chosen, *comparison.overrides(arm), "evaluation.samples=0", *where)
+            what = (*words_of(arm.config), *comparison.overrides(arm), "evaluation.samples=0")
+            words = ("-m", "atomrl", "train", *what, *where)
             steps.append(StudyStep(run.folder.name, "train", words, run, extra=extra))
     if comparison.best_of:
         drawn, first = Lines(folder / "best_of.jsonl", comparison.iterations), comparison.arms[0]

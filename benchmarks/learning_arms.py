@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from atomrl.config import load_config
 from atomrl.util.errors import UserError
-from studies.studies import EXPERIMENTS
 
 DIFFUSION_NFT = "DiffusionNFT"
 
@@ -33,13 +32,6 @@ class Arm:
     def folder(self) -> str:
         """Its runs' folders begin with this."""
         return "".join(letter if letter.isalnum() else "-" for letter in self.name)
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """Words of `atomrl train` that choose the YAML."""
-        if self.config.startswith(EXPERIMENTS):
-            return (f"experiment={self.config.removeprefix(EXPERIMENTS)}",)
-        return "--config-name", self.config
 
 
 @dataclass(frozen=True)

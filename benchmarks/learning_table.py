@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from math import inf, isnan
 
+import numpy as np
+
 from benchmarks.learning_arms import WINDOW, Comparison
 from benchmarks.learning_curves import Chosen, Curve, mean_curve
 from studies.queue import duration
@@ -51,9 +53,10 @@ def table(curves: Sequence[Curve], chosen: Sequence[Chosen], comparison: Compari
 def _cells(curve: Curve, chosen: Sequence[Chosen], goals: Sequence[Chosen], comparison: Comparison) -> list[str]:
     """A training's, or those of a mean."""
     means, scored = curve.means, curve.scorings[-1]
+    best = np.fmax if comparison.better == "higher" else np.fmin  # without windows in which no sample had a score
     return [
         f"{means[-1]:.3g}",
-        f"{means.max() if comparison.better == 'higher' else means.min():.3g}",
+        f"{best.reduce(means):.3g}",
         *("not logged" if isnan(share) else f"{share:.3g}" for share in curve.shares),
         *(_count(curve.scorings_to(goal.value, comparison.better)) for goal in goals),
         f"{scored:,.0f}",

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from atomrl.evaluation.table import value_cell
 from atomrl.util.errors import UserError
-from studies.cells import apart, cell, label, markdown, over_seeds
+from studies.cells import apart, markdown, over_seeds, row_label
 from studies.steps import plan
 from studies.studies import STUDIES, Study, read_settings
-from studies.tables import SeedResult
+from studies.tables import SeedResult, shift
 
 
 def section(study: Study, result: SeedResult, folder: Path) -> str:
@@ -36,7 +37,7 @@ def section(study: Study, result: SeedResult, folder: Path) -> str:
     compared = SeedResult.read(tables, ())
     conditions = [
         {"profile": side.profile, "evaluator": side.evaluator, "conditions": side.conditions}
-        | {"seeds": side.seeds, "samples": side.base.samples}
+        | {"seeds": side.seeds, "samples": side.base.samples, "time_step": side.time_step}
         for side in (result, compared)
     ]
     for name in conditions[0]:
@@ -45,10 +46,16 @@ def section(study: Study, result: SeedResult, folder: Path) -> str:
                 f"the studies {study.name} and {other.name} differ in {name} of their evaluations: evaluate both the"
                 " same way"
             )
+    start = "Both started from the same base with the same seeds"
+    if moved := shift(result.base, compared.base):
+        start = (
+            "Both were trained with the same seeds, but **the base's values differ between them**, by up to"
+            f" {100 * moved:.2g} % of a value: it is another base, or used other weights or another number of threads"
+        )
     return "\n".join(
         (
             heading,
-            f"Both started from the same base with the same seeds; [`{other.name}`]({other.name}.md) is the reference."
+            f"{start}; [`{other.name}`]({other.name}.md) is the reference."
             " *Apart*: the two trainings of one seed have intervals without a common point.\n",
             table(study.name, result, other.name, compared),
         )
@@ -62,10 +69,10 @@ def table(name: str, result: SeedResult, other_name: str, other: SeedResult) -> 
     rows = []
     for key, metric in ((key, metric) for key, metric in result.metrics.items() if key in other.metrics):
         there, here = ([column.estimates[key] for column in side.trained] for side in (other, result))
-        row = [label(metric), *("yes" if key in side.rewarded else "" for side in (other, result))]
-        row += [cell(result.base.estimates[key], metric["unit"])]
-        row += [cell(over_seeds(estimates, metric["unit"]), metric["unit"]) for estimates in (there, here)]
-        rows.append([*row, apart(here, there, metric["better"])])
+        row = [row_label(metric), *("yes" if key in side.rewarded else "" for side in (other, result))]
+        row += [value_cell(result.base.estimates[key], metric.unit)]
+        row += [value_cell(over_seeds(estimates, metric.unit), metric.unit) for estimates in (there, here)]
+        rows.append([*row, apart(here, there, metric.better)])
     elements = [
         f"{sum(column.effective_elements() for column in columns) / len(columns):.1f}"
         for columns in ((result.base,), other.trained, result.trained)

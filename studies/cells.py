@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.stats import t as student
 
+from atomrl.evaluation.definition import Definition
+from atomrl.evaluation.table import label, value_cell
 from atomrl.measures.bootstrap import Estimate
 
 
@@ -32,8 +34,10 @@ def over_seeds(estimates: Sequence[Estimate], unit: str) -> Estimate:
 
 
 def apart(estimates: Sequence[Estimate], references: Sequence[Estimate], better: str) -> str:
-    """How many seeds have an interval that does not touch its reference's, and to which side."""
-    pairs = zip(estimates, references, strict=True)
+    """How many seeds have an interval that does not touch its reference's, and to which side; `-` if none is known."""
+    pairs = list(zip(estimates, references, strict=True))
+    if all(estimate.overlaps(reference) is None for estimate, reference in pairs):
+        return "-"
     far = [(estimate, reference) for estimate, reference in pairs if estimate.overlaps(reference) is False]
     higher = sum(estimate.value > reference.value for estimate, reference in far)
     sides = {"higher": higher, "lower": len(far) - higher}
@@ -43,31 +47,20 @@ def apart(estimates: Sequence[Estimate], references: Sequence[Estimate], better:
     return ", ".join(counts) or f"none of {len(estimates)}"
 
 
-def cell(estimate: Estimate, unit: str) -> str:
-    """`value [low, high]`; shares in percent."""
-    if math.isnan(estimate.value):
-        return "-"
-    scale, digits = (100, 1) if unit == "%" else (1, 3)
-    value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
-    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
-
-
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A table; the first `left` columns are text."""
     rule = ["---" if place < left else "---:" for place in range(len(head))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows)) + "\n"
 
 
-def label(metric: Mapping[str, str]) -> str:
-    """Name of a metric's row: with an arrow to its better side, and its unit if it has one."""
-    arrow = {"higher": " ↑", "lower": " ↓", "neither": ""}[metric["better"]]
-    unit = f", {metric['unit']}" if metric["unit"] else ""
-    return f"{metric['label']}{arrow}{unit}"
+def row_label(metric: Definition) -> str:
+    """Name of a metric's row: as in the table of an evaluation, and `%` for a share."""
+    return label(metric) + (", %" if metric.unit == "%" else "")
 
 
-def counted_cell(estimate: Estimate, metric: Mapping[str, str]) -> str:
+def counted_cell(estimate: Estimate, metric: Definition) -> str:
     """A cell with its denominator."""
-    return f"{cell(estimate, metric['unit'])} / {counted(estimate.denominator, metric['counted'], '')}"
+    return f"{value_cell(estimate, metric.unit)} / {counted(estimate.denominator, metric.counted, '')}"
 
 
 def counted(count: int, what: str, plural: str = "s") -> str:

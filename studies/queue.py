@@ -97,7 +97,8 @@ class Queue:
         Raises:
             StepFailedError: a step failed; the others were interrupted, so that they can continue.
             KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP; likewise.
-            UserError: the folder holds steps of other settings, or cannot be written.
+            UserError: the folder holds steps of other settings, or a step that is done after one that is not, or it
+                cannot be written.
         """
         with _lock(self.folder) as lock, _signals():
             for step in self.steps:
@@ -108,6 +109,7 @@ class Queue:
                     self._say(step, "done before")
                 else:
                     pending.append(step)
+            self._require_no_older(pending)
             self.started = time.monotonic()
             spoken = self.started
             try:
@@ -122,6 +124,16 @@ class Queue:
                         self._report(pending)
             finally:
                 self._stop()
+
+    def _require_no_older(self, pending: Sequence[StudyStep]) -> None:
+        """Raise UserError for a step that is done though one that it needs is not: it is of what was there before."""
+        waited = {step.name for step in pending}
+        for step in self.steps:
+            if step.name not in waited and (gone := waited & set(step.after)):
+                raise UserError(
+                    f"{step.name} in {self.folder} is done, but {', '.join(gone)}, whose output it was made of, is "
+                    f"gone: put that back, or remove the output of {step.name} too"
+                )
 
     def _start(self, pending: list[StudyStep], lock: int) -> None:
         """Start the first steps that need nothing of those that are not done, up to the number of jobs."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from atomrl.util.cpu_count import cores
-from studies.studies import Evaluation, Settings, Study
+from atomrl.util.errors import UserError
+from studies.studies import Evaluation, Settings, Study, words_of
 
 
 class Output(Protocol):
@@ -96,9 +97,18 @@ class TrainedRun:
         return min(1.0, self._done() / self.iterations)
 
     def continuation(self) -> tuple[str, ...]:
-        """Continue from the checkpoint; a run that was killed before its first one starts again."""
+        """Continue from the checkpoint; a run that was killed before its first one starts again.
+
+        Raises:
+            UserError: the whole training is logged, but its checkpoint is gone: to start again would remove the run.
+        """
         if self.checkpoint.is_file():
             return ("resume=true",)
+        if self._done() >= self.iterations:
+            raise UserError(
+                f"{self.folder} has the log of a whole training, but no {self.checkpoint.name}: put it back, or remove "
+                "the folder to train again"
+            )
         if self.folder.is_dir():
             shutil.rmtree(self.folder)
         return ()
@@ -172,7 +182,7 @@ def plan(study: Study, settings: Settings, folder: Path, jobs: int = 1) -> Plan:
     steps: list[StudyStep] = []
     tables = {}
     for seed, run in runs.items():
-        words = ("-m", "atomrl", "train", *study.chosen, f"save_path={run.folder}", f"seed={seed}")
+        words = ("-m", "atomrl", "train", *words_of(study.config), f"save_path={run.folder}", f"seed={seed}")
         steps.append(StudyStep(f"train-{seed}", "train", (*words, *study.overrides), run, extra=extra))
         tables[seed] = run.table
         if study.evaluation is not None:

@@ -21,6 +21,13 @@ EXPERIMENTS = "experiment/"
 """Folder of `atomrl.conf` whose configurations `experiment=` names."""
 
 
+def words_of(config: str) -> tuple[str, ...]:
+    """Words of `atomrl train` that choose a YAML of `atomrl.conf`."""
+    if config.startswith(EXPERIMENTS):
+        return (f"experiment={config.removeprefix(EXPERIMENTS)}",)
+    return "--config-name", config
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """`atomrl evaluate` after each training.
@@ -60,13 +67,6 @@ class Study:
     overrides: tuple[str, ...] = ()
     evaluation: Evaluation | None = None
     beside: str | None = None
-
-    @property
-    def chosen(self) -> tuple[str, ...]:
-        """Words of `atomrl train` that choose the configuration."""
-        if self.config.startswith(EXPERIMENTS):
-            return (f"experiment={self.config.removeprefix(EXPERIMENTS)}",)
-        return "--config-name", self.config
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -188,7 +188,8 @@ def read_settings(study: Study) -> Settings:
     should be light.
 
     Raises:
-        UserError: an override is no YAML, a count is no positive whole number, or rewards cannot be shaped so.
+        UserError: an override is no YAML, a count is no positive whole number, rewards cannot be shaped so, the
+            trainings may end early, or nothing would evaluate them.
     """
     text = (files("atomrl.conf") / f"{study.config}.yaml").read_text()
     # Hydra's prefixes + and ++ mean nothing here.
@@ -199,7 +200,15 @@ def read_settings(study: Study) -> Settings:
         words = " ".join(study.overrides)
         raise UserError(f"{words}: cannot be read ({str(error).strip().splitlines()[0]})") from error
     assert isinstance(config, DictConfig)
-    return settings_of(config, study.subject)
+    if metric := OmegaConf.select(config, "early_stop_metric"):
+        raise UserError(f"early_stop_metric={metric}: the trainings of a study have the same length; leave it out")
+    settings = settings_of(config, study.subject)
+    if study.evaluation is None and not settings.samples:
+        raise UserError(
+            f"evaluation.samples=0: the report of the study {study.name} is made of the evaluations that its trainings "
+            "end with; leave it out"
+        )
+    return settings
 
 
 def settings_of(config: DictConfig, subject: Subject) -> Settings:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from atomrl.evaluation.definition import Definition
+from atomrl.evaluation.table import value_cell
+from atomrl.evaluation.table_file import TableFile, read_table
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
-from studies.cells import apart, cell, counted, counted_cell, label, markdown, over_seeds
+from studies.cells import apart, counted, counted_cell, markdown, over_seeds, row_label
 from studies.subjects import Subject
 
 ELEMENTS = 12
 """Elements with a row of their own: those whose share moved most."""
-
-Json = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -50,16 +49,22 @@ class Column:
         return math.exp(-sum(share * math.log(share) for share in self.shares().values() if share))
 
     @classmethod
-    def of(cls, table: Json, name: str, heading: str) -> Column:
-        """The column that evaluation.json calls `name`."""
-        column = table["columns"][name]
+    def of(cls, table: TableFile, name: str, heading: str) -> Column:
+        """The column that a table calls `name`.
+
+        Raises:
+            UserError: it has none.
+        """
+        if name not in table.columns:
+            raise UserError(f"an evaluation has no column {name}, but {', '.join(table.columns)}: evaluate again")
+        column = table.columns[name]
         return cls(
             heading,
-            {key: _estimate(metric["columns"][name]) for key, metric in table["metrics"].items()},
-            column["samples"],
-            {int(size): count for size, count in column["sizes"].items()},
-            column["elements"],
-            column["failures"],
+            {key: metric.columns[name].estimate() for key, metric in table.metrics.items() if name in metric.columns},
+            column.samples,
+            {int(size): count for size, count in column.sizes.items()},
+            column.elements,
+            column.failures,
         )
 
 
@@ -71,7 +76,7 @@ class SeedResult:
         base: the model before training.
         trained: one column per training seed.
         controls: best-of-N columns.
-        metrics: {name: label, unit, counted, better}, in the order of the table.
+        metrics: in the order of the table.
         rewarded: metrics that training was paid for.
         profile, evaluator, conditions, seeds: of the evaluations.
         time_step: T of their walks.
@@ -81,13 +86,13 @@ class SeedResult:
     base: Column
     trained: tuple[Column, ...]
     controls: tuple[Column, ...]
-    metrics: Mapping[str, Mapping[str, str]]
+    metrics: Mapping[str, Definition]
     rewarded: frozenset[str]
     profile: str
     evaluator: str
     conditions: Mapping[str, str]
     seeds: tuple[int, ...]
-    time_step: int
+    time_step: int | None
     base_shift: float
 
     @classmethod
@@ -102,14 +107,11 @@ class SeedResult:
         first = read[paths[0]]
         for path in paths[1:]:
             for key in ("profile", "evaluator", "conditions", "rewarded"):
-                if read[path][key] != first[key]:
+                if getattr(read[path], key) != getattr(first, key):
                     raise UserError(f"{path} and {paths[0]} differ in {key}: evaluate both the same way")
-            for key in ("samples", "seeds", "time_step", "asked"):  # files of before have no `asked`
-                if read[path]["columns"]["base"].get(key, {}) != first["columns"]["base"].get(key, {}):
-                    raise UserError(f"{path} and {paths[0]} differ in {key} of the base: evaluate both the same way")
-        metrics: dict[str, dict[str, str]] = {}
-        for name, metric in ((name, metric) for table in read.values() for name, metric in table["metrics"].items()):
-            metrics.setdefault(name, {key: metric[key] for key in ("label", "unit", "counted", "better")})
+        metrics: dict[str, Definition] = {}
+        for name, metric in ((name, metric) for table in read.values() for name, metric in table.metrics.items()):
+            metrics.setdefault(name, metric.definition())
 
         def column(path: Path, name: str, heading: str) -> Column:
             """With every row; what its own table has no row of, e.g. since no sample has such elements, is missing."""
@@ -117,18 +119,22 @@ class SeedResult:
             return replace(found, estimates={key: found.estimates.get(key, Estimate.missing()) for key in metrics})
 
         bases = [column(path, "base", "base") for path in read]
+        for path in paths[1:]:
+            for key in ("samples", "seeds", "time_step", "asked"):
+                if getattr(read[path].columns["base"], key) != getattr(first.columns["base"], key):
+                    raise UserError(f"{path} and {paths[0]} differ in {key} of the base: evaluate both the same way")
         return cls(
             bases[0],
             tuple(column(path, "trained", f"seed {seed}") for seed, path in tables.items()),
             tuple(column(path, f"base best of {n}", f"best of {n}") for n, path in controls),
             metrics,
-            frozenset(first["rewarded"]),
-            first["profile"],
-            first["evaluator"],
-            first["conditions"],
-            tuple(first["columns"]["base"]["seeds"]),
-            first["columns"]["base"]["time_step"],
-            max(_shift(bases[0], other) for other in bases),
+            frozenset(first.rewarded),
+            first.profile,
+            first.evaluator,
+            first.conditions,
+            tuple(first.columns["base"].seeds),
+            first.columns["base"].time_step,
+            max(shift(bases[0], other) for other in bases),
         )
 
     def main_table(self) -> str:
@@ -139,11 +145,11 @@ class SeedResult:
         head += [f"seeds apart from {control.label}" for control in self.controls]
         rows = []
         for name, metric in self.metrics.items():
-            unit, better = metric["unit"], metric["better"]
+            unit, better = metric.unit, metric.better
             base, estimates = self.base.estimates[name], [column.estimates[name] for column in self.trained]
-            row = [label(metric), "yes" if name in self.rewarded else "", cell(base, unit)]
-            row += [cell(over_seeds(estimates, unit), unit), apart(estimates, [base] * count, better)]
-            row += [cell(control.estimates[name], unit) for control in self.controls]
+            row = [row_label(metric), "yes" if name in self.rewarded else "", value_cell(base, unit)]
+            row += [value_cell(over_seeds(estimates, unit), unit), apart(estimates, [base] * count, better)]
+            row += [value_cell(control.estimates[name], unit) for control in self.controls]
             row += [apart(estimates, [control.estimates[name]] * count, better) for control in self.controls]
             rows.append(row)
         return markdown(head, rows, left=2)
@@ -152,7 +158,7 @@ class SeedResult:
         """Each training seed with its intervals and denominators, and the denominators of base and controls."""
         columns = (self.base, *self.trained, *self.controls)
         rows = [
-            [label(metric), *(counted_cell(column.estimates[name], metric) for column in columns)]
+            [row_label(metric), *(counted_cell(column.estimates[name], metric) for column in columns)]
             for name, metric in self.metrics.items()
         ]
         return markdown(["metric", *(column.label for column in columns)], rows)
@@ -163,7 +169,7 @@ class SeedResult:
         rows = []
         for name in (name for name in subject.cost if name in self.metrics):
             metric = self.metrics[name]
-            rows.append([label(metric), *(cell(column.estimates[name], metric["unit"]) for column in columns)])
+            rows.append([row_label(metric), *(value_cell(column.estimates[name], metric.unit) for column in columns)])
         rows.append([f"atoms per {subject.one}, mean", *(f"{_mean_size(column):.2f}" for column in columns)])
         rows += self._element_rows() + self._failure_rows(subject)
         return markdown(["", *(column.label for column in columns)], rows)
@@ -216,23 +222,14 @@ def _mean_size(column: Column) -> float:
     return sum(size * count for size, count in column.sizes.items()) / max(1, column.samples)
 
 
-def _shift(one: Column, other: Column) -> float:
-    """Largest relative difference of two columns' values."""
-    pairs = [(one.estimates[name].value, other.estimates[name].value) for name in one.estimates]
+def shift(one: Column, other: Column) -> float:
+    """Largest relative difference of two columns' values, of the metrics that both have."""
+    names = one.estimates.keys() & other.estimates.keys()
+    pairs = [(one.estimates[name].value, other.estimates[name].value) for name in names]
     return max((abs(a - b) / max(abs(a), abs(b)) for a, b in pairs if a != b and math.isfinite(a + b)), default=0.0)
 
 
-def _estimate(values: Json) -> Estimate:
-    """NaN is null there, infinity the string `inf`."""
-    value, low, high = (math.nan if values[name] is None else float(values[name]) for name in ("value", "low", "high"))
-    return Estimate(value, low, high, values["denominator"])
-
-
-def _read(path: Path) -> Json:
-    try:
-        table: Json = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; run the queue without --only-report") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not JSON ({error}): delete it and run the queue again") from error
-    return table
+def _read(path: Path) -> TableFile:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; run the queue without --only-report")
+    return read_table(path)

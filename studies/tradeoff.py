@@ -8,17 +8,16 @@ beside the best of each N are made first; a command that was stopped goes on.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from atomrl.config import read_config
+from atomrl.evaluation.table_file import MetricEntry, TableFile, read_table
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
@@ -27,7 +26,6 @@ from studies.queue import Queue, ending_like_a_queue
 from studies.steps import TrainedRun, evaluate_step
 from studies.studies import Evaluation, controls, settings_of
 from studies.subjects import CRYSTALS, MOLECULES
-from studies.tables import Column
 
 BASE, CHOSEN = "base", "base best of "
 
@@ -69,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("give evaluations, or a run with --trained")
     with ending_like_a_queue():
         made = [] if options.trained is None else _made(options)
-        tables = {folder: _read(folder) for folder in (*options.evaluations, *made)}
+        tables = {folder: read_table(folder / "evaluation.json") for folder in (*options.evaluations, *made)}
         points = read_points(tables, options.x, options.y)
         first = next(iter(tables.values()))
         draw(points, _title(first, options.x), _title(first, options.y), options.output)
@@ -112,7 +110,7 @@ def _made(options: argparse.Namespace) -> list[Path]:
     return list(folders.values())
 
 
-def read_points(tables: Mapping[Path, Mapping[str, Any]], x: str, y: str) -> list[Point]:
+def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> list[Point]:
     """The sampled columns of evaluations that have both metrics; one that several have, e.g. the base, comes once.
 
     Raises:
@@ -121,22 +119,20 @@ def read_points(tables: Mapping[Path, Mapping[str, Any]], x: str, y: str) -> lis
     first = next(iter(tables.values()))
     points: dict[tuple[str, float, float], Point] = {}
     for folder, table in tables.items():
-        if table["profile"] != first["profile"]:
-            raise UserError(
-                f"{folder} is of profile {table['profile']}, the first of {first['profile']}: give one kind"
-            )
-        if missing := [name for name in (x, y) if name not in table["metrics"]]:
-            raise UserError(f"{folder} has no {', '.join(missing)}: choose from {', '.join(table['metrics'])}")
-        for name, column in table["columns"].items():
-            if column["time_step"] is None:
+        if table.profile != first.profile:
+            raise UserError(f"{folder} is of profile {table.profile}, the first of {first.profile}: give one kind")
+        if missing := [name for name in (x, y) if name not in table.metrics]:
+            raise UserError(f"{folder} has no {', '.join(missing)}: choose from {', '.join(table.metrics)}")
+        for name, column in table.columns.items():
+            if column.time_step is None:
                 continue  # a known set: nothing sampled it
-            found = {key: _scaled(Column.of(table, name, name).estimates[key], table, key) for key in (x, y)}
+            found = {key: _scaled(table.metrics[key], name) for key in (x, y)}
             if not all(math.isfinite(one.value) for one in found.values()):
                 continue  # a column without that metric, e.g. forces of a set that has none
             joined = name == BASE or name.startswith(CHOSEN)
             run = folder.parent.name if folder.name == "evaluation" else folder.name
             label = name if joined or len(tables) == 1 else f"{name}, {run}"
-            point = Point(label, found[x], found[y], joined, column["time_step"])
+            point = Point(label, found[x], found[y], joined, column.time_step)
             points.setdefault((name, found[x].value, found[y].value), point)
     if not points:
         raise UserError(f"no sampled column has a value of both {x} and {y}: give evaluations of more samples")
@@ -174,25 +170,17 @@ def draw(points: Sequence[Point], x: str, y: str, output: Path) -> None:
         axes.set(xlabel=x, ylabel=y)
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    """An evaluation's table."""
-    path = folder / "evaluation.json"
-    try:
-        table: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}; give the folder of a finished evaluation") from error
-    return table
-
-
-def _scaled(estimate: Estimate, table: Mapping[str, Any], name: str) -> Estimate:
-    """In the unit of the table: shares in per cent."""
-    scale = 100 if table["metrics"][name]["unit"] == "%" else 1
+def _scaled(metric: MetricEntry, column: str) -> Estimate:
+    """A column's estimate in the unit of the table, shares in per cent; missing if the column does not have it."""
+    if column not in metric.columns:
+        return Estimate.missing()
+    estimate, scale = metric.columns[column].estimate(), 100 if metric.unit == "%" else 1
     return Estimate(scale * estimate.value, scale * estimate.low, scale * estimate.high, estimate.denominator)
 
 
-def _title(table: Mapping[str, Any], name: str) -> str:
-    metric = table["metrics"][name]
-    return f"{metric['label']}, {metric['unit']}" if metric["unit"] else str(metric["label"])
+def _title(table: TableFile, name: str) -> str:
+    metric = table.metrics[name]
+    return f"{metric.label}, {metric.unit}" if metric.unit else metric.label
 
 
 if __name__ == "__main__":

@@ -100,6 +100,8 @@ def test_the_table_says_what_was_not_reached():
     assert rows[2].startswith("| one, seed 0 | 30 | 30 | 90 | not logged | 500 | not reached | 500 | 30,000 | 1.5 |")
     assert [row.split("|")[1].strip() for row in rows[3:]] == ["best of 2", "best of 4"]
     assert len({row.count("|") for row in rows}) == 1
+    gap = table([curve([10, math.nan, *[70] * 5, 20])], chosen(n2=30), MOLECULES)  # an iteration without a score
+    assert gap[2].startswith("| one, seed 0 | 60 | 70 | 90 |")
 
 
 def test_several_seeds_of_an_arm_have_a_row_of_their_mean_curve():

@@ -20,6 +20,7 @@ from atomrl.report import report as reporting
 from atomrl.report.curves import curves, read_series, thinned
 from atomrl.report.page import unpacked
 from atomrl.report.report import LARGEST, write_report
+from atomrl.report.rounding import rounded
 from atomrl.report.sources import find_sources
 from atomrl.util.errors import UserError
 
@@ -152,6 +153,25 @@ def test_a_log_that_a_kill_cut_short(tmp_path):
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"iteration": 3, "rew')
     assert read_series(folder / "metrics.jsonl")["reward"][0].tolist() == [0, 1, 2]
+
+
+def test_what_a_line_leaves_out_because_there_was_none_is_zero(tmp_path):
+    """Reasons of failures, and shares of elements; a line that counted neither, or a null, says nothing."""
+    rows = [
+        {"failed": 0.0, "mean_atoms": 9.0, "share_F": 0.1},
+        {"failed": 2.0, "mean_atoms": 9.0, "failed_scf": 2.0, "share_F": None},
+        {"reward": 1.0},
+        {"failed": 0.0, "mean_atoms": 9.0},
+    ]
+    log = "".join(json.dumps({"iteration": number, **row}) + "\n" for number, row in enumerate(rows))
+    (tmp_path / "metrics.jsonl").write_text(log)
+    found = read_series(tmp_path / "metrics.jsonl")
+    for name, iterations, values in (("failed_scf", [0, 1, 3], [0, 2, 0]), ("share_F", [0, 3], [0.1, 0])):
+        assert [part.tolist() for part in found[name]] == [iterations, values]
+
+
+def test_numbers_keep_their_whole_part():
+    assert rounded(np.array([-1234567.8, 12345.67, 0.1234567])) == [-1234568, 12346, 0.12346]
 
 
 def test_histograms_count_all_samples(run, report):

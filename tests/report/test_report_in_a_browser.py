@@ -144,6 +144,9 @@ def test_it_opens_from_disk_and_a_name_is_only_a_name(molecule_page, molecule_ru
     figures = molecule_page.find_elements(By.CSS_SELECTOR, "#training figure")
     assert [figure.get_attribute("data-curve") for figure in figures] == ["reward", "rms_force", "grad_norm"]
     assert all(figure.find_elements(By.CSS_SELECTOR, "path.mean") for figure in figures)
+    for figure in figures:
+        labels = [label.text for label in figure.find_elements(By.CSS_SELECTOR, "text[text-anchor=end]")]
+        assert 2 <= len(set(labels)) == len(labels) <= 6
     molecule_page.find_element(By.CSS_SELECTOR, "#training summary").click()
     WebDriverWait(molecule_page, PATIENCE).until(
         lambda page: len(page.find_elements(By.CSS_SELECTOR, "#training figure")) == 4
@@ -289,5 +292,12 @@ def test_several_runs_stand_side_by_side(driver, molecule_run, crystal_run, youn
     opened(driver, [molecule_run, crystal_run, young_run])
     assert len(driver.find_elements(By.CSS_SELECTOR, "table.metrics")) == 2
     assert len(driver.find_elements(By.CSS_SELECTOR, ".side")) == 4
-    assert len(driver.find_elements(By.CSS_SELECTOR, "figure[data-curve=reward] path.mean")) == 3
+    figure = driver.find_element(By.CSS_SELECTOR, "figure[data-curve=reward]")
+    assert len(figure.find_elements(By.CSS_SELECTOR, "path.mean")) == 3
+    for at, said in ((-0.43, "0: 0 0 0"), (0.338, "25: 25 25")):  # the young run has five iterations
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", figure)
+        svg = figure.find_element(By.TAG_NAME, "svg")
+        wide = svg.rect["width"]
+        ActionChains(driver).move_to_element_with_offset(svg, int(at * wide), 0).perform()
+        assert figure.find_element(By.CSS_SELECTOR, "figcaption .quiet").text == said
     assert complaints(driver) == []

@@ -289,11 +289,22 @@ def test_the_ablation_stands_beside_its_study(runs):
 def test_an_ablation_alone_or_judged_otherwise(runs, capsys):
     other = runs / "crystals" / "evaluation-0" / "evaluation.json"
     made = json.loads(other.read_text())
-    for seed in (0, 1):
-        path = runs / "crystals" / f"evaluation-{seed}" / "evaluation.json"
-        path.write_text(json.dumps(made | {"evaluator": "another hull"}))
-    with pytest.raises(SystemExit):
-        report(runs, "crystals_no_diversity")
-    assert "the studies crystals_no_diversity and crystals differ in evaluator" in capsys.readouterr().err
+
+    def judged(table):
+        for seed in (0, 1):
+            path = runs / "crystals" / f"evaluation-{seed}" / "evaluation.json"
+            path.write_text(json.dumps(table))
+
+    base = made["columns"]["base"] | {"time_step": 100}
+    for key, value in (("evaluator", "another hull"), ("columns", made["columns"] | {"base": base})):
+        judged(made | {key: value})
+        with pytest.raises(SystemExit):
+            report(runs, "crystals_no_diversity")
+        said = key if key == "evaluator" else "time_step"
+        assert f"the studies crystals_no_diversity and crystals differ in {said}" in capsys.readouterr().err
+    made["metrics"]["msun"]["columns"]["base"]["value"] *= 0.5
+    judged(made)
+    page = report(runs, "crystals_no_diversity")
+    assert "the base's values differ between them**, by up to 50 % of a value: it is another base" in page
     other.unlink()
     assert "Not compared: the same seeds of `crystals`" in report(runs, "crystals_no_diversity")

@@ -6,9 +6,11 @@ import math
 import pytest
 from hand_made import MOLECULE_METRICS, column, evaluation, write
 
+from atomrl.evaluation.definition import Definition
+from atomrl.evaluation.table import value_cell as cell
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
-from studies.cells import apart, cell, label, over_seeds
+from studies.cells import apart, over_seeds, row_label
 from studies.subjects import MOLECULES
 from studies.tables import ELEMENTS, SeedResult
 
@@ -66,7 +68,7 @@ def test_a_row_that_not_every_evaluation_has(tmp_path):
         "- / 0 samples",
         "50.0 [40.0, 60.0] / 100 samples",
     ]
-    assert rows(result.main_table())["no entry, %"] == ["", "-", "-", "none of 2"]
+    assert rows(result.main_table())["no entry, %"] == ["", "-", "-", "-"]
 
 
 def test_seed_and_cost_tables(study):
@@ -84,9 +86,8 @@ def test_seed_and_cost_tables(study):
 
 
 def test_units_and_arrows_of_rows():
-    metric = {"label": "diversity", "unit": "", "counted": "samples", "better": "higher"}
-    assert label(metric) == "diversity ↑"
-    assert label(metric | {"unit": "eV/Å", "better": "neither"}) == "diversity, eV/Å"
+    for unit, better, said in (("", "higher", "m ↑"), ("eV/Å", "neither", "m, eV/Å"), ("%", "lower", "m ↓, %")):
+        assert row_label(Definition("m", unit, "samples", better)) == said
 
 
 def test_of_many_elements_those_that_moved_have_rows(tmp_path):
@@ -112,7 +113,8 @@ def test_missing_and_infinite_values_are_not_averaged_away():
     tenth = Estimate(0.1, 0.0, 0.2, 10)
     assert cell(over_seeds([tenth] * 3, "%"), "%") == "10.0"  # no spread, no interval
     assert cell(over_seeds([half], "%"), "%") == "50.0"
-    assert apart([Estimate.missing()], [half], "higher") == "none of 1"
+    assert apart([Estimate.missing()], [half], "higher") == "-"  # nobody knows
+    assert apart([Estimate.missing(), half], [half, half], "higher") == "none of 2"
 
 
 def test_interval_over_three_seeds():
@@ -135,9 +137,15 @@ def test_what_does_not_belong_together_is_refused(study, tmp_path):
             SeedResult.read({**seeds, 1: other}, controls)
     with pytest.raises(UserError, match="run the queue"):
         SeedResult.read({0: tmp_path / "none.json"}, ())
-    (tmp_path / "cut.json").write_text("{")
-    with pytest.raises(UserError, match="is not JSON"):
-        SeedResult.read({0: tmp_path / "cut.json"}, ())
+    structures = evaluation({"mine": {}, "trained": {}})
+    for text, message in (
+        ("{", "no table of an"),
+        ("{}", "no table of an"),
+        (json.dumps(structures), "no column base"),
+    ):
+        (tmp_path / "cut.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            SeedResult.read({0: tmp_path / "cut.json"}, ())
 
 
 def test_another_base_is_noticed(study, tmp_path):

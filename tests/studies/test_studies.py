@@ -222,6 +222,9 @@ def test_bad_counts_and_seeds():
         read_settings(replace(STUDIES["demo"], overrides=("dataloader={",)))
     with pytest.raises(UserError, match=r"dataloader\.epoches=many"):
         read_settings(Study("x", "demo", MOLECULES, overrides=("dataloader.epoches=many",)))
+    for override in ("evaluation.samples=0", "early_stop_metric=reward"):
+        with pytest.raises(UserError, match=f"^{override}: .*leave it out$"):
+            read_settings(replace(STUDIES["demo"], overrides=(override,)))
     with pytest.raises(UserError, match=r"uniform_stride=0: must be at least 1"):
         read_settings(replace(STUDIES["demo"], overrides=("reward.shaping.scheduler.uniform_stride=0",)))
     with pytest.raises(UserError, match="different whole numbers"):

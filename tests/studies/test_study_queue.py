@@ -111,6 +111,17 @@ def test_other_settings_are_refused_once_there_is_output(tmp_path):
     assert order(tmp_path) == ["a", "a"]
 
 
+def test_what_was_made_of_an_output_that_is_gone_is_not_taken_for_done(tmp_path):
+    steps = [step(tmp_path, "a"), step(tmp_path, "b", after=("a",))]
+    Queue(steps, tmp_path).run()
+    (tmp_path / "a").unlink()
+    with pytest.raises(UserError, match=r"b in .* is done, but a, whose output it was made of, is gone"):
+        Queue(steps, tmp_path).run()
+    (tmp_path / "b").unlink()
+    Queue(steps, tmp_path).run()
+    assert order(tmp_path) == ["a", "b", "a", "b"]
+
+
 def test_no_jobs_and_no_folder(tmp_path):
     with pytest.raises(UserError, match="--jobs 0"):
         Queue([], tmp_path, jobs=0)
@@ -188,6 +199,9 @@ def test_a_run_directory_says_whether_it_is_done(tmp_path):
     assert not TrainedRun(run.folder, 3, evaluated=True, beside=("evaluation_relaxed.json",)).whole()
     run.checkpoint.unlink()
     assert not run.whole()
+    with pytest.raises(UserError, match=r"no checkpoint_latest\.pth: put it back"):
+        run.continuation()
+    assert run.table.is_file()
 
 
 def test_steps_do_not_import_torch():

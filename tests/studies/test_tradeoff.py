@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from atomrl.config import load_config, to_yaml
+from atomrl.evaluation.table_file import read_table
 from studies.steps import StudyStep
 from studies.tradeoff import main, read_points
 
@@ -18,11 +19,13 @@ def table(columns: dict[str, tuple[float | None, float]], profile: str = "p") ->
             value = values[place]
             ends = {"low": None, "high": None} if value is None else {"low": value - 0.1, "high": value + 0.1}
             estimates[name] = {"value": value, **ends, "denominator": 10}
-        return {"label": label, "unit": unit, "columns": estimates}
+        return {"label": label, "unit": unit, "counted": "samples", "better": "neither", "columns": estimates}
 
-    about = {"samples": 10, "time_step": 50, "sizes": {}, "elements": {}, "failures": {}}
+    about = {"samples": 10, "command": "atomrl evaluate"}
     return {
         "profile": profile,
+        "evaluator": "GFN2-xTB",
+        "conditions": {},
         "metrics": {"stable": metric(0, "stable ones", "%"), "force": metric(1, "force", "eV/Å")},
         "columns": {name: about | {"time_step": None if name == "known set" else 50} for name in columns},
     }
@@ -41,7 +44,7 @@ def folders(tmp_path: Path) -> list[Path]:
 
 
 def test_points_in_the_units_of_the_table(folders: list[Path]) -> None:
-    tables = {folder: json.loads((folder / "evaluation.json").read_text()) for folder in folders}
+    tables = {folder: read_table(folder / "evaluation.json") for folder in folders}
     points = read_points(tables, "stable", "force")
     assert [(point.label, point.x.value, point.y.value, point.joined) for point in points] == [
         ("base", 25.0, 1.5, True),
@@ -59,10 +62,13 @@ def test_the_figure_and_its_mistakes(folders: list[Path], tmp_path: Path, capsys
     text = (tmp_path / "a.svg").read_text()
     assert all(word in text for word in ("stable ones, %", "force, eV/Å", 'id="trained,-two"', "base best of 4"))
     (folders[1] / "evaluation.json").write_text(json.dumps(table({"base": (0.2, 1.0)}, "q")))
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "evaluation.json").write_text("{}")
     for given, said in [
         ([str(folders[0]), *words[2:]], "has no molecule_stability: choose from stable, force"),
         ([*map(str, folders), *words], "is of profile q, the first of p"),
-        ([str(tmp_path), *words], "evaluation.json: "),
+        ([str(tmp_path), *words], "evaluation.json cannot be read"),
+        ([str(tmp_path / "none"), *words], "evaluation.json is no table of an evaluation"),
     ]:
         with pytest.raises(SystemExit) as ended:
             main(given)

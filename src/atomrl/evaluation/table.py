@@ -167,12 +167,16 @@ def label(definition: Definition) -> str:
 
 def cell(estimate: Estimate, unit: str, counted: str) -> str:
     """An estimate in words: value, interval if there is one, denominator."""
+    return f"{value_cell(estimate, unit)} / {estimate.denominator} {counted}"
+
+
+def value_cell(estimate: Estimate, unit: str) -> str:
+    """`value [low, high]`, shares in percent; without an interval if there is none, `-` without a value."""
     if math.isnan(estimate.value):
-        return f"- / {estimate.denominator} {counted}"
+        return "-"
     scale, digits = (100, 1) if unit == "%" else (1, 3)
     value, low, high = (f"{scale * number:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
-    interval = "" if math.isnan(estimate.low) else f" [{low}, {high}]"
-    return f"{value}{interval} / {estimate.denominator} {counted}"
+    return value if math.isnan(estimate.low) else f"{value} [{low}, {high}]"
 
 
 def walks(column: Column) -> str:

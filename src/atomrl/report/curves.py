@@ -43,22 +43,31 @@ POINTS, FEWEST = 250_000, 50
 MOST = 600
 """Points of one curve: more than a screen tells apart."""
 
+COUNTED_WITH = {"failed_": "failed", "share_": "mean_atoms"}
+"""How the names of numbers begin that stand in a line only where they are not zero, and the number beside which they
+were counted: {start: that number}."""
+
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Iterations and values, (P,) each; values are finite."""
 
 
 def read_series(path: Path) -> dict[str, Series]:
-    """The numbers of a log by name, in its order.
+    """The numbers of a log by name, in its order; what a line leaves out because there was none of it is zero.
 
     Raises:
         UserError: the file cannot be read, or a line has no number of an iteration.
     """
     points: dict[str, list[tuple[float, float]]] = {}
-    for number, row in enumerate(read_json_lines(path), start=1):
+    rows = read_json_lines(path)
+    sometimes = {
+        name: beside for row in rows for name in row for start, beside in COUNTED_WITH.items() if name.startswith(start)
+    }
+    for number, row in enumerate(rows, start=1):
         iteration = _number(row.get(ITERATION))
         if iteration is None:
             raise UserError(f"{path}: line {number} has no number of its iteration: is it another file?")
-        for name, value in row.items():
+        zeros = {name: 0.0 for name, beside in sometimes.items() if beside in row and name not in row}
+        for name, value in (row | zeros).items():
             found = _number(value)
             if name != ITERATION and found is not None:
                 points.setdefault(name, []).append((iteration, found))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def rounded(values: NDArray[Any]) -> list[float | int | None]:
-    """Numbers to five digits, null where there is none."""
+    """Numbers to five digits or to a whole number, null where there is none."""
     return [short(value) for value in values.tolist()]
 
 
@@ -19,5 +19,5 @@ def short(value: float) -> float | int | None:
         return value
     if not math.isfinite(value):
         return None
-    near = float(f"{value:.5g}")
+    near = float(f"{value:.5g}") if abs(value) < 1e5 else float(round(value))
     return int(near) if near.is_integer() and abs(near) < 1e15 else near

@@ -102,8 +102,8 @@ def columns_of(samples: Sequence[SideSamples | None]) -> list[dict[str, Any]]:
 def choose(samples: Sequence[SideSamples | None], most: int) -> list[NDArray[np.int64] | None]:
     """Which rows of each side are shown.
 
-    All, if they are few. Of more: those with the best and with the worst number, and others at even distances in the
-    order of the file. Sides whose samples of one id belong together show the same ids.
+    All, if they are few. Of more: those with the best and with the worst number, and others drawn at random. Sides
+    whose samples of one id belong together show the same ids.
 
     Args:
         samples: of each side.
@@ -149,8 +149,8 @@ def _rows(count: int, most: int, rankings: Sequence[NDArray[np.float64]]) -> NDA
         order = np.argsort(values, kind="stable")[: np.isfinite(values).sum()]  # NaN comes last
         ends += [order[:each], order[len(order) - each :]] if len(order) >= 2 * each else [order]
     extremes = np.unique(np.concatenate(ends))
-    evenly = chosen_rows(count, max(1, most - len(extremes))).numpy()
-    return np.unique(np.concatenate([extremes, evenly]))
+    others = chosen_rows(count, max(1, most - len(extremes))).numpy()
+    return np.unique(np.concatenate([extremes, others]))
 
 
 def _kind(column: SampleColumn) -> str:

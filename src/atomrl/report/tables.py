@@ -8,8 +8,9 @@ from typing import Any
 
 from atomrl.evaluation.definition import Definition
 from atomrl.evaluation.table import asked_for, cell, chosen_of, label
+from atomrl.evaluation.table_file import ColumnEntry, TableFile
 from atomrl.measures.bootstrap import Estimate
-from atomrl.report.evaluations import ColumnEntry, Evaluation, Side, TableFile
+from atomrl.report.evaluations import Evaluation, Side
 from atomrl.report.rounding import short
 
 

@@ -10,18 +10,19 @@ function showCurves(report, into) {
     return;
   }
   const numbers = report.runs.map(runColour(report));
-  const lined = report.runs.map((run, place) => make("span", {}, swatch(numbers[place]), `${run.name}: ${run.iterations} iterations`));
+  const lined = report.runs.map((run, place) => make("span", {}, swatch(numbers[place]), `${run.name}: ${counted(run.iterations, "iteration")}`));
   const each = Math.max(...report.curves.flatMap((curve) => curve.lines.map((line) => line.each)));
   const thin = each > 1 ? ` Each point is the mean of up to ${each} iterations.` : "";
   const legend = make("p", { class: "controls quiet" }, ...lined.filter((_, place) => report.runs[place].iterations));
-  into.append(legend, make("p", { class: "quiet", text: `By iteration; thick: running mean over ${WINDOW} points.${thin}` }));
-  const first = report.curves.filter((curve) => curve.first);
+  into.append(legend, make("p", { class: "quiet", text: `By iteration; thick: running mean over ${WINDOW} points, of a curve with more than ${2 * WINDOW}.${thin}` }));
+  const iterations = range(report.curves.flatMap((curve) => curve.lines.flatMap((line) => line.x)));
+  const drawn = (curves) => make("div", { class: "multiples" }, ...curves.map((curve) => curveOf(curve, numbers, iterations)));
   const others = report.curves.filter((curve) => !curve.first);
-  into.append(make("div", { class: "multiples" }, ...first.map((curve) => curveOf(curve, numbers))));
+  into.append(drawn(report.curves.filter((curve) => curve.first)));
   if (!others.length) return;
   const more = make("details", { class: "more" }, make("summary", { text: `All other numbers of the log (${others.length})` }));
   more.addEventListener("toggle", () => {
-    if (more.children.length === 1) more.append(make("div", { class: "multiples" }, ...others.map((curve) => curveOf(curve, numbers))));
+    if (more.children.length === 1) more.append(drawn(others));
   });
   into.append(more);
 }
@@ -33,18 +34,18 @@ function runColour(report) {
   return (run) => run.sides.findLast((side) => !shared(side)) ?? next++;
 }
 
-function curveOf(curve, numbers) {
+/** One number of the log, over the iterations of all of them. */
+function curveOf(curve, numbers, [first, last]) {
   const { width, height, left, right, top, bottom } = CURVE;
-  const [first, last] = range(curve.lines.flatMap((line) => line.x));
   const [low, high] = range(curve.lines.flatMap((line) => line.y));
   const x = (iteration) => left + ((iteration - first) / (last - first)) * (width - left - right);
   const y = (value) => height - bottom - ((value - low) / (high - low)) * (height - top - bottom);
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": words(curve.name) });
-  for (const tick of ticks(low, high, 3)) {
+  for (const tick of ticks(low, high, 2)) {
     svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
-    svg.append(draw("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end", text: said(tick) }));
+    svg.append(draw("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end", text: tickText(tick) }));
   }
-  for (const tick of ticks(first, last, 5).filter(Number.isInteger)) {
+  for (const tick of ticks(first, last, 3).filter((place) => Number.isInteger(place) && place >= 0)) {
     svg.append(draw("text", { x: x(tick), y: height - 5, "text-anchor": "middle", text: String(tick) }));
   }
   for (const line of curve.lines) {
@@ -60,7 +61,7 @@ function curveOf(curve, numbers) {
   return make("figure", { data: { curve: curve.name } }, make("figcaption", {}, make("span", { text: words(curve.name) }), value), svg);
 }
 
-/** Show the values of the iteration under the pointer. */
+/** Show the values of the iteration nearest to the pointer, of the lines that have one. */
 function follow(svg, curve, numbers, x, into) {
   const { height, top, bottom, width } = CURVE;
   const at = draw("line", { class: "at", y1: top, y2: height - bottom, visibility: "hidden" });
@@ -69,9 +70,14 @@ function follow(svg, curve, numbers, x, into) {
     const box = svg.getBoundingClientRect();
     const pointer = ((event.clientX - box.left) / box.width) * width;
     const places = curve.lines.map((line) => nearest(line.x, (iteration) => Math.abs(x(iteration) - pointer)));
-    const iteration = curve.lines[0].x[places[0]];
-    const values = curve.lines.flatMap((line, number) => [swatch(numbers[line.run]), `${said(line.y[places[number]])} `]);
-    into.replaceChildren(`${said(iteration)}: `, ...values);
+    const there = curve.lines.map((line, number) => line.x[places[number]]);
+    const at_pointer = nearest(there, (iteration) => Math.abs(x(iteration) - pointer));
+    const iteration = there[at_pointer];
+    const each = Math.max(...curve.lines.map((line) => line.each));
+    const values = curve.lines.flatMap((line, number) =>
+      Math.abs(there[number] - iteration) < each ? [swatch(numbers[line.run]), `${said(line.y[places[number]])} `] : [],
+    );
+    into.replaceChildren(`${iteration}: `, ...values);
     at.setAttribute("visibility", "visible");
     for (const end of ["x1", "x2"]) at.setAttribute(end, x(iteration));
   });

@@ -34,13 +34,19 @@ function words(name) {
   return name.replaceAll("_", " ");
 }
 
-/** A number in a few digits, a truth value as a word. */
+/** A number in a few digits, but none before the point left out; a truth value as a word. */
 function said(value, kind = "number") {
   if (value === null || value === undefined) return "–";
   if (kind === "flag") return value ? "yes" : "no";
   if (kind === "text") return String(value);
-  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e6)) return value.toExponential(2);
-  return String(Number(value.toPrecision(4)));
+  const size = Math.abs(value);
+  if (value !== 0 && (size < 1e-3 || size >= 1e6)) return value.toExponential(2);
+  return String(Number(size < 1000 ? value.toPrecision(4) : value.toFixed(1)));
+}
+
+/** A number of things. */
+function counted(number, one) {
+  return `${number} ${one}${number === 1 ? "" : "s"}`;
 }
 
 /** The colour of a side or of a run. */
@@ -52,14 +58,20 @@ function swatch(number) {
   return make("span", { class: "swatch", style: `background: ${colour(number)}` });
 }
 
-/** Round numbers in a range, about `count` of them. */
+/** Round numbers in a range, at least `count` of them and at most two and a half times as many and one. */
 function ticks(low, high, count) {
   const rough = (high - low) / count;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const digits = Math.floor(Math.log10(rough));
+  const step = 10 ** digits * ([5, 2].find((factor) => factor * 10 ** digits <= rough) ?? 1);
   const found = [];
   for (let place = Math.ceil(low / step); place * step <= high * (1 + 1e-12) + 1e-300; place += 1) found.push(place * step);
-  return found;
+  return found.map((tick) => Number(tick.toFixed(Math.min(100, Math.max(0, -digits)))));
+}
+
+/** A tick's number, with all its digits. */
+function tickText(tick) {
+  const size = Math.abs(tick);
+  return tick !== 0 && (size < 1e-3 || size >= 1e5) ? tick.toExponential() : String(tick);
 }
 
 /** Two ends that differ, a little beyond the numbers between them. */
@@ -70,7 +82,7 @@ function range(numbers) {
     low = Math.min(low, number);
     high = Math.max(high, number);
   }
-  const beyond = high > low ? 0.04 * (high - low) : Math.max(Math.abs(high) * 0.1, 1e-9);
+  const beyond = high > low ? 0.04 * (high - low) : Math.abs(high) * 0.1 || 1;
   return [low - beyond, high + beyond];
 }
 

@@ -20,7 +20,7 @@ function histogramOf(report, histogram) {
   const y = (share) => height - bottom - (share / tallest) * (height - top - bottom);
   const title = words(histogram.title) + (histogram.unit ? `, ${histogram.unit}` : "");
   const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
-  for (const tick of ticks(0, tallest, 3)) {
+  for (const tick of ticks(0, tallest, 2)) {
     svg.append(draw("line", { class: "axis", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }));
     svg.append(draw("text", { x: left - 5, y: y(tick) + 4, "text-anchor": "end", text: `${said(100 * tick)} %` }));
   }
@@ -58,9 +58,9 @@ function steps(svg, histogram, x, y) {
   }
   const { edges } = histogram;
   const [low, high] = [edges[0], edges.at(-1)];
-  for (const tick of ticks(low, high, 4)) {
+  for (const tick of ticks(low, high, 2)) {
     const at = x(((tick - low) / (high - low)) * (edges.length - 1));
-    svg.append(draw("text", { x: at, y: HISTOGRAM.height - 5, "text-anchor": "middle", text: said(tick) }));
+    svg.append(draw("text", { x: at, y: HISTOGRAM.height - 5, "text-anchor": "middle", text: tickText(tick) }));
   }
 }
 

@@ -1,6 +1,6 @@
 function showRuns(report, into) {
   const drawn = report.runs.map((run) => {
-    const parts = run.is_run ? [`${run.iterations} iterations`] : [];
+    const parts = run.is_run ? [counted(run.iterations, "iteration")] : [];
     parts.push(run.sides.length ? `evaluation of ${run.sides.map((side) => report.sides[side].name).join(", ")}` : "no evaluation yet");
     return make("p", { data: { run: run.name } }, make("b", { text: run.name }), `: ${parts.join("; ")}`);
   });
