@@ -15,10 +15,11 @@ from atomrl.networks.edm import EDMConfig
 from atomrl.util.command_parser import CommandParser
 from atomrl.util.cpu_count import cores
 from atomrl.util.errors import UserError
-from benchmarks import chemistry, crystals, edm, learning, memory, signal
+from benchmarks import chemistry, crystals, edm, gpu, learning, memory, signal
 from benchmarks.chemistry import ParentTime
 from benchmarks.crystal_source import BACKBONE, CrystalSource
 from benchmarks.crystals import Part
+from benchmarks.gpu import Card
 from benchmarks.learning_arms import COMPARISONS
 from benchmarks.memory import Peak
 from benchmarks.signal import Signal
@@ -28,6 +29,9 @@ from studies.records import ROOT
 from studies.studies import whole_numbers
 
 PARTS = ("edm", "wide", "stability", "xtb", "memory", "signal", "chgnet", "matching", "reward")
+
+GPU = "gpu"
+"""A part that needs one; never run unless it is named."""
 
 LEARNING = "learning"
 """A part that takes hours, in steps that go on where they were stopped; never run unless it is named."""
@@ -43,8 +47,8 @@ def main() -> None:
     parser.add_argument(
         "parts",
         nargs="*",
-        choices=[*PARTS, LEARNING, []],
-        help=f"of {', '.join(PARTS)}; all of them if none is named; or {LEARNING}",
+        choices=[*PARTS, GPU, LEARNING, []],
+        help=f"of {', '.join(PARTS)}; all of them if none is named; {GPU} where there is one; or {LEARNING}",
     )
     own = parser.add_argument_group(LEARNING)
     own.add_argument("--of", default="molecules", choices=COMPARISONS, help="what is compared")
@@ -102,7 +106,7 @@ def _learn(parser: CommandParser, options: argparse.Namespace) -> None:
             print(line)
 
 
-def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | ParentTime | Peak | Signal | Part]:
+def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | ParentTime | Peak | Signal | Part | Card]:
     """The measurements of one part."""
     quick, turns, clock = options.quick, options.turns, options.clock
     samples = 2 if quick else edm.SAMPLES
@@ -122,6 +126,8 @@ def rows(part: str, options: argparse.Namespace) -> Iterator[Ratio | ParentTime 
         yield memory.peak(20 if quick else 1000, edm.SAMPLES, options.threads)
     elif part == "signal":
         yield from signal.signals(2, 10, 2, 4) if quick else signal.signals(6, 2, 8, 16)
+    elif part == GPU:
+        yield from gpu.measure(gpu.require_gpu(), gpu.QUICK if quick else gpu.Size(), turns)
     else:
         yield from crystal_rows(part, CrystalSource.load(options.crystals, options.crystal_backbone), options)
 

@@ -54,6 +54,11 @@ class Case:
         torch.manual_seed(0)
         return Case(name, EDMNetwork(config), steps, samples)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so all that is computed."""
+        return next(self.network.parameters()).device
+
     @cached_property
     def policy(self) -> MoleculePolicy:
         """The package's way."""
@@ -62,7 +67,7 @@ class Case:
     @cached_property
     def plain(self) -> PlainEDM:
         """The plain way."""
-        return PlainEDM(self.network.config, self.network.state_dict())
+        return PlainEDM(self.network.config, self.network.state_dict()).to(self.device)
 
     @cached_property
     def prompts(self) -> Prompts:
@@ -70,12 +75,13 @@ class Case:
         prompts = PromptPlan(SizeDistribution(SIZES), GROUPS, self.samples, SEED).prompts(0)
         if len(prompts.sizes.unique()) != GROUPS:
             raise ValueError(f"the benchmark wants groups of different sizes, got {prompts.sizes.unique().tolist()}")
-        return prompts
+        return prompts.to(self.device)
 
     @cached_property
     def mask(self) -> Tensor:
         """(B, N), every sample padded to the largest."""
-        return (torch.arange(int(self.prompts.sizes.max())) < self.prompts.sizes[:, None]).to(self.dtype)
+        atoms = torch.arange(int(self.prompts.sizes.max()), device=self.device)
+        return (atoms < self.prompts.sizes[:, None]).to(self.dtype)
 
     @cached_property
     def kernels(self) -> list[ReverseKernel]:
@@ -95,7 +101,8 @@ class Case:
     @cached_property
     def advantages(self) -> Tensor:
         """Some number per sample, (B,)."""
-        return torch.randn(len(self.prompts), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        numbers = torch.randn(len(self.prompts), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return numbers.to(self.device)
 
 
 def compare(case: Case, turns: int, clock: str, targets: tuple[float | None, float | None]) -> list[Ratio]:
