@@ -265,7 +265,7 @@ def compare(
 
     Args:
         judged: by the column's heading; the first is what the others are compared with.
-        rewarded: metrics that the training was paid for.
+        rewarded: metrics that the training was paid for; a table marks those of them that it has.
         panel: that judged; writes the samples.
         plan: of the samples; None: no model drew any of them.
         command: what a reader types to get the same table.
@@ -284,12 +284,16 @@ def compare(
             for verdict in (judged[label],)
         ]
 
-    main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)
-    further = {}
-    for title in dict.fromkeys(title for verdict in judged.values() for title in verdict.further):
-        metrics = {label: verdict.further[title] for label, verdict in judged.items() if title in verdict.further}
+    def table(metrics: Mapping[str, Scorecard[Any]]) -> Comparison:
+        """Of some metrics of each column; rows for what was rewarded may lack."""
         known = set.intersection(*(set(of_one.definitions) for of_one in metrics.values()))
-        further[title] = Comparison.of(columns(metrics), rewarded & known)  # its rows may be fewer
+        return Comparison.of(columns(metrics), rewarded & known)
+
+    main = table({label: verdict.metrics for label, verdict in judged.items()})
+    further = {
+        title: table({label: verdict.further[title] for label, verdict in judged.items() if title in verdict.further})
+        for title in dict.fromkeys(title for verdict in judged.values() for title in verdict.further)
+    }
     report = Report(main, further)
     for label, verdict in judged.items():
         panel.write(folder, in_file_name(label), verdict)
