@@ -74,6 +74,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     if options.structures is not None:
         _evaluate_structures(options, command)
         return
+    if options.trust_code and options.trained is None:
+        raise UserError("--trust-code is about the code that a run names: give the run with --trained")
     if options.domain is not None:
         raise UserError(f"--domain {options.domain} says what --structures holds: give these too")
     asked = ModelEvaluation(
@@ -101,14 +103,17 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
     """Judge files.
 
     Raises:
-        UserError: an option about samples of a model, or as `evaluate_structures`.
+        UserError: an option about samples of a model, a seed of nothing, or as `evaluate_structures`.
     """
     sampling = {"--trained": options.trained, "-n": options.num_samples, "--time-step": options.time_step}
     sampling |= {"--best-of": options.best_of or None, "--steer": options.steer or None}
     sampling |= {"--steer-temperature": options.steer_temperature, "--steer-places": options.steer_places}
     sampling |= {"--reject": options.reject or None, "--context": options.context}
+    sampling |= {"--trust-code": options.trust_code or None}
     if given := [name for name, value in sampling.items() if value is not None]:
         raise UserError(f"{given[0]} is about samples of a model, --structures judges files: give one of both")
+    if options.seed is not None and not options.known:
+        raise UserError(f"--seed {options.seed} chooses the structures of --known here: give this too")
     paths = [word for word in options.structures if "=" not in word or Path(word).exists()]
     report = evaluate_structures(
         paths,

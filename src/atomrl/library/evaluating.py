@@ -72,6 +72,7 @@ def evaluate(
     context: Mapping[str, str | float] | None = None,
     overrides: Sequence[str] = (),
     output: str | Path = "evaluation",
+    keep: str | Path | None = None,
     device: str = "auto",
     trust_code: bool = False,
 ) -> Report:
@@ -101,6 +102,8 @@ def evaluate(
         overrides: `key=value` of the sections `reward`, `evaluation` and `model`, e.g. `evaluation.relaxed=200`, or
             `threads`.
         output: folder for evaluation.md, .json, .parquet and the samples of every column.
+        keep: folder that keeps what is sampled and judged for other evaluations with the same folder; None: the output
+            folder keeps it until the tables are written.
         device: `auto`, `cpu` or `cuda`.
         trust_code: run code that the run's config.yaml names.
 
@@ -126,6 +129,7 @@ def evaluate(
         context=None if context is None else dict(context),
         overrides=list(overrides),
         output=output,
+        keep=keep,
         device=device,
     )
     place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
@@ -150,7 +154,7 @@ def evaluate(
             overrides,
             Path(output),
             device,
-            None,
+            None if keep is None else Path(keep),
             context,
         )
         return asked.report(command, trust_code, REMEDY)

@@ -26,6 +26,7 @@ from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import SampleColumn
 from atomrl.library.evaluation_options import overridden, require_new_table
+from atomrl.library.loading import SEED
 from atomrl.util.device import use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
@@ -37,16 +38,16 @@ Source = Path | str | Structures
 
 
 def evaluate_structures(
-    sources: Mapping[str, Source] | Sequence[Path | str],
+    sources: Mapping[str, Source] | Sequence[Path | str] | Path | str,
     output: Path | str,
     *,
     domain: str | None = None,
     base: str | None = None,
     known: int = 0,
-    seed: int = 0,
+    seed: int = SEED,
     overrides: Sequence[str] = (),
     device: str = "auto",
-    keep: Path | None = None,
+    keep: Path | str | None = None,
     command: str = "atomrl.evaluate_structures(...)",
 ) -> Report:
     """Judge structures, and write the tables of `atomrl evaluate` into a folder.
@@ -61,23 +62,25 @@ def evaluate_structures(
         3
 
     Args:
-        sources: {heading of a column: what it holds}, or files and folders, which get their names as headings.
+        sources: {heading of a column: what it holds}, or a file or folder, or several, which get their names as
+            headings.
         output: folder for `evaluation.md`, `.json` and `.parquet`, and for the structures with their verdicts.
         domain: `crystals` or `molecules`; None: what the first structure is that can be read.
         base: of crystals: the model in whose features diversity is measured; None: the shipped one.
         known: so many of the set that novelty is counted against are a further column.
-        seed: of their choice.
+        seed: of their choice; that of `atomrl evaluate` if not given.
         overrides: `key=value` of the sections `reward` and `evaluation`, e.g. `reward.hull=hull.json`, or `threads`.
         device: `auto`, `cpu` or `cuda`.
         keep: as `atomrl evaluate --keep`.
         command: what a reader types to get the same tables.
 
     Raises:
-        UserError: a file cannot be read, holds nothing, or is of another domain; as `require_new_table` and
-            `overridden`; a judge is not there, e.g. a hull is of another force field.
+        UserError: a file cannot be read, holds nothing, or is of another domain; a base for molecules; as
+            `require_new_table` and `overridden`; a judge is not there, e.g. a hull is of another force field.
     """
     output = Path(output)
     require_new_table(output, known)
+    sources = [sources] if isinstance(sources, str | Path) else sources
     named = sources if isinstance(sources, Mapping) else _headings(sources)
     _require_apart([*named, *([KNOWN_SET] if known else [])])
     workers = as_workers(None)
@@ -85,12 +88,14 @@ def evaluate_structures(
     judged_by = domain_named(found)
     config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
     use_threads(config.threads)
+    if base is not None and found == MOLECULES:
+        raise UserError(f"--base {base} measures the diversity of crystals, and these are molecules: leave it out")
     stored = read_stored(base or config.model.backbone)
     if domain_for(stored) is not judged_by:
         raise UserError(f"--base {base} is no model of {found}, which these structures are: give one, or leave it out")
     model = judged_by.load(stored, config)
     require_writable(output, f"--output {output}")
-    kept = KeptSamples(output, "", keep)
+    kept = KeptSamples(output, "", None if keep is None else Path(keep))
     with judged_by.panel(config, model) as panel, kept.until_written(command):
         judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
         if known:
