@@ -83,7 +83,7 @@ def test_the_column_is_what_sample_writes(made: Path, tmp_path: Path, capsys: py
     by_reward = ["--config-name", "fed_grpo_config", by_own_reward(made)]
     main(["sample", "--backbone", str(made / "backbone"), *DRAWN, *STEERED, *by_reward, "--output", str(alone)])
     assert (
-        "after 450 scorings and 540 calls of the network" in capsys.readouterr().out
+        "after 450 scorings and 630 calls of the network" in capsys.readouterr().out
     )  # 90 walks; 4 places and the end
     for one, other in zip(molecules(folder / FILE), molecules(alone), strict=True):
         assert one.numbers.tolist() == other.numbers.tolist()
