@@ -12,7 +12,7 @@ import torch
 from atomrl.checkpoints.hub import is_hub_name
 from atomrl.data.structure_files import CRYSTALS
 from atomrl.evaluation.compositions import Composition
-from atomrl.evaluation.evaluate import SamplePlan
+from atomrl.evaluation.evaluate import SamplePlan, warn_of_unseen
 from atomrl.library.evaluating import ModelEvaluation
 from atomrl.library.judge_structures import evaluate_structures
 from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, Loaded, asking, loaded, sample_plan
@@ -20,7 +20,7 @@ from atomrl.library.sampling import not_held, writable
 from atomrl.sampling.chosen import Choosing, asked_particles, asked_steering, sections_of
 from atomrl.sampling.compositions import Predicting, asked_compositions
 from atomrl.sampling.rejected import Rejecting
-from atomrl.sampling.sample_file import KEPT, WRITTEN, AsTheyCome, Drawing, Wanted, sample_into
+from atomrl.sampling.sample_file import BROKEN, KEPT, WRITTEN, AsTheyCome, Drawing, Wanted, sample_into
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 
@@ -37,6 +37,7 @@ def sample_command(options: argparse.Namespace) -> None:
     path = writable(options.output or Path(f"samples.{domain.formats[0]}"), domain)
     plan = sample_plan(domain, options.num_samples, options.time_step, options.seed, SAMPLED)
     plan = asking(plan, options.sizes, _context(options.context))
+    warn_of_unseen([model], plan.asked)
     device = choose_device(options.device)
     with domain.exporter(path.suffix[1:]) as exporter, _drawing(found, options, plan, device, wanted) as drawing:
         counts = sample_into(path, drawing, exporter)
@@ -46,6 +47,8 @@ def sample_command(options: argparse.Namespace) -> None:
     if left_out := counts[KEPT] - counts[WRITTEN]:
         print(not_held(left_out, path, exporter.cannot_hold))
     print(f"{counts[WRITTEN]} {domain.noun} -> {path}{cost}")
+    if counts[BROKEN]:
+        print(f"{counts[BROKEN]} of {counts[KEPT]} samples are not finite")
 
 
 def _drawing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from atomrl.policies.own import asked_policy
 from atomrl.util.errors import UserError, hinted
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar
+
+log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 
@@ -251,6 +254,17 @@ def require_asked(model: Model, plan: SamplePlan, hint: str) -> None:
     """
     with hinted(hint if plan.asked else ""):
         prompt_plan(model, plan, 1)
+
+
+def warn_of_unseen(models: Sequence[Model], asked: Mapping[str, str | float]) -> None:
+    """Say what conditional models are asked for and were not trained on, a line each.
+
+    Raises:
+        UserError: what one of them cannot be asked for.
+    """
+    asking = [model.conditioning.asking(asked) for model in models if model.conditioning is not None]
+    for line in dict.fromkeys(line for one in asking for line in one.unseen()):
+        log.warning(line)
 
 
 def structures_of(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:

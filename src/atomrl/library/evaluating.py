@@ -31,6 +31,7 @@ from atomrl.evaluation.evaluate import (
     drawn_by,
     judge,
     require_asked,
+    warn_of_unseen,
 )
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
@@ -295,6 +296,7 @@ class ModelEvaluation:
         of_the_run = f" (dataloader.context={by_run} of the run; an empty --context, or context={{}}: values are drawn)"
         for model in models:
             require_asked(model, self._for(model, plan), of_the_run if self.asked is None else "")
+        warn_of_unseen(models, plan.asked)
         return plan
 
     def _for(self, model: Model, plan: SamplePlan) -> SamplePlan:
