@@ -133,6 +133,8 @@ def evaluate(
         keep=keep,
         device=device,
     )
+    if not isinstance(model, str | Path | Run):
+        raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")
     place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
     trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
     with given.handed_over():

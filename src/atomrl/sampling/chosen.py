@@ -145,8 +145,8 @@ class Choosing(Drawing):
 
     def cost(self, counts: Counts) -> str:
         """Scorings, and calls of the network; and how many samples were chosen by none."""
-        chance = counts[UNSCORED]
-        never = f"; {chance:,} of them by no score, which all their candidates lack" if chance else ""
+        unscored = counts[UNSCORED]
+        never = f"; {unscored:,} of them by no score, which all their candidates lack" if unscored else ""
         return f" after {counts[SCORINGS]:,} scorings and {counts[CALLS]:,} calls of the network{never}"
 
     def close(self) -> None:
