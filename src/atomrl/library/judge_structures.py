@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import as_trained
+from atomrl.config import Config, as_trained
+from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.data.structure_files import (
     CRYSTALS,
@@ -21,6 +22,7 @@ from atomrl.data.structure_files import (
     read_entries_of,
 )
 from atomrl.domains import domain_for, domain_named
+from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import KNOWN_SET, Report, compare, in_file_name
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
@@ -80,7 +82,6 @@ def evaluate_structures(
     """
     output = Path(output)
     require_new_table(output, known)
-    sources = [sources] if isinstance(sources, str | Path) else sources
     named = sources if isinstance(sources, Mapping) else _headings(sources)
     _require_apart([*named, *([KNOWN_SET] if known else [])])
     workers = as_workers(None)
@@ -88,12 +89,7 @@ def evaluate_structures(
     judged_by = domain_named(found)
     config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
     use_threads(config.threads)
-    if base is not None and found == MOLECULES:
-        raise UserError(f"--base {base} measures the diversity of crystals, and these are molecules: leave it out")
-    stored = read_stored(base or config.model.backbone)
-    if domain_for(stored) is not judged_by:
-        raise UserError(f"--base {base} is no model of {found}, which these structures are: give one, or leave it out")
-    model = judged_by.load(stored, config)
+    model = _model(base, judged_by, config)
     require_writable(output, f"--output {output}")
     kept = KeptSamples(output, "", None if keep is None else Path(keep))
     with judged_by.panel(config, model) as panel, kept.until_written(command):
@@ -103,13 +99,28 @@ def evaluate_structures(
         return compare(judged, set(), panel, None, command, output)
 
 
-def _headings(paths: Sequence[Path | str]) -> dict[str, Source]:
+def _model(base: str | None, domain: Domain[Any, Any], config: Config) -> Model:
+    """In whose features the diversity of crystals is measured; the shipped model if none is named.
+
+    Raises:
+        UserError: it is no model of crystals, or one is named for molecules.
+    """
+    if base is not None and domain.name == MOLECULES:
+        raise UserError(f"--base {base} measures the diversity of crystals, and these are molecules: leave it out")
+    stored = read_stored(base or config.model.backbone)
+    if domain_for(stored) is not domain:
+        raise UserError(f"--base {base} is no model of {domain.name}, which these structures are: leave it out")
+    model: Model = domain.load(stored, config)
+    return model
+
+
+def _headings(paths: Sequence[Path | str] | Path | str) -> dict[str, Source]:
     """A heading for each file: its name without ending, or its path, at last with a number, where that is not enough.
 
     Raises:
         UserError: no file is given, or one twice.
     """
-    files = [Path(path) for path in paths]
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not files or len(set(files)) < len(files):
         raise UserError(f"--structures {' '.join(map(str, files))}: give one or more files or folders, each once")
     stems = [re.sub(r"(\.json)?\.\w+$", "", file.resolve().name) for file in files]
