@@ -8,6 +8,7 @@ from torch import Tensor
 
 from atomrl.core.advantages import Groups
 from atomrl.core.prompts import PromptPlan, SizeDistribution
+from atomrl.core.protocols import Draw
 from atomrl.core.records import Prompts, Structures, Transition
 from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.steering import SteeringConfig, _resampled, steer
@@ -35,6 +36,18 @@ def test_without_places_it_is_best_of_n() -> None:
     assert torch.allclose(found.scores, scores.amax(1), atol=1e-6)
     assert torch.allclose(first_atom(found.structures, prompts()), scores.amax(1), atol=1e-6)
     assert (found.scorings, found.network_calls) == (GROUPS * EACH, GROUPS * EACH * STEPS)
+
+
+def test_the_call_of_the_decoder_counts() -> None:
+    class Decoding(SubspaceGaussian):
+        def decode(self, latents: Tensor, mask: Tensor, prompts: Prompts, draw: Draw) -> Structures:
+            self.predict(latents, mask, latents.new_zeros(len(latents)), prompts)
+            return super().decode(latents, mask, prompts, draw)
+
+    policy = Decoding(torch.zeros(4))
+    found = steer(policy, prompts(), SteeringConfig(STEPS, 60, places=0), first_atom)
+    assert found.network_calls == GROUPS * EACH * (STEPS + 1)
+    assert not policy.trainable()._forward_pre_hooks
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5])

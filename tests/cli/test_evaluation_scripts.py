@@ -23,6 +23,7 @@ from atomrl.force_fields.xtb import XTBForceField
 from atomrl.measures.bootstrap import proportion
 from atomrl.structures.molecules import Geometry
 from atomrl.structures.padding import join
+from atomrl.util.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +99,21 @@ def test_without_a_force_field(run: Path, tmp_path: Path) -> None:
     assert "rms_force_median" not in found["as_sampled"]["mean"]
     assert found["as_sampled"]["std"]["validity"] is None  # one seed
     assert "repaired" not in found
+
+
+def test_files_are_judged_together_where_they_belong_together() -> None:
+    """A seed that came twice would count each molecule twice; what a table says of the first would not hold for all."""
+
+    def of(seed: int, **about: object) -> RolloutFile:
+        return RolloutFile(
+            join([Geometry(np.array([2]), np.zeros((1, 3)))], torch.float32), torch.tensor([seed]), about
+        )
+
+    assert RolloutFile.concatenate([of(0, time_step=9), of(1, time_step=9)]).seeds.tolist() == [0, 1]
+    with pytest.raises(UserError, match="several files hold samples of seed 1: give each seed once"):
+        RolloutFile.concatenate([of(0), of(1), of(1)])
+    with pytest.raises(UserError, match="the files differ in time_step, 9 and 50: judge them one by one"):
+        RolloutFile.concatenate([of(0, time_step=9), of(1, time_step=50)])
 
 
 def test_the_profile_is_that_of_the_run(run: Path, tmp_path: Path) -> None:

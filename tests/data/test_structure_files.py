@@ -98,11 +98,14 @@ def test_charges_and_missing_hydrogens_are_named(tmp_path: Path) -> None:
     ammonium = Chem.AddHs(Chem.MolFromSmiles("[NH4+]"))
     Chem.rdDistGeom.EmbedMolecule(ammonium, randomSeed=1)
     bare = Chem.RemoveHs(own_molecules.conformers()["aspirin"])
+    loose = Chem.RWMol(bare)  # as `atomrl sample` writes an invalid molecule: no bonds, which imply nothing
+    for bond in list(bare.GetBonds()):
+        loose.RemoveBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
     with Chem.SDWriter(str(tmp_path / "some.sdf")) as writer:
-        for mol in (ammonium, bare):
+        for mol in (ammonium, bare, loose):
             writer.write(mol)
     assert read(tmp_path / "some.sdf").report() == (
-        "1 of 2 carry a charge, and are taken for neutral: some.sdf entry 1; 1 of 2 lack hydrogens that their bonds "
+        "1 of 3 carry a charge, and are taken for neutral: some.sdf entry 1; 1 of 3 lack hydrogens that their bonds "
         "imply, and are taken without: some.sdf entry 2 (aspirin)"
     )
     hydroxide = Molecule(["O", "H"], [[0, 0, 0], [0.96, 0, 0]], charge=-1)

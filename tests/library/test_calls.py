@@ -254,6 +254,8 @@ def test_samples_in_memory_and_in_a_file(tmp_path: Path) -> None:
         atomrl.sample(backbone, 3, output=tmp_path / "a.png")
     with pytest.raises(atomrl.UserError, match=r"is loaded already: give model\.time_step=5 to atomrl\.load"):
         atomrl.sample(atomrl.load(backbone), 2, overrides=["model.time_step=5"])
+    with pytest.raises(atomrl.UserError, match=r"Backbone is loaded already: give atomrl\.evaluate a Run"):
+        atomrl.evaluate(atomrl.load(backbone))
     torch.set_num_threads(2)
     one = ["reward.workers=1", "threads=1"]
     alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=one, output=tmp_path / "table")

@@ -194,6 +194,12 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
         (["--structures", "{sdf}", "{cif}"], "holds crystals, and no molecules"),
         (["--structures", "{cif}", "reward.hull={hull}"], "the hull was computed with model_id 'sevennet-0"),
         (["--structures", "{cif}", "--base", "edm_qm9_small"], "--base edm_qm9_small is no model of crystals"),
+        (["--structures", "{sdf}", "--base", "edm_qm9_alpha"], "edm_qm9_alpha measures the diversity of crystals"),
+        (["--structures", "{sdf}", "evaluation.regressor=qm9_alpha_regressor"], "files were asked for nothing"),
+        (["--structures", "{cif}", "--seed", "3"], "--seed 3 chooses the structures of --known here: give this too"),
+        (["--structures", "{cif}", "--trust-code"], "--trust-code is about samples of a model"),
+        (["--trust-code"], "--trust-code is about the code that a run names: give the run with --trained"),
+        (["--structures", "{cif}", "--keep", "{cif}"], "cannot create --keep"),
         (["--structures", "{cif}", "--trained", "run"], "--trained is about samples of a model"),
         (["--structures", "{cif}", "-n", "0"], "-n is about samples of a model, --structures judges files"),
         (["--structures", "{cif}", "model.eta=0"], "model.eta=0: an evaluation of files takes no model.eta"),
@@ -237,3 +243,6 @@ def test_mistakes_from_python(tmp_path: Path) -> None:
         evaluate_structures({"mine": from_pymatgen([ROCK_SALT])}, tmp_path / "table", domain="molecules")
     with pytest.raises(UserError, match="domain liquids: must be crystals or molecules"):
         evaluate_structures([tmp_path / "a.cif"], tmp_path / "table", domain="liquids")
+    for one in ("some/absent.cif", tmp_path / "absent.cif"):  # a single file needs no list
+        with pytest.raises(UserError, match=r"absent\.cif cannot be read"):
+            evaluate_structures(one, tmp_path / "table", keep=str(tmp_path / "kept"))

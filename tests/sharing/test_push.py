@@ -66,8 +66,10 @@ def test_a_folder_without_a_network(run: Path, tmp_path: Path, hub, capsys) -> N
 
 
 def test_the_card(run: Path, tmp_path: Path, capsys) -> None:
-    shown = said(capsys, "push", run, "me/mine", *MIT, "--dry-run")
+    shown = said(capsys, "push", run, "me/mine", *MIT, "--dry-run", "--output", "both")
+    assert "-> both; nothing was sent" in shown
     card = shown[shown.index("---\n") :]
+    assert card == (tmp_path / "both" / "README.md").read_text("utf-8")
     assert front(card) == {
         "license": "mit",
         "library_name": "atomrl",

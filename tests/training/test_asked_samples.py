@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import ase.io
+import conditional_crystals
 import pytest
 import torch
 from refusals import refused
@@ -60,6 +61,24 @@ def test_a_value_that_is_not_given_is_drawn_for_the_size(way, tmp_path: Path, co
         assert torch.all((conditioning.values(context)["alpha"] - 60).abs() < 1.01)
 
 
+def test_a_value_that_no_training_structure_had(tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys) -> None:
+    """Is named with the range of the training; what comes of it is counted."""
+    words = ["sample", "--backbone", str(write_conditional(tmp_path / "net")), "-n", "3", "--time-step", "5"]
+    main([*words, "--context", "alpha=60", "--output", str(tmp_path / "s.extxyz")])
+    assert not caplog.messages
+    main([*words, "--context", "alpha=1e38", "--output", str(tmp_path / "s.extxyz")])
+    [said] = caplog.messages
+    assert said.startswith("alpha=1e+38: outside of what the model was trained on, 39 to 71 Bohr^3: samples may be")
+    assert "3 of 3 samples are not finite" in capsys.readouterr().out
+
+
+def test_a_value_far_from_those_of_the_training_crystals() -> None:
+    conditioning = conditional_crystals.backbone().conditioning
+    assert conditioning.asking({"band_gap": 3.0, "composition": "NaCl"}).unseen() == []
+    [said] = conditioning.asking({"band_gap": "-2"}).unseen()
+    assert said.startswith("band_gap=-2: outside of what the model was trained on, mean 1 and standard deviation 0.5")
+
+
 def test_training_asks_a_group_for_one_value(tmp_path: Path) -> None:
     folder = write_conditional(tmp_path / "net")
     config = load_config("demo_fed_grpo", [*TINY, f"model.backbone={folder}"])
@@ -70,10 +89,13 @@ def test_training_asks_a_group_for_one_value(tmp_path: Path) -> None:
     module.close()
 
 
-def test_a_trained_model_is_still_conditional(tmp_path: Path, contexts: list[torch.Tensor]) -> None:
+def test_a_trained_model_is_still_conditional(
+    tmp_path: Path, contexts: list[torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
     folder, run = write_conditional(tmp_path / "net"), tmp_path / "run"
     options = [*TINY, f"model.backbone={folder}", f"save_path={run}", "dataloader.epoches=1"]
-    main(["train", "--config-name", "demo_fed_grpo", *options])
+    main(["train", "--config-name", "demo_fed_grpo", *options, "dataloader.context={alpha: 72}"])
+    assert "alpha=72: outside of what the model was trained on, 39 to 71 Bohr^3" in caplog.text
     contexts.clear()
     rollout_main(
         ["--run-dir", str(run), "--num-molecules", "4", "--each-prompt-sample", "2", "--output", str(tmp_path / "s.pt")]

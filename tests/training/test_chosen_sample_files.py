@@ -29,6 +29,15 @@ from atomrl.user_code.load import file_of
 LOT = 16
 REWARD = "def compact(molecules):\n    return [-float(abs(one.positions).max()) for one in molecules]\n"
 
+FAILING = """
+import torch
+from atomrl.rewards.scores import Scores
+
+
+def compact(molecules):
+    return Scores(torch.full((len(molecules),), torch.nan), ("nothing to say",) * len(molecules))
+"""
+
 Command = Callable[..., list[str]]
 
 
@@ -72,11 +81,11 @@ def command(tmp_path: Path) -> Command:
 @pytest.mark.parametrize(
     ("way", "cost"),
     [
-        (["--best-of", "4"], "after 240 scorings and 720 calls of the network"),
-        (["--steer", "4"], "after 720 scorings and 720 calls of the network"),  # resampled twice in three steps
+        (["--best-of", "4"], "after 240 scorings and 960 calls of the network"),  # three steps, and one to decode
+        (["--steer", "4"], "after 720 scorings and 960 calls of the network"),  # resampled twice in three steps
         (
             ["--steer", "4", "--steer-temperature", "0", "--steer-places", "1"],
-            "after 480 scorings and 720 calls of the",
+            "after 480 scorings and 960 calls of the",
         ),
         (["--reject", "3"], r"stable by the bond table, of (\d+) that were drawn; \d+ of 60 never were"),
     ],
@@ -104,6 +113,15 @@ def test_a_stopped_command_goes_on(
     assert len(batches) == parts - 2
     assert (tmp_path / "cut.extxyz").read_bytes() == (tmp_path / "straight.extxyz").read_bytes()
     assert not list(tmp_path.glob("*.unfinished*"))
+
+
+@pytest.mark.usefixtures("batches")
+def test_samples_that_no_score_chose_are_counted(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(FAILING)
+    main(command("--best-of", "2"))
+    assert "network; 60 of them by no score, which all their candidates lack" in capsys.readouterr().out
 
 
 def test_ids_are_those_of_the_wanted_samples(command: Command, batches: list[int], tmp_path: Path) -> None:

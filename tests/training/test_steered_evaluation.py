@@ -15,7 +15,9 @@ from atomrl.cli import main
 from atomrl.core.records import Prompts
 from atomrl.core.steering import steer
 from atomrl.evaluation import steered
+from atomrl.library import evaluating
 from atomrl.report.page import unpacked
+from atomrl.sampling.steering_options import SteeringOptions
 
 BY_DUMMY = Path(__file__).parents[1] / "data" / "run_of_0.1.0"
 LABEL, FILE = "base steered with 3 particles", "base_steered_with_3_particles.extxyz"
@@ -81,7 +83,7 @@ def test_the_column_is_what_sample_writes(made: Path, tmp_path: Path, capsys: py
     by_reward = ["--config-name", "fed_grpo_config", by_own_reward(made)]
     main(["sample", "--backbone", str(made / "backbone"), *DRAWN, *STEERED, *by_reward, "--output", str(alone)])
     assert (
-        "after 450 scorings and 540 calls of the network" in capsys.readouterr().out
+        "after 450 scorings and 630 calls of the network" in capsys.readouterr().out
     )  # 90 walks; 4 places and the end
     for one, other in zip(molecules(folder / FILE), molecules(alone), strict=True):
         assert one.numbers.tolist() == other.numbers.tolist()
@@ -141,11 +143,24 @@ def test_it_is_refused_before_anything_is_sampled(
     assert not (tmp_path / "table" / "unfinished").exists()
 
 
-def test_by_a_reward_without_a_total_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("way", ["--steer", "--best-of"])
+def test_by_a_reward_without_a_total_too(way: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = ["--base", str(BY_DUMMY / "backbone"), "--trained", str(BY_DUMMY / "run")]
-    said = refused(capsys, "evaluate", *models, *DRAWN, "--steer", "2", "--output", str(tmp_path / "table"))
+    said = refused(capsys, "evaluate", *models, *DRAWN, way, "2", "--output", str(tmp_path / "table"))
     assert said == "error: reward.type=dummy has no total, by which samples could be chosen: give another reward"
     assert not (tmp_path / "table").exists()
+
+
+def test_a_reward_that_is_typed_did_not_pay_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table marks what the run was trained for, whatever chooses or judges its samples now."""
+    marked: list[set[str]] = []
+    monkeypatch.setattr(evaluating, "judge", lambda *_: None)
+    monkeypatch.setattr(evaluating, "compare", lambda _, rewarded, *__: marked.append(rewarded))
+    for words in ([], ["reward.type=xtb"]):
+        models = (str(BY_DUMMY / "backbone"), str(BY_DUMMY / "run"))
+        options = (*models, 2, 3, None, 0, SteeringOptions(), 0, 0, words, tmp_path / "table", "cpu")
+        evaluating.ModelEvaluation(*options).report("", trust_code=False, remedy="")
+    assert marked == [set(), set()]
 
 
 def test_from_python(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

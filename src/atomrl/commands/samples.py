@@ -12,7 +12,7 @@ import torch
 from atomrl.checkpoints.hub import is_hub_name
 from atomrl.data.structure_files import CRYSTALS
 from atomrl.evaluation.compositions import Composition
-from atomrl.evaluation.evaluate import SamplePlan
+from atomrl.evaluation.evaluate import SamplePlan, warn_of_unseen
 from atomrl.library.evaluating import ModelEvaluation
 from atomrl.library.judge_structures import evaluate_structures
 from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, Loaded, asking, loaded, sample_plan
@@ -20,7 +20,7 @@ from atomrl.library.sampling import not_held, writable
 from atomrl.sampling.chosen import Choosing, asked_particles, asked_steering, sections_of
 from atomrl.sampling.compositions import Predicting, asked_compositions
 from atomrl.sampling.rejected import Rejecting
-from atomrl.sampling.sample_file import KEPT, WRITTEN, AsTheyCome, Drawing, Wanted, sample_into
+from atomrl.sampling.sample_file import BROKEN, KEPT, WRITTEN, AsTheyCome, Drawing, Wanted, sample_into
 from atomrl.util.device import choose_device
 from atomrl.util.errors import UserError
 
@@ -37,6 +37,7 @@ def sample_command(options: argparse.Namespace) -> None:
     path = writable(options.output or Path(f"samples.{domain.formats[0]}"), domain)
     plan = sample_plan(domain, options.num_samples, options.time_step, options.seed, SAMPLED)
     plan = asking(plan, options.sizes, _context(options.context))
+    warn_of_unseen([model], plan.asked)
     device = choose_device(options.device)
     with domain.exporter(path.suffix[1:]) as exporter, _drawing(found, options, plan, device, wanted) as drawing:
         counts = sample_into(path, drawing, exporter)
@@ -46,6 +47,8 @@ def sample_command(options: argparse.Namespace) -> None:
     if left_out := counts[KEPT] - counts[WRITTEN]:
         print(not_held(left_out, path, exporter.cannot_hold))
     print(f"{counts[WRITTEN]} {domain.noun} -> {path}{cost}")
+    if counts[BROKEN]:
+        print(f"{counts[BROKEN]} of {counts[KEPT]} samples are not finite")
 
 
 def _drawing(
@@ -74,6 +77,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     if options.structures is not None:
         _evaluate_structures(options, command)
         return
+    if options.trust_code and options.trained is None:
+        raise UserError("--trust-code is about the code that a run names: give the run with --trained")
     if options.domain is not None:
         raise UserError(f"--domain {options.domain} says what --structures holds: give these too")
     asked = ModelEvaluation(
@@ -101,14 +106,17 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
     """Judge files.
 
     Raises:
-        UserError: an option about samples of a model, or as `evaluate_structures`.
+        UserError: an option about samples of a model, a seed of nothing, or as `evaluate_structures`.
     """
     sampling = {"--trained": options.trained, "-n": options.num_samples, "--time-step": options.time_step}
     sampling |= {"--best-of": options.best_of or None, "--steer": options.steer or None}
     sampling |= {"--steer-temperature": options.steer_temperature, "--steer-places": options.steer_places}
     sampling |= {"--reject": options.reject or None, "--context": options.context}
+    sampling |= {"--trust-code": options.trust_code or None}
     if given := [name for name, value in sampling.items() if value is not None]:
         raise UserError(f"{given[0]} is about samples of a model, --structures judges files: give one of both")
+    if options.seed is not None and not options.known:
+        raise UserError(f"--seed {options.seed} chooses the structures of --known here: give this too")
     paths = [word for word in options.structures if "=" not in word or Path(word).exists()]
     report = evaluate_structures(
         paths,

@@ -22,6 +22,9 @@ from atomrl.util.errors import UserError
 BINS = 1000
 """Of a histogram."""
 
+OUTSIDE, MAY_BE = "outside of what the model was trained on", "samples may be anything, and far outside not even finite"
+"""What is said of a value that no training structure had."""
+
 
 @dataclass(frozen=True)
 class Property:
@@ -124,6 +127,9 @@ class Conditioning(Protocol):
     def values(self, context: Tensor) -> dict[str, Tensor]:
         """What a context (B, C) asks for, by name, on the CPU: a number of each sample, (B,)."""
 
+    def unseen(self) -> list[str]:
+        """Of what is asked for the values that lie outside of what the model was trained on, a line each."""
+
 
 def number(name: str, value: object) -> float:
     """A value that is asked for, as a number.
@@ -204,6 +210,16 @@ class PropertyConditioning:
                     f"the distribution of {name} has no structure of {', '.join(map(str, sorted(missing)))} atoms to "
                     "draw a value from: give one, or take other sizes"
                 )
+
+    def unseen(self) -> list[str]:
+        """See `Conditioning`; outside of the range of all sizes together."""
+        ranges = {name: (float(known.low.min()), float(known.high.max())) for name, known in self.known.items()}
+        return [
+            f"{name}={value:g}: {OUTSIDE}, {low:g} to {high:g} {self.known[name].unit}: {MAY_BE}"
+            for name, value in self.asked.items()
+            for low, high in [ranges.get(name, (-inf, inf))]
+            if not low <= value <= high
+        ]
 
     def context(self, sizes: Tensor, group_ids: Tensor, seed: int, iteration: int) -> Tensor:
         """Context of groups of these sizes (G,) and global numbers (G,): (G, C) float32, in the model's units."""

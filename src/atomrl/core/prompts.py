@@ -138,14 +138,15 @@ def cut_into_buckets(prompts: Prompts, micro_batch_size: int, max_waste: float =
             f"split: set it to at least {largest}"
         )
     buckets: list[list[int]] = []
+    pairs = samples = 0  # of the last bucket
     for index in sorted(range(len(groups)), key=lambda group: sizes[group]):
-        members = [*buckets[-1], index] if buckets else [index]
-        pairs = sum(len(groups[k]) * sizes[k] ** 2 for k in members)
-        samples = sum(len(groups[k]) for k in members)
-        if buckets and samples <= micro_batch_size and 1 - pairs / (samples * sizes[index] ** 2) <= max_waste:
+        own, square = len(groups[index]), sizes[index] ** 2
+        pairs, samples = pairs + own * square, samples + own
+        if buckets and samples <= micro_batch_size and 1 - pairs / (samples * square) <= max_waste:
             buckets[-1].append(index)
         else:
             buckets.append([index])
+            pairs, samples = own * square, own
     return [prompts[torch.cat([groups[k] for k in members])] for members in buckets]
 
 

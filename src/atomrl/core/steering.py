@@ -9,11 +9,12 @@ of the model moves. What it costs is counted: scorings and calls of the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atomrl.core.advantages import Groups
 from atomrl.core.normalize import group_advantages
@@ -74,7 +75,8 @@ class Steered:
         structures: the best particle of each group, in the order of groups.
         scores: of these, (groups,) float64.
         scorings: how many structures were scored.
-        network_calls: calls of the network, one per particle each; what `decode` may add is not counted.
+        network_calls: calls of the network, that of `decode` too if it makes one; each counts once per particle, and
+            also a guided one once.
     """
 
     structures: Structures
@@ -102,12 +104,13 @@ def steer(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, sco
     scorings = calls = 0
     with torch.no_grad():
         for batch in cut_into_buckets(prompts, config.micro_batch_size):
-            structures, worth = _walk(policy, batch, config, score)
+            with _counted(policy.trainable()) as counted:
+                structures, worth = _walk(policy, batch, config, score)
             best = Groups.of(batch.group_ids).best(worth)
             parts.append(structures[best])
             scores.append(worth[best])
             scorings += len(batch) * (1 + len(config.at()))
-            calls += len(batch) * config.time_step
+            calls += len(batch) * max(len(counted), config.time_step)  # who calls it by another way makes a walk's
     return Steered(Structures.concatenate(parts), torch.cat(scores), scorings, calls)
 
 
@@ -122,6 +125,17 @@ def require_noise(policy: DiffusionPolicy, config: SteeringConfig) -> None:
             "steering draws samples again on the way, and in a walk without noise they would stay copies: set "
             "model.eta above 0, or take the best of N"
         )
+
+
+@contextmanager
+def _counted(network: nn.Module) -> Iterator[list[None]]:
+    """While entered, a list grows by an entry with each call of a network."""
+    counted: list[None] = []
+    hook = network.register_forward_pre_hook(lambda *_: counted.append(None))
+    try:
+        yield counted
+    finally:
+        hook.remove()
 
 
 def _walk(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, score: Score) -> tuple[Structures, Tensor]:

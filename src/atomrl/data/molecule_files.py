@@ -138,7 +138,8 @@ def _from_mol_block(where: str, text: str) -> Entry:
         return Entry.broken(where, "it has no 3-D coordinates")
     mol.UpdatePropertyCache(strict=False)
     remark = None
-    if mol.GetNumAtoms(onlyExplicit=False) > mol.GetNumAtoms():
+    bonded = mol.GetNumBonds() or mol.GetNumAtoms() == 1  # without any bonds they imply nothing, as of invalid samples
+    if bonded and mol.GetNumAtoms(onlyExplicit=False) > mol.GetNumAtoms():
         remark = "lack hydrogens that their bonds imply, and are taken without"
     elif Chem.GetFormalCharge(mol):
         remark = CHARGED

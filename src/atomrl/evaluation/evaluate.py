@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from atomrl.policies.own import asked_policy
 from atomrl.util.errors import UserError, hinted
 from atomrl.util.files import write_whole
 from atomrl.util.progress import bar
+
+log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 
@@ -253,6 +256,17 @@ def require_asked(model: Model, plan: SamplePlan, hint: str) -> None:
         prompt_plan(model, plan, 1)
 
 
+def warn_of_unseen(models: Sequence[Model], asked: Mapping[str, str | float]) -> None:
+    """Say what conditional models are asked for and were not trained on, a line each.
+
+    Raises:
+        UserError: what one of them cannot be asked for.
+    """
+    asking = [model.conditioning.asking(asked) for model in models if model.conditioning is not None]
+    for line in dict.fromkeys(line for one in asking for line in one.unseen()):
+        log.warning(line)
+
+
 def structures_of(policy: DiffusionPolicy, prompts: Prompts, config: RolloutConfig) -> Structures:
     """What the policy makes of the prompts, on the CPU."""
     return rollout(asked_policy(policy), prompts, config).structures.to(CPU)
@@ -265,7 +279,7 @@ def compare(
 
     Args:
         judged: by the column's heading; the first is what the others are compared with.
-        rewarded: metrics that the training was paid for.
+        rewarded: metrics that the training was paid for; a table marks those of them that it has.
         panel: that judged; writes the samples.
         plan: of the samples; None: no model drew any of them.
         command: what a reader types to get the same table.
@@ -284,12 +298,16 @@ def compare(
             for verdict in (judged[label],)
         ]
 
-    main = Comparison.of(columns({label: verdict.metrics for label, verdict in judged.items()}), rewarded)
-    further = {}
-    for title in dict.fromkeys(title for verdict in judged.values() for title in verdict.further):
-        metrics = {label: verdict.further[title] for label, verdict in judged.items() if title in verdict.further}
+    def table(metrics: Mapping[str, Scorecard[Any]]) -> Comparison:
+        """Of some metrics of each column; rows for what was rewarded may lack."""
         known = set.intersection(*(set(of_one.definitions) for of_one in metrics.values()))
-        further[title] = Comparison.of(columns(metrics), rewarded & known)  # its rows may be fewer
+        return Comparison.of(columns(metrics), rewarded & known)
+
+    main = table({label: verdict.metrics for label, verdict in judged.items()})
+    further = {
+        title: table({label: verdict.further[title] for label, verdict in judged.items() if title in verdict.further})
+        for title in dict.fromkeys(title for verdict in judged.values() for title in verdict.further)
+    }
     report = Report(main, further)
     for label, verdict in judged.items():
         panel.write(folder, in_file_name(label), verdict)

@@ -22,7 +22,7 @@ import torch
 
 from atomrl.core.records import Prompts, Structures, tensors_of
 from atomrl.util.errors import UserError, first_line
-from atomrl.util.files import write_whole
+from atomrl.util.files import require_writable, write_whole
 
 NOTES = "notes"
 """Key of a file's metadata."""
@@ -123,12 +123,17 @@ class KeptSamples:
     Args:
         evaluation: folder of the evaluation's tables; the samples are in a folder `unfinished` in there.
         settings: what the samples depend on besides weights, prompts and the rollout, e.g. the sampler's options.
-        shared: folder that keeps them for other evaluations too, instead; it is not deleted.
+        shared: folder that keeps them for other evaluations too, instead; it is made, and not deleted.
+
+    Raises:
+        UserError: that folder cannot be made, or be written in.
     """
 
     def __init__(self, evaluation: Path, settings: str = "", shared: Path | None = None) -> None:
         self.folder, self.settings = evaluation / "unfinished" if shared is None else shared, settings
         self.shared = shared is not None
+        if shared is not None:
+            require_writable(shared, f"--keep {shared}")
 
     def batches(self, policy: torch.nn.Module, prompts: Prompts, how: object) -> KeptBatches:
         """Those of this policy, these prompts and, by its repr, this way to walk; any others have another folder."""

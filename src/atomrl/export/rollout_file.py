@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,16 @@ class RolloutFile:
 
     @classmethod
     def concatenate(cls, files: list[RolloutFile]) -> RolloutFile:
-        """All samples of several files; what is said about them is that of the first."""
+        """All samples of several files of other seeds; what is said about them is that of the first.
+
+        Raises:
+            UserError: two of them hold a seed, or are of different checkpoints or numbers of steps.
+        """
+        held = Counter(seed for file in files for seed in file.seeds.unique().tolist())
+        if twice := [str(seed) for seed, times in held.items() if times > 1]:
+            raise UserError(f"several files hold samples of seed {', '.join(twice)}: give each seed once")
+        for name in ("checkpoint", "time_step"):
+            if len(found := {str(file.about.get(name)): None for file in files}) > 1:
+                raise UserError(f"the files differ in {name}, {' and '.join(found)}: judge them one by one")
         joined = Structures.concatenate([file.structures for file in files])
         return cls(joined, torch.cat([file.seeds for file in files]), files[0].about)

@@ -31,6 +31,7 @@ from atomrl.evaluation.evaluate import (
     drawn_by,
     judge,
     require_asked,
+    warn_of_unseen,
 )
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
@@ -72,6 +73,7 @@ def evaluate(
     context: Mapping[str, str | float] | None = None,
     overrides: Sequence[str] = (),
     output: str | Path = "evaluation",
+    keep: str | Path | None = None,
     device: str = "auto",
     trust_code: bool = False,
 ) -> Report:
@@ -101,6 +103,8 @@ def evaluate(
         overrides: `key=value` of the sections `reward`, `evaluation` and `model`, e.g. `evaluation.relaxed=200`, or
             `threads`.
         output: folder for evaluation.md, .json, .parquet and the samples of every column.
+        keep: folder that keeps what is sampled and judged for other evaluations with the same folder; None: the output
+            folder keeps it until the tables are written.
         device: `auto`, `cpu` or `cuda`.
         trust_code: run code that the run's config.yaml names.
 
@@ -126,8 +130,11 @@ def evaluate(
         context=None if context is None else dict(context),
         overrides=list(overrides),
         output=output,
+        keep=keep,
         device=device,
     )
+    if not isinstance(model, str | Path | Run):
+        raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")
     place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
     trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
     with given.handed_over():
@@ -150,7 +157,7 @@ def evaluate(
             overrides,
             Path(output),
             device,
-            None,
+            None if keep is None else Path(keep),
             context,
         )
         return asked.report(command, trust_code, REMEDY)
@@ -213,11 +220,11 @@ class ModelEvaluation:
         self._check()
         pair = self._models(trust_code, remedy)
         device, plan = choose_device(self.device), self._plan(pair)
-        self._check_steering(pair, plan)
+        self._check_choosing(pair, plan)
         use_threads(pair.config.threads)
         require_writable(self.output, f"--output {self.output}")
         kept, judged = KeptSamples(self.output, repr(pair.config.model), self.keep), {}
-        domain, base = pair.domain, pair.base
+        domain, base, rewarded = pair.domain, pair.base, pair.rewarded()
         of_base, workers = self._for(base, plan), as_workers(pair.config.reward.workers)
         with domain.panel(pair.config, base, workers) as panel, kept.until_written(command):
             judged["base"] = judge(base, of_base, panel, device, "base", kept)
@@ -236,7 +243,6 @@ class ModelEvaluation:
                 judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
             if self.known:
                 judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
-            rewarded = domain.rewarded(pair.config) if pair.is_run else set()
             return compare(judged, rewarded, panel, plan, command, self.output)
 
     def _steered(
@@ -250,14 +256,15 @@ class ModelEvaluation:
             score = partial(total_reward, reward, domain.stages(config, reward))
             return steered(base, plan, self.steering.particles, walk, score, panel, device, kept, scored_by)
 
-    def _check_steering(self, pair: Pair, plan: SamplePlan) -> None:
-        """Refuse what cannot be steered, before anything is sampled.
+    def _check_choosing(self, pair: Pair, plan: SamplePlan) -> None:
+        """Refuse what cannot be chosen by a reward, or be steered, before anything is sampled.
 
         Raises:
-            UserError: there are more places than steps; the base walks without noise; the reward is the dummy.
+            UserError: the reward is the dummy; there are more places than steps; the base walks without noise.
         """
-        if self.steering.particles:
+        if any(self._by_reward.values()):
             require_total(pair.config)
+        if self.steering.particles:
             require_noise(pair.base.policy(), self.steering.config(plan.time_step, plan.micro_batch_size))
 
     def _check(self) -> None:
@@ -291,6 +298,7 @@ class ModelEvaluation:
         of_the_run = f" (dataloader.context={by_run} of the run; an empty --context, or context={{}}: values are drawn)"
         for model in models:
             require_asked(model, self._for(model, plan), of_the_run if self.asked is None else "")
+        warn_of_unseen(models, plan.asked)
         return plan
 
     def _for(self, model: Model, plan: SamplePlan) -> SamplePlan:
@@ -305,19 +313,18 @@ class ModelEvaluation:
         """
         name = self.base or DEFAULT_BACKBONE
         if is_object(name):  # what a run started from
-            config, tuned, is_run = self._trained(None, name, trust_code, remedy)
-            domain = domain_of(config)
-            config = self._overridden(config)
-            return Pair(domain, config, base_model(config), model_of(tuned, config), is_run)
+            run, tuned, _ = self._trained(None, name, trust_code, remedy)
+            config = self._overridden(run)
+            return Pair(domain_of(run), config, base_model(config), model_of(tuned, config), run)
         stored = read_stored(name)
         domain = domain_for(stored)
         config = as_trained(domain.name, stored.card)
         if self.trained is None:
             config = self._overridden(config)
-            return Pair(domain, config, model_of(stored, config), None, False)
-        config, tuned, is_run = self._trained(domain, stored.origin, trust_code, remedy)
-        of_base, config = (self._overridden(each) for each in (domain.beside_a_run(config, stored), config))
-        return Pair(domain, config, model_of(stored, of_base), model_of(tuned, config), is_run)
+            return Pair(domain, config, model_of(stored, config), None, None)
+        run, tuned, is_run = self._trained(domain, stored.origin, trust_code, remedy)
+        of_base, config = (self._overridden(each) for each in (domain.beside_a_run(run, stored), run))
+        return Pair(domain, config, model_of(stored, of_base), model_of(tuned, config), run if is_run else None)
 
     def _overridden(self, config: Config) -> Config:
         """How to sample and judge; on the device of this call, not of the run."""
@@ -375,11 +382,17 @@ class Pair:
         config: how they are sampled and judged.
         base: the first column.
         trained: another; None: there is none.
-        is_run: whether a run says what was rewarded.
+        run: the configuration that the other was trained with, whatever is overridden here; None: there is no run.
     """
 
     domain: Domain[Any, Any]
     config: Config
     base: Model
     trained: Model | None
-    is_run: bool
+    run: Config | None
+
+    def rewarded(self) -> set[str]:
+        """Metrics that the run was paid for, not what a reward typed here would pay for."""
+        if self.run is None:
+            return set()
+        return self.domain.rewarded(self.run.changed(evaluation=self.config.evaluation))

@@ -39,6 +39,11 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
     sections = ("reward.", "evaluation.", *(("model.",) if sampled else ()))
     for override in overrides:
         key = key_of(override)
+        if key == "evaluation.regressor" and not sampled:
+            raise UserError(
+                f"{override}: it compares samples with what a model was asked for, and files were asked for nothing: "
+                "leave it out"
+            )
         if (key.startswith(sections) or key in BESIDE) and key not in SAID_BY_OPTIONS:
             refuse_of_training([override], "an evaluation")
             continue

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import as_trained
+from atomrl.config import Config, as_trained
+from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.data.structure_files import (
     CRYSTALS,
@@ -21,11 +22,13 @@ from atomrl.data.structure_files import (
     read_entries_of,
 )
 from atomrl.domains import domain_for, domain_named
+from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import KNOWN_SET, Report, compare, in_file_name
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.evaluation.panel import Judged, Panel
 from atomrl.evaluation.sample_table import SampleColumn
 from atomrl.library.evaluation_options import overridden, require_new_table
+from atomrl.library.loading import SEED
 from atomrl.util.device import use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
@@ -37,16 +40,16 @@ Source = Path | str | Structures
 
 
 def evaluate_structures(
-    sources: Mapping[str, Source] | Sequence[Path | str],
+    sources: Mapping[str, Source] | Sequence[Path | str] | Path | str,
     output: Path | str,
     *,
     domain: str | None = None,
     base: str | None = None,
     known: int = 0,
-    seed: int = 0,
+    seed: int = SEED,
     overrides: Sequence[str] = (),
     device: str = "auto",
-    keep: Path | None = None,
+    keep: Path | str | None = None,
     command: str = "atomrl.evaluate_structures(...)",
 ) -> Report:
     """Judge structures, and write the tables of `atomrl evaluate` into a folder.
@@ -61,20 +64,21 @@ def evaluate_structures(
         3
 
     Args:
-        sources: {heading of a column: what it holds}, or files and folders, which get their names as headings.
+        sources: {heading of a column: what it holds}, or a file or folder, or several, which get their names as
+            headings.
         output: folder for `evaluation.md`, `.json` and `.parquet`, and for the structures with their verdicts.
         domain: `crystals` or `molecules`; None: what the first structure is that can be read.
         base: of crystals: the model in whose features diversity is measured; None: the shipped one.
         known: so many of the set that novelty is counted against are a further column.
-        seed: of their choice.
+        seed: of their choice; that of `atomrl evaluate` if not given.
         overrides: `key=value` of the sections `reward` and `evaluation`, e.g. `reward.hull=hull.json`, or `threads`.
         device: `auto`, `cpu` or `cuda`.
         keep: as `atomrl evaluate --keep`.
         command: what a reader types to get the same tables.
 
     Raises:
-        UserError: a file cannot be read, holds nothing, or is of another domain; as `require_new_table` and
-            `overridden`; a judge is not there, e.g. a hull is of another force field.
+        UserError: a file cannot be read, holds nothing, or is of another domain; a base for molecules; as
+            `require_new_table` and `overridden`; a judge is not there, e.g. a hull is of another force field.
     """
     output = Path(output)
     require_new_table(output, known)
@@ -85,12 +89,9 @@ def evaluate_structures(
     judged_by = domain_named(found)
     config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
     use_threads(config.threads)
-    stored = read_stored(base or config.model.backbone)
-    if domain_for(stored) is not judged_by:
-        raise UserError(f"--base {base} is no model of {found}, which these structures are: give one, or leave it out")
-    model = judged_by.load(stored, config)
+    model = _model(base, judged_by, config)
     require_writable(output, f"--output {output}")
-    kept = KeptSamples(output, "", keep)
+    kept = KeptSamples(output, "", None if keep is None else Path(keep))
     with judged_by.panel(config, model) as panel, kept.until_written(command):
         judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
         if known:
@@ -98,13 +99,28 @@ def evaluate_structures(
         return compare(judged, set(), panel, None, command, output)
 
 
-def _headings(paths: Sequence[Path | str]) -> dict[str, Source]:
+def _model(base: str | None, domain: Domain[Any, Any], config: Config) -> Model:
+    """In whose features the diversity of crystals is measured; the shipped model if none is named.
+
+    Raises:
+        UserError: it is no model of crystals, or one is named for molecules.
+    """
+    if base is not None and domain.name == MOLECULES:
+        raise UserError(f"--base {base} measures the diversity of crystals, and these are molecules: leave it out")
+    stored = read_stored(base or config.model.backbone)
+    if domain_for(stored) is not domain:
+        raise UserError(f"--base {base} is no model of {domain.name}, which these structures are: leave it out")
+    model: Model = domain.load(stored, config)
+    return model
+
+
+def _headings(paths: Sequence[Path | str] | Path | str) -> dict[str, Source]:
     """A heading for each file: its name without ending, or its path, at last with a number, where that is not enough.
 
     Raises:
         UserError: no file is given, or one twice.
     """
-    files = [Path(path) for path in paths]
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not files or len(set(files)) < len(files):
         raise UserError(f"--structures {' '.join(map(str, files))}: give one or more files or folders, each once")
     stems = [re.sub(r"(\.json)?\.\w+$", "", file.resolve().name) for file in files]

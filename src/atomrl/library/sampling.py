@@ -12,6 +12,7 @@ from ase import Atoms
 from atomrl.core.records import Structures
 from atomrl.domains.base import Domain
 from atomrl.evaluation.evaluate import sample as draw
+from atomrl.evaluation.evaluate import warn_of_unseen
 from atomrl.library.loading import SAMPLED, SEED, Source, asking, loaded, sample_plan
 from atomrl.structures.listing import to_atoms
 from atomrl.util.device import choose_device
@@ -63,6 +64,7 @@ def sample(
     found = loaded(source, overrides)
     path = None if output is None else writable(Path(output), found.domain)
     plan = asking(sample_plan(found.domain, count, time_step, seed, SAMPLED), sizes, context or {})
+    warn_of_unseen([found.model], plan.asked)
     structures = draw(found.model, plan, choose_device(device))
     if path is not None:
         with found.domain.exporter(path.suffix[1:]) as exporter:

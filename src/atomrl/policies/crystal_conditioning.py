@@ -12,10 +12,13 @@ from ase.formula import Formula
 from numpy.typing import NDArray
 from torch import Tensor
 
-from atomrl.core.conditioning import require_known
+from atomrl.core.conditioning import MAY_BE, OUTSIDE, require_known
 from atomrl.core.random import key, keyed_uniforms
 from atomrl.networks.conditions import Condition, formula_counts, formula_unit
 from atomrl.util.errors import UserError
+
+FAR = 5.0
+"""Standard deviations from the mean, beyond which hardly a training crystal lies."""
 
 MOST = 10_000
 """Crystals whose conditions a model remembers at most: a card is read whole."""
@@ -136,6 +139,19 @@ class CrystalConditioning:
         asked |= {entry.name: symbols for entry in left if entry.kind == "chemical_system"}
         drawn = self.known is not None and any(entry.kind == "composition" for entry in left)
         return replace(self, asked=asked, known=self.known.within(first) if drawn and self.known else self.known)
+
+    def unseen(self) -> list[str]:
+        """See `Conditioning`; of the training set mean and standard deviation are known, of which `FAR` are far."""
+        values = [
+            (condition, float(condition.row(self.asked[condition.name])))
+            for condition in self.conditions
+            if condition.kind == "value" and condition.name in self.asked
+        ]
+        return [
+            f"{one.name}={value:g}: {OUTSIDE}, mean {one.mean:g} and standard deviation {one.std:g}: {MAY_BE}"
+            for one, value in values
+            if abs(value - one.mean) > FAR * one.std
+        ]
 
     def require(self, sizes: Sequence[int]) -> None:
         """Raise UserError if there is a condition that is not given, and no crystal of one of these sizes to have it.

@@ -32,7 +32,7 @@ from atomrl.util.trees import dotted, named_texts
 SAID_BY_OPTIONS = {"model.backbone": "--backbone", "model.time_step": "--time-step"}
 """Keys that `atomrl sample` has an option for."""
 
-SCORINGS, CALLS = "scorings", "network calls"
+SCORINGS, CALLS, UNSCORED = "scorings", "network calls", "unscored"
 
 
 def asked_particles(options: argparse.Namespace) -> int:
@@ -139,12 +139,15 @@ class Choosing(Drawing):
     def draw(self, chunk: Prompts) -> Part:
         """See `Drawing`."""
         found = steer(self.wanted.policy, several(chunk, self._each), self._steering, self._score)
-        counts = {SCORINGS: found.scorings, CALLS: found.network_calls}
+        unscored = int((~found.scores.isfinite()).sum())
+        counts = {SCORINGS: found.scorings, CALLS: found.network_calls, UNSCORED: unscored}
         return Part(found.structures.to(CPU), chunk.group_ids.sort().values, counts)
 
     def cost(self, counts: Counts) -> str:
-        """Scorings, and calls of the network."""
-        return f" after {counts[SCORINGS]:,} scorings and {counts[CALLS]:,} calls of the network"
+        """Scorings, and calls of the network; and how many samples were chosen by none."""
+        unscored = counts[UNSCORED]
+        never = f"; {unscored:,} of them by no score, which all their candidates lack" if unscored else ""
+        return f" after {counts[SCORINGS]:,} scorings and {counts[CALLS]:,} calls of the network{never}"
 
     def close(self) -> None:
         """Close the reward."""

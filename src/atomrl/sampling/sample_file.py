@@ -29,8 +29,8 @@ from atomrl.util.closeable import Closing
 from atomrl.util.growing_file import Settings, growing
 from atomrl.util.progress import bar
 
-KEPT, WRITTEN = "kept", "written"
-"""Counts of a file: samples that were kept, and those of them that its format can hold."""
+KEPT, WRITTEN, BROKEN = "kept", "written", "not finite"
+"""Counts of a file: samples that were kept, those of them that its format can hold, and those that are not finite."""
 
 Counts = Mapping[str, int]
 """Numbers that add up over the chunks of a file, by name."""
@@ -142,6 +142,14 @@ class AsTheyCome(Drawing):
         return Part(structures, chunk.sample_ids, {})
 
 
+def not_finite(structures: Structures) -> int:
+    """How many have a coordinate, or a cell, that is not finite."""
+    finite = (structures.positions.isfinite().all(2) | ~structures.mask).all(1)
+    if structures.cell is not None:
+        finite &= structures.cell.isfinite().flatten(1).all(1)
+    return int((~finite).sum())
+
+
 def sample_into(path: Path, drawing: Drawing, exporter: Exporter) -> Counts:
     """Draw samples into a file; without any sample none is written.
 
@@ -151,7 +159,7 @@ def sample_into(path: Path, drawing: Drawing, exporter: Exporter) -> Counts:
         exporter: of its format.
 
     Returns:
-        `KEPT`, `WRITTEN` and the counts of all parts, also of those that an earlier command wrote.
+        `KEPT`, `WRITTEN`, `BROKEN` and the counts of all parts, also of those that an earlier command wrote.
 
     Raises:
         UserError: as `growing`.
@@ -165,7 +173,7 @@ def sample_into(path: Path, drawing: Drawing, exporter: Exporter) -> Counts:
                 structures, ids, counts = drawing.draw(chunk)
                 names = [f"{name:05d}" for name in ids.tolist()]
                 text, held = exporter.text(structures, names) if names else ("", 0)
-                file.append(text, {**counts, KEPT: len(names), WRITTEN: held})
+                file.append(text, {**counts, KEPT: len(names), WRITTEN: held, BROKEN: not_finite(structures)})
                 progress.update(len(chunk))
         except KeyboardInterrupt:
             done, total = ends[file.parts], ends[-1]

@@ -36,10 +36,11 @@ def push_command(options: argparse.Namespace) -> None:
             print(remark)
         if sending:
             _send(name, written, options)
-        elif options.output is not None:
-            print(f"{_listed(written)} -> {folder}; nothing was sent")
-        else:
-            print(f"{_listed(written)}; nothing was sent\n\n{(folder / README).read_text('utf-8')}", end="")
+            return
+        where = "" if options.output is None else f" -> {folder}"
+        print(f"{_listed(written)}{where}; nothing was sent")
+        if options.dry_run:
+            print(f"\n{(folder / README).read_text('utf-8')}", end="")
 
 
 @contextmanager

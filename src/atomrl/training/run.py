@@ -21,7 +21,7 @@ from atomrl.config import Config, read_config, to_yaml
 from atomrl.config.objects import objects_of
 from atomrl.core.protocols import Collective, Model
 from atomrl.domains import base_model, domain_of, model_of
-from atomrl.evaluation.evaluate import SamplePlan, compare, judge, require_asked
+from atomrl.evaluation.evaluate import SamplePlan, compare, judge, require_asked, warn_of_unseen
 from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.report.report import write_report
 from atomrl.training.announcements import Progress, next_commands, what_came_of_it
@@ -116,6 +116,7 @@ def _train(
             open_run(place, to_yaml(config), config.resume, COPIES * weights)
             left = max(0, config.dataloader.epoches - first)
             several = f", {collective.size} processes" if collective.size > 1 else ""
+            warn_of_unseen([model], config.dataloader.context)
             print(f"{name}: {model.origin} on {device.type}{several}, {left} iterations -> {place}")
         try:
             return place, _fit(module, config, place, first, device, collective, workers)
