@@ -117,6 +117,42 @@ def test_any_calculator_of_ase() -> None:
         np.testing.assert_allclose(result.forces, atoms.get_forces(), atol=1e-8)
 
 
+BY_FILES = """
+from pathlib import Path
+import numpy as np
+from ase.calculators.calculator import FileIOCalculator
+
+class ByFiles(FileIOCalculator):
+    implemented_properties = ["energy", "forces"]
+
+    def write_input(self, atoms, properties=None, system_changes=None):
+        np.savetxt(Path(self.directory) / "asked", atoms.positions)
+
+    def read_results(self):
+        found = np.loadtxt(Path(self.directory) / "answered")
+        self.results = {"energy": float(np.square(found).sum()), "forces": -2 * found}
+"""
+
+
+def test_calculators_that_work_by_files_do_not_read_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker has a folder of its own, below the one that the user names or else a temporary one."""
+    monkeypatch.chdir(tmp_path)
+    Path("by_files.py").write_text(BY_FILES)
+    structures, _ = example_molecules(per_group=3)
+    target = {"_target_": "by_files.py:ByFiles", "command": "sleep 0.02; cp asked answered"}
+    for place in ({}, {"directory": "mine"}):
+        field = build_force_field({**target, **place}, {"workers": 2, "timeout": 30.0})
+        try:
+            energies = [result.energy for result in field.evaluate(structures)]
+        finally:
+            field.close()
+        assert energies == pytest.approx(structures.positions.square().sum((1, 2)).tolist())
+        assert {path.name for path in tmp_path.iterdir()} == {"by_files.py", *place.values()}
+    assert len(list(Path("mine").glob("worker-*/answered"))) == 2
+
+
 def test_a_calculator_that_raises_costs_one_sample() -> None:
     """EMT knows no fluorine."""
     structures, _ = example_molecules()

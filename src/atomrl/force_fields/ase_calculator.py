@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from atomrl.force_fields.molecules import MoleculeForceField
@@ -31,6 +32,17 @@ class ASEForceField(MoleculeForceField):
         timeout: float = 10.0,
         pickled: bytes | None = None,
     ) -> None:
-        settings = {"target": target, "options": dict(options), "pickled": pickled}
+        self._folder = working_folder()
+        settings = {"target": target, "options": dict(options), "folder": self._folder.name, "pickled": pickled}
         executor = as_workers(workers).executor("atomrl.force_fields.ase_task:singlepoint", timeout, settings)
         super().__init__(target, frozenset(range(1, 119)), executor)
+
+    def close(self) -> None:
+        """End the workers, and remove what they wrote."""
+        super().close()
+        self._folder.cleanup()
+
+
+def working_folder() -> TemporaryDirectory[str]:
+    """Where calculators that work by files do so, see `ase_task.calculator`."""
+    return TemporaryDirectory(prefix="atomrl-", ignore_cleanup_errors=True)

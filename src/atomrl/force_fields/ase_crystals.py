@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from atomrl.core.records import Structures
+from atomrl.force_fields.ase_calculator import working_folder
 from atomrl.force_fields.ase_task import calculator
 from atomrl.force_fields.batches import periodic
 from atomrl.force_fields.crystals import (
@@ -66,7 +67,11 @@ class ASECrystalForceField(CrystalForceField):
         self.model_id = (
             f"{target}({', '.join(f'{name}={_identified(name, value)!r}' for name, value in sorted(options.items()))})"
         )
-        settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
+        self._folder = working_folder()
+        settings = {
+            **{"target": target, "options": dict(options), "gradients": gradients},
+            **{"folder": self._folder.name, "pickled": pickled},
+        }
         super().__init__(CrystalBatches(evaluate_crystals, settings, 1, workers, timeout, "cpu"))
         self._exceptions = Exceptions(target, "crystals")
 
@@ -75,6 +80,11 @@ class ASECrystalForceField(CrystalForceField):
         results = super().evaluate(structures)
         self._exceptions.note([result.reason for result in results])
         return results
+
+    def close(self) -> None:
+        """End the workers, and remove what they wrote."""
+        super().close()
+        self._folder.cleanup()
 
 
 def _identified(name: str, value: Any) -> Any:
@@ -93,6 +103,7 @@ def evaluate_crystals(
     target: str,
     options: Mapping[str, Any],
     gradients: bool,
+    folder: str,
     pickled: bytes | None = None,
 ) -> list[CrystalEvaluation]:
     """Evaluate each crystal; the task of the workers.
@@ -103,12 +114,13 @@ def evaluate_crystals(
         target: of the calculator's class.
         options: of its constructor.
         gradients: whether to compute forces and stress.
+        folder: see `ase_task.calculator`.
         pickled: the calculator, or what makes it, if nothing can import it.
     """
     results = []
     atoms: Any
     for atoms in periodic(item):
-        atoms.calc = calculator(target, options, pickled)
+        atoms.calc = calculator(target, options, folder, pickled)
         energy = float(atoms.get_potential_energy())
         if gradients:
             results.append(checked(energy, np.asarray(atoms.get_forces()), atoms.get_stress(voigt=False)))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +23,7 @@ _CALCULATORS: dict[str, Any] = {}
 
 
 def singlepoint(
-    geometry: Geometry, target: str, options: Mapping[str, Any], pickled: bytes | None = None
+    geometry: Geometry, target: str, options: Mapping[str, Any], folder: str, pickled: bytes | None = None
 ) -> tuple[float, NDArray[np.float64]]:
     """Energy, eV, and forces, eV/Å, (N, 3).
 
@@ -29,22 +31,32 @@ def singlepoint(
         geometry: of the molecule.
         target: of the calculator's class.
         options: of its constructor.
+        folder: see `calculator`.
         pickled: the calculator, or what makes it, if nothing can import it.
 
     Raises:
         Failure: `nonfinite_result`: the calculator answers NaN or infinity.
     """
-    atoms: Any = Atoms(geometry.numbers, geometry.positions, calculator=calculator(target, options, pickled))
+    atoms: Any = Atoms(geometry.numbers, geometry.positions, calculator=calculator(target, options, folder, pickled))
     energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise Failure(NONFINITE)
     return energy, forces
 
 
-def calculator(target: str, options: Mapping[str, Any], pickled: bytes | None = None) -> Any:
-    """The calculator of this class with these options, or the one that was sent: one in each process."""
+def calculator(target: str, options: Mapping[str, Any], folder: str, pickled: bytes | None = None) -> Any:
+    """The calculator of this class with these options, or the one that was sent: one in each process.
+
+    One that works by files works in a folder of its own, below its `directory` or else below `folder`: two workers in
+    one folder would overwrite each other's files, and read each other's results.
+    """
     key = repr((target, sorted(options.items())))
     if key not in _CALCULATORS:
         found = load_object(target) if pickled is None else pickle.loads(pickled)  # noqa: S301 - from our own parent
-        _CALCULATORS[key] = found if isinstance(found, BaseCalculator) else found(**options)
+        made: Any = found if isinstance(found, BaseCalculator) else found(**options)
+        if hasattr(made, "directory"):
+            above = Path(folder) if Path(made.directory) == Path() else Path(made.directory)
+            made.directory = own = above / f"worker-{os.getpid()}"
+            own.mkdir(parents=True, exist_ok=True)
+        _CALCULATORS[key] = made
     return _CALCULATORS[key]
