@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -65,6 +66,7 @@ class Worker:
                 stdout=self.output,
                 stderr=self.output,
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": search_path},
+                process_group=0,  # so that `end` finds the programs that a task starts
             )
         self.starting = True
         self.lots: deque[Lot] = deque()
@@ -115,9 +117,14 @@ class Worker:
         lines = self.output.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
+    def end(self) -> None:
+        """End the process at once, and the programs that its task has started."""
+        with suppress(ProcessLookupError, PermissionError):  # all gone; macOS has the second one for that
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
-        """End the process at once, and wait until it is gone."""
-        self.process.kill()
+        """The same, and wait until the process is gone."""
+        self.end()
         self.process.wait()
 
     def discard(self) -> None:
