@@ -29,6 +29,11 @@ GRACE = 5.0
 """Seconds after its time-out at which a worker ends itself, should the parent no longer be there to do it."""
 
 
+SAID = 1_000_000
+"""Bytes that a worker may print between two answers before what it has printed is forgotten; some calculators print a
+page for each molecule."""
+
+
 class Worker:
     """One process, the connection to it, and what it is doing.
 
@@ -102,6 +107,9 @@ class Worker:
     def answered(self) -> Lot:
         """Note that it has answered the first lot, and works on the next one if it has one."""
         self._since = time.monotonic()
+        if os.fstat(file := self.output.fileno()).st_size > SAID:
+            os.lseek(file, 0, os.SEEK_SET)  # the worker writes at the same place
+            os.ftruncate(file, 0)
         lot = self.lots.popleft()
         self._answered += len(lot.places)
         return lot
