@@ -13,8 +13,10 @@ from ase.calculators.lj import LennardJones
 from atomrl.cli import main
 from atomrl.config import load_config, read_config
 from atomrl.core.objectives.fed_grpo import FedGRPO
+from atomrl.force_fields.ase_task import singlepoint
 from atomrl.force_fields.build import build_force_field
 from atomrl.structures.examples import example_molecules
+from atomrl.structures.molecules import Geometry
 from atomrl.training.rl_module import RLModule, build_module
 from atomrl.training.run import train
 from atomrl.user_code.trust import foreign_code
@@ -151,6 +153,26 @@ def test_calculators_that_work_by_files_do_not_read_each_others(
         assert energies == pytest.approx(structures.positions.square().sum((1, 2)).tolist())
         assert {path.name for path in tmp_path.iterdir()} == {"by_files.py", *place.values()}
     assert len(list(Path("mine").glob("worker-*/answered"))) == 2
+
+
+SPIN = """
+from ase.calculators.calculator import Calculator
+
+class Spin(Calculator):
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        self.results = {"energy": 10 * atoms.info["charge"] + atoms.info["spin"], "forces": 0 * atoms.positions}
+"""
+
+
+def test_calculators_are_told_charge_and_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As UMA's own task is: a neutral molecule with an odd number of electrons is a doublet."""
+    monkeypatch.chdir(tmp_path)
+    Path("spin.py").write_text(SPIN)
+    for numbers, spin in (([8, 1], 2), ([8, 1, 1], 1)):
+        geometry = Geometry(np.array(numbers), np.arange(3.0 * len(numbers)).reshape(-1, 3))
+        assert singlepoint(geometry, "spin.py:Spin", {}, str(tmp_path))[0] == spin
 
 
 def test_a_calculator_that_raises_costs_one_sample() -> None:

@@ -14,7 +14,7 @@ from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 
 from atomrl.force_fields.base import NONFINITE
-from atomrl.structures.molecules import Geometry
+from atomrl.structures.molecules import Geometry, odd_electrons
 from atomrl.user_code.load import load_object
 from atomrl.workers.failure import Failure
 
@@ -25,7 +25,9 @@ _CALCULATORS: dict[str, Any] = {}
 def singlepoint(
     geometry: Geometry, target: str, options: Mapping[str, Any], folder: str, pickled: bytes | None = None
 ) -> tuple[float, NDArray[np.float64]]:
-    """Energy, eV, and forces, eV/Å, (N, 3).
+    """Energy, eV, and forces, eV/Å, (N, 3), of a neutral molecule with as few unpaired electrons as it can have.
+
+    Calculators that read `charge` and `spin`, which is 2 S + 1, of `Atoms.info` are told so.
 
     Args:
         geometry: of the molecule.
@@ -37,7 +39,8 @@ def singlepoint(
     Raises:
         Failure: `nonfinite_result`: the calculator answers NaN or infinity.
     """
-    atoms: Any = Atoms(geometry.numbers, geometry.positions, calculator=calculator(target, options, folder, pickled))
+    atoms: Any = Atoms(*geometry, info={"charge": 0, "spin": 1 + odd_electrons(geometry)})
+    atoms.calc = calculator(target, options, folder, pickled)
     energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
     if not (np.isfinite(energy) and np.isfinite(forces).all()):
         raise Failure(NONFINITE)
