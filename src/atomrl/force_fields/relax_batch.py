@@ -157,8 +157,8 @@ def _failure(result: Any) -> str | None:
     """Why a result moves nothing: its reason, or forces or a stress that are missing or not finite; else None."""
     if result.reason is not None:
         return str(result.reason)
-    forces, stress = result.forces, getattr(result, "stress", None)
-    known = forces is not None and np.shape(stress) == (3, 3) and np.isfinite(forces).all() and np.isfinite(stress).all()
+    forces, stress = result.forces, np.asarray(getattr(result, "stress", np.nan), dtype=np.float64)
+    known = forces is not None and np.isfinite(forces).all() and stress.shape == (3, 3) and np.isfinite(stress).all()
     return None if known else NONFINITE
 
 
