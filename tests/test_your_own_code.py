@@ -13,7 +13,7 @@ from ase.calculators.lj import LennardJones
 from atomrl.cli import main
 from atomrl.config import load_config, read_config
 from atomrl.core.objectives.fed_grpo import FedGRPO
-from atomrl.force_fields.ase_task import singlepoint
+from atomrl.force_fields.ase_task import SinglePoint
 from atomrl.force_fields.build import build_force_field
 from atomrl.structures.examples import example_molecules
 from atomrl.structures.molecules import Geometry
@@ -172,7 +172,30 @@ def test_calculators_are_told_charge_and_spin(tmp_path: Path, monkeypatch: pytes
     Path("spin.py").write_text(SPIN)
     for numbers, spin in (([8, 1], 2), ([8, 1, 1], 1)):
         geometry = Geometry(np.array(numbers), np.arange(3.0 * len(numbers)).reshape(-1, 3))
-        assert singlepoint(geometry, "spin.py:Spin", {}, str(tmp_path))[0] == spin
+        assert SinglePoint("spin.py:Spin", {}, str(tmp_path))(geometry)[0] == spin
+
+
+SLOW = """
+import time
+from ase.calculators.lj import LennardJones
+
+class Slow(LennardJones):
+    def __init__(self, **options):
+        time.sleep(2)
+        super().__init__(**options)
+"""
+
+
+def test_making_a_calculator_is_not_in_the_time_of_a_molecule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a network that loads for longer would be killed at each molecule's beginning, and begin anew."""
+    monkeypatch.chdir(tmp_path)
+    Path("slow.py").write_text(SLOW)
+    structures, _ = example_molecules()
+    field = build_force_field({"_target_": "slow.py:Slow"}, {"workers": 1, "timeout": 1.5})
+    try:
+        assert {result.reason for result in field.evaluate(structures)} == {None}
+    finally:
+        field.close()
 
 
 def test_a_calculator_that_raises_costs_one_sample() -> None:

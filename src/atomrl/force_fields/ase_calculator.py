@@ -34,7 +34,7 @@ class ASEForceField(MoleculeForceField):
     ) -> None:
         self._folder = working_folder()
         settings = {"target": target, "options": dict(options), "folder": self._folder.name, "pickled": pickled}
-        executor = as_workers(workers).executor("atomrl.force_fields.ase_task:singlepoint", timeout, settings)
+        executor = as_workers(workers).executor("atomrl.force_fields.ase_task:SinglePoint", timeout, settings)
         super().__init__(target, frozenset(range(1, 119)), executor)
 
     def close(self) -> None:
