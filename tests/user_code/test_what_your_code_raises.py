@@ -24,8 +24,8 @@ from atomrl.force_fields.build import build_force_field
 from atomrl.force_fields.own import OwnForceField
 from atomrl.policies.own import OwnPolicy
 from atomrl.policies.toy import SubspaceGaussian
-from atomrl.rewards.components import CustomReward, PredictorReward
 from atomrl.rewards.check import example_crystals
+from atomrl.rewards.components import CustomReward, PredictorReward
 from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.examples import example_molecules

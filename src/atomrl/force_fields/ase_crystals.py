@@ -68,10 +68,8 @@ class ASECrystalForceField(CrystalForceField):
             f"{target}({', '.join(f'{name}={_identified(name, value)!r}' for name, value in sorted(options.items()))})"
         )
         self._folder = working_folder()
-        settings = {
-            **{"target": target, "options": dict(options), "gradients": gradients},
-            **{"folder": self._folder.name, "pickled": pickled},
-        }
+        settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
+        settings["folder"] = self._folder.name
         super().__init__(CrystalBatches(CrystalSinglePoints, settings, 1, workers, timeout, "cpu"))
         self._exceptions = Exceptions(target, "crystals")
 

@@ -94,8 +94,8 @@ class CrystalBatches:
 
     Args:
         evaluate_batch: function of a module, which workers import by its name: (crystals that passed the check,
-            `device` and `settings` as keywords) -> one evaluation per crystal, in order. With workers it may be a class,
-            see `executor.Workers`.
+            `device` and `settings` as keywords) -> one evaluation per crystal, in order. With workers it may be a
+            class, see `executor.Workers`.
         settings: picklable keyword arguments of it.
         batch_size: crystals evaluated together.
         workers: of the run, or a number of processes, on the CPU; 0 evaluates in this process.

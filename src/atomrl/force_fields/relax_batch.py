@@ -44,8 +44,8 @@ class RelaxedBatch:
     Attributes:
         structures: their last geometries that were evaluated; that given of one which never was.
         energies: eV of the cells, (B,); NaN where there is a reason.
-        reasons: None, also for one that did not converge; else `slow`, `nonfinite_result`, or why the force field has no result, with which
-            it started or which it came to on its way (`overlap`, `volume`, ...).
+        reasons: None, also for one that did not converge; else `slow`, `nonfinite_result` of forces or stress, or why
+            the force field has no result, with which it started or which it came to on its way (`overlap`, ...).
         converged: whether no force, on an atom or the cell, exceeds the bound, (B,).
         steps: that each took, (B,).
     """
@@ -157,9 +157,9 @@ def _failure(result: Any) -> str | None:
     """Why a result moves nothing: its reason, or forces or a stress that are missing or not finite; else None."""
     if result.reason is not None:
         return str(result.reason)
-    forces, stress = result.forces, np.asarray(getattr(result, "stress", np.nan), dtype=np.float64)
-    known = forces is not None and np.isfinite(forces).all() and stress.shape == (3, 3) and np.isfinite(stress).all()
-    return None if known else NONFINITE
+    stress = np.array(result.stress if hasattr(result, "stress") else np.nan, dtype=np.float64)
+    known = result.forces is not None and np.isfinite(result.forces).all() and np.isfinite(stress).all()
+    return None if known and stress.shape == (3, 3) else NONFINITE
 
 
 def _forces(structures: Structures, start: Tensor, results: list[Any]) -> Tensor:
