@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from atomrl.force_fields.molecules import MoleculeForceField
@@ -32,17 +34,13 @@ class ASEForceField(MoleculeForceField):
         timeout: float = 10.0,
         pickled: bytes | None = None,
     ) -> None:
-        self._folder = working_folder()
-        settings = {"target": target, "options": dict(options), "folder": self._folder.name, "pickled": pickled}
+        settings = {"target": target, "options": dict(options), "folder": folder_of(self), "pickled": pickled}
         executor = as_workers(workers).executor("atomrl.force_fields.ase_task:SinglePoint", timeout, settings)
         super().__init__(target, frozenset(range(1, 119)), executor)
 
-    def close(self) -> None:
-        """End the workers, and remove what they wrote."""
-        super().close()
-        self._folder.cleanup()
 
-
-def working_folder() -> TemporaryDirectory[str]:
-    """Where calculators that work by files do so, see `ase_task.calculator`."""
-    return TemporaryDirectory(prefix="atomrl-", ignore_cleanup_errors=True)
+def folder_of(owner: object) -> str:
+    """Where calculators that work by files do so, see `ase_task.calculator`; it lasts as long as its owner."""
+    folder = tempfile.mkdtemp(prefix="atomrl-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder

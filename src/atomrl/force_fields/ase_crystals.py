@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from atomrl.core.records import Structures
-from atomrl.force_fields.ase_calculator import working_folder
+from atomrl.force_fields.ase_calculator import folder_of
 from atomrl.force_fields.ase_task import calculator
 from atomrl.force_fields.batches import periodic
 from atomrl.force_fields.crystals import (
@@ -67,9 +67,8 @@ class ASECrystalForceField(CrystalForceField):
         self.model_id = (
             f"{target}({', '.join(f'{name}={_identified(name, value)!r}' for name, value in sorted(options.items()))})"
         )
-        self._folder = working_folder()
         settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
-        settings["folder"] = self._folder.name
+        settings["folder"] = folder_of(self)
         super().__init__(CrystalBatches(CrystalSinglePoints, settings, 1, workers, timeout, "cpu"))
         self._exceptions = Exceptions(target, "crystals")
 
@@ -78,11 +77,6 @@ class ASECrystalForceField(CrystalForceField):
         results = super().evaluate(structures)
         self._exceptions.note([result.reason for result in results])
         return results
-
-    def close(self) -> None:
-        """End the workers, and remove what they wrote."""
-        super().close()
-        self._folder.cleanup()
 
 
 def _identified(name: str, value: Any) -> Any:
