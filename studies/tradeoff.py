@@ -68,10 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with ending_like_a_queue():
         made = [] if options.trained is None else _made(options)
         tables = {folder: read_table(folder / "evaluation.json") for folder in (*options.evaluations, *made)}
-        points = read_points(tables, options.x, options.y)
+        points, undrawn = read_points(tables, options.x, options.y)
         first = next(iter(tables.values()))
         draw(points, _title(first, options.x), _title(first, options.y), options.output)
-        print(f"{len(points)} columns -> {options.output}")
+        print(f"{len(points)} columns -> {options.output}", *undrawn, sep="\n")
 
 
 def _made(options: argparse.Namespace) -> list[Path]:
@@ -110,14 +110,19 @@ def _made(options: argparse.Namespace) -> list[Path]:
     return list(folders.values())
 
 
-def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> list[Point]:
+def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[Point], list[str]]:
     """The sampled columns of evaluations that have both metrics; one that several have, e.g. the base, comes once.
+
+    Returns:
+        Them; and a line about each sampled column that has no place in a figure: without a value, or with an infinite
+        one, such as the median force where most samples failed.
 
     Raises:
         UserError: an evaluation lacks a metric, or is of another profile than the first; or no column has values.
     """
     first = next(iter(tables.values()))
     points: dict[tuple[str, float, float], Point] = {}
+    undrawn: dict[str, None] = {}
     for folder, table in tables.items():
         if table.profile != first.profile:
             raise UserError(f"{folder} is of profile {table.profile}, the first of {first.profile}: give one kind")
@@ -127,16 +132,22 @@ def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> list[Point]
             if column.time_step is None:
                 continue  # a known set: nothing sampled it
             found = {key: _scaled(table.metrics[key], name) for key in (x, y)}
-            if not all(math.isfinite(one.value) for one in found.values()):
-                continue  # a column without that metric, e.g. forces of a set that has none
             joined = name == BASE or name.startswith(CHOSEN)
             run = folder.parent.name if folder.name == "evaluation" else folder.name
             label = name if joined or len(tables) == 1 else f"{name}, {run}"
+            if lacking := [key for key, one in found.items() if not math.isfinite(one.value)]:
+                undrawn |= {f"not drawn: {label}: {_why(found[key], _title(table, key))}": None for key in lacking}
+                continue
             point = Point(label, found[x], found[y], joined, column.time_step)
             points.setdefault((name, found[x].value, found[y].value), point)
     if not points:
-        raise UserError(f"no sampled column has a value of both {x} and {y}: give evaluations of more samples")
-    return list(points.values())
+        raise UserError(f"no sampled column has a finite value of both {x} and {y}: give more evaluations, or others")
+    return list(points.values()), list(undrawn)
+
+
+def _why(estimate: Estimate, title: str) -> str:
+    """What keeps a column out of a figure."""
+    return f"it has no {title}" if math.isnan(estimate.value) else f"its {title} is infinite"
 
 
 def draw(points: Sequence[Point], x: str, y: str, output: Path) -> None:

@@ -13,8 +13,10 @@ from ase.calculators.lj import LennardJones
 from atomrl.cli import main
 from atomrl.config import load_config, read_config
 from atomrl.core.objectives.fed_grpo import FedGRPO
+from atomrl.force_fields.ase_task import SinglePoint
 from atomrl.force_fields.build import build_force_field
 from atomrl.structures.examples import example_molecules
+from atomrl.structures.molecules import Geometry
 from atomrl.training.rl_module import RLModule, build_module
 from atomrl.training.run import train
 from atomrl.user_code.trust import foreign_code
@@ -115,6 +117,85 @@ def test_any_calculator_of_ase() -> None:
         assert result.reason is None
         assert result.energy == pytest.approx(atoms.get_potential_energy())
         np.testing.assert_allclose(result.forces, atoms.get_forces(), atol=1e-8)
+
+
+BY_FILES = """
+from pathlib import Path
+import numpy as np
+from ase.calculators.calculator import FileIOCalculator
+
+class ByFiles(FileIOCalculator):
+    implemented_properties = ["energy", "forces"]
+
+    def write_input(self, atoms, properties=None, system_changes=None):
+        np.savetxt(Path(self.directory) / "asked", atoms.positions)
+
+    def read_results(self):
+        found = np.loadtxt(Path(self.directory) / "answered")
+        self.results = {"energy": float(np.square(found).sum()), "forces": -2 * found}
+"""
+
+
+def test_calculators_that_work_by_files_do_not_read_each_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each worker has a folder of its own, below the one that the user names or else a temporary one."""
+    monkeypatch.chdir(tmp_path)
+    Path("by_files.py").write_text(BY_FILES)
+    structures, _ = example_molecules(per_group=3)
+    target = {"_target_": "by_files.py:ByFiles", "command": "sleep 0.02; cp asked answered"}
+    for place in ({}, {"directory": "mine"}):
+        field = build_force_field({**target, **place}, {"workers": 2, "timeout": 30.0})
+        try:
+            energies = [result.energy for result in field.evaluate(structures)]
+        finally:
+            field.close()
+        assert energies == pytest.approx(structures.positions.square().sum((1, 2)).tolist())
+        assert {path.name for path in tmp_path.iterdir()} == {"by_files.py", *place.values()}
+    assert len(list(Path("mine").glob("worker-*/answered"))) == 2
+
+
+SPIN = """
+from ase.calculators.calculator import Calculator
+
+class Spin(Calculator):
+    implemented_properties = ["energy", "forces"]
+
+    def calculate(self, atoms=None, properties=None, system_changes=None):
+        self.results = {"energy": 10 * atoms.info["charge"] + atoms.info["spin"], "forces": 0 * atoms.positions}
+"""
+
+
+def test_calculators_are_told_charge_and_spin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As UMA's own task is: a neutral molecule with an odd number of electrons is a doublet."""
+    monkeypatch.chdir(tmp_path)
+    Path("spin.py").write_text(SPIN)
+    for numbers, spin in (([8, 1], 2), ([8, 1, 1], 1)):
+        geometry = Geometry(np.array(numbers), np.arange(3.0 * len(numbers)).reshape(-1, 3))
+        assert SinglePoint("spin.py:Spin", {}, str(tmp_path))(geometry)[0] == spin
+
+
+SLOW = """
+import time
+from ase.calculators.lj import LennardJones
+
+class Slow(LennardJones):
+    def __init__(self, **options):
+        time.sleep(2)
+        super().__init__(**options)
+"""
+
+
+def test_making_a_calculator_is_not_in_the_time_of_a_molecule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a network that loads for longer would be killed at each molecule's beginning, and begin anew."""
+    monkeypatch.chdir(tmp_path)
+    Path("slow.py").write_text(SLOW)
+    structures, _ = example_molecules()
+    field = build_force_field({"_target_": "slow.py:Slow"}, {"workers": 1, "timeout": 1.5})
+    try:
+        assert {result.reason for result in field.evaluate(structures)} == {None}
+    finally:
+        field.close()
 
 
 def test_a_calculator_that_raises_costs_one_sample() -> None:

@@ -7,6 +7,7 @@ import pytest
 from pymatgen.analysis.phase_diagram import PDEntry, PhaseDiagram
 from pymatgen.core import Composition
 
+from atomrl.chemistry import hull as hull_module
 from atomrl.chemistry.hull import Hull, HullEntry, HullKey
 from atomrl.util.errors import UserError
 
@@ -52,12 +53,20 @@ def test_agrees_with_pymatgen(many):
     np.testing.assert_allclose(values, expected, atol=1e-7)
 
 
-def test_a_batch_gives_what_its_parts_give(many):
+@pytest.mark.parametrize("lot", [1024, 4])
+def test_a_batch_gives_what_its_parts_give(many, lot, monkeypatch):
+    """And never compares more candidates with all phases at once than a lot has, for the memory's sake."""
+    seen = []
+    plain = hull_module._within
+    monkeypatch.setattr(hull_module, "SYSTEMS_AT_ONCE", lot)
+    monkeypatch.setattr(hull_module, "_within", lambda rows, holds: seen.append(len(rows)) or plain(rows, holds))
     hull, _ = many
     candidates = [Composition(formula) for formula in ("NaCl", "SrTiO3", "MgO", "Na2Mg3Cl4O5", "Ti")] * 3
     together, _ = hull.energy_above_hull(candidates, np.zeros(15))
     alone = [hull.energy_above_hull([candidate], [0.0])[0][0] for candidate in candidates]
     np.testing.assert_allclose(together, alone, atol=1e-7)
+    assert hull.hold_compounds(candidates).tolist() == [True, True, True, True, False] * 3
+    assert max(seen) == min(lot, 15)
 
 
 def test_references_are_on_or_above_their_hull(many):

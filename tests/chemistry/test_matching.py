@@ -11,9 +11,9 @@ from pymatgen.core.structure_matcher import StructureMatcher
 
 from atomrl.matching import matcher as matching
 from atomrl.matching.matcher import CrystalMatcher, Tolerances, reduced_formula
-from atomrl.matching.task import fits, may_be_supercell, reduce
+from atomrl.matching.task import Compare, fits, may_be_supercell, reduce, run_all
 from atomrl.structures.cells import Crystal, to_arrays
-from atomrl.workers.executor import TIMEOUT
+from atomrl.workers.executor import TIMEOUT, Outcome
 
 ELEMENTS = ("Na", "Cl", "O", "Ti")
 MATCHER = StructureMatcher(ltol=0.2, stol=0.3, angle_tol=5)
@@ -168,6 +168,35 @@ def test_a_hang_costs_one_item(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unique.reasons == (None, None, TIMEOUT, TIMEOUT, None, "reduction", None)
     assert novel.values.tolist() == [True, True, True, True, False, False, False]
     assert novel.reasons == (None, None, None, None, TIMEOUT, "reduction", "reference_reduction")
+
+
+class BusyAtFirst:
+    """Workers in this process whose first lot has no time for references."""
+
+    count = workers = 1
+
+    def __init__(self) -> None:
+        self.lots = 0
+
+    def executor(self, task: str, timeout: float, settings: object = None) -> "BusyAtFirst":
+        return self
+
+    def map_lots(self, items: list[Crystal | Compare], size: int) -> list[Outcome]:
+        self.lots += 1
+        done = [Outcome(found, None) for found in run_all(items)]
+        return done if self.lots > 1 else [done[0], *[Outcome(None, TIMEOUT)] * len(done[1:])]
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+def test_a_reference_that_was_lost_is_tried_again() -> None:
+    """A busy machine does not make all crystals of its formula known for the rest of a run."""
+    sodium = to_arrays(Structure(Lattice.cubic(3.8), ["Na"], [[0, 0, 0]]))
+    with CrystalMatcher([sodium], BusyAtFirst()) as matcher:
+        verdicts = [matcher.match([sodium])[1] for _ in range(3)]
+    assert [found.values.tolist() for found in verdicts] == [[False]] * 3
+    assert [found.reasons for found in verdicts] == [("reference_timeout",), (None,), (None,)]
 
 
 def test_of_a_lost_lot_only_the_culprit_stays_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:

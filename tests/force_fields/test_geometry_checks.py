@@ -54,6 +54,13 @@ def test_reasons(molecule, reason):
     assert check_geometries(batch(WATER, molecule, line(*range(15))), range(1, 87)) == [None, reason, None]
 
 
+def test_a_few_molecules_at_a_time(monkeypatch):
+    """Not all pairs of all molecules are held at once."""
+    monkeypatch.setattr("atomrl.structures.molecules.PAIRS_AT_ONCE", 2 * 15**2)
+    molecules = [WATER, line(0.0, 0.0), line(*range(15)), line(0.0, 6.5), WATER]
+    assert check_geometries(batch(*molecules), range(1, 87)) == [None, "overlap", None, "exploded", None]
+
+
 def test_batch_without_width():
     empty = Structures(torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, 3), torch.zeros(2, 0, dtype=torch.bool))
     assert check_geometries(empty, {1}) == ["no_atoms", "no_atoms"]

@@ -133,9 +133,35 @@ class NoStress(Springs):
         return [Evaluation(result.energy, result.forces, None) for result in super().compute(crystals)]
 
 
-def test_a_force_field_without_stress_is_one_line() -> None:
+class UnknownStress(Springs):
+    """As a force field of the user's that leaves the field as it is, NaN."""
+
+    def compute(self, crystals: list[Crystal]) -> list[Any]:
+        found = super().compute(crystals)
+        return [CrystalEvaluation(result.energy, result.forces, None) for result in found]
+
+
+class LosesStress(Springs):
+    """In its second evaluation it has none of the first crystal."""
+
+    def compute(self, crystals: list[Crystal]) -> list[Any]:
+        found: list[Any] = super().compute(crystals)
+        if len(self.asked) == 2:
+            found[0] = CrystalEvaluation(found[0].energy, found[0].forces, None)
+        return found
+
+
+@pytest.mark.parametrize("field", [NoStress, UnknownStress])
+def test_a_force_field_without_stress_is_one_line(field: type[Springs]) -> None:
     with pytest.raises(UserError, match="a relaxation needs stresses"):
-        relax_batch(NoStress(), from_pymatgen([single(0.2)]), 3)
+        relax_batch(field(), from_pymatgen([single(0.2)]), 3)
+
+
+def test_a_stress_that_is_not_finite_is_no_minimum() -> None:
+    found = relax_batch(LosesStress(), from_pymatgen([single(0.5), single(0.5)]), 50)
+    assert found.reasons == ("nonfinite_result", None)
+    assert found.converged.tolist() == [False, True]
+    assert np.isnan(found.energies[0])
 
 
 def test_no_crystal_at_all() -> None:

@@ -185,6 +185,31 @@ def test_metrics_are_measured_by_the_judges_of_the_package(
     assert "channel above: shape (16,), 16 of 16 finite, -1.5 to -0" in capsys.readouterr().out
 
 
+MOLECULAR = """
+import torch
+from atomrl.rewards.components import RewardComponent
+
+class Fresh(RewardComponent):
+    required_metrics = ("novel",)
+
+    def compute(self, gen_structures, **kwargs):
+        novel = kwargs["metrics_obj"]["novel"].values
+        return 100 * novel + torch.tensor([atoms.positions[:, 0].max() for atoms in gen_structures])
+
+class Above(Fresh):
+    required_metrics = ("e_above_hull",)
+"""
+
+
+def test_metrics_of_molecules_are_measured_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "fresh.py").write_text(MOLECULAR)
+    main(["check-reward", f"{tmp_path}/fresh.py:Fresh", "--molecules"])
+    assert capsys.readouterr().out.splitlines()[-1] == "ok"
+    with pytest.raises(SystemExit):
+        main(["check-reward", f"{tmp_path}/fresh.py:Above", "--molecules"])
+    assert "nobody measures the metric e_above_hull of molecules: choose from " in capsys.readouterr().err
+
+
 def test_example_runs(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, str(EXAMPLE)], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

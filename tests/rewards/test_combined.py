@@ -76,6 +76,22 @@ def test_a_sum_pays_for_two_halves_and_a_product_for_the_whole(batch: tuple[Stru
     check_reward(product, *batch)
 
 
+def test_the_raw_reward_of_a_product_is_what_is_learned(batch: tuple[Structures, Prompts]) -> None:
+    """Where no component is normalised over the batch; one that is would have the same mean in each iteration."""
+    provider = Given(
+        e_above_hull=half_of_them(0.0, 0.2), unique=[1.0] * 16, novel=[1.0] * 16, drawn_before=half_of_them(1.0, 0.0)
+    )
+    factors = [MetastabilityReward(), FreshFormulaReward(weight=2.0)]
+    table = ReinforceReward(factors, providers=[provider], combine="product").score(*batch)
+    assert table.diagnostics["raw_reward"].tolist() == pytest.approx(half_of_them(0.25, math.exp(-1)))
+    assert torch.equal(table.diagnostics["raw_reward"], table.channels["product"])
+    further = [*factors, EnergyReward(weight=0.5, normalize_fn="norm"), Missing()]
+    diagnostics = ReinforceReward(further, providers=[provider], combine="product").score(*batch).diagnostics
+    low = 0.5 * math.exp(-1) - 0.1
+    assert diagnostics["raw_reward"].tolist() == pytest.approx(half_of_them(0.125, low))
+    assert diagnostics["reward"].isnan().nonzero().flatten().tolist() == [1]
+
+
 def test_where_a_failed_component_goes(batch: tuple[Structures, Prompts]) -> None:
     """NaN, with its reason: `train.failed` decides. An unsound cell is worth what its components say."""
     structures, prompts = batch
@@ -105,6 +121,7 @@ def test_one_of_weight_0_is_logged_and_has_no_part_in_the_product(batch: tuple[S
     assert not table.left_out("product").any()
     assert table.diagnostics["raw_energy"].tolist() == [-0.3] * 16
     assert table.diagnostics["raw_missing"][1].isnan()
+    assert table.diagnostics["raw_reward"].tolist() == [1] * 16
 
 
 def test_a_component_without_spread_decides_nothing(batch: tuple[Structures, Prompts]) -> None:

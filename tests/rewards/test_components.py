@@ -1,8 +1,11 @@
 """The built-in components, on metrics that are given."""
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pymatgen.core import Lattice, Structure
@@ -114,8 +117,9 @@ def test_the_log_counts_msun_as_an_evaluation_does() -> None:
         ({"target_value": 3.0, "clip_min": 0.0}, [-9.0, -1.0, -4.0]),
     ],
 )
-def test_predictor(options: dict, expected: list) -> None:
-    predictor = SimpleNamespace(predict=lambda batch: {"gap": torch.tensor(batch)})
+@pytest.mark.parametrize("kind", [torch.tensor, np.array, list])
+def test_predictor(options: dict, expected: list, kind: Callable[[list], Any]) -> None:
+    predictor = SimpleNamespace(predict=lambda batch: {"gap": kind(batch)})
     component = PredictorReward(predictor, "gap", **options)
     assert component.name == "gap"
     assert component.compute([], batch_gen=[-1.0, 2.0, 5.0]).tolist() == expected

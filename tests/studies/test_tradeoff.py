@@ -45,7 +45,8 @@ def folders(tmp_path: Path) -> list[Path]:
 
 def test_points_in_the_units_of_the_table(folders: list[Path]) -> None:
     tables = {folder: read_table(folder / "evaluation.json") for folder in folders}
-    points = read_points(tables, "stable", "force")
+    points, undrawn = read_points(tables, "stable", "force")
+    assert undrawn == ["not drawn: unknown, two: it has no stable ones, %"]
     assert [(point.label, point.x.value, point.y.value, point.joined) for point in points] == [
         ("base", 25.0, 1.5, True),
         ("base best of 4", 70.0, 1.2, True),
@@ -57,8 +58,16 @@ def test_points_in_the_units_of_the_table(folders: list[Path]) -> None:
 
 def test_the_figure_and_its_mistakes(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--x", "stable", "--y", "force", "--output", str(tmp_path / "a.svg")]
+    failed = json.loads((folders[0] / "evaluation.json").read_text())
+    failed["metrics"]["force"]["columns"]["trained"] |= {"value": "inf", "high": "inf"}
+    failed["metrics"]["force"]["columns"]["base best of 4"] |= {"high": "inf"}
+    (folders[0] / "evaluation.json").write_text(json.dumps(failed))
     main([*map(str, folders), *words])
-    assert capsys.readouterr().out == f"4 columns -> {tmp_path / 'a.svg'}\n"
+    assert capsys.readouterr().out.splitlines() == [
+        f"3 columns -> {tmp_path / 'a.svg'}",
+        "not drawn: trained, one: its force, eV/Å is infinite",
+        "not drawn: unknown, two: it has no stable ones, %",
+    ]
     text = (tmp_path / "a.svg").read_text()
     assert all(word in text for word in ("stable ones, %", "force, eV/Å", 'id="trained,-two"', "base best of 4"))
     (folders[1] / "evaluation.json").write_text(json.dumps(table({"base": (0.2, 1.0)}, "q")))

@@ -16,12 +16,15 @@ from atomrl.config import load_config
 from atomrl.core.advantages import Advantages
 from atomrl.core.objectives.base import StepLoss
 from atomrl.core.records import Structures
+from atomrl.evaluation.kept_results import evaluate_in_lots
+from atomrl.evaluation.kept_samples import KeptSamples
 from atomrl.force_fields import molecules
 from atomrl.force_fields.base import Evaluation
 from atomrl.force_fields.build import build_force_field
 from atomrl.force_fields.own import OwnForceField
 from atomrl.policies.own import OwnPolicy
 from atomrl.policies.toy import SubspaceGaussian
+from atomrl.rewards.check import example_crystals
 from atomrl.rewards.components import CustomReward, PredictorReward
 from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward
 from atomrl.rewards.reinforce import ReinforceReward
@@ -441,6 +444,16 @@ def test_a_failed_result_of_the_users_needs_no_numbers_and_nan_is_no_result() ->
     ):
         with pytest.raises(UserError, match=said):
             ForceEnergyReward(OwnForceField(Answers([answer]), "mine"), config).score(structures[:1], prompts[:1])
+
+
+def test_energies_of_crystals_that_have_no_forces_are_kept(tmp_path: Path) -> None:
+    """As those of a second judge, by an evaluation that may be continued."""
+    crystals, _ = example_crystals()
+    field = OwnForceField(Answers([Evaluation(-1.0 * size, None, None) for size in crystals.sizes.tolist()]), "mine")
+    for _ in range(2):
+        found = evaluate_in_lots(field, crystals, KeptSamples(tmp_path), "mine", len(crystals), "energies")
+        assert [result.energy for result in found] == (-1.0 * crystals.sizes).tolist()
+        assert all(np.isnan(result.forces).all() for result in found)
 
 
 class Predictor:

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 from atomrl.workers.failure import Failure
 
@@ -60,6 +62,13 @@ def note(item):
         file.write(f"{word}\n")
     time.sleep(0.001)
     return misbehave(word)
+
+
+def run_program(path):
+    """Run one that takes long, and say who it is."""
+    program = subprocess.Popen(["sleep", "60"])
+    Path(path).write_text(str(program.pid))
+    return program.wait()
 
 
 def surroundings(_):

@@ -247,6 +247,23 @@ def test_close_while_a_batch_runs():
     pool.close()  # once more does nothing
 
 
+def test_what_workers_print_does_not_fill_the_disk():
+    with WorkerPool("pool_tasks:misbehave", 1, timeout=10) as pool:
+        pool.map(["chatter"] * 6)
+        [worker] = pool._running
+        assert os.fstat(worker.output.fileno()).st_size <= 3_000_000
+
+
+def test_what_a_task_has_started_ends_with_its_worker(tmp_path):
+    late, closed = tmp_path / "late", tmp_path / "closed"
+    with WorkerPool("pool_tasks:run_program", 1, timeout=2.0) as pool:
+        assert pool.map([late]) == [Outcome(None, "timeout")]
+        pool.submit([closed])
+        assert wait_until(lambda: closed.exists() and closed.read_text())
+    pids = [int(path.read_text()) for path in (late, closed)]
+    assert wait_until(lambda: not any(is_alive(pid) for pid in pids))
+
+
 SCRIPT = """
 {first}
 from atomrl.workers import pool, worker_process

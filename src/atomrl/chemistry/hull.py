@@ -35,7 +35,7 @@ ELEMENTS = 119
 """Length of a table by atomic number."""
 
 SYSTEMS_AT_ONCE = 1024
-"""Chemical systems whose compounds are counted together, for the memory's sake."""
+"""Chemical systems that are compared with all compounds together, for the memory's sake."""
 
 NEGATIVE = -1e-9
 """eV/atom. A reference above this formation energy is not below its elements and cannot shape the hull."""
@@ -178,8 +178,7 @@ class Hull:
 
     def hold_compounds(self, compositions: Sequence[Composition]) -> NDArray[np.bool_]:
         """`holds_compound` of the chemical system of each composition, (C,)."""
-        held: NDArray[np.bool_] = np.any(_within(_fractions(compositions), self._holds), axis=1)
-        return held
+        return _count_within(_fractions(compositions), self._holds) > 0
 
     def count_compounds(self, compositions: Sequence[Composition]) -> NDArray[np.int64]:
         """How many compounds of the elements of each composition, and no others, the reference knows, (C,).
@@ -187,12 +186,7 @@ class Hull:
         Different compositions count, stable or not, however many phases each has; the pure elements do not. Where there
         are few, nobody has looked for what a candidate would fall apart into.
         """
-        systems, place = np.unique(_fractions(compositions) > 0, axis=0, return_inverse=True)
-        counts = np.zeros(len(systems), dtype=np.int64)
-        for start in range(0, len(systems), SYSTEMS_AT_ONCE):
-            rows = slice(start, start + SYSTEMS_AT_ONCE)
-            counts[rows] = _within(systems[rows], self._compounds).sum(1)
-        return counts[place.reshape(-1)]
+        return _count_within(_fractions(compositions), self._compounds)
 
     def save(self, path: Path) -> None:
         """Write JSON.
@@ -237,7 +231,11 @@ class Hull:
         formation energy 0). All are solved as one sparse program, which for many elements stays small where a
         geometric hull grows without bound.
         """
-        candidates, phases = np.nonzero(_within(fractions, self._holds))
+        starts = range(0, len(fractions), SYSTEMS_AT_ONCE)
+        found = [
+            np.argwhere(_within(fractions[at : at + SYSTEMS_AT_ONCE], self._holds)) + np.array([at, 0]) for at in starts
+        ]
+        candidates, phases = np.concatenate([np.zeros((0, 2), dtype=np.int64), *found]).T
         lowest = np.zeros(len(fractions))
         if len(phases) == 0:
             return lowest
@@ -258,6 +256,16 @@ def _within(fractions: NDArray[np.generic], holds: NDArray[np.float32]) -> NDArr
     """Which of R compounds, whose elements are in `holds` (R, 119), have none but a candidate's, (C, R)."""
     elsewhere: NDArray[np.float32] = (fractions == 0).astype(np.float32) @ holds.T
     return np.equal(elsewhere, 0)
+
+
+def _count_within(fractions: NDArray[np.float64], holds: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many of the compounds of `_within` have none but a candidate's elements, (C,)."""
+    systems, place = np.unique(fractions > 0, axis=0, return_inverse=True)
+    counts = np.zeros(len(systems), dtype=np.int64)
+    for start in range(0, len(systems), SYSTEMS_AT_ONCE):
+        rows = slice(start, start + SYSTEMS_AT_ONCE)
+        counts[rows] = _within(systems[rows], holds).sum(1)
+    return counts[place.reshape(-1)]
 
 
 def _composition(formula: object) -> Composition:

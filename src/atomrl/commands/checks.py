@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import CrystalConfig, as_trained
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.domains import domain_for, model_of
 from atomrl.util.errors import UserError
+
+if TYPE_CHECKING:
+    from atomrl.rewards.reinforce import ReinforceReward
 
 BATCH = 6
 """Samples that a backbone is tried on."""
@@ -89,17 +93,17 @@ def check_backbone_command(options: argparse.Namespace) -> None:
     print("ok")
 
 
-def _provide(reward: object, molecules: bool) -> None:
-    """Give a reward the metrics that a run on crystals gives it by default."""
+def _provide(reward: ReinforceReward, molecules: bool) -> None:
+    """Give a reward the metrics that a run gives it by default."""
+    if molecules:
+        from atomrl.config.molecules import MoleculeReward  # noqa: PLC0415
+        from atomrl.domains.molecule_reward import provide_metrics  # noqa: PLC0415
+
+        provide_metrics(reward, MoleculeReward(workers=1))
+        return
     from atomrl.checkpoints.crystal import crystal_backbone_of  # noqa: PLC0415 - this and the next need an extra
     from atomrl.domains.crystal_judges import CrystalJudges  # noqa: PLC0415
-    from atomrl.rewards.reinforce import ReinforceReward  # noqa: PLC0415
 
-    assert isinstance(reward, ReinforceReward)
-    if molecules:
-        raise UserError(
-            f"{', '.join(reward.missing_metrics)}: these metrics are of crystals, there are none of molecules"
-        )
     config = CrystalConfig()
     judges = CrystalJudges(config.reward, crystal_backbone_of(read_stored(config.model.backbone)).vae)
     reward.provide(*judges.providers(reward.missing_metrics))

@@ -79,6 +79,24 @@ def own_components(
     if (whole := whole_reward(section.components)) is not None:
         return whole
     reward = ReinforceReward(build_components(section.own), listing=MOLECULES, totals=False, conditioning=conditioning)
+    provide_metrics(reward, section, workers, known, gfn2)
+    if all(component.normalize_fn is None and not component.compares for component in reward.components):
+        reward.scope = "per_sample"
+    return reward
+
+
+def provide_metrics(
+    reward: ReinforceReward,
+    section: MoleculeReward,
+    workers: Workers | None = None,
+    known: Path | None = None,
+    gfn2: GivesProperties | None = None,
+) -> None:
+    """Give a reward of molecules the metrics that its components read; arguments as of `own_components`.
+
+    Raises:
+        UserError: nobody measures one of them.
+    """
     if set(reward.missing_metrics) & set(MoleculeNamesProvider.names):
         training = None if known is None else read_known(known, workers or section.workers)
         reward.provide(MoleculeNamesProvider(1 if workers is None else workers.limited(1), training))
@@ -87,9 +105,6 @@ def own_components(
     if missing := reward.missing_metrics:
         names = sorted({*MoleculeNamesProvider.names, *XTBPropertiesProvider.names})
         raise UserError(f"nobody measures the metric {', '.join(missing)} of molecules: choose from {', '.join(names)}")
-    if all(component.normalize_fn is None and not component.compares for component in reward.components):
-        reward.scope = "per_sample"
-    return reward
 
 
 def may_give_forces(reward: Reward) -> bool:

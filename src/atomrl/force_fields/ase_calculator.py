@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +34,13 @@ class ASEForceField(MoleculeForceField):
         timeout: float = 10.0,
         pickled: bytes | None = None,
     ) -> None:
-        settings = {"target": target, "options": dict(options), "pickled": pickled}
-        executor = as_workers(workers).executor("atomrl.force_fields.ase_task:singlepoint", timeout, settings)
+        settings = {"target": target, "options": dict(options), "folder": folder_of(self), "pickled": pickled}
+        executor = as_workers(workers).executor("atomrl.force_fields.ase_task:SinglePoint", timeout, settings)
         super().__init__(target, frozenset(range(1, 119)), executor)
+
+
+def folder_of(owner: object) -> str:
+    """Where calculators that work by files do so, see `ase_task.calculator`; it lasts as long as its owner."""
+    folder = tempfile.mkdtemp(prefix="atomrl-")
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    return folder

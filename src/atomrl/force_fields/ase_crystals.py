@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from atomrl.core.records import Structures
+from atomrl.force_fields.ase_calculator import folder_of
 from atomrl.force_fields.ase_task import calculator
 from atomrl.force_fields.batches import periodic
 from atomrl.force_fields.crystals import (
@@ -67,7 +68,8 @@ class ASECrystalForceField(CrystalForceField):
             f"{target}({', '.join(f'{name}={_identified(name, value)!r}' for name, value in sorted(options.items()))})"
         )
         settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
-        super().__init__(CrystalBatches(evaluate_crystals, settings, 1, workers, timeout, "cpu"))
+        settings["folder"] = folder_of(self)
+        super().__init__(CrystalBatches(CrystalSinglePoints, settings, 1, workers, timeout, "cpu"))
         self._exceptions = Exceptions(target, "crystals")
 
     def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
@@ -87,31 +89,38 @@ def _identified(name: str, value: Any) -> Any:
     return value if file is None else f"file {content_hash(file)}"
 
 
-def evaluate_crystals(
-    item: list[Crystal],
-    device: str,
-    target: str,
-    options: Mapping[str, Any],
-    gradients: bool,
-    pickled: bytes | None = None,
-) -> list[CrystalEvaluation]:
-    """Evaluate each crystal; the task of the workers.
+class CrystalSinglePoints:
+    """Evaluates crystals, one after the other; the task of the workers.
 
     Args:
-        item: crystals that passed `check_cells`.
         device: not used: where a calculator computes is among its own options.
         target: of the calculator's class.
         options: of its constructor.
         gradients: whether to compute forces and stress.
+        folder: see `ase_task.calculator`.
         pickled: the calculator, or what makes it, if nothing can import it.
     """
-    results = []
-    atoms: Any
-    for atoms in periodic(item):
-        atoms.calc = calculator(target, options, pickled)
-        energy = float(atoms.get_potential_energy())
-        if gradients:
-            results.append(checked(energy, np.asarray(atoms.get_forces()), atoms.get_stress(voigt=False)))
-        else:
-            results.append(checked(energy, unknown_gradients(len(atoms))))
-    return results
+
+    def __init__(
+        self,
+        device: str,
+        target: str,
+        options: Mapping[str, Any],
+        gradients: bool,
+        folder: str,
+        pickled: bytes | None = None,
+    ) -> None:
+        self._calculator, self._gradients = calculator(target, options, folder, pickled), gradients
+
+    def __call__(self, item: list[Crystal]) -> list[CrystalEvaluation]:
+        """Of crystals that passed `check_cells`."""
+        results = []
+        atoms: Any
+        for atoms in periodic(item):
+            atoms.calc = self._calculator
+            energy = float(atoms.get_potential_energy())
+            if self._gradients:
+                results.append(checked(energy, np.asarray(atoms.get_forces()), atoms.get_stress(voigt=False)))
+            else:
+                results.append(checked(energy, unknown_gradients(len(atoms))))
+        return results

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,39 +14,50 @@ from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 
 from atomrl.force_fields.base import NONFINITE
-from atomrl.structures.molecules import Geometry
+from atomrl.structures.molecules import Geometry, odd_electrons
 from atomrl.user_code.load import load_object
 from atomrl.workers.failure import Failure
 
-_CALCULATORS: dict[str, Any] = {}
-"""The calculator of this worker, by its target and options: making one may take seconds."""
 
+class SinglePoint:
+    """Energies and forces of neutral molecules with as few unpaired electrons as they can have.
 
-def singlepoint(
-    geometry: Geometry, target: str, options: Mapping[str, Any], pickled: bytes | None = None
-) -> tuple[float, NDArray[np.float64]]:
-    """Energy, eV, and forces, eV/Å, (N, 3).
+    Calculators that read `charge` and `spin`, which is 2 S + 1, of `Atoms.info` are told so.
 
     Args:
-        geometry: of the molecule.
         target: of the calculator's class.
         options: of its constructor.
+        folder: see `calculator`.
         pickled: the calculator, or what makes it, if nothing can import it.
-
-    Raises:
-        Failure: `nonfinite_result`: the calculator answers NaN or infinity.
     """
-    atoms: Any = Atoms(geometry.numbers, geometry.positions, calculator=calculator(target, options, pickled))
-    energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
-    if not (np.isfinite(energy) and np.isfinite(forces).all()):
-        raise Failure(NONFINITE)
-    return energy, forces
+
+    def __init__(self, target: str, options: Mapping[str, Any], folder: str, pickled: bytes | None = None) -> None:
+        self._calculator = calculator(target, options, folder, pickled)
+
+    def __call__(self, geometry: Geometry) -> tuple[float, NDArray[np.float64]]:
+        """Energy, eV, and forces, eV/Å, (N, 3), of a molecule.
+
+        Raises:
+            Failure: `nonfinite_result`: the calculator answers NaN or infinity.
+        """
+        atoms: Any = Atoms(*geometry, info={"charge": 0, "spin": 1 + odd_electrons(geometry)})
+        atoms.calc = self._calculator
+        energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
+        if not (np.isfinite(energy) and np.isfinite(forces).all()):
+            raise Failure(NONFINITE)
+        return energy, forces
 
 
-def calculator(target: str, options: Mapping[str, Any], pickled: bytes | None = None) -> Any:
-    """The calculator of this class with these options, or the one that was sent: one in each process."""
-    key = repr((target, sorted(options.items())))
-    if key not in _CALCULATORS:
-        found = load_object(target) if pickled is None else pickle.loads(pickled)  # noqa: S301 - from our own parent
-        _CALCULATORS[key] = found if isinstance(found, BaseCalculator) else found(**options)
-    return _CALCULATORS[key]
+def calculator(target: str, options: Mapping[str, Any], folder: str, pickled: bytes | None = None) -> Any:
+    """A calculator of this class with these options, or the one that was sent.
+
+    One that works by files works in a folder of its own, below its `directory` or else below `folder`: two workers in
+    one folder would overwrite each other's files, and read each other's results.
+    """
+    found = load_object(target) if pickled is None else pickle.loads(pickled)  # noqa: S301 - from our own parent
+    made: Any = found if isinstance(found, BaseCalculator) else found(**options)
+    if hasattr(made, "directory"):
+        above = Path(folder) if Path(made.directory) == Path() else Path(made.directory)
+        made.directory = own = above / f"worker-{os.getpid()}"
+        own.mkdir(parents=True, exist_ok=True)
+    return made

@@ -94,7 +94,8 @@ class CrystalBatches:
 
     Args:
         evaluate_batch: function of a module, which workers import by its name: (crystals that passed the check,
-            `device` and `settings` as keywords) -> one evaluation per crystal, in order.
+            `device` and `settings` as keywords) -> one evaluation per crystal, in order. With workers it may be a
+            class, see `executor.Workers`.
         settings: picklable keyword arguments of it.
         batch_size: crystals evaluated together.
         workers: of the run, or a number of processes, on the CPU; 0 evaluates in this process.
@@ -107,7 +108,7 @@ class CrystalBatches:
 
     def __init__(
         self,
-        evaluate_batch: Callable[..., list[CrystalEvaluation]],
+        evaluate_batch: Callable[..., Any],
         settings: Mapping[str, Any],
         batch_size: int,
         workers: Workers | int,
@@ -130,7 +131,10 @@ class CrystalBatches:
         if self.executor is None:
             starts = range(0, len(crystals), self._batch_size)
             batches = [list(crystals[start : start + self._batch_size]) for start in starts]
-            return [result for batch in batches for result in self._evaluate_batch(batch, **self._settings)]
+            results: list[CrystalEvaluation] = []
+            for batch in batches:
+                results += self._evaluate_batch(batch, **self._settings)
+            return results
         return [
             outcome.value if outcome.reason is None else failed(len(crystal.numbers), outcome.reason)
             for crystal, outcome in zip(crystals, self.executor.map_lots(crystals, self._batch_size), strict=True)

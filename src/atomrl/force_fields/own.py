@@ -43,6 +43,8 @@ class OwnForceField:
     def evaluate(self, structures: Structures) -> Sequence[Result]:
         """One result per structure, in order; one that is not finite counts as failed, `nonfinite_result`.
 
+        Of crystals, forces may be left out: they are NaN then.
+
         Raises:
             UserError: it raises an exception, or answers something else.
         """
@@ -50,7 +52,10 @@ class OwnForceField:
         with calling(f"the force field {self.name}", self.inner, f"called on {len(structures)} structures"):
             results: Sequence[Result] = self.inner.evaluate(structures)
             self._check(results, sizes)
-        return [_settled(result, atoms) for result, atoms in zip(results, sizes, strict=True)]
+        settled = [_settled(result, atoms) for result, atoms in zip(results, sizes, strict=True)]
+        if structures.cell is None:
+            return settled
+        return [_with_forces(result, atoms) for result, atoms in zip(settled, sizes, strict=True)]
 
     def close(self) -> None:
         """Close it, unless it is borrowed."""
@@ -96,3 +101,10 @@ def _settled(result: Result, atoms: int) -> Result:
     if np.isfinite(float(result.energy)) and (result.forces is None or np.isfinite(result.forces).all()):
         return result
     return Evaluation.failed(atoms, NONFINITE)
+
+
+def _with_forces(result: Result, atoms: int) -> Result:
+    """The result, with forces of NaN if it has none."""
+    if result.forces is not None:
+        return result
+    return Evaluation(float(result.energy), np.full((atoms, 3), np.nan), None)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from atomrl.core.protocols import ForceField
 from atomrl.core.records import Structures
+from atomrl.force_fields.base import NONFINITE
 from atomrl.force_fields.descent import SLOW
 from atomrl.structures.padding import replace_rows
 from atomrl.util.errors import UserError
@@ -42,8 +44,8 @@ class RelaxedBatch:
     Attributes:
         structures: their last geometries that were evaluated; that given of one which never was.
         energies: eV of the cells, (B,); NaN where there is a reason.
-        reasons: None, also for one that did not converge; else `slow`, or why the force field has no result, with which
-            it started or which it came to on its way (`overlap`, `volume`, ...).
+        reasons: None, also for one that did not converge; else `slow`, `nonfinite_result` of forces or stress, or why
+            the force field has no result, with which it started or which it came to on its way (`overlap`, ...).
         converged: whether no force, on an atom or the cell, exceeds the bound, (B,).
         steps: that each took, (B,).
     """
@@ -84,10 +86,13 @@ def relax_batch(
         if not len(rows):
             break
         results = force_field.evaluate(moving)
-        good = torch.tensor([result.reason is None for result in results], dtype=torch.bool)
+        if step == 0:
+            _require_stress(results)
+        good = torch.tensor([_failure(result) is None for result in results], dtype=torch.bool)
         for row, result in zip(rows.tolist(), results, strict=True):
-            energies[row], reasons[row] = result.energy if result.reason is None else np.nan, result.reason
-        results = [result for result in results if result.reason is None]
+            reasons[row] = _failure(result)
+            energies[row] = result.energy if reasons[row] is None else np.nan
+        results = [result for result in results if _failure(result) is None]
         rows, moving = rows[good], moving[good]
         structures, steps[rows.numpy()] = replace_rows(structures, rows.tolist(), moving), step
         forces = _forces(moving, start[rows], results)
@@ -139,15 +144,27 @@ class _Fire:
         return move
 
 
-def _forces(structures: Structures, start: Tensor, results: list[Any]) -> Tensor:
-    """Forces on the coordinates of atoms and cell, eV/Å, (R, N + 3, 3).
+def _require_stress(results: Sequence[Any]) -> None:
+    """Raise UserError for a force field of which no result has one."""
+    if any(result.reason is None for result in results) and all(map(_failure, results)):
+        raise UserError(
+            "a relaxation needs stresses, and this force field's results have no `stress`, (3, 3) in eV/Å³ beside the "
+            "forces: leave it out"
+        )
 
-    Raises:
-        UserError: a result has no stress.
-    """
+
+def _failure(result: Any) -> str | None:
+    """Why a result moves nothing: its reason, or forces or a stress that are missing or not finite; else None."""
+    if result.reason is not None:
+        return str(result.reason)
+    stress = np.array(result.stress if hasattr(result, "stress") else np.nan, dtype=np.float64)
+    known = result.forces is not None and np.isfinite(result.forces).all() and np.isfinite(stress).all()
+    return None if known and stress.shape == (3, 3) else NONFINITE
+
+
+def _forces(structures: Structures, start: Tensor, results: list[Any]) -> Tensor:
+    """Forces on the coordinates of atoms and cell, eV/Å, (R, N + 3, 3)."""
     assert structures.cell is not None
-    if any(not hasattr(result, "stress") for result in results):
-        raise UserError("a relaxation needs stresses, and this force field's results have no `stress`: leave it out")
     on_atoms = torch.zeros(structures.positions.shape, dtype=torch.float64)
     on_atoms[structures.mask] = torch.from_numpy(
         np.concatenate([result.forces for result in results], dtype=np.float64) if results else np.zeros((0, 3))

@@ -75,7 +75,7 @@ class AMDDistances:
         self._known |= self._vectors({name: self._references[name] for name in known - self._known.keys()})
         for name, rows in compared.items():
             everyone = np.concatenate([here[name], self._known[name]]) if name in known else here[name]
-            apart = np.abs(here[name][:, None] - everyone[None]).max(2)
+            apart = np.stack([np.abs(one - everyone).max(1) for one in here[name]])
             apart[apart <= 0] = np.inf
             distances[rows] = apart.min(1)
         return distances

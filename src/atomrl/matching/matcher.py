@@ -25,7 +25,7 @@ from atomrl.matching.task import Compare
 from atomrl.structures.cells import Crystal
 from atomrl.util.closeable import Closing
 from atomrl.util.progress import bar
-from atomrl.workers.executor import Outcome, Workers
+from atomrl.workers.executor import PASSING, Outcome, Workers
 from atomrl.workers.local import as_workers
 
 TASK = "atomrl.matching.task:run_all"
@@ -168,8 +168,12 @@ class CrystalMatcher(Closing):
         return lost
 
     def _reduce(self, crystals: Sequence[Crystal], formulas: set[Formula]) -> list[Outcome]:
-        """The crystals reduced; and the references of these formulas, if that has not been done, in one go."""
-        fresh = sorted(self._references.keys() & formulas - self._reduced.keys())
+        """The crystals reduced; and the references of these formulas, if that has not been done, in one go.
+
+        A reference that a time-out or a dead worker cost is tried again in the next batch that asks for its formula.
+        """
+        done = {name for name, known in self._reduced.items() if not {one.reason for one in known} & PASSING}
+        fresh = sorted(self._references.keys() & formulas - done)
         references = [crystal for name in fresh for crystal in self._references[name]]
         outcomes = self._map([*crystals, *references])
         rest = iter(outcomes[len(crystals) :])

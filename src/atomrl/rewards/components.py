@@ -205,7 +205,7 @@ class PredictorReward(RewardComponent):
             predicted = self.predictor.predict(kwargs["batch_gen"])
         if self.target_name not in predicted:
             raise unknown_target(self.target_name, tuple(predicted), "its predictor")
-        answer = predicted[self.target_name]
+        answer = as_scores(predicted[self.target_name], self.name)
         values = (answer.values if isinstance(answer, Scores) else answer).double()
         if self.clip_min is not None or self.clip_max is not None:
             values = values.clamp(self.clip_min, self.clip_max)

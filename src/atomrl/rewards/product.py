@@ -11,6 +11,9 @@ u_i is what component i computed, normalised over the batch as its `normalize_fn
 | `norm` finds no spread | the component tells nothing apart and counts as 1 |
 | a component of weight 0 | it is computed and logged, and has no part in the product |
 | a value below 0 | refused: such a component needs `normalize_fn: norm`, or `clip` to a range from 0 |
+
+`norm` fixes most of its component's mean, so that the mean of r cannot be compared between iterations if one has it;
+`lasting` is what can.
 """
 
 from __future__ import annotations
@@ -77,3 +80,23 @@ def multiplied(scaled: Mapping[str, Tensor], components: Sequence[RewardComponen
     if bool(product.isinf().any()):
         raise UserError(f"combine=product: the product of {', '.join(scaled)} is too large: return smaller numbers")
     return product
+
+
+def lasting(scaled: Mapping[str, Tensor], raw: Mapping[str, Tensor], components: Sequence[RewardComponent]) -> Tensor:
+    """What of the product can be compared between iterations, (B,); larger is better; NaN where a part has no value.
+
+    The product of the components that the rest of the batch does not change, those without `norm`, plus weight times
+    raw value of each other one.
+
+    Args:
+        scaled: as of `multiplied`.
+        raw: {name: (B,)}, what each component computed.
+        components: they.
+    """
+    parts = dict(zip(scaled, components, strict=True))
+    fixed = {name: part for name, part in parts.items() if part.weight and part.normalize_fn == "norm"}
+    kept = {name: part for name, part in parts.items() if part.weight and name not in fixed}
+    columns = [part.weight * raw[name] for name, part in fixed.items()]
+    if kept or not fixed:
+        columns.append(multiplied({name: scaled[name] for name in kept or parts}, list((kept or parts).values())))
+    return torch.stack(columns).sum(0)

@@ -40,7 +40,7 @@ from atomrl.measures.measure import (
 from atomrl.rewards.base import RewardComponent, check_component, unique_names
 from atomrl.rewards.checked_once import CheckedOnce
 from atomrl.rewards.components import CustomReward
-from atomrl.rewards.product import PRODUCT, check_factors, multiplied
+from atomrl.rewards.product import PRODUCT, check_factors, lasting, multiplied
 from atomrl.rewards.scores import as_scores
 from atomrl.structures.listing import MOL, STRUCTURES, Listing
 from atomrl.structures.padding import replace_rows
@@ -140,7 +140,7 @@ class ReinforceReward:
         sum of these: unlike `reward`, whose mean a normalisation fixes, it can be compared between iterations; and the
         metrics that are one number per sample. In `raw_reward` a component without a value for a sample counts with the
         worst one that it has in the batch, so that failing does not pay; NaN if it has none. A component of weight 0
-        counts in neither.
+        counts in neither. Of a product, `raw_reward` is what `product.lasting` says, the worst of the batch for NaN.
 
         A sample whose cell is not sound is worth a component's `failed_value`, or NaN; its reason is that of the check.
         Samples are looked at in the order of their ids, so that which of two equal ones is the first does not depend on
@@ -172,13 +172,14 @@ class ReinforceReward:
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
+        known = self._known(channels, raw)
         if self.combine == PRODUCT:
             channels = {PRODUCT: multiplied(channels, self.components)}
             counting = [rows for rows, part in zip(withheld.values(), self.components, strict=True) if part.weight]
             withheld = {PRODUCT: torch.stack(counting).any(0)}
         numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
         diagnostics = {
-            **(self._totals(channels, raw) if self.totals else {}),
+            **({"reward": weighted_sum(channels, self.weights), "raw_reward": known} if self.totals else {}),
             **raw,
             **{name: metric.values for name, metric in numbers.items() if metric.values.ndim == 1},
         }
@@ -192,11 +193,13 @@ class ReinforceReward:
             channels, merged, diagnostics=diagnostics, withheld=withheld, scored_structures=scored, seconds=seconds
         )
 
-    def _totals(self, channels: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The diagnostics `reward`, the weighted sum of the channels, and `raw_reward`, that of the raw values."""
-        pairs = [(f"raw_{name}", part.weight) for name, part in zip(self.names, self.components, strict=True)]
-        known = {name: _worst_filled(weight * raw[name]) for name, weight in pairs if weight}
-        return {"reward": weighted_sum(channels, self.weights), "raw_reward": weighted_sum(known)}
+    def _known(self, scaled: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> Tensor:
+        """The diagnostic `raw_reward`, (B,)."""
+        if self.combine == PRODUCT:
+            return _worst_filled(lasting(scaled, {name: raw[f"raw_{name}"] for name in scaled}, self.components))
+        pairs = zip(self.names, self.components, strict=True)
+        shares = [_worst_filled(part.weight * raw[f"raw_{name}"]) for name, part in pairs if part.weight]
+        return torch.stack(shares).sum(0) if shares else torch.zeros_like(next(iter(raw.values())))
 
     def normalize(self, rewards: Tensor, group_ids: Tensor | None = None) -> Tensor:
         """Advantages: rewards (B,) normalised over the batch, or in groups where `group_ids` (B,) are given."""

@@ -29,6 +29,10 @@ MAX_GAP = 5.0
 force, so without this check a molecule that flew apart would earn the best possible force reward."""
 
 
+PAIRS_AT_ONCE = 2_000_000
+"""Pairs of atoms whose distances are held at one time: a few float64 arrays of 16 MB."""
+
+
 UNKNOWN_ELEMENT = "element"
 """Reason of a structure with an element that a force field does not know."""
 
@@ -102,6 +106,13 @@ def _nearest(positions: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray
 
     For an atom without another it is infinite; for padding it is 1, which is neither too near nor too far.
     """
+    lot = max(1, PAIRS_AT_ONCE // mask.shape[1] ** 2)
+    starts = range(0, len(mask), lot)
+    return np.concatenate([_nearest_of(positions[at : at + lot], mask[at : at + lot]) for at in starts])
+
+
+def _nearest_of(positions: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The same of a few molecules."""
     squares = np.zeros((*mask.shape, mask.shape[1]))
     for axis in range(3):  # axis by axis: a (B, N, N, 3) array of differences would be the largest by far
         squares += (positions[:, :, None, axis] - positions[:, None, :, axis]) ** 2

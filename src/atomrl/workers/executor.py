@@ -78,7 +78,8 @@ class Workers(Protocol):
         Args:
             task: "module:function", importable where the workers are. The function takes one picklable item, or a list
                 of them under `map_lots`, and `settings` as keywords; it returns a picklable value, and raises
-                `Failure` for an item that has none.
+                `Failure` for an item that has none. A class stands for a function that takes long to get ready: each
+                worker makes an object of it with `settings` before its first item's time begins, and calls that.
             timeout: seconds per item.
             settings: picklable keyword arguments of the function.
         """

@@ -142,7 +142,7 @@ class WorkerPool(Closing):
         with self._lock:
             self._closed = True
             for worker in self._running:
-                worker.process.kill()
+                worker.end()
         self._feeder.shutdown(wait=True)
         _discard_all(self._running, self._selector)
 

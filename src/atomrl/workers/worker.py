@@ -37,6 +37,8 @@ def main() -> None:
     progress = Progress(int(sys.argv[2]))
     task, settings, limit = connection.recv()
     function = load_task(task)
+    if isinstance(function, type):
+        function, settings = function(**settings), {}
     try:
         connection.send(READY)
         while True:
@@ -49,7 +51,7 @@ def main() -> None:
 
 
 def load_task(task: str) -> Callable[..., object]:
-    """The function that "module:function" names."""
+    """The function, or the class, that "module:function" names."""
     module, _, name = task.partition(":")
     function: Callable[..., object] = getattr(import_module(module), name)
     return function

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -26,6 +27,11 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENB
 
 GRACE = 5.0
 """Seconds after its time-out at which a worker ends itself, should the parent no longer be there to do it."""
+
+
+SAID = 1_000_000
+"""Bytes that a worker may print between two answers before what it has printed is forgotten; some calculators print a
+page for each molecule."""
 
 
 class Worker:
@@ -65,6 +71,7 @@ class Worker:
                 stdout=self.output,
                 stderr=self.output,
                 env={**os.environ, **ONE_THREAD, "PYTHONPATH": search_path},
+                process_group=0,  # so that `end` finds the programs that a task starts
             )
         self.starting = True
         self.lots: deque[Lot] = deque()
@@ -100,6 +107,9 @@ class Worker:
     def answered(self) -> Lot:
         """Note that it has answered the first lot, and works on the next one if it has one."""
         self._since = time.monotonic()
+        if os.fstat(file := self.output.fileno()).st_size > SAID:
+            os.lseek(file, 0, os.SEEK_SET)  # the worker writes at the same place
+            os.ftruncate(file, 0)
         lot = self.lots.popleft()
         self._answered += len(lot.places)
         return lot
@@ -115,9 +125,14 @@ class Worker:
         lines = self.output.read().decode(errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")
 
+    def end(self) -> None:
+        """End the process at once, and the programs that its task has started."""
+        with suppress(ProcessLookupError, PermissionError):  # all gone; macOS has the second one for that
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def kill(self) -> None:
-        """End the process at once, and wait until it is gone."""
-        self.process.kill()
+        """The same, and wait until the process is gone."""
+        self.end()
         self.process.wait()
 
     def discard(self) -> None:
