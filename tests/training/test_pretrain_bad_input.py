@@ -170,6 +170,10 @@ WHOLE = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "global_step"
         ({"state_dict": {}}, "is not the checkpoint of a pre-training"),
         ({**WHOLE, "state_dict": vae(width=32).state_dict()}, r"has shape \(100, 32\), the model needs \(100, 16\); "),
         ({**WHOLE, "state_dict": vae().state_dict(), "hyper_parameters": {"targets": ["gap"]}}, r"predicts \['gap'\]"),
+        (
+            {**WHOLE, "state_dict": vae().state_dict(), "hyper_parameters": {"model": {"width": 16, "heads": 4}}},
+            r"last\.ckpt began with model\.heads=4, not model\.heads=2; ",
+        ),
     ],
 )
 @pytest.mark.parametrize("own", [True, False])

@@ -139,6 +139,9 @@ def checkpoint_to_continue(module: lightning.LightningModule, session: Session) 
     if not all(torch.equal(module.get_parameter(name), weight) for name, weight in frozen.items()):
         raise UserError(f"{path} was trained on another VAE; {hint}")
     learned = found.get("hyper_parameters", {})
+    for name, now in module.hparams["model"].items():  # such as the heads of the attention, which no tensor tells
+        if (before := learned.get("model", {}).get(name, now)) != now:
+            raise UserError(f"{path} began with model.{name}={before}, not model.{name}={now}; {hint}")
     before, now = (hparams.get("targets") for hparams in (learned, module.hparams))
     if before != now:
         raise UserError(f"{path} predicts {before}, not targets={now}; {hint}")
