@@ -191,6 +191,15 @@ def test_checkpoints_that_cannot_be_continued(content: bytes | dict, words: str,
         assert ("another save_path" if own else "init takes the last.ckpt") in str(caught.value)
 
 
+def test_weights_that_are_not_trained_say_of_what_they_are(tmp_path: Path) -> None:
+    """Beside adapters those of a backbone are frozen, not the VAE's alone."""
+    module, path = vae(), tmp_path / "last.ckpt"
+    torch.save({**WHOLE, "state_dict": vae().state_dict()}, path)
+    module.network.quant_conv.requires_grad_(False)
+    with pytest.raises(UserError, match=r"was trained on another backbone; init takes"):
+        checkpoint_to_continue(module, Session(save_path=str(tmp_path / "run"), init=str(path)))
+
+
 def test_which_checkpoint_is_continued(tmp_path: Path) -> None:
     own, other = tmp_path / "run" / "last.ckpt", tmp_path / "other.ckpt"
     begun = {**WHOLE, "state_dict": vae().state_dict()}
