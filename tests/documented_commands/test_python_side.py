@@ -17,9 +17,12 @@ import yaml
 from atomrl.chemistry.hull import Hull
 from atomrl.chemistry.rdkit import RdkitRecord
 from atomrl.config import load_config
+from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import Structures
+from atomrl.core.rollout import draw
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
+from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
 from atomrl.structures.crystals import CellBounds
 from atomrl.training.run import train
 
@@ -122,6 +125,21 @@ def test_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: 
         assert len(names["rewards"]) == 40
         assert begun < -0.3
         assert ended > begun / 2
+
+
+def test_policies_to_copy_from_follow_their_prompts_to_another_device() -> None:
+    """As a GPU does, torch's device `meta` refuses to compare its tensors with those of the CPU."""
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(python_blocks(ROOT / "docs" / "add-a-backbone.md")[0], names)
+    there = torch.device("meta")
+    prompts = PromptPlan(SizeDistribution({3: 1, 5: 1}), groups=2, samples_per_group=2).prompts(0).to(there)
+    policies = (names["Cloud"](), SubspaceGaussian(torch.zeros(4)), LearnedStdGaussian(torch.zeros(4)))
+    for policy in policies:
+        latents, mask = policy.to(there).prior(prompts, draw(prompts, "prior", atoms=5))
+        step = policy.step(latents, mask, policy.transitions(5)[2], prompts)
+        noised, _ = policy.forward_noise(latents, mask, torch.ones(4, device=there), latents)
+        found = policy.read(policy.estimate(noised, policy.transitions(5)[2], step.prediction), mask, prompts)
+        assert found.positions.device == there
 
 
 def write_molecules(folder: Path) -> None:

@@ -47,6 +47,17 @@ def test_decoder_heads(golden, gradients):
     assert error(decoded.angles.detach(), expected["dec_angles"]) < EXACT
 
 
+def test_gelu_is_exact_on_each_device(golden):
+    """Torch's fast path has the tanh approximation on a GPU; a layer whose activation it does not know stays out."""
+    vae, batch = small_vae().eval(), golden.batch
+    layers = [*vae.encoder.transformer.layers, *vae.decoder.transformer.layers]
+    for device, known in (("cpu", True), ("meta", False), ("cpu", True)):
+        with torch.no_grad():
+            here = vae.to_empty(device=device)
+            here.decode(here.encode(batch.to(torch.device(device))).mean, batch.mask.to(device))
+        assert [layer.activation_relu_or_gelu > 0 for layer in layers] == [known] * len(layers)
+
+
 def test_reconstruction(golden):
     with torch.no_grad():
         structures = golden.vae.reconstruct(golden.padded(golden.expected["z"]), golden.mask)

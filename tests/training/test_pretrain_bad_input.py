@@ -170,6 +170,10 @@ WHOLE = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "global_step"
         ({"state_dict": {}}, "is not the checkpoint of a pre-training"),
         ({**WHOLE, "state_dict": vae(width=32).state_dict()}, r"has shape \(100, 32\), the model needs \(100, 16\); "),
         ({**WHOLE, "state_dict": vae().state_dict(), "hyper_parameters": {"targets": ["gap"]}}, r"predicts \['gap'\]"),
+        (
+            {**WHOLE, "state_dict": vae().state_dict(), "hyper_parameters": {"model": {"width": 16, "heads": 4}}},
+            r"last\.ckpt began with model\.heads=4, not model\.heads=2; ",
+        ),
     ],
 )
 @pytest.mark.parametrize("own", [True, False])
@@ -185,6 +189,15 @@ def test_checkpoints_that_cannot_be_continued(content: bytes | dict, words: str,
     assert "\n" not in str(caught.value)
     if not isinstance(content, bytes):
         assert ("another save_path" if own else "init takes the last.ckpt") in str(caught.value)
+
+
+def test_weights_that_are_not_trained_say_of_what_they_are(tmp_path: Path) -> None:
+    """Beside adapters those of a backbone are frozen, not the VAE's alone."""
+    module, path = vae(), tmp_path / "last.ckpt"
+    torch.save({**WHOLE, "state_dict": vae().state_dict()}, path)
+    module.network.quant_conv.requires_grad_(False)
+    with pytest.raises(UserError, match=r"was trained on another backbone; init takes"):
+        checkpoint_to_continue(module, Session(save_path=str(tmp_path / "run"), init=str(path)))
 
 
 def test_which_checkpoint_is_continued(tmp_path: Path) -> None:

@@ -175,6 +175,8 @@ def test_a_run_does_not_go_on_with_other_classes(data: Path, plain: Path, tmp_pa
         (own / name).write_text((own / name).read_text().replace("halide", "salt"))
     with pytest.raises(UserError, match=r"last\.ckpt began with other values of group in the training crystals: their"):
         run(own, tmp_path / "run", *words, "train.steps=2")
+    with pytest.raises(UserError, match=r"began with other values of group .* are others here; .* by backbone"):
+        run(own, tmp_path / "new", *words, f"init={tmp_path / 'run' / 'last.ckpt'}", "train.steps=2")
 
 
 def test_without_conditions_a_backbone_is_trained_further(data: Path, plain: Path, tmp_path: Path) -> None:

@@ -76,7 +76,11 @@ def test_a_resumed_regressor_equals_an_uninterrupted_one(tmp_path: Path) -> None
     run("cut", 3)
     resumed, straight = run("cut", 6), run("straight", 6)
     assert all(torch.equal(value, straight[name]) for name, value in resumed.items())
-    for option, words in (("half=second", "began with half=first"), ("target=gap", r"predicts \['alpha'\]")):
+    for option, words in (
+        ("half=second", "began with half=first"),
+        ("target=gap", r"predicts \['alpha'\]"),
+        ("model.elements=[C,H,N,O,F]", r"began with model\.elements=\('H', 'C', .*, not model\.elements=\('C', 'H', "),
+    ):
         with pytest.raises(UserError, match=words):
             pretrain_regressor([*TINY, option, f"save_path={tmp_path / 'cut'}"])
 

@@ -3,13 +3,16 @@
 import csv
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from atomrl.chemistry.bonds import valence
 from atomrl.core.records import Structures
 from atomrl.data.qm9 import MoleculeSet
+from atomrl.networks.edm import EDMConfig
 from atomrl.pretraining import edm_run as pretrain_run
+from atomrl.pretraining.base import PretrainConfig
 from atomrl.pretraining.edm import PretrainEDM
 from atomrl.pretraining.edm_run import pretrain_edm
 
@@ -49,6 +52,15 @@ def test_a_run_logs_the_stability_of_its_samples(tmp_path: Path) -> None:
         assert list(found) == [49, 99]  # Lightning counts from 0
         assert all(0 <= value <= 1 for value in found.values())
     assert all(math.isfinite(value) for value in logged(folder, "loss").values())
+
+
+def test_a_short_noise_schedule_has_samples_too() -> None:
+    """T = 100 is no walk of a schedule of 5 steps, and would end the run in the middle of a training."""
+    shape, logged = EDMConfig(hidden=8, layers=1, diffusion_steps=5), []
+    logger = SimpleNamespace(log_metrics=lambda numbers, step: logged.append((numbers.keys(), step)))
+    look = pretrain_run.SampleQuality({3: 1}, 50, 2)
+    look.on_train_batch_end(SimpleNamespace(global_step=50, loggers=[logger]), PretrainEDM(shape, PretrainConfig()))
+    assert logged == [({"atom_stability", "molecule_stability"}, 49)]
 
 
 def test_the_numbers_are_those_of_what_the_averaged_weights_draw(

@@ -75,9 +75,9 @@ class AMDDistances:
         self._known |= self._vectors({name: self._references[name] for name in known - self._known.keys()})
         for name, rows in compared.items():
             everyone = np.concatenate([here[name], self._known[name]]) if name in known else here[name]
-            apart = np.stack([np.abs(one - everyone).max(1) for one in here[name]])
-            apart[apart <= 0] = np.inf
-            distances[rows] = apart.min(1)
+            for row, vector in zip(rows, here[name], strict=True):  # one at a time: all pairs may not fit in memory
+                apart = np.abs(everyone - vector).max(1)
+                distances[row] = apart.min(where=apart > 0, initial=np.inf)
         return distances
 
     def _vectors(self, buckets: Mapping[Formula, Sequence[Crystal]]) -> dict[Formula, FloatArray]:

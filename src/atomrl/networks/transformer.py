@@ -13,6 +13,9 @@ from atomrl.util.options import contradiction
 LONGEST = 2048
 """Base of the index embedding's wavelengths."""
 
+KNOWN_GELU, UNKNOWN = 2, 0
+"""What a layer of torch's says of its activation: only one that is known may take the fast path of inference."""
+
 
 def require_shared(name: str, width: int, heads: int) -> None:
     """Raise UserError for a width that the attention's heads cannot share, or the index embedding's sines and cosines.
@@ -54,8 +57,9 @@ def index_embedding(mask: Tensor, width: int, dtype: torch.dtype) -> Tensor:
 class Transformer(nn.Module):
     """Pre-norm transformer over the atoms of a crystal, with a final LayerNorm; padded atoms are no keys.
 
-    GELU is the exact (erf) one, in training and inference alike. The published weights were trained with the tanh
-    approximation, but torch's inference fast path answered with erf, and that is what their numbers are made of.
+    GELU is the exact (erf) one, in training and inference alike and on each device. The published weights were trained
+    with the tanh approximation, but torch's inference fast path on a CPU answered with erf, and that is what their
+    numbers are made of. On a GPU the same path has the approximation, and is not taken.
     """
 
     def __init__(self, width: int, heads: int, feedforward: int, layers: int) -> None:
@@ -72,6 +76,8 @@ class Transformer(nn.Module):
         """Features of the atoms, (B, N, width) -> the same; mask (B, N). Padded rows hold no meaning."""
         padded = mask <= 0
         for layer in self.layers:
+            assert isinstance(layer, nn.TransformerEncoderLayer)
+            layer.activation_relu_or_gelu = KNOWN_GELU if features.device.type == "cpu" else UNKNOWN
             features = layer(features, src_key_padding_mask=padded)
         out: Tensor = self.norm(features)
         return out

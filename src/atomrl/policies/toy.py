@@ -64,7 +64,8 @@ class SubspaceGaussian(WithReference[GaussianScore]):
     def prior(self, prompts: Prompts, draw: Draw) -> tuple[Tensor, Tensor]:
         """Standard normals (B, N, D) in the policy's space, and mask (B, N)."""
         normals = draw(len(self.current.mean)).to(self.current.mean.dtype)
-        mask = (torch.arange(normals.shape[1])[None, :] < prompts.sizes[:, None]).to(normals.dtype)
+        atoms = torch.arange(normals.shape[1], device=normals.device)
+        mask = (atoms[None, :] < prompts.sizes[:, None]).to(normals.dtype)
         return self.project(normals, mask), mask
 
     def step(self, latents: Tensor, mask: Tensor, transition: Transition, prompts: Prompts) -> Step:

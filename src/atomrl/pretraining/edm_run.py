@@ -32,6 +32,9 @@ from atomrl.util.options import BelowOne, Count, CountOrNone, Whole, contradicti
 
 QM9 = "qm9"
 
+LOOK = 100
+"""T of the samples that a run looks at; the steps of its noise schedule, if these are fewer."""
+
 
 class Shape(EDMConfig):
     """Shape of a network that is trained from random numbers."""
@@ -75,7 +78,7 @@ class PretrainRun(Session):
     quality_every: CountOrNone = 5000
     """Optimizer steps between looks at samples, whose stability is logged; 0: never."""
     quality_samples: Count = 64
-    """Molecules of a look at samples, drawn at T = 100 with the averaged weights."""
+    """Molecules of a look at samples, drawn with the averaged weights at T = 100, or model.diffusion_steps if fewer."""
     model: Shape = Shape(hidden=192, edge_hidden=64, layers=6)
     """Shape of the network."""
 
@@ -110,7 +113,7 @@ class SampleQuality(Callback):
             return
         assert isinstance(pl_module, PretrainEDM)
         with torch.autocast(pl_module.device.type, enabled=False):
-            plan = SamplePlan(self.samples, 100, seed=1)
+            plan = SamplePlan(self.samples, min(LOOK, pl_module.model_config.diffusion_steps), seed=1)
             backbone = Backbone(pl_module.average, self.sizes, "training", self.conditioning)
             drawn = sample(backbone, plan, pl_module.device, "quality")
         measured = MoleculeMonitor(rdkit=False).measure(drawn)

@@ -27,7 +27,8 @@ class PretrainPredictor(Pretraining[PropertyHead, CrystalBatch]):
 
     def __init__(self, head: PropertyHead, model: PredictorConfig, train: PretrainConfig, vae: CrystalVAE) -> None:
         super().__init__(head, train)
-        settings = {"model": model.model_dump(), "train": train.model_dump()}
+        shape = model.model_dump(exclude={"dropout"})  # a run may go on with another dropout: the network is the same
+        settings = {"model": shape, "train": train.model_dump()}
         self.save_hyperparameters({**settings, "targets": list(head.targets)})
         self.model = model
         self.vae = vae.requires_grad_(False).eval()

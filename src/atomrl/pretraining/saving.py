@@ -136,14 +136,14 @@ def checkpoint_to_continue(module: lightning.LightningModule, session: Session) 
         fill(module, found["state_dict"], str(path))
     except UserError as error:
         raise UserError(f"{error}; {hint}") from error
-    if not all(torch.equal(module.get_parameter(name), weight) for name, weight in frozen.items()):
-        raise UserError(f"{path} was trained on another VAE; {hint}")
+    others = [name for name, weight in frozen.items() if not torch.equal(module.get_parameter(name), weight)]
+    if others:  # beside adapters a backbone's own weights are frozen, too
+        what = "VAE" if others[0].startswith("vae.") else "backbone"
+        raise UserError(f"{path} was trained on another {what}; {hint}")
     learned = found.get("hyper_parameters", {})
-    before, now = (hparams.get("targets") for hparams in (learned, module.hparams))
-    if before != now:
-        raise UserError(f"{path} predicts {before}, not targets={now}; {hint}")
-    if path is own and "conditions" in learned:  # not in checkpoints of earlier versions
-        _require_same_conditions(path, learned["conditions"], module.hparams["conditions"])
+    _require_same_network(path, learned, module.hparams, hint)
+    if "conditions" in learned:  # not in checkpoints of earlier versions
+        _require_same_conditions(path, learned["conditions"], module.hparams["conditions"], path is own)
     if path is not own and found["global_step"] >= session.train.steps:
         raise UserError(
             f"init={path} is at step {found['global_step']}, and train.steps={session.train.steps} counts those too: "
@@ -152,19 +152,47 @@ def checkpoint_to_continue(module: lightning.LightningModule, session: Session) 
     return path
 
 
-def _require_same_conditions(path: Path, before: Sequence[Sequence[str]], now: Sequence[Sequence[str]]) -> None:
+def _require_same_network(path: Path, learned: Mapping[str, Any], own: Mapping[str, Any], hint: str) -> None:
+    """Raise UserError for a network that no tensor tells from that of a checkpoint, e.g. by the heads of its attention.
+
+    Args:
+        path: of the checkpoint.
+        learned: what it says of its network.
+        own: the same of the network that shall go on.
+        hint: what to do.
+
+    Raises:
+        UserError: as said.
+    """
+    for name, now in own["model"].items():
+        if (before := learned.get("model", {}).get(name, now)) != now:
+            raise UserError(f"{path} began with model.{name}={before}, not model.{name}={now}; {hint}")
+    targets, wanted = learned.get("targets"), own.get("targets")
+    if targets != wanted:
+        raise UserError(f"{path} predicts {targets}, not targets={wanted}; {hint}")
+
+
+def _require_same_conditions(
+    path: Path, before: Sequence[Sequence[str]], now: Sequence[Sequence[str]], own: bool
+) -> None:
     """Raise UserError for conditions of another scale or of other classes than those that a checkpoint learned.
 
     Args:
         path: of the checkpoint.
         before: of each condition that it learned the name, the mean, the standard deviation and the classes.
         now: of the same conditions in the data as it is.
+        own: whether it is the run's own, and not `init`.
 
     Raises:
         UserError: as said.
     """
     if changed := [one[0] for old, one in zip(before, now, strict=True) if old != one]:
+        remedy = (
+            "have changed with the data since; put it back, or give another save_path"
+            if own
+            else "are others here; give the same data and order, or train its model further by backbone"
+        )
         raise UserError(
             f"{path} began with other values of {', '.join(changed)} in the training crystals: their mean and standard "
-            "deviation, or their classes, have changed with the data since; put it back, or give another save_path"
+            f"deviation, or their classes, {remedy}"
         )
