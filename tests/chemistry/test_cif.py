@@ -218,6 +218,21 @@ def test_a_flat_cell():
 
 
 # Formula
+@pytest.mark.parametrize(
+    ("cell", "lengths"),
+    [
+        (dict.fromkeys(("length_a", "length_b", "length_c"), 0.001), "0.001 to 0.001"),
+        ({"angle_alpha": 60, "angle_beta": 60, "angle_gamma": 119.99999}, "0.0031 to 5.64"),
+        ({"length_c": 90000}, "5.6 to 9e+04"),
+    ],
+)
+def test_a_cell_whose_reduction_takes_all_memory(cell, lengths):
+    """Seconds, and then the machine; a cell that is not reduced costs nothing."""
+    assert reason(cif(cell=cell)) == f"niggli: vectors of {lengths} Å span its lattice"
+    assert len(parse_cif(cif(cell=cell), niggli=False).crystal.numbers) == 2
+    assert len(parse_cif(cif(cell={"length_c": 90})).crystal.numbers) == 2
+
+
 
 
 @pytest.mark.parametrize(
