@@ -62,8 +62,9 @@ def test_the_declared_crystal_or_none(row):
         assert formula(parse_cif(row["cif"]).crystal) == expected
 
 
+@pytest.mark.parametrize("kind", ["structural", "moiety"])
 @pytest.mark.parametrize(
-    ("structural", "declared"),
+    ("text", "declared"),
     [
         *(("Na Cl2", "Cl2 Na1"), ("K Al (S O4)2 (H2 O)12", "Al1 H24 K1 O20 S2"), ("((N H4)2) Na", "H8 N2 Na1")),
         *((text, None) for text in ("NaCl", "Na4Cl4", "(Na Cl)2", "Na (Cl)")),
@@ -71,16 +72,16 @@ def test_the_declared_crystal_or_none(row):
             (text, None)
             for text in ("NACL2", "SIO2", "Halite", "Na+ Cl2-", "Na Cl 2H2O", "Na0.9 Cl", "(Na", "Na)", "?")
         ),
-        *((text, None) for text in ("", "Na0 Cl", "|Na| Cl2", "(Na,K) Cl")),
+        *((text, None) for text in ("", "Na0 Cl", "|Na| Cl2", "(Na,K) Cl", "Na2 Cl, H2 O", "Na2 Cl 1+", "2(Na2 Cl)")),
     ],
 )
-def test_a_structural_formula_counts_where_there_is_no_sum(structural, declared):
+def test_another_formula_counts_where_there_is_no_sum(kind, text, declared):
     """And where it is beyond doubt: the second line is right, what follows says nothing."""
-    text = cif(operations=FACE_CENTRED, chemical_formula_structural=structural)
+    text = cif(operations=FACE_CENTRED, **{f"chemical_formula_{kind}": text})
     if declared is None:
         assert formula(parse_cif(text).crystal) == {"Na": 4, "Cl": 4}
         return
-    why = f"formula: _chemical_formula_structural declares {declared}, Cl4 Na4 was read"
+    why = f"formula: _chemical_formula_{kind} declares {declared}, Cl4 Na4 was read"
     assert reason(text) == why
     assert formula(parse_cif(text + "_chemical_formula_sum 'Na Cl'\n").crystal) == {"Na": 4, "Cl": 4}
 
@@ -215,6 +216,21 @@ def test_a_flat_cell():
     assert reason(cif(cell={"angle_alpha": 20, "angle_beta": 20, "angle_gamma": 150})).startswith(
         "cell: its angles 20,"
     )
+
+
+@pytest.mark.parametrize(
+    ("cell", "lengths"),
+    [
+        (dict.fromkeys(("length_a", "length_b", "length_c"), 0.001), "0.001 to 0.001"),
+        ({"angle_alpha": 60, "angle_beta": 60, "angle_gamma": 119.99999}, "0.0031 to 5.64"),
+        ({"length_c": 90000}, "5.6 to 9e+04"),
+    ],
+)
+def test_a_cell_whose_reduction_takes_all_memory(cell, lengths):
+    """Seconds, and then the machine; a cell that is not reduced costs nothing."""
+    assert reason(cif(cell=cell)) == f"niggli: vectors of {lengths} Å span its lattice"
+    assert len(parse_cif(cif(cell=cell), niggli=False).crystal.numbers) == 2
+    assert len(parse_cif(cif(cell={"length_c": 90})).crystal.numbers) == 2
 
 
 # Formula
@@ -418,7 +434,12 @@ def test_a_setting_that_nothing_says():
         ),
         ({"symmetry_space_group_name_H__M": "C -4 2 1 m", "space_group_IT_number": 113}, "'C -4 2 1 m' is no space gr"),
         ({"space_group_name_Hall": "-F 4 2 3 (0 0 3)", "space_group_IT_number": 225}, "'-F 4 2 3 (0 0 3)' is no space"),
-        ({"space_group_magn.name_BNS": "P_a-1"}, "is magnetic, which is not read"),
+        (
+            {"space_group_magn.name_BNS": "P_a-1"},
+            "_space_group_magn.name_BNS says that it is magnetic, which is not",
+        ),
+        ({"space_group.magn_number_BNS": "2.7"}, "_space_group.magn_number_BNS says that it is magnetic, which is not"),
+        ({"space_group_symop.magn_operation_xyz": "x,y,z,+1"}, "magn_operation_xyz says that it is magnetic, which is"),
         ({"cell_modulation_dimension": "1"}, "is modulated, which is not read"),
     ],
 )

@@ -153,6 +153,29 @@ def test_one_large_cell_does_not_pad_the_others(monkeypatch):
     assert seen == [(4, 8), (1, 256)]
 
 
+def test_memory_does_not_grow_with_the_square_of_a_crystals_atoms(monkeypatch):
+    """Distances of some atoms at a time; verdicts stay, wherever the culprit is."""
+    far = Structure(Lattice.cubic(9), ["Si"] * 9, [[x / 9, 0, 0] for x in range(9)])
+    far.replace(8, "Si", [0.5, 0.5, 0.9])
+    close = Structure(PEROVSKITE.lattice, [*PEROVSKITE.species, "O"], [*PEROVSKITE.frac_coords, [0.5, 0.5, 0.01]])
+    batch = from_pymatgen([ROCK_SALT, far, close])
+    bounds = CellBounds(**{**vars(LOOSE), "min_distance": 0.9, "max_gap": 3.0})
+    expected = check_cells(batch, bounds=bounds)
+    seen = []
+
+    def nearest(frac_coords, rows, cell):
+        found = distances(frac_coords, rows, cell)
+        seen.append(found.numel())
+        return found
+
+    distances = crystals._nearest
+    monkeypatch.setattr(crystals, "_nearest", nearest)
+    monkeypatch.setattr(crystals, "PAIRS_AT_ONCE", 27 * 20)
+    assert check_cells(batch, bounds=bounds) == expected == [None, "isolated", "overlap"]
+    assert max(seen) <= 20
+    assert len(seen) > len(batch)
+
+
 def test_reduced_cells_have_the_lengths_of_niggli():
     rng = np.random.default_rng(0)
     cells = rng.normal(size=(300, 3, 3)) * 4

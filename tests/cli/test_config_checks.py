@@ -413,6 +413,7 @@ def test_stability_that_nothing_learns_from_is_said_to_be_so(overrides, learned,
         (b"seed: 1\nseed: 2\n", "duplicate key seed"),
         (b"seed: \xe9\n", "utf-8"),
         (b"- 1\n", "list"),
+        (b"3\n", "invalid loaded object type: int"),
     ],
 )
 def test_files_that_are_no_configuration(content, message, tmp_path):

@@ -194,6 +194,7 @@ def test_what_was_typed_and_changes_nothing_is_named(
         "trainer.val_check_interval=1.0",
         "trainer.check_val_every_n_epoch=1",
         "data.num_workers=4",
+        *([] if published else ["hydra.verbose=true"]),  # of use where Hydra composes groups
         *([] if published else ["logger=[]", "trainer.max_epochs=~"]),  # Hydra takes them for groups, or for no value
     ]
     plain = load_config(DNG, ["seed=3"], folder)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import gzip
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,15 @@ def test_second_call_reads_the_cache_and_reports_again(source, cache, crystals, 
     assert again.failures == crystals.failures
     assert again.ids == crystals.ids
     np.testing.assert_array_equal(again.frac_coords, crystals.frac_coords)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".json"])
+def test_a_damaged_cache_is_named(ending, source, cache, crystals, tmp_path):
+    copied = Path(shutil.copytree(cache, tmp_path / "cache"))
+    (damaged,) = copied.glob(f"*{ending}")
+    damaged.write_bytes(damaged.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cache/crystals-v.*\.safetensors cannot be read \(.*\): delete it, and it is"):
+        load_crystal_csv(source, copied)
 
 
 def test_cache_is_keyed_by_content(source, cache, crystals, tmp_path):

@@ -9,7 +9,7 @@ from pymatgen.core import Structure
 
 from atomrl.cli import main
 from atomrl.data.crystal_csv import load_crystal_csv
-from atomrl.data.formula_split import split_of
+from atomrl.data.formula_split import _columns, split_of
 
 HEADER = ("", "material_id", "cif", "gap")
 METALS = ("Li", "Na", "K", "Rb", "Cs", "Ag", "Tl")
@@ -107,7 +107,15 @@ def test_files_of_two_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     with pytest.raises(SystemExit):
         main(["data", "split", str(first), str(second), "--output", str(tmp_path / "out")])
     said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith(f"error: {second} has the columns , material_id, cif, energy, {first} has ")
+    assert said.startswith(f"error: {second} has the columns material_id, cif, energy, {first} has ")
+
+
+def test_one_file_may_have_the_index_of_pandas(tmp_path: Path) -> None:
+    """And another one may not."""
+    with_index, without = tmp_path / "a.csv", tmp_path / "b.csv"
+    with_index.write_text(",material_id,cif,gap\n")
+    without.write_text("gap,material_id,cif\n")
+    assert _columns([with_index, without]) == ["material_id", "cif", "gap"]
 
 
 def test_what_is_there_stays(

@@ -114,6 +114,9 @@ def test_missing_hydrogens_and_charges_are_remarked(tmp_path: Path) -> None:
     report = read_own(tmp_path / "drugs.sdf").report()
     assert "1 lack hydrogens that their bonds imply" in report
     assert "1 carry a charge" in report
+    said = ("charge=-1", "total_charge=2", "charge=0", "charge=none")
+    (tmp_path / "ions.extxyz").write_text("".join(FRAME.replace("\n\n", f"\n{words}\n") for words in said))
+    assert "; 2 carry a charge" in read_own(tmp_path / "ions.extxyz").report()
 
 
 FRAME = "3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
@@ -124,7 +127,8 @@ FRAME = "3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
     [
         ("4\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n", "ASE cannot read it"),
         ("3\n\nO 0 0 0\nH 0.96 x 0\nH -0.24 0.93 0\n", "ASE cannot read it"),
-        ("3\n\nO 0 0 0\nQq 0.96 0 0\nH -0.24 0.93 0\n", "ASE cannot read it"),
+        ("3\n\nO 0 0 0\nQq 0.96 0 0\nH -0.24 0.93 0\n", "'Qq' is no symbol of an element that ASE knows"),
+        ("3\n\n8 0 0 0\n1 0.96 0 0\n1 -0.24 0.93 0\n", "'8' is no symbol of an element that ASE knows"),
         ("3\n\nO 0 0 0\nH 0.96 0 nan\nH -0.24 0.93 0\n", "a coordinate is not finite"),
         ("3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 90\n", "an atom is more than 5 Å"),
         ('3\nLattice="9 0 0 0 9 0 0 0 9"\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n', "it is periodic"),

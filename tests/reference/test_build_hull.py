@@ -12,6 +12,7 @@ from pymatgen.core import Composition
 from atomrl.chemistry.hull import Hull
 from atomrl.core.records import Structures
 from atomrl.force_fields.crystals import CrystalEvaluation
+from atomrl.measures.physics import HullProvider
 from atomrl.reference import command
 from atomrl.reference import energies as energies_module
 from atomrl.reference.command import Plan, begin_hull
@@ -147,6 +148,25 @@ def test_relaxed_phases_have_the_energies_of_where_they_end(phases: Phases, tmp_
     assert len(field.asked) == 5
     settings = json.loads((tmp_path / "energies.jsonl").read_text().splitlines()[0])
     assert settings["relax_steps"] == "3"
+
+
+def test_a_hull_says_whether_its_phases_were_relaxed(phases: Phases, tmp_path: Path) -> None:
+    """In a table too; and is not replaced by one of the others, once the energies beside it are gone."""
+    relaxed, plain = Plan(tmp_path, "hull.json", 3), Plan(tmp_path, "hull.json")
+    build_hull(phases, Formulas(), relaxed)
+    hull = Hull.load(relaxed.hull)
+    assert hull.key.relaxed
+    assert HullProvider(Formulas(), hull).description.endswith("of 4 phases that it relaxed")
+    relaxed.energies.unlink()
+    with pytest.raises(UserError, match=r"with relaxed True, the energies come with False.*; delete .*hull\.json and"):
+        build_hull(phases, Formulas(), plain)
+    assert not plain.energies.exists()
+    record = json.loads(relaxed.hull.read_text())
+    del record["key"]["relaxed"]  # as earlier versions wrote it
+    relaxed.hull.write_text(json.dumps(record))
+    assert HullProvider(Formulas(), Hull.load(relaxed.hull)).description.endswith("of 4 phases")
+    build_hull(phases, Formulas(), plain)
+    assert Hull.load(plain.hull).key.relaxed is False
 
 
 def test_equal_crystals_are_evaluated_once(phases: Phases, tmp_path: Path) -> None:

@@ -40,8 +40,9 @@ def test_compressed_and_bare_structures_and_rows_that_hold_none(tmp_path: Path) 
     near = {**salt, "sites": [salt["sites"][0], {**salt["sites"][1], "abc": [0.001, 0, 0]}]}
     slab = {**salt, "lattice": {**salt["lattice"], "pbc": [True, True, False]}}
     unknown = json.loads(json.dumps(salt).replace('"occu": 1', '"occu": NaN'))
-    records = [salt, {"entry_id": 7, "structure": half}, {"a": 1}, flat, strange, near, slab, unknown]
-    with gzip.open(tmp_path / "all.json.gz", "wt") as file:
+    thin = {**salt, "lattice": {"matrix": [[9, 0, 0], [0, 9, 0], [9, 9, 1e-6]]}}
+    records = [salt, {"entry_id": 7, "structure": half}, {"a": 1}, flat, strange, near, slab, unknown, thin]
+    with gzip.open(tmp_path / "all.json.gz", "wt", encoding="utf-8-sig") as file:
         json.dump(records, file)
     found = load_crystal_entries(tmp_path / "all.json.gz", tmp_path, workers=1)
     assert found.ids == ("entry-1",)
@@ -53,7 +54,16 @@ def test_compressed_and_bare_structures_and_rows_that_hold_none(tmp_path: Path) 
         (6, "entry-6", "unsound"),
         (7, "entry-7", "entry"),
         (8, "entry-8", "disordered"),
+        (9, "entry-9", "niggli"),
     ]
+
+
+def test_a_compressed_file_that_is_damaged(tmp_path: Path) -> None:
+    damaged = bytearray(gzip.compress(json.dumps([CRYSTALS["na"].as_dict()] * 50).encode()))
+    damaged[40:60:10] = b"\xff\xff"
+    (tmp_path / "all.json.gz").write_bytes(damaged)
+    with pytest.raises(UserError, match=r"all\.json\.gz is no list of pymatgen's entries in JSON \(Error -3 while"):
+        load_crystal_entries(tmp_path / "all.json.gz", tmp_path, workers=1)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def test_checkpoints_that_cannot_be_continued(content: bytes | dict, words: str,
         torch.save(content, path)
     session = Session(save_path=str(tmp_path)) if own else Session(save_path=str(tmp_path / "run"), init=str(path))
     with pytest.raises(UserError, match=words) as caught:
-        checkpoint_to_continue(vae(), session)
+        checkpoint_to_continue(vae(), session, session.learned_from)
     assert "\n" not in str(caught.value)
     if not isinstance(content, bytes):
         assert ("another save_path" if own else "init takes the last.ckpt") in str(caught.value)
@@ -203,16 +203,20 @@ def test_weights_that_are_not_trained_say_of_what_they_are(tmp_path: Path) -> No
 def test_which_checkpoint_is_continued(tmp_path: Path) -> None:
     own, other = tmp_path / "run" / "last.ckpt", tmp_path / "other.ckpt"
     begun = {**WHOLE, "state_dict": vae().state_dict()}
-    assert checkpoint_to_continue(vae(), Session(save_path=str(own.parent))) is None
+    assert checkpoint_to_continue(vae(), Session(save_path=str(own.parent)), {}) is None
     torch.save(begun, other)
     session = Session(save_path=str(own.parent), init=str(other))
-    assert checkpoint_to_continue(vae(), session) == other
+    assert checkpoint_to_continue(vae(), session, session.learned_from) == other
     session = session.changed(train=PretrainConfig(steps=10))
     with pytest.raises(UserError, match=r"is at step 10, and train\.steps=10 counts those too: raise it"):
-        checkpoint_to_continue(vae(), session)
+        checkpoint_to_continue(vae(), session, session.learned_from)
     own.parent.mkdir()
     torch.save(begun, own)
-    assert checkpoint_to_continue(vae(), session) == own  # a finished run, given again, only writes its weights anew
+    # a finished run, given again, only writes its weights anew
+    assert checkpoint_to_continue(vae(), session, session.learned_from | {"content": "1a"}) == own  # not said before
+    torch.save({**begun, "learned_from": {"content": "2b"}}, own)
+    with pytest.raises(UserError, match="began with content=2b, not content=1a; give the options that the run in"):
+        checkpoint_to_continue(vae(), session, session.learned_from | {"content": "1a"})
 
 
 @pytest.mark.parametrize(

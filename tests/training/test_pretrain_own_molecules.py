@@ -59,10 +59,14 @@ def test_from_a_file_to_samples(name: str, tmp_path: Path, capsys: pytest.Captur
 
 def test_a_broken_entry_is_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = own_molecules.write_sdf(tmp_path / "drugs.sdf")
-    data.write_text(data.read_text().replace(" C ", " Cx", 1))
+    whole = data.read_text()
+    data.write_text(whole.replace(" C ", " Cx", 1))
     folder = pretrain_edm([*SMALL, f"data={data}", f"save_path={tmp_path / 'run'}"])
     assert "11 of 12 molecules read" in capsys.readouterr().out
     assert (folder / "left_out.txt").read_text().startswith("drugs.sdf entry 1 (aspirin): ")
+    data.write_text(whole)  # these weights are not of the mended file
+    with pytest.raises(UserError, match=r"last\.ckpt began with content of data \(SHA-256\)="):
+        pretrain_edm([*SMALL, f"data={data}", f"save_path={tmp_path / 'run'}"])
 
 
 def test_novelty_is_counted_against_the_training_molecules(tmp_path: Path) -> None:

@@ -49,11 +49,14 @@ class HullKey:
         model_id: name, version and hash of the model, e.g. `CHGNetForceField.model_id`.
         correction: correction scheme of its energies, e.g. `MP2020`.
         data_version: which set of reference structures.
+        relaxed: whether the model relaxed each of them before it took the energy; None: not recorded, as in hulls of
+            earlier versions.
     """
 
     model_id: str
     correction: str
     data_version: str
+    relaxed: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +120,7 @@ class Hull:
         model_id: str,
         correction: str,
         data_version: str | None = None,
+        relaxed: bool | None = None,
         remedy: str = "choose the hull of this model, or make it by `atomrl data reference`; where a hull-NAME.json of "
         "another model is in the way, delete it and the energies-NAME.jsonl beside it first",
     ) -> None:
@@ -126,15 +130,16 @@ class Hull:
             model_id: of the candidates' energies.
             correction: of the candidates' energies.
             data_version: of the reference data; any if None.
+            relaxed: whether the model relaxes what they are of; any if None, or if the hull does not record it.
             remedy: what to do about it, for the error.
 
         Raises:
             UserError: one of them is not the hull's.
         """
-        asked = {"model_id": model_id, "correction": correction, "data_version": data_version}
-        for name, value in asked.items():
+        asked = HullKey(model_id, correction, data_version or self.key.data_version, relaxed)
+        for name, value in asdict(asked).items():
             own = asdict(self.key)[name]
-            if value is not None and value != own:
+            if None not in (value, own) and value != own:
                 raise UserError(
                     f"the hull was computed with {name} {own!r}, the energies come with {value!r}: "
                     f"energies above a hull of another scale mean nothing; {remedy}"

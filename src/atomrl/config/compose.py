@@ -192,7 +192,7 @@ def read_config(path: Path) -> Config:
     try:
         loaded = OmegaConf.load(path)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _no_yaml(str(path), error) from error
     _require_resolved(path, loaded)
@@ -285,6 +285,8 @@ def _composed(name: str, words: Sequence[str], folder: Path | None) -> DictConfi
         raise UserError(f"configuration {name}: {first_line(error)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise _no_yaml(f"configuration {name}", error) from error
+    except OSError as error:  # of a file that is not to be read, or that holds a number alone
+        raise UserError(f"configuration {name} cannot be read: {first_line(error)}; give keys with values") from error
 
 
 def _as_written(composed: DictConfig) -> dict[str, Any]:

@@ -161,6 +161,8 @@ def renamed_overrides(overrides: Sequence[str], composing: bool = True) -> list[
             written = {crystals.written(value) for value in RESTRICTED[bare].values}
             if not any(_same(form, known) for form in (text, text.lower()) for known in written):
                 raise UserError(f"{override}: {_only(bare)}")
+        elif bare.startswith("hydra."):
+            unused.append(override)
         elif _says_nothing(bare, None if text == "null" else text) and equals:
             continue
         elif crystals.is_unused(bare):

@@ -41,6 +41,7 @@ INSTEAD: Mapping[str, str] = {
     "trainer.default_root_dir": "give `save_path`",
     "paths.output_dir": "give `save_path`",
     "paths.log_dir": "give `save_path`",
+    "hydra.run.dir": "give `save_path`",
     "paths.data_dir": "give `reward.reference_dataset`, the folder of the set",
 }
 """{published key: what does here what the key does there}."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import IO
 
 from atomrl.data.crystal_csv import BLOCK, CIF, ID, parsed_once
 from atomrl.data.crystal_set import CrystalSet
+from atomrl.data.molecule_files import TEXT
 from atomrl.util.errors import UserError
 from atomrl.workers.executor import Workers
 
@@ -53,11 +55,11 @@ def _blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
         UserError: it is no list of entries.
     """
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with gzip.open(path, "rt", encoding=TEXT) if path.suffix == ".gz" else path.open(encoding=TEXT) as file:
             rows = enumerate(_entries(file), start=1)
             while block := list(islice(rows, BLOCK)):
                 yield {number: {ID: name or f"entry-{number}", CIF: text} for number, (name, text) in block}
-    except (ValueError, EOFError, gzip.BadGzipFile) as error:
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
             f"{path} is no list of pymatgen's entries in JSON ({error}): give what dumpfn(entries, file) writes"
         ) from error

@@ -10,10 +10,12 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from atomrl.data.number_columns import SHOWN
 from atomrl.structures.cells import Crystal
+from atomrl.util.errors import UserError
 from atomrl.util.files import write_json, write_whole
 
 
@@ -97,9 +99,16 @@ class CrystalSet:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote."""
-        arrays = load_file(path)
-        record = json.loads(path.with_suffix(".json").read_text())
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: a file is damaged or cannot be read.
+        """
+        try:
+            arrays = load_file(path)
+            record = json.loads(path.with_suffix(".json").read_text())
+        except (OSError, SafetensorError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): delete it, and it is made again") from error
         return cls(
             **{name: arrays.pop(name) for name in ("numbers", "frac_coords", "lattices", "offsets")},
             properties={name: arrays[f"property/{name}"] for name in record["properties"]},

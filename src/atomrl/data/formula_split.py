@@ -107,13 +107,14 @@ def _columns(files: Sequence[Path]) -> list[str]:
     headers = []
     for path in files:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            headers.append([name.strip() for name in next(csv.reader(file))])
+            names = [name.strip() for name in next(csv.reader(file))]
+        headers.append([name for name in names if name])  # the unnamed first column is the index that pandas writes
         if set(headers[-1]) != set(headers[0]):
             raise UserError(
                 f"{path} has the columns {', '.join(headers[-1])}, {files[0]} has {', '.join(headers[0])}: give files "
                 "of one set"
             )
-    return [name for name in headers[0] if name]  # the unnamed first column is the index that pandas writes
+    return headers[0]
 
 
 def _sound_rows(path: Path, crystals: CrystalSet) -> Iterator[Mapping[str, str]]:

@@ -39,10 +39,12 @@ END_OF_ENTRY = "$$$$"
 END_OF_MOLECULE, BEGIN_OF_PROPERTIES = "M  END", ">"
 """Of an SDF's entry: the line after its bonds, and what lines of its properties begin with."""
 CHARGED = "carry a charge, and are taken for neutral"
+CHARGES = ("charge", "total_charge")
+"""How extended XYZ calls the charge of a whole frame."""
 HEAVIEST = len(chemical_symbols) - 1
 ROW = ("conformer", "atomic number", "x", "y", "z")
 KEYS = ("numbers", "positions")
-NO_FRAME = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError)
+NO_FRAME = (OSError, ValueError, IndexError, TypeError, AttributeError)
 """What ASE raises for a frame that it cannot read."""
 NO_ARRAY = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises for a file that is truncated, holds objects or is something else."""
@@ -225,13 +227,17 @@ def _from_frame(where: str, count: int, lines: list[str]) -> Entry:
         return Entry.broken(where, f"the file ends within its {count} atoms")
     try:
         atoms = ase.io.read(io.StringIO(f"{count}\n{''.join(lines)}"), index=0, format="extxyz")
+    except KeyError as error:  # of its table of symbols, which it looks up as `Xx`
+        return Entry.broken(where, f"{error} is no symbol of an element that ASE knows")
     except NO_FRAME as error:
         return Entry.broken(where, f"ASE cannot read it ({first_line(error)})")
     assert isinstance(atoms, Atoms)
     if atoms.pbc.any() and not atoms.pbc.all():
         return Entry.broken(where, f"it is periodic in {atoms.pbc.sum()} of 3 directions")
     cell = np.array(atoms.cell) if atoms.pbc.all() else None
-    return Entry(where, atoms.numbers.astype(np.int64), atoms.positions, cell=cell)
+    charges = [value for name in CHARGES if isinstance(value := atoms.info.get(name), int | float | np.number)]
+    remark = CHARGED if any(charges) else None
+    return Entry(where, atoms.numbers.astype(np.int64), atoms.positions, cell=cell, remark=remark)
 
 
 def _npz(path: Path) -> Iterator[Entry]:

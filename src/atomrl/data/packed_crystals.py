@@ -17,6 +17,7 @@ from atomrl.core.records import Structures
 from atomrl.data.crystal_csv import load_crystal_csv
 from atomrl.data.crystal_set import CrystalSet
 from atomrl.data.prototype_set import ASSETS, SET_FILE, PrototypeSet, load_prototypes
+from atomrl.data.qm9 import fingerprint_of
 from atomrl.structures.cells import Crystal
 from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.errors import UserError
@@ -118,10 +119,7 @@ class PackedCrystals:
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all crystals in their order."""
-        digest = hashlib.sha256()
-        for array in (self.numbers, self.frac_coords, self.lattices, self.offsets):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()
+        return fingerprint_of(self.numbers, self.frac_coords, self.lattices, self.offsets)
 
     def histogram(self) -> dict[int, int]:
         """Crystals by number of atoms, ascending."""

@@ -6,6 +6,7 @@ Source: Ramakrishnan et al. 2014, doi 10.1038/sdata.2014.22; packaged in three C
 from __future__ import annotations
 
 import csv
+import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +57,11 @@ class MoleculeSet:
         """Atoms per molecule, (molecules,)."""
         return np.diff(self.offsets)
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all molecules in their order."""
+        return fingerprint_of(self.numbers, self.positions, self.offsets)
+
     def select(self, rows: NDArray[np.int64]) -> MoleculeSet:
         """The molecules at these rows, in this order."""
         sizes = self.sizes[rows]
@@ -63,6 +69,14 @@ class MoleculeSet:
         atoms = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], sizes)
         properties = {name: values[rows] for name, values in self.properties.items()}
         return MoleculeSet(self.numbers[atoms], self.positions[atoms], offsets, self.ids[rows], properties)
+
+
+def fingerprint_of(*arrays: NDArray[Any]) -> str:
+    """Hash of what arrays hold, in their order."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:

@@ -64,8 +64,9 @@ class HullProvider:
     @property
     def description(self) -> str:
         """Model, correction and hull, for the record."""
-        key = self.hull.key
-        return f"{key.model_id} ({key.correction}), hull {key.data_version} of {len(self.hull.entries)} phases"
+        key, count = self.hull.key, len(self.hull.entries)
+        phases = f"{count} phases{' that it relaxed' if key.relaxed else ''}"
+        return f"{key.model_id} ({key.correction}), hull {key.data_version} of {phases}"
 
     def measure(self, batch: SoundSamples) -> Mapping[str, Metric]:
         """All four, (B,) each."""

@@ -123,7 +123,8 @@ def pretrain_vae(overrides: Sequence[str]) -> Path:
     begin(options)
     module = PretrainVAE(options.model, options.train, options.weights)
     watched = _sample(splits.validation, options.match_structures, options.train.seed)
-    card = fit(module, crystal_stream(splits, options), options, [ReconstructionRate(watched)])
+    stream, content = crystal_stream(splits, options), splits.train.fingerprint
+    card = fit(module, stream, options, [ReconstructionRate(watched)], content)
     folder = Path(options.save_path)
     vae = rounded(module.average, dtype)
     card |= {"data": options.data, "reconstruction": _reconstruction(vae, splits.validation, options)}
@@ -152,7 +153,7 @@ def pretrain_ldm(overrides: Sequence[str]) -> Path:
     asked_for = with_all_conditions(splits.train) if conditions else splits.train
     begin(options)
     module = _module(options, splits, vae, start, conditions)
-    card = fit(module, crystal_stream(splits, options), options)
+    card = fit(module, crystal_stream(splits, options), options, content=splits.train.fingerprint)
     kept = rounded(module.vae, STORED[options.store])
     card |= {"data": options.data, "frame": options.frame}
     card |= {"reconstruction": _reconstruction(kept, splits.validation, options)}

@@ -147,7 +147,7 @@ def pretrain_edm(overrides: Sequence[str]) -> Path:
     held_out = _validation(parts["validation"], options)
     stream = StreamData(partial(SizedBatches, parts["train"], train.batch_size, train.seed), held_out)
     quality = SampleQuality(sizes, options.quality_every, options.quality_samples, conditioning)
-    card = fit(module, stream, options, [quality])
+    card = fit(module, stream, options, [quality], parts["train"].fingerprint)
     half = {} if options.half is None else {"data": {"from": "QM9", "half": options.half}}
     card |= data.card | half | ({} if start is None else {"started_from": start.origin})
     save_backbone(folder, module.average, sizes, card, conditioning)

@@ -68,7 +68,7 @@ def pretrain_predictor(overrides: Sequence[str]) -> Path:
     head = PropertyHead(options.model.inputs(vae.config), tuple(columns), options.model)
     standardize(head, splits.train)
     module = PretrainPredictor(head, options.model, options.train, vae)
-    card = fit(module, crystal_stream(splits, options), options)
+    card = fit(module, crystal_stream(splits, options), options, content=splits.train.fingerprint)
     kept = CrystalPredictor(rounded(module.vae, dtype), module.average, options.model)
     folder = Path(options.save_path)
     judged = _judge(kept, splits, test, options, folder)

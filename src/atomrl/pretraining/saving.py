@@ -38,7 +38,7 @@ class LastCheckpoint(Callback):
     Args:
         path: of the checkpoint.
         minutes: between two of them.
-        learned_from: `Session.learned_from`, which the checkpoint holds too.
+        learned_from: `Session.learned_from`, and the hash of the data, which the checkpoint holds too.
 
     Attributes:
         asked: Ctrl-C came.
@@ -104,12 +104,15 @@ class LastCheckpoint(Callback):
         self.asked = True
 
 
-def checkpoint_to_continue(module: lightning.LightningModule, session: Session) -> Path | None:
+def checkpoint_to_continue(
+    module: lightning.LightningModule, session: Session, learned_from: Mapping[str, object]
+) -> Path | None:
     """The folder's own checkpoint, else `init`, else none; read here, since Lightning's errors are tracebacks.
 
     Args:
         module: what is trained; it takes the weights.
         session: the run's options.
+        learned_from: of this run, as its checkpoint will say.
 
     Raises:
         UserError: it is missing or damaged, of another model, VAE or of other properties, or nothing is left to do from
@@ -128,7 +131,7 @@ def checkpoint_to_continue(module: lightning.LightningModule, session: Session) 
     if not isinstance(found, dict) or not found.keys() >= ENTRIES:
         raise UserError(f"{path} is not the checkpoint of a pre-training; {hint}")
     began = found.get(LEARNED_FROM, {}) if path is own else {}
-    for key, now in session.learned_from.items():
+    for key, now in learned_from.items():
         if (before := began.get(key, now)) != now:
             raise UserError(f"{path} began with {key}={before}, not {key}={now}; {hint}")
     frozen = {name: weight.clone() for name, weight in module.named_parameters() if not weight.requires_grad}

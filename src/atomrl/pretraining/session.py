@@ -28,6 +28,9 @@ from atomrl.util.option_words import Unit
 from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads
 from atomrl.util.processes import one_process
 
+CONTENT, SHOWN = "content of data (SHA-256)", 12
+"""What messages call the content of the training data, and how many digits of its hash they show."""
+
 
 class Session(Options):
     """Options of every pre-training."""
@@ -110,8 +113,16 @@ def fit(
     data: lightning.LightningDataModule,
     session: Session,
     callbacks: Sequence[Callback] = (),
+    content: str | None = None,
 ) -> dict[str, Any]:
     """Train to the end, or continue what is in the folder.
+
+    Args:
+        module: what is trained.
+        data: what it learns from.
+        session: the run's options.
+        callbacks: further ones.
+        content: hash of the training data, which a run keeps for all its life; None: it never changes.
 
     Returns:
         The card's entries about the training.
@@ -121,10 +132,11 @@ def fit(
         KeyboardInterrupt: Ctrl-C; the folder holds the checkpoint that the same command continues from.
         SystemExit: SIGTERM; likewise.
     """
-    resume = checkpoint_to_continue(module, session)
+    learned_from = session.learned_from | ({} if content is None else {CONTENT: content[:SHOWN]})
+    resume = checkpoint_to_continue(module, session, learned_from)
     folder = require_writable(Path(session.save_path), f"save_path={session.save_path}")
     require_writable(folder / "log", f"the logs of save_path={session.save_path}")
-    interruption, last = Interruption(), LastCheckpoint(folder / LAST, session.checkpoint_minutes, session.learned_from)
+    interruption, last = Interruption(), LastCheckpoint(folder / LAST, session.checkpoint_minutes, learned_from)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     started = time.monotonic()
     with warnings.catch_warnings(), last.listening():

@@ -85,13 +85,14 @@ def begin_hull(phases: Phases, force_field: HullForceField, plan: Plan) -> Energ
     """The energies that are known of a hull; nothing but an empty file of them is written.
 
     Raises:
-        UserError: the folder holds a hull or energies of another force field, no phase is a pure element, a file
-            cannot be written.
+        UserError: the folder holds a hull or energies of another force field, or relaxed where these are not, no phase
+            is a pure element, a file cannot be written.
     """
     require_element(phases.crystals)
     if plan.hull.is_file():
         remedy = f"delete {plan.hull} and {plan.energies} to make them anew, or write to another folder"
-        Hull.load(plan.hull).require(force_field.model_id, force_field.correction, remedy=remedy)
+        relaxed = bool(plan.relax_steps)
+        Hull.load(plan.hull).require(force_field.model_id, force_field.correction, relaxed=relaxed, remedy=remedy)
     return energy_file(plan.energies, force_field, plan.relax_steps)
 
 
@@ -113,7 +114,8 @@ def build_hull(phases: Phases, force_field: HullForceField, plan: Plan, known: E
     started = time.monotonic()
     energies = find_energies(phases.crystals, force_field, known, plan.relax_steps)
     entries = lowest_phases(phases.crystals, phases.ids, energies)
-    key = HullKey(force_field.model_id, force_field.correction, data_version(plan.folder.resolve().name, phases))
+    version, relaxed = data_version(plan.folder.resolve().name, phases), bool(plan.relax_steps)
+    key = HullKey(force_field.model_id, force_field.correction, version, relaxed)
     hull = closed_hull(key, entries, energies)
     hull.save(plan.hull)
     lines = [

@@ -17,6 +17,11 @@ with extra("crystals"):
     from pymatgen.core import Lattice, Structure
 
 
+SHORT, THIN = 0.1, 1e6
+"""Å, of a lattice's shortest vector, and how many cells a cube of its longest one may hold: beyond these, a reduction
+takes minutes or all memory. A polytype with c = 1000 Å has 2e5."""
+
+
 class Crystal(NamedTuple):
     """One crystal without padding: a plain tuple of arrays, cheap to send to a worker.
 
@@ -37,8 +42,11 @@ def canonical(structure: Structure) -> Structure:
     Rebuilding fixes the orientation (pymatgen's: c along z, a in the x-z plane), so that six numbers say it all.
 
     Raises:
-        Failure: `niggli`: the reduction of a degenerate cell does not end.
+        Failure: `niggli`: the reduction of a degenerate cell does not end, or would take minutes or all memory.
     """
+    lengths = np.linalg.norm(structure.lattice.lll_matrix, axis=1)
+    if lengths.min() < SHORT or lengths.max() ** 3 > THIN * structure.volume:
+        raise Failure(f"niggli: vectors of {lengths.min():.2g} to {lengths.max():.3g} Å span its lattice")
     try:
         reduced = structure.get_reduced_structure("niggli")
     except (ValueError, np.linalg.LinAlgError) as error:

@@ -30,7 +30,8 @@ CELL = tuple(
     f"_cell_{kind}" for kind in ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 )
 UNITS = "_cell_formula_units_Z"
-STRUCTURAL = "_chemical_formula_structural"
+FORMULAS = ("_chemical_formula_structural", "_chemical_formula_moiety")
+"""Where a file without a `_chemical_formula_sum` may say what it consists of."""
 COORDINATES = ("fract_x", "fract_y", "fract_z")
 COLUMNS = (
     *COORDINATES,
@@ -231,8 +232,8 @@ def declared_formula(block: gemmi.cif.Block) -> dict[int, float] | None:
 def structural_formula(text: str) -> dict[int, int] | None:
     """Atoms by atomic number in a formula with groups such as `Ca (N O3)2`; None if what it says is not beyond doubt.
 
-    Anything else than symbols, parentheses and whole numbers is in doubt: a name, a charge, `2H2O`, `Fe0.95`; and so is
-    `SIO2`, all in capitals.
+    Anything else than symbols, parentheses and whole numbers is in doubt: a name, a charge, `2H2O`, `Fe0.95`, a second
+    moiety behind a comma; and so is `SIO2`, all in capitals.
     """
     if text == text.upper() and re.search("[A-Z]{2}", text):
         return None
@@ -260,10 +261,11 @@ def _check_structural(block: gemmi.cif.Block, structure: Structure, remark: str)
     Raises:
         Failure: `formula: `, and both formulas.
     """
-    formula = structural_formula(next(iter(texts_of(block, STRUCTURAL)), ""))
     read = Counter(structure.atomic_numbers)
-    if formula is not None and not multiple(read, formula, None):
-        raise Failure(f"formula: {STRUCTURAL} declares {readable(formula)}, {readable(read)} was read{remark}")
+    for tag in FORMULAS:
+        formula = structural_formula(next(iter(texts_of(block, tag)), ""))
+        if formula is not None and not multiple(read, formula, None):
+            raise Failure(f"formula: {tag} declares {readable(formula)}, {readable(read)} was read{remark}")
 
 
 def declared_units(block: gemmi.cif.Block) -> int | None:

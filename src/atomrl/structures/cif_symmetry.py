@@ -48,12 +48,10 @@ NUMBER = (
     "_symmetry_Int_Tables_number",
     "_symmetry.Int_Tables_number",
 )
-UNSUPPORTED = {
-    "_space_group_symop_magn_operation.xyz": "magnetic",
-    "_space_group_symop_magn_operation_xyz": "magnetic",
-    "_space_group_magn.name_BNS": "magnetic",
-    "_space_group_magn_name_BNS": "magnetic",
-    "_cell_modulation_dimension": "modulated",
+MAGNETIC = ("_space_group_symop{}magn_operation{}xyz", "_space_group{}magn{}name_BNS", "_space_group{}magn{}number_BNS")
+"""Between the parts stands a point or a line, before `magn` in files that are older than the dictionary."""
+UNSUPPORTED = {tag.format(*marks): "magnetic" for tag in MAGNETIC for marks in ("_.", "__", "._")} | {
+    "_cell_modulation_dimension": "modulated"
 }
 SUFFIXES = {"S": ":1", "Z": ":2", "O1": ":1", "O2": ":2", "H": ":H", "R": ":R"}
 """What follows Hermann-Mauguin symbols to say origin or axes, and how gemmi writes it; S and Z are the ICSD's."""

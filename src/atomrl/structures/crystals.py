@@ -231,28 +231,36 @@ def _measures(cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _crowding(
     numbers: Tensor, positions: Tensor, mask: Tensor, cell: Tensor, bounds: CellBounds
 ) -> tuple[Tensor, Tensor]:
-    """Whether atoms are too close, and whether one has no neighbour near, both (B,), images included.
-
-    In a Minkowski-reduced cell the nearest image of an atom is among the 27 around its wrapped displacement.
-    """
+    """Whether atoms are too close, and whether one has no neighbour near, both (B,), images included."""
     atoms = mask.shape[1]
     cell = reduced_cells(cell)
     frac_coords = torch.linalg.solve(cell, positions, left=False)
-    displacement = frac_coords[:, :, None] - frac_coords[:, None]
+    radii = torch.as_tensor(covalent_radii, dtype=cell.dtype, device=cell.device)[numbers.clamp(0, MAX_NUMBER)]
+    near, far = torch.zeros_like(mask[:, 0]), torch.zeros_like(mask[:, 0])
+    step = max(1, PAIRS_AT_ONCE // (27 * len(mask) * atoms))
+    for start in range(0, atoms, step):  # all of them at once, but for a crystal of hundreds of atoms
+        rows = slice(start, start + step)
+        nearest = _nearest(frac_coords, rows, cell).masked_fill(~(mask[:, rows, None] & mask[:, None]), torch.inf)
+        allowed = bounds.min_covalent_ratio * (radii[:, rows, None] + radii[:, None])
+        near |= (nearest < allowed.clamp(min=bounds.min_distance)).flatten(1).any(1)
+        far |= (mask[:, rows] & (nearest.amin(2) > bounds.max_gap)).any(1)
+    return near, far
+
+
+def _nearest(frac_coords: Tensor, rows: slice, cell: Tensor) -> Tensor:
+    """Distance of some of N atoms to the nearest image of each, but to themselves, Å, (B, rows, N).
+
+    In a Minkowski-reduced cell the nearest image of an atom is among the 27 around its wrapped displacement.
+    """
+    displacement = frac_coords[:, rows, None] - frac_coords[:, None]
     displacement = (displacement - displacement.round()) @ cell[:, None]
     shifts = torch.cartesian_prod(*[torch.arange(-1.0, 2.0, dtype=cell.dtype, device=cell.device)] * 3) @ cell
-    squares = positions.new_zeros(len(mask), 27, atoms, atoms)
-    for axis in range(3):  # axis by axis: an array of (B, 27, N, N, 3) differences would be the largest by far
+    squares = cell.new_zeros(len(cell), 27, *displacement.shape[1:3])
+    for axis in range(3):  # axis by axis: an array of (B, 27, rows, N, 3) differences would be the largest by far
         squares += (displacement[:, None, ..., axis] + shifts[:, :, None, None, axis]) ** 2
-    itself = torch.zeros(27, atoms, atoms, dtype=torch.bool, device=mask.device)
-    itself[13] = torch.eye(atoms, dtype=torch.bool, device=mask.device)  # shift (0, 0, 0)
-    pairs = mask[:, :, None] & mask[:, None]
-    nearest = squares.masked_fill(itself, torch.inf).amin(1).sqrt().masked_fill(~pairs, torch.inf)
-    radii = torch.as_tensor(covalent_radii, dtype=cell.dtype, device=cell.device)[numbers.clamp(0, MAX_NUMBER)]
-    allowed = bounds.min_covalent_ratio * (radii[:, :, None] + radii[:, None])
-    near = (nearest < allowed.clamp(min=bounds.min_distance)).flatten(1).any(1)
-    far = (mask & (nearest.amin(2) > bounds.max_gap)).any(1)
-    return near, far
+    itself = torch.eye(frac_coords.shape[1], dtype=torch.bool, device=cell.device)[rows]
+    squares[:, 13].masked_fill_(itself, torch.inf)  # shift (0, 0, 0)
+    return squares.amin(1).sqrt()
 
 
 def _known(numbers: Tensor, elements: Collection[int] | None) -> Tensor:
