@@ -156,6 +156,29 @@ def anchors(page: Path) -> set[str]:
     return {f"{name}-{count}" if count else name for name, count in zip(names, again, strict=True)}
 
 
+@pytest.mark.parametrize(
+    "page",
+    [page for page in WITH_LINKS if page.stem != "CHANGELOG"],
+    ids=lambda page: f"{page.parent.name}-{page.stem}",
+)
+def test_code_that_a_page_names_is_there(page: Path) -> None:
+    """Files `folder/file.py`, and dotted names `atomrl...`; the changelog also names what was."""
+    text = page.read_text()
+    files = re.findall(r"`((?:\w+/)+\w+\.py)`", text)
+    assert [file for file in files if not [*ROOT.glob(file), *ROOT.glob(f"src/*/{file}")]] == []
+    assert [name for name in re.findall(r"(?<![\w./-])atomrl(?:\.\w+)+", text) if not is_in_the_package(name)] == []
+
+
+def is_in_the_package(dotted: str) -> bool:
+    """Whether there is a module of this name, or one whose text holds the names that follow."""
+    place, names = ROOT / "src" / "atomrl", dotted.split(".")[1:]
+    while names and (place / names[0]).is_dir():
+        place /= names.pop(0)
+    file = place / f"{names[0] if names else '__init__'}.py"
+    module, inside = (file, names[1:]) if file.is_file() else (place / "__init__.py", names)
+    return module.is_file() and all(re.search(rf"\b{name}\b", module.read_text()) for name in inside)
+
+
 def test_every_page_is_listed() -> None:
     """The README leads to each page of docs/, and to the result pages by way of docs/results.md."""
     readme, results = ((ROOT / name).read_text() for name in ("README.md", "docs/results.md"))
