@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def sampled(model: object, output: Path) -> str:
     return output.read_text()
 
 
-def evaluated(output: Path, *words: object) -> dict[str, object]:
+def evaluated(output: Path, *words: object) -> Any:
     rest = ["-n", "2", "--time-step", "10", "reward.workers=1", "--output", str(output)]
     main(["evaluate", *map(str, words), *rest])
     return json.loads((output / "evaluation.json").read_text())
@@ -59,16 +60,18 @@ def test_a_training_may_start_from_a_run(run: Path, tmp_path: Path) -> None:
 
 
 def test_evaluate_takes_each_of_them(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A model without its run has no rewarded metrics, and the command says so."""
-    rewarded = tmp_path / "rewarded"
+    """A run has its own base. A model without its run has no rewarded metrics, and the command says so."""
+    rewarded, backbone = tmp_path / "rewarded", run.parent / "backbone"
     shutil.copytree(run, rewarded)
-    (rewarded / "config.yaml").write_text(to_yaml(load_config("demo", ["evaluation.samples=0"])))
-    with_run = evaluated(tmp_path / "one", "--base", run.parent / "backbone", "--trained", rewarded)
+    words = ["evaluation.samples=0", f"model.backbone={backbone}"]
+    (rewarded / "config.yaml").write_text(to_yaml(load_config("demo", words)))
+    with_run = evaluated(tmp_path / "one", "--trained", rewarded)
+    assert with_run["columns"]["base"]["model"]["origin"] == str(backbone)
     assert with_run["rewarded"]
     assert "without its run" not in capsys.readouterr().out
-    without = evaluated(tmp_path / "two", "--base", run, "--trained", run.parent / "backbone")
+    without = evaluated(tmp_path / "two", "--base", run, "--trained", backbone)
     assert without["rewarded"] == []
-    assert f"{run.parent / 'backbone'} is a model without its run's config.yaml" in capsys.readouterr().out
+    assert f"{backbone} is a model without its run's config.yaml" in capsys.readouterr().out
 
 
 def test_what_cannot_be_taken(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,12 +14,12 @@ import pytest
 import torch
 import yaml
 
-from atomrl.chemistry.hull import Hull
 from atomrl.chemistry.rdkit import RdkitRecord
 from atomrl.config import load_config
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.records import Structures
 from atomrl.core.rollout import draw
+from atomrl.data.crystal_csv import load_crystal_csv
 from atomrl.export.molecules import Annotated, write_extxyz, write_sdf
 from atomrl.force_fields.base import Evaluation
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
@@ -113,9 +113,8 @@ def test_blocks_of_a_page_run_in_order(page: Path, tmp_path: Path, monkeypatch: 
     for number, block in enumerate(python_blocks(page)):
         exec(compile(block, f"{page.name}, block {number}", "exec"), names)
     if page.stem == "crystals":
-        hull = Hull.load(tmp_path / "data" / "mp_20" / "hull.json")
-        assert len(hull.entries) == 3 * len(mp_20_files.CRYSTALS)
-        assert hull.key.data_version == "mp_20"
+        crystals = load_crystal_csv(tmp_path / "my.csv", tmp_path / "cache", workers=1)
+        assert (crystals.ids, crystals.sizes.tolist(), crystals.failures) == (("salt",), [8], ())
     elif page.stem == "molecules":
         assert (len(names["molecules"]), len(names["stable"]), len(names["forces"])) == (2, 1, 1)
         assert names["smiles"] == ["O"]
@@ -173,6 +172,29 @@ def anchors(page: Path) -> set[str]:
     names = [re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain]
     again = [names[:place].count(name) for place, name in enumerate(names)]
     return {f"{name}-{count}" if count else name for name, count in zip(names, again, strict=True)}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in WITH_LINKS if page.stem != "CHANGELOG"],
+    ids=lambda page: f"{page.parent.name}-{page.stem}",
+)
+def test_code_that_a_page_names_is_there(page: Path) -> None:
+    """Files `folder/file.py`, and dotted names `atomrl...`; the changelog also names what was."""
+    text = page.read_text()
+    files = re.findall(r"`((?:\w+/)+\w+\.py)`", text)
+    assert [file for file in files if not [*ROOT.glob(file), *ROOT.glob(f"src/*/{file}")]] == []
+    assert [name for name in re.findall(r"(?<![\w./-])atomrl(?:\.\w+)+", text) if not is_in_the_package(name)] == []
+
+
+def is_in_the_package(dotted: str) -> bool:
+    """Whether there is a module of this name, or one whose text holds the names that follow."""
+    place, names = ROOT / "src" / "atomrl", dotted.split(".")[1:]
+    while names and (place / names[0]).is_dir():
+        place /= names.pop(0)
+    file = place / f"{names[0] if names else '__init__'}.py"
+    module, inside = (file, names[1:]) if file.is_file() else (place / "__init__.py", names)
+    return module.is_file() and all(re.search(rf"\b{name}\b", module.read_text()) for name in inside)
 
 
 def test_every_page_is_listed() -> None:

@@ -25,13 +25,13 @@ def data_command(arguments: Sequence[str]) -> None:
     parser = CommandParser(prog="atomrl data prototypes", description="make the crystal set that ships")
     steps = parser.add_subparsers(dest="step", required=True)
     build = steps.add_parser("build", help="relax candidates with CHGNet; resumes where it stopped")
-    build.add_argument("--limit", type=int, default=12_000, help="candidates, failed ones included")
-    build.add_argument("--workers", type=int, default=1, help="processes of one thread each")
-    build.add_argument("--minutes", type=float, help="stop after this long")
-    build.add_argument("--seed", type=int, default=0, help="of the candidates' order")
+    build.add_argument("--limit", type=int, default=12_000, help="most candidates, failed ones included; default 12000")
+    build.add_argument("--workers", type=int, default=1, help="processes of one thread each; default 1")
+    build.add_argument("--minutes", type=float, help="stop after so many minutes; if not given, at the end")
+    build.add_argument("--seed", type=int, default=0, help="seed of the order of the candidates; default 0")
     finish = steps.add_parser("finish", help="drop duplicates and implausible ones, compute the hull, compress")
     finish.add_argument("--output", type=Path, help="folder of the finished set (default: that of --save)")
-    finish.add_argument("--split-seed", type=int, default=0)
+    finish.add_argument("--split-seed", type=int, default=0, help="seed that deals formulas out to splits; default 0")
     check = steps.add_parser("check", help="compare formation energies and lattice constants with experiment")
     hull = steps.add_parser("hull", help="compute the hull of the finished set with another force field; resumes too")
     hull.add_argument("--judge", choices=["sevennet"], required=True, help="the other force field, an extra")
@@ -39,10 +39,13 @@ def data_command(arguments: Sequence[str]) -> None:
     hull.add_argument(
         "--output", type=Path, help="folder of the new hull (default: that of --folder, else that of --save)"
     )
-    hull.add_argument("--workers", type=int, default=1, help="processes of one thread each; 0: this process")
+    hull.add_argument("--workers", type=int, default=1, help="processes of one thread each; 0: this process; default 1")
     for step in (build, finish, check, hull):
         step.add_argument(
-            "--save", type=Path, default=Path("runs/prototypes"), help="folder of the build and of energies so far"
+            "--save",
+            type=Path,
+            default=Path("runs/prototypes"),
+            help="folder of the build and of energies so far; default runs/prototypes",
         )
     options = parser.parse_args(arguments)
     _check_ranges(options)

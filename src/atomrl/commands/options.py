@@ -160,7 +160,11 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--domain", choices=["crystals", "molecules"], help="what --structures holds; by default its first one decides"
     )
-    evaluate.add_argument("--base", help="base model: shipped name, run directory, folder, checkpoint or hub:user/name")
+    evaluate.add_argument(
+        "--base",
+        help="base model: shipped name, run directory, folder, checkpoint or hub:user/name; if not given, what the "
+        "trained run started from, else edm_qm9_small",
+    )
     evaluate.add_argument(
         "--trained",
         help="trained model: run directory or checkpoint, or as for --base; if not given, the base is judged alone",
@@ -185,7 +189,9 @@ def _add_evaluate(commands: Any) -> None:
         help="keys of the sections reward, evaluation and model to change, e.g. evaluation.relaxed=200; and threads=4, "
         "the number of torch's threads",
     )
-    evaluate.add_argument("--output", type=Path, default=Path("evaluation"), help="folder for tables and samples")
+    evaluate.add_argument(
+        "--output", type=Path, default=Path("evaluation"), help="folder for tables and samples; default evaluation"
+    )
     evaluate.add_argument(
         "--keep",
         type=Path,

@@ -51,7 +51,7 @@ class AskedJudge:
         seed: int = 0,
         resamples: int = RESAMPLES,
     ) -> MoleculeScorecard:
-        """The verdict on B molecules with two more rows: the error, and what a model that heeds the size alone has.
+        """The verdict on B molecules with two more rows: the error, and what a model that uses the size alone has.
 
         Args:
             metrics: so far.

@@ -1,4 +1,4 @@
-"""GFN2-xTB, the default force field for molecules: real quantum chemistry, 2-10 ms per QM9 molecule and core."""
+"""GFN2-xTB, the default force field for molecules: real quantum chemistry, some 10 ms per QM9 molecule and core."""
 
 from __future__ import annotations
 

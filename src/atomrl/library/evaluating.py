@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from atomrl.checkpoints.hub import is_hub_name
-from atomrl.checkpoints.named import named_model
+from atomrl.checkpoints.named import Named, named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named, read_stored
 from atomrl.config import Config, as_trained
@@ -138,15 +138,10 @@ def evaluate(
     place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
     trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
     with given.handed_over():
-        named = named_model(place)
-        if base is None and named.described is not None:
-            base = described_run(named.described, trust_code, REMEDY).model.backbone
-            if named.weights.is_dir() and base not in BACKBONES and not is_hub_name(base):
-                raise UserError(f"{place} was shared without {base}, which its run started from: give base=...")
-        first, other = (str(place), None) if base is None else (str(base), str(place))
+        alone = base is None and named_model(place).described is None
         asked = ModelEvaluation(
-            first,
-            other,
+            str(place) if alone else base,
+            None if alone else str(place),
             samples,
             time_step,
             seed,
@@ -177,7 +172,7 @@ class ModelEvaluation:
     """Which models are judged, and how.
 
     Attributes:
-        base: what others are compared with; None: the shipped model of molecules.
+        base: what others are compared with; None: what the run started from, or else the shipped model of molecules.
         trained: a run, or a model; None: the base is judged alone.
         samples: of each column; None: as documented.
         time_step: T of the walk; None: that of the domain.
@@ -191,7 +186,7 @@ class ModelEvaluation:
         asked: {name: value} that conditional models are asked for; None: as the run's prompts ask.
     """
 
-    base: str | None
+    base: str | Path | None
     trained: str | None
     samples: int | None
     time_step: int | None
@@ -311,18 +306,19 @@ class ModelEvaluation:
         Raises:
             UserError: as `evaluate`.
         """
-        name = self.base or DEFAULT_BACKBONE
-        if is_object(name):  # what a run started from
-            run, tuned, _ = self._trained(None, name, trust_code, remedy)
+        found = None if self.trained is None else named_model(self.trained)
+        name = str(self.base or _started_from(found, trust_code, remedy))
+        if found is not None and is_object(name):
+            run, tuned, _ = self._trained(found, None, name, trust_code, remedy)
             config = self._overridden(run)
             return Pair(domain_of(run), config, base_model(config), model_of(tuned, config), run)
         stored = read_stored(name)
         domain = domain_for(stored)
         config = as_trained(domain.name, stored.card)
-        if self.trained is None:
+        if found is None:
             config = self._overridden(config)
             return Pair(domain, config, model_of(stored, config), None, None)
-        run, tuned, is_run = self._trained(domain, stored.origin, trust_code, remedy)
+        run, tuned, is_run = self._trained(found, domain, stored.origin, trust_code, remedy)
         of_base, config = (self._overridden(each) for each in (domain.beside_a_run(run, stored), run))
         return Pair(domain, config, model_of(stored, of_base), model_of(tuned, config), run if is_run else None)
 
@@ -331,11 +327,12 @@ class ModelEvaluation:
         return overridden(config, self.overrides).changed(device=self.device)
 
     def _trained(
-        self, domain: Domain[Any, Any] | None, base: str, trust_code: bool, remedy: str
+        self, found: Named, domain: Domain[Any, Any] | None, base: str, trust_code: bool, remedy: str
     ) -> tuple[Config, Stored, bool]:
         """What the trained model's run says, or the documented defaults; the model; and whether a run says it.
 
         Args:
+            found: the trained model.
             domain: of the base; None: it is that of the run.
             base: where it is, for messages.
             trust_code: as of `report`.
@@ -344,8 +341,6 @@ class ModelEvaluation:
         Raises:
             UserError: it is of another domain than the base, or there is no run to choose by the reward of.
         """
-        assert self.trained is not None
-        found = named_model(self.trained)
         if found.described is not None:
             config = described_run(found.described, trust_code, remedy)  # refuses code before it reads more
             if domain is not None and config.domain != domain.name:
@@ -371,6 +366,23 @@ class ModelEvaluation:
             "judged is as documented, or as you say"
         )
         return as_trained(domain.name, tuned.card), tuned, False
+
+
+def _started_from(found: Named | None, trust_code: bool, remedy: str) -> str:
+    """What a trained model is compared with if nothing is named: what its run started from, if there is a run.
+
+    Raises:
+        UserError: as `described_run`, or the run was shared without that model.
+    """
+    if found is None or found.described is None:
+        return DEFAULT_BACKBONE
+    base = described_run(found.described, trust_code, remedy).model.backbone
+    if found.weights.is_dir() and base not in BACKBONES and not is_hub_name(base):
+        raise UserError(
+            f"{found.origin} was shared without {base}, which its run started from: say what to compare it with, by "
+            "--base or base=..."
+        )
+    return base
 
 
 @dataclass(frozen=True)

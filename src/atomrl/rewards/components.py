@@ -225,7 +225,7 @@ class PredictorReward(RewardComponent):
 
 
 class CreativityReward(RewardComponent):
-    """1 for a unique and novel sample, 0 for one that is neither, otherwise how far it is from its likes.
+    """1 for a unique and novel sample, 0 for one that is neither, otherwise an AMD distance to others of its formula.
 
     That is the smallest positive AMD distance (Å) to structures of the same reduced formula, in the batch and in the
     reference; 0 if there is none. A sample of unsound geometry is worth 0.
