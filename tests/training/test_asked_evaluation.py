@@ -15,7 +15,8 @@ from atomrl.checkpoints.crystal import save_crystal_backbone
 from atomrl.cli import main, rollout_main
 from atomrl.config.compose import SAMPLING
 from atomrl.evaluation.evaluate import TABLES
-from atomrl.library.evaluating import ModelEvaluation, Pair, evaluate
+from atomrl.library.evaluating import evaluate
+from atomrl.library.model_evaluation import ModelEvaluation, Pair
 from atomrl.networks.edm import EDMNetwork
 from atomrl.report.page import unpacked
 from atomrl.sampling.steering_options import SteeringOptions

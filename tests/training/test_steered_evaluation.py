@@ -15,7 +15,7 @@ from atomrl.cli import main
 from atomrl.core.records import Prompts
 from atomrl.core.steering import steer
 from atomrl.evaluation import steered
-from atomrl.library import evaluating
+from atomrl.library import model_evaluation
 from atomrl.report.page import unpacked
 from atomrl.sampling.steering_options import SteeringOptions
 
@@ -154,12 +154,12 @@ def test_by_a_reward_without_a_total_too(way: str, tmp_path: Path, capsys: pytes
 def test_a_reward_that_is_typed_did_not_pay_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table marks what the run was trained for, whatever chooses or judges its samples now."""
     marked: list[set[str]] = []
-    monkeypatch.setattr(evaluating, "judge", lambda *_: None)
-    monkeypatch.setattr(evaluating, "compare", lambda _, rewarded, *__: marked.append(rewarded))
+    monkeypatch.setattr(model_evaluation, "judge", lambda *_: None)
+    monkeypatch.setattr(model_evaluation, "compare", lambda _, rewarded, *__: marked.append(rewarded))
     for words in ([], ["reward.type=xtb"]):
         models = (str(BY_DUMMY / "backbone"), str(BY_DUMMY / "run"))
         options = (*models, 2, 3, None, 0, SteeringOptions(), 0, 0, words, tmp_path / "table", "cpu")
-        evaluating.ModelEvaluation(*options).report("", trust_code=False, remedy="")
+        model_evaluation.ModelEvaluation(*options).report("", trust_code=False, remedy="")
     assert marked == [set(), set()]
 
 

@@ -13,9 +13,9 @@ from atomrl.checkpoints.hub import is_hub_name
 from atomrl.data.structure_files import CRYSTALS
 from atomrl.evaluation.compositions import Composition
 from atomrl.evaluation.evaluate import SamplePlan, warn_of_unseen
-from atomrl.library.evaluating import ModelEvaluation
 from atomrl.library.judge_structures import evaluate_structures
 from atomrl.library.loading import DEFAULT_BACKBONE, SAMPLED, SEED, Loaded, asking, loaded, sample_plan
+from atomrl.library.model_evaluation import ModelEvaluation
 from atomrl.library.sampling import not_held, writable
 from atomrl.sampling.chosen import Choosing, asked_particles, asked_steering, sections_of
 from atomrl.sampling.compositions import Predicting, asked_compositions
