@@ -200,6 +200,16 @@ def test_the_best_checkpoint(mode: str, best: list[str], tmp_path: Path) -> None
     assert (tmp_path / "checkpoint_latest.pth").read_text() == "6"  # a run that is stopped saves
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_weights_of_a_gpu_load_without_one(tmp_path: Path) -> None:
+    trained = module()
+    trained.averaged.to("cuda")
+    trained.line = {"reward": 0.5}
+    Checkpoints(tmp_path, load_config("demo", []), Snapshots()).on_train_epoch_end(Trainer(), trained)
+    weights = torch.load(tmp_path / "generative_model_ema.npy", weights_only=True)
+    assert {weight.device.type for weight in weights.values()} == {"cpu"}
+
+
 def test_failures_that_did_not_happen_are_none(tmp_path: Path) -> None:
     config = load_config("demo", ["best_checkpoint_metric=failed_scf", "best_checkpoint_mode=min"])
     saving, trained = Checkpoints(tmp_path, config, Snapshots()), module()

@@ -153,8 +153,9 @@ class Checkpoints(Callback):
         self._unsaved = self.snapshots.take(trainer)
         if best:
             write_whole(self.folder / BEST, self._unsaved)
-            averaged = pl_module.averaged.module.state_dict()
-            save_tensors(self.folder / AVERAGED_WEIGHTS, plain_weights(averaged, pl_module.card, "this run"))
+            averaged = plain_weights(pl_module.averaged.module.state_dict(), pl_module.card, "this run")
+            on_cpu = {name: weight.cpu() for name, weight in averaged.items()}  # who loads them may have no GPU
+            save_tensors(self.folder / AVERAGED_WEIGHTS, on_cpu)
         done = trainer.current_epoch + 1
         if done % self.config.save_every == 0 or done == trainer.max_epochs or trainer.should_stop:
             self._save()
