@@ -266,7 +266,7 @@ def test_a_further_table_that_is_not_there(runs, capsys):
     (runs / "crystals" / "evaluation-1" / "evaluation_relaxed.json").unlink()
     with pytest.raises(SystemExit):
         report(runs, "crystals")
-    assert "evaluation_relaxed.json: No such file" in capsys.readouterr().err
+    assert "evaluation_relaxed.json: no such file" in capsys.readouterr().err
     page = report(runs, "crystals", "evaluation.relaxed=0")
     assert "## Relaxed" not in page
     assert "## By a second judge" in page

@@ -197,7 +197,7 @@ def test_weights_that_are_not_trained_say_of_what_they_are(tmp_path: Path) -> No
     torch.save({**WHOLE, "state_dict": vae().state_dict()}, path)
     module.network.quant_conv.requires_grad_(False)
     with pytest.raises(UserError, match=r"was trained on another backbone; init takes"):
-        checkpoint_to_continue(module, Session(save_path=str(tmp_path / "run"), init=str(path)))
+        checkpoint_to_continue(module, Session(save_path=str(tmp_path / "run"), init=str(path)), {})
 
 
 def test_which_checkpoint_is_continued(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from atomrl.evaluation.kept_samples import KeptSamples, Noted
 from atomrl.force_fields.chgnet import CORRECTIONS, model_id
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.policies.crystal import Sampling
-from atomrl.sampling.sample_file import KEPT, WRITTEN
+from atomrl.sampling.sample_file import BROKEN, KEPT, WRITTEN
 
 sys.path.insert(0, str(Path(__file__).parent))
 import small_backbone
@@ -179,7 +179,7 @@ def test_a_run_samples_as_it_was_trained(tmp_path, places, monkeypatch):
     monkeypatch.setattr(
         commands,
         "sample_into",
-        lambda _, drawing, *__: used.append(drawing.wanted.policy.sampling) or {KEPT: 10, WRITTEN: 10},
+        lambda _, drawing, *__: used.append(drawing.wanted.policy.sampling) or {KEPT: 10, WRITTEN: 10, BROKEN: 0},
     )
     for model in (str(run / "checkpoint_latest.pth"), places[0].partition("=")[2]):
         main(["sample", "--backbone", model, "--output", str(tmp_path / "one.cif")])
