@@ -24,7 +24,10 @@ def test_molecules(small_backbone, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     small_backbone.write(tmp_path / "backbone")
-    tiny = [word for word in small_backbone.TINY if not word.startswith(("evaluation.", "dataloader.epoches"))]
+    own = ("evaluation.", "dataloader.epoches", "reward.type", "reward.comp", "reward.use_energy", "train.energy_adv")
+    tiny = [word for word in small_backbone.TINY if not word.startswith(own)]
+    tiny += ["reward.components=[{_target_: atomrl.rewards.novelty.NoveltyReward}]"]  # best of N needs a total
+    tiny += ["reward.use_energy=false", "train.force_adv_weight=0", "train.energy_adv_weight=0"]
     words = ["molecules", "--seeds", "0", "--docs", "docs", "--samples", "3", "--time-step", "5", "--best-of", "budget"]
     words += ["--jobs", "2", *tiny, "dataloader.epoches=2", "model.backbone=backbone"]
 
