@@ -87,7 +87,7 @@ class MoleculeChecker(Closing):
 
     def check(self, structures: Structures) -> list[RdkitRecord]:
         """One record per molecule, in order; never raises for a bad geometry."""
-        finite = (structures.positions.isfinite().all(2) | ~structures.mask).all(1).tolist()
+        finite = structures.finite.tolist()
         molecules: Sequence[object] = (
             split(structures)
             if self._profile == PERCEIVED

@@ -21,8 +21,7 @@ def to_rdkit(structures: Structures) -> tuple[list[Chem.Mol], list[str | None]]:
     """
     molecules: list[Chem.Mol] = []
     reasons: list[str | None] = []
-    finite = (structures.positions.isfinite().all(2) | ~structures.mask).all(1).tolist()
-    samples = zip(finite, bonded_molecules(structures), split(structures), strict=True)
+    samples = zip(structures.finite.tolist(), bonded_molecules(structures), split(structures), strict=True)
     with BlockLogs():
         for good, bonded, geometry in samples:
             try:

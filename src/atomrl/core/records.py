@@ -100,6 +100,11 @@ class Structures(Batch):
         """Atoms per structure, (B,) int64."""
         return self.mask.sum(1)
 
+    @property
+    def finite(self) -> Tensor:
+        """Whether all coordinates of a structure's atoms are finite, (B,) bool."""
+        return (self.positions.isfinite().all(2) | ~self.mask).all(1)
+
 
 @dataclass(frozen=True)
 class Transition:

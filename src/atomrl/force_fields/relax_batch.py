@@ -86,13 +86,13 @@ def relax_batch(
         if not len(rows):
             break
         results = force_field.evaluate(moving)
+        failures = [_failure(result) for result in results]
         if step == 0:
-            _require_stress(results)
-        good = torch.tensor([_failure(result) is None for result in results], dtype=torch.bool)
-        for row, result in zip(rows.tolist(), results, strict=True):
-            reasons[row] = _failure(result)
-            energies[row] = result.energy if reasons[row] is None else np.nan
-        results = [result for result in results if _failure(result) is None]
+            _require_stress(results, failures)
+        good = torch.tensor([failure is None for failure in failures], dtype=torch.bool)
+        for row, result, failure in zip(rows.tolist(), results, failures, strict=True):
+            energies[row], reasons[row] = result.energy if failure is None else np.nan, failure
+        results = [result for result, failure in zip(results, failures, strict=True) if failure is None]
         rows, moving = rows[good], moving[good]
         structures, steps[rows.numpy()] = replace_rows(structures, rows.tolist(), moving), step
         forces = _forces(moving, start[rows], results)
@@ -144,9 +144,9 @@ class _Fire:
         return move
 
 
-def _require_stress(results: Sequence[Any]) -> None:
+def _require_stress(results: Sequence[Any], failures: Sequence[str | None]) -> None:
     """Raise UserError for a force field of which no result has one."""
-    if any(result.reason is None for result in results) and all(map(_failure, results)):
+    if any(result.reason is None for result in results) and all(failures):
         raise UserError(
             "a relaxation needs stresses, and this force field's results have no `stress`, (3, 3) in eV/Å³ beside the "
             "forces: leave it out"

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.named import named_model
-from atomrl.evaluation.evaluate import (
-    Report,
-)
+from atomrl.evaluation.evaluate import Report
 from atomrl.library.given import Given
 from atomrl.library.loading import EVALUATED, SEED
 from atomrl.library.model_evaluation import ModelEvaluation

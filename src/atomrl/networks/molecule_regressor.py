@@ -141,8 +141,7 @@ class MoleculeRegressor(nn.Module):
         for start in range(0, len(structures), CHUNK):
             some = structures[slice(start, start + CHUNK)].to(self.reference.device)
             known = ((some.numbers[..., None] == self.numbers).any(-1) | ~some.mask).all(1)
-            finite = (some.positions.isfinite().all(-1) | ~some.mask).all(1)
-            sound = known & finite
+            sound = known & some.finite
             positions = torch.where(some.mask[..., None] & sound[:, None, None], some.positions, 0.0)
             found = self(some.numbers, positions.to(self.reference.dtype), some.mask.to(self.reference.dtype))
             parts.append(torch.where(sound & found.isfinite(), found, torch.nan))

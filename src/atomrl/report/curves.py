@@ -45,7 +45,7 @@ MOST = 600
 
 COUNTED_WITH = {"failed_": "failed", "share_": "mean_atoms"}
 """How the names of numbers begin that stand in a line only where they are not zero, and the number beside which they
-were counted: {start: that number}."""
+were counted: {start: that number}. Shares do so in logs of earlier versions, and of models that name no elements."""
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Iterations and values, (P,) each; values are finite."""

@@ -144,9 +144,9 @@ class AsTheyCome(Drawing):
 
 def not_finite(structures: Structures) -> int:
     """How many have a coordinate, or a cell, that is not finite."""
-    finite = (structures.positions.isfinite().all(2) | ~structures.mask).all(1)
+    finite = structures.finite
     if structures.cell is not None:
-        finite &= structures.cell.isfinite().flatten(1).all(1)
+        finite = finite & structures.cell.isfinite().flatten(1).all(1)
     return int((~finite).sum())
 
 
