@@ -11,8 +11,9 @@ from small_backbone import TINY
 
 from atomrl.cli import main
 from atomrl.config import load_config
+from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.toy import SubspaceGaussian
-from atomrl.training.experiment import build_on_the_way
+from atomrl.training.experiment import build_on_the_way, terms_of_a_pass
 
 SHAPED = ["reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=4", "reward.shaping.mlff_batch_size=2"]
 ADAPTIVE = ["reward.shaping.scheduler.mode=adaptive", "reward.shaping.scheduler.adaptive.coarse_stride=1"]
@@ -66,6 +67,17 @@ def test_a_prefix_beyond_what_is_trained_is_refused_before_anything_is_made(
     assert "model.skip_prefix=6 holds all transitions of train.train_min_time=0.5 to train.train_max_" in said.err
     assert not said.out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("asked", "said"), [(5, True), (4, False), (None, False)])
+def test_fewer_transitions_than_asked_for_are_announced(
+    asked: int | None, said: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of ten transitions four start at t = 0.1 to 0.4."""
+    config = load_config("demo_fed_grpo", [*TINY, f"train.train_steps={asked or 'null'}"])
+    walk = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).transitions(10)
+    assert terms_of_a_pass(config.train, FedGRPO(FedGRPOConfig()), walk) == (4, "trained transitions")
+    assert ("train.train_steps=5: only 4 transitions lie in" in caplog.text) == said
 
 
 @pytest.mark.parametrize(

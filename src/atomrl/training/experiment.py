@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ from atomrl.util.errors import UserError, hinted
 from atomrl.util.registry import registered
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
+
+log = logging.getLogger(__name__)
 
 OBJECTIVES, KEY = "atomrl.core.objectives", "train.objective"
 
@@ -247,6 +250,11 @@ def terms_of_a_pass(
         raise UserError(
             f"none of {len(walk)} transitions is trained: widen train.train_min_time and train.train_max_time, or, "
             "with model.sampler=ddim, raise model.eta above 0"
+        )
+    if min(train.train_steps or 0, len(trainable_steps(walk, first=prefix))) > len(trained):
+        log.warning(
+            f"train.train_steps={train.train_steps}: only {len(trained)} transitions lie in train.train_min_time={low} "
+            f"to train.train_max_time={high}, and all of them are trained on"
         )
     return min(len(trained), train.train_steps or len(trained)), "trained transitions"
 
