@@ -347,6 +347,33 @@ def test_a_sample_where_the_policy_knows_nothing_does_not_teach() -> None:
     assert torch.equal(loose.advantages[others], strict.advantages[others])
 
 
+@pytest.mark.parametrize("objective", [NFT, AWM, Rejection])
+def test_a_sample_where_the_policy_knows_nothing_counts_less(objective: type) -> None:
+    """With its distances to the old and to the initial policy: the bound over its squared error, here about 100."""
+    policy = SubspaceGaussian(torch.tensor([0.0, 0, 0, 0.3])).double()
+    policy.follow(0.0)
+    policy.keep_reference()
+    with torch.no_grad():
+        policy.current.mean += 0.1
+    samples = samples_of(policy)
+    far = samples.bucket.clean.clone()
+    far[5, :, 3] += 25
+    samples = replace(samples, bucket=replace(samples.bucket, clean=far))
+    kind = {NFT: NFTOptions, AWM: AWMOptions, Rejection: RejectionOptions}[objective]
+    free, bounded = (
+        objective(kind(max_time=0.5, reference_weight=0.1, residual_bound=bound), nothing) for bound in (None, 4.0)
+    )
+    (draw, *_) = free.terms(Trajectory((), (), (samples.bucket,)), 0)
+    loose, strict = (made.loss(policy, samples, draw) for made in (free, bounded))
+    residual = loose.counts["residual"]
+    assert residual.argmax() == 5
+    assert float(residual[5]) > 40
+    shares = (4 / residual).clamp(max=1)
+    assert torch.allclose(strict.loss, shares * loose.loss, rtol=1e-12)
+    assert torch.equal(strict.counts["bounded"], (shares < 1).double())
+    assert "bounded" not in loose.counts
+
+
 @pytest.mark.parametrize("kind", [SubspaceGaussian, LearnedStdGaussian])
 def test_the_gradient_is_the_covariance_of_advantage_and_sample(kind: type) -> None:
     """With the exact score of data N(m, v) the slope of A l by m has a closed form.

@@ -126,7 +126,10 @@ class ForwardObjective(ABC, Generic[C]):
         return [Draw(epoch * count + place, (start + place / count) % 1) for place in range(count)]
 
     def loss(self, policy: DiffusionPolicy, samples: Samples, term: Term) -> StepLoss:
-        """Noise the samples again, ask the policies, then `draw_loss` and the distance to the initial model."""
+        """Noise the samples again, ask the policies, then `draw_loss` and the distance to the initial model.
+
+        Both count less for a sample whose noise the old policy does not know (`residual_bound`).
+        """
         assert isinstance(term, Draw)
         found = self.predictions(policy, samples, term)
         answer = self.draw_loss(found)
@@ -137,6 +140,9 @@ class ForwardObjective(ABC, Generic[C]):
             distance = found.mean((found.current - found.initial).square())
             loss = loss + self.options.reference_weight * distance
             counts["reference_distance"] = distance.detach()
+        if self.options.residual_bound is not None:
+            weight = (self.options.residual_bound / counts["residual"]).clamp(max=1)
+            loss, counts["bounded"] = weight * loss, (weight < 1).to(loss.dtype)
         return StepLoss(torch.where(samples.active, loss, 0.0), counts, answer.largest)
 
     def predictions(self, policy: DiffusionPolicy, samples: Samples, term: Draw) -> Predictions:

@@ -26,6 +26,10 @@ class ForwardOptions(Options):
     residual_limit: Positive | None = None
     """In a draw of a time, a sample's advantage counts as 0 if the squared error per element of the policy that sampled
     exceeds this: the sample lies where the policy knows nothing; null: no limit."""
+    residual_bound: Positive | None = None
+    """In a draw of a time, a sample counts for this over the squared error per element of the policy that sampled, if
+    the error is larger, so that few samples do not own the gradient; a prediction of no noise at all has an error of 1;
+    null: every sample counts for 1."""
     old_decay_rate: Weight = 0.0
     """Before the rollout of iteration k the old policy, which samples, keeps the share min(this times k, old_decay_max)
     of itself and takes the rest from the current policy; 0: it is the current policy."""
