@@ -12,7 +12,7 @@ from molecule_batches import from_atoms
 from atomrl.chemistry.training_smiles import TrainingSmiles
 from atomrl.config import load_config
 from atomrl.core.prompts import ungrouped
-from atomrl.core.records import Structures
+from atomrl.core.records import RewardTable, Structures
 from atomrl.measures.molecule_names import MoleculeNamesProvider
 from atomrl.rewards.novelty import NoveltyReward
 from atomrl.rewards.reinforce import ReinforceReward
@@ -48,6 +48,21 @@ def test_a_valid_molecule_that_is_not_known_counts(options: dict[str, float], ex
     assert table.channels["novelty"].tolist() == expected
     assert table.reasons == (None,) * 4
     assert reward.weights == {"novelty": options.get("weight", 1.0)}
+
+
+def test_parts_of_a_rollout_have_the_same_columns() -> None:
+    """Also one without a sound sample, which lacked the metrics and ended the run."""
+    sound, lost = structures(), structures()
+    lost.positions[:] = torch.nan
+    reward = ReinforceReward([NoveltyReward()], listing=MOLECULES, totals=False, providers=[MoleculeNamesProvider()])
+    reward.scope = "per_sample"
+    tables = [reward.score(batch, ungrouped(batch)) for batch in (sound, lost)]
+    reward.close()
+    table = RewardTable.concatenate(tables)
+    assert table.diagnostics["novel"][:4].tolist() == [1, 1, 1, 1]
+    assert table.diagnostics["novel"][4:].isnan().all()
+    assert table.channels["novelty"].tolist() == [1] * 4 + [0] * 4
+    assert table.seconds["novelty"] == tables[0].seconds["novelty"] + tables[1].seconds["novelty"]
 
 
 def test_a_training_pays_for_it_beside_xtb(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -178,8 +179,10 @@ def test_one_calculation_serves_forces_and_properties(monkeypatch: pytest.Monkey
     made = molecule_reward(config, load_backbone("edm_qm9_small"))
     batch = structures(molecule("CH4"), molecule("H2O"))
     table = made.score(batch, ungrouped(batch))
+    lost = made.score(replace(batch, positions=batch.positions + torch.nan), ungrouped(batch))
     made.close()
-    assert asked == [2]
+    assert asked == [2, 2]
+    assert lost.diagnostics["homo_lumo_gap"].isnan().all()
     assert set(table.channels) == {"force", "stability", "homo_lumo_gap"}
     assert made.scope == "per_sample"
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from enum import Enum
+from itertools import chain
 from typing import Any, Protocol, Self, get_type_hints
 
 import torch
@@ -63,7 +64,8 @@ class Batch:
         """One batch out of several, padded to the largest.
 
         Raises:
-            ValueError: a field that is there in one part and not in another, or a shared value that differs.
+            ValueError: a field that is there in one part and not in another, or a shared value that differs. Numbers
+                of the whole that a part lacks are 0 there.
         """
         first = parts[0]
         return first._with(
@@ -179,11 +181,14 @@ def _join(name: str, axis: Axis, values: list[Any]) -> Any:
     if any(type(value) is not type(first) for value in values):
         raise ValueError(f"{name}: a part has {type(first).__name__}, another not: parts must have the same fields")
     if isinstance(first, Mapping):
-        if any(value.keys() != first.keys() for value in values):
+        names = dict.fromkeys(chain.from_iterable(values))
+        if axis is ADDED:
+            values = [dict.fromkeys(names, 0.0) | value for value in values]
+        elif any(value.keys() != names.keys() for value in values):
             raise ValueError(
                 f"{name}: parts have different entries: {' and '.join(map(str, (list(v) for v in values)))}"
             )
-        return {key: _join(f"{name}[{key!r}]", axis, [value[key] for value in values]) for key in first}
+        return {key: _join(f"{name}[{key!r}]", axis, [value[key] for value in values]) for key in names}
     if isinstance(first, Batch):
         return type(first).concatenate(values)
     if axis is ADDED:

@@ -134,6 +134,11 @@ class BatchMetrics:
             self._known |= measured
         return self._known[name]
 
+    def require(self, names: Iterable[str]) -> None:
+        """Compute those of these metrics that nobody has asked for; raises what `[name]` does."""
+        for name in names:
+            self[name]
+
     @property
     def computed(self) -> Mapping[str, Metric]:
         """The metrics that somebody asked for, and those that came with them."""
@@ -202,7 +207,7 @@ def _check_metric(name: str, metric: Metric, samples: int) -> None:
     """A provider's promises: one row and one reason per sample, and no NaN without a reason."""
     if len(metric.values) != samples or len(metric.reasons) != samples:
         raise UserError(f"metric {name}: {len(metric.values)} values for {samples} samples; give one per sample")
-    unknown = metric.values.isnan().reshape(samples, -1).any(1)
+    unknown = metric.values.isnan().reshape(samples, metric.values.shape[1:].numel()).any(1)
     for row, (missing, reason) in enumerate(zip(unknown.tolist(), metric.reasons, strict=True)):
         if missing and reason is None:
             raise UserError(f"metric {name}: NaN for row {row} without a reason; say why it is unknown")

@@ -172,6 +172,8 @@ class ReinforceReward:
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
+        if self.scope == "per_sample":  # every part of a rollout has the same columns, also one without a sound sample
+            metrics.require(name for component in self.components for name in component.metrics)
         known = self._known(channels, raw)
         if self.combine == PRODUCT:
             channels = {PRODUCT: multiplied(channels, self.components)}
