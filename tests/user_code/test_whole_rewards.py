@@ -100,6 +100,16 @@ def test_a_score_that_changes_the_samples() -> None:
     assert report(Moving(table), structures, prompts).problems == (said,)
 
 
+def test_columns_that_come_and_go() -> None:
+    """Tables of one rollout are joined; an iteration ended in a traceback."""
+    batch = example_molecules()
+    extra = iter([{"x": torch.zeros(16)}, {}])
+    reward = WholeReward(Oxygen(lambda values: table(values, diagnostics=next(extra))), "mine.py:Oxygen")
+    reward.score(*batch)
+    with pytest.raises(UserError, match=r"^mine.py:Oxygen: x is in some of its tables and not in others; give NaN"):
+        reward.score(*batch)
+
+
 @pytest.mark.parametrize(
     ("scope", "weights", "said"),
     [

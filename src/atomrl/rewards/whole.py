@@ -56,6 +56,7 @@ class WholeReward:
             )
         self.reward: Reward = reward
         self.weights, self.scope, self._name, self._borrowed = dict(weights), reward.scope, name, borrowed
+        self._columns: frozenset[str] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -66,7 +67,8 @@ class WholeReward:
         """The reward's own table; channels as float64, NaN where a number is not finite.
 
         Raises:
-            UserError: it is none of these samples, lacks a channel, or has no score and no reason for a sample.
+            UserError: it is none of these samples, lacks a channel, has other columns than the first one had, or has no
+                score and no reason for a sample.
         """
         with self._asking("score"):
             table = self.reward.score(structures, prompts)
@@ -77,6 +79,7 @@ class WholeReward:
                     f"{self._name}: it has weights of {', '.join(missing)}, and its table has the channels "
                     f"{', '.join(table.channels)}: let both name the same"
                 )
+            self._require_same_columns(table)
             if wrong := unexplained(table):
                 raise UserError(f"{self._name}: {wrong}; return a finite number, or NaN with a reason")
         channels = {name: _finite_or_nan(values) for name, values in table.channels.items()}
@@ -90,6 +93,16 @@ class WholeReward:
         if not self._borrowed:
             with self._asking("close"):
                 self.reward.close()
+
+    def _require_same_columns(self, table: RewardTable) -> None:
+        """Raise UserError where a table has other columns than the first one: the buckets of a rollout are joined."""
+        columns = frozenset({*table.channels, *table.fields, *table.diagnostics})
+        self._columns = columns if self._columns is None else self._columns
+        if changed := sorted(columns ^ self._columns):
+            raise UserError(
+                f"{self._name}: {', '.join(changed)} {'is' if len(changed) == 1 else 'are'} in some of its tables and "
+                "not in others; give NaN where it is not known"
+            )
 
     def _asking(self, method: str) -> AbstractContextManager[None]:
         """Around a call of the user's code."""
