@@ -1,5 +1,6 @@
 """A calculator of ASE as the force field of a reward of crystals, above a hull with its own energies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +20,13 @@ from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.force_fields.ase_crystals import ASECrystalForceField
 from atomrl.force_fields.base import CRYSTALS
 from atomrl.force_fields.build import build_crystal_force_field, check_force_field, crystal_hull_file
+from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, failed
 from atomrl.measures.measure import SoundSamples
+from atomrl.structures.cells import Crystal
 from atomrl.testing import check_crystal_force_field
 from atomrl.user_code.trust import foreign_code
 from atomrl.util.errors import UserError
+from atomrl.workers.executor import EXCEPTION
 
 EMT_TARGET = {"_target_": "ase.calculators.emt.EMT"}
 
@@ -191,6 +195,33 @@ def test_files_that_an_option_names(
         with ASECrystalForceField("some.Calculator", options, 1) as field:
             assert ("file " in field.model_id) == read
             assert (value in field.model_id) != read
+
+
+class Broken(CrystalForceField):
+    """Raises on each crystal, as a network does that a GPU has no memory for."""
+
+    elements, model_id, correction = frozenset({26, 29}), "broken-1", "none"
+
+    def __init__(self) -> None:
+        super().__init__(self)
+
+    def compute(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
+        return [failed(len(crystal.numbers), f"{EXCEPTION}OutOfMemoryError: CUDA") for crystal in crystals]
+
+    def close(self) -> None:
+        pass
+
+
+def test_exceptions_of_any_force_field_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    field, crystals = Broken(), structures_of(bulk("Cu"), bulk("Fe"), bulk("Au"))
+    for _ in range(2):
+        assert [result.reason for result in field.evaluate(crystals)][1:] == [
+            "error: OutOfMemoryError: CUDA",
+            "element",
+        ]
+    assert caplog.messages == [
+        "broken-1 raised an exception on 2 of 2 crystals, which have no score; the first: OutOfMemoryError: CUDA"
+    ]
 
 
 STRICT = """
