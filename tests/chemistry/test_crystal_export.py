@@ -129,6 +129,17 @@ def test_cif_gives_back_what_was_written(texts, tmp_path):
     assert len(ase.io.read(tmp_path / "a.cif", index=":")) == len(TEXTS)
 
 
+def test_names_of_verdicts_that_no_item_of_a_cif_can_have(tmp_path):
+    """A user's property may be called as a column of a table is; one such name made the whole file unreadable."""
+    verdicts = {"predicted_band gap (eV)": 1.5, "predicted_Gap": 2.0, "predicted_gap": 2.5, "predicted_E in Å": 3.0}
+    write_cif(tmp_path / "a.cif", AnnotatedCrystals(from_pymatgen([ROCK_SALT]), ["a"], [verdicts]))
+    (block,) = gemmi.cif.read(str(tmp_path / "a.cif"))
+    names = ["predicted_band_gap_(eV)", "predicted_Gap", "predicted_gap_2", "predicted_E_in_"]
+    assert [float(block.find_value(f"_atomrl_{name}")) for name in names] == list(verdicts.values())
+    assert CifFile.from_file(tmp_path / "a.cif").data["a"]["_atomrl_predicted_band_gap_(eV)"] == "1.5"
+    assert len(ase.io.read(tmp_path / "a.cif")) == len(ROCK_SALT)
+
+
 @pytest.mark.parametrize("shift", [0.0, 1e-5, 1e-4, 9e-4])
 def test_coincident_atoms_do_not_shift_the_rest(tmp_path, shift):
     """pymatgen reads no structure of such a block, ASE one atom less; it is left out, and the extended XYZ has it."""

@@ -53,6 +53,12 @@ def test_a_name_without_hydrogens_of_their_own(name: str, readable: str) -> None
     assert RdkitRecord.invalid("valence").readable_smiles is None
 
 
+@pytest.mark.parametrize("smiles", ["[2H]C([2H])O", "[13CH3]O", "[CH3:1][OH:2]", "[2H]OC"])
+def test_a_known_molecule_has_no_isotopes_and_no_numbers(smiles: str) -> None:
+    """No sample has them, so that it would match none."""
+    assert rename(smiles) == rename("CO")
+
+
 def test_bad_geometries(checker):
     numbers = torch.tensor([[6, 8, 1, 1], [6, 6, 0, 0], [0, 0, 0, 0], [6, 1, 0, 0], [8, 8, 8, 8]])
     positions = torch.zeros(5, 4, 3)

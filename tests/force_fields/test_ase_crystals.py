@@ -1,5 +1,6 @@
 """A calculator of ASE as the force field of a reward of crystals, above a hull with its own energies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,15 @@ from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Structures
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.force_fields.ase_crystals import ASECrystalForceField
-from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
+from atomrl.force_fields.base import CRYSTALS
+from atomrl.force_fields.build import build_crystal_force_field, check_force_field, crystal_hull_file
+from atomrl.force_fields.crystals import CrystalEvaluation, CrystalForceField, failed
 from atomrl.measures.measure import SoundSamples
+from atomrl.structures.cells import Crystal
 from atomrl.testing import check_crystal_force_field
 from atomrl.user_code.trust import foreign_code
 from atomrl.util.errors import UserError
+from atomrl.workers.executor import EXCEPTION
 
 EMT_TARGET = {"_target_": "ase.calculators.emt.EMT"}
 
@@ -190,6 +195,75 @@ def test_files_that_an_option_names(
         with ASECrystalForceField("some.Calculator", options, 1) as field:
             assert ("file " in field.model_id) == read
             assert (value in field.model_id) != read
+
+
+class Broken(CrystalForceField):
+    """Raises on each crystal, as a network does that a GPU has no memory for."""
+
+    elements, model_id, correction = frozenset({26, 29}), "broken-1", "none"
+
+    def __init__(self) -> None:
+        super().__init__(self)
+
+    def compute(self, crystals: Sequence[Crystal]) -> list[CrystalEvaluation]:
+        return [failed(len(crystal.numbers), f"{EXCEPTION}OutOfMemoryError: CUDA") for crystal in crystals]
+
+    def close(self) -> None:
+        pass
+
+
+def test_exceptions_of_any_force_field_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    field, crystals = Broken(), structures_of(bulk("Cu"), bulk("Fe"), bulk("Au"))
+    for _ in range(2):
+        assert [result.reason for result in field.evaluate(crystals)][1:] == [
+            "error: OutOfMemoryError: CUDA",
+            "element",
+        ]
+    assert caplog.messages == [
+        "broken-1 raised an exception on 2 of 2 crystals, which have no score; the first: OutOfMemoryError: CUDA"
+    ]
+
+
+STRICT = """
+from ase.calculators.emt import EMT
+
+class Strict(EMT):
+    def __init__(self):
+        super().__init__()
+
+class Patient(EMT):
+    def __init__(self, timeout):
+        super().__init__()
+
+def nothing():
+    return object()
+"""
+
+
+def test_a_time_limit_is_no_option_of_the_calculator(tmp_path: Path) -> None:
+    """So it changes no hull; a calculator that names such an option gets it itself."""
+    (tmp_path / "mine.py").write_text(STRICT)
+    strict, patient = ({"_target_": f"{tmp_path}/mine.py:{name}"} for name in ("Strict", "Patient"))
+    for chosen, limit, said in (
+        (EMT_TARGET, 60.0, "EMT()"),
+        ({**EMT_TARGET, "timeout": 600}, 600.0, "EMT()"),
+        ({**strict, "timeout": 600}, 600.0, "Strict()"),
+        ({**patient, "timeout": 600}, 60.0, "Patient(timeout=600)"),
+    ):
+        check_force_field(chosen, CRYSTALS)
+        with build_crystal_force_field(chosen, 1) as field:
+            assert field.computes.executor.timeout == limit
+            assert field.model_id.endswith(said)
+    with pytest.raises(UserError, match="takes no timeout"):
+        check_force_field({**strict, "timeout": 600})  # of molecules: there it is `reward.timeout`
+    with pytest.raises(UserError, match="nothing takes no timeout, which bounds calculators of ASE alone"):
+        build_crystal_force_field({"_target_": f"{tmp_path}/mine.py:nothing", "timeout": 600}, 1)
+
+
+@pytest.mark.parametrize("seconds", [0, "60", True, float("inf"), None])
+def test_what_is_no_time_limit(seconds: object) -> None:
+    with pytest.raises(UserError, match=r"reward\.force_field: timeout .* is no time: give seconds per crystal"):
+        check_force_field({**EMT_TARGET, "timeout": seconds}, CRYSTALS)
 
 
 def test_it_needs_a_worker() -> None:

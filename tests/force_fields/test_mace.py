@@ -4,16 +4,23 @@ import hashlib
 import os
 import pickle
 import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from molecules import rattled
 
 from atomrl.config import load_config
 from atomrl.domains.molecule_reward import molecule_reward
+from atomrl.force_fields import mace
 from atomrl.force_fields.build import build_force_field
 from atomrl.force_fields.mace import MACEForceField
+from atomrl.structures.molecules import Geometry
 from atomrl.testing import check_force_field
 from atomrl.util.errors import UserError
 
@@ -41,6 +48,53 @@ def test_what_a_force_field_promises(model_file: Path) -> None:
     finally:
         field.close()
     assert_torch_load_is_safe(model_file.with_name("evil.pt"))
+
+
+class StandIn(torch.nn.Module):
+    """A model whose energy of a molecule is its spin, and its charge a hundred times."""
+
+    atomic_numbers, r_max = torch.tensor([1, 8]), 5.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, batch: list, training: bool, compute_force: bool) -> dict:
+        energies = [config["total_spin"] + 100 * config["total_charge"] for config in batch]
+        return {"energy": torch.tensor(energies), "forces": torch.zeros(sum(config["atoms"] for config in batch), 3)}
+
+
+def test_charge_and_spin_reach_a_model_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the names by which MACE's own calculator finds them; what is asked of mace-torch is a stand-in."""
+
+    def config_from_atoms(atoms: Atoms, key_specification: SimpleNamespace, head_name: str) -> dict:
+        return {"atoms": len(atoms)} | {name: atoms.info[key] for name, key in key_specification.info_keys.items()}
+
+    batch = SimpleNamespace(to=lambda device: batch, to_dict=lambda: batch.configs)
+
+    def from_data_list(configs: list) -> SimpleNamespace:
+        batch.configs = configs
+        return batch
+
+    held = {
+        "mace": {},
+        "mace.data": {
+            "AtomicData": SimpleNamespace(from_config=lambda config, **_: config),
+            "KeySpecification": SimpleNamespace,
+            "config_from_atoms": config_from_atoms,
+        },
+        "mace.tools": {"AtomicNumberTable": list},
+        "mace.tools.torch_geometric": {"Batch": SimpleNamespace(from_data_list=from_data_list)},
+    }
+    for name, content in held.items():
+        monkeypatch.setitem(sys.modules, name, module := ModuleType(name))
+        vars(module).update(content)
+    spec = spec_from_file_location("mace_task", Path(mace.__file__).with_name("mace_task.py"))
+    task = module_from_spec(spec)
+    spec.loader.exec_module(task)
+    monkeypatch.setattr(task, "load", lambda *_: StandIn())
+    water, hydroxyl = Geometry(np.array([8, 1, 1]), np.eye(3)), Geometry(np.array([8, 1]), np.eye(3)[:2])
+    assert [energy for energy, _ in task.evaluate([water, hydroxyl], "any", None, "cpu")] == [1, 2]
 
 
 @needs_mace

@@ -55,6 +55,8 @@ def test_shares_by_hand(predictor: Path) -> None:
     high = WantedJudge(str(predictor), "gap", -1.0, True, "gap").add_to(metrics, resamples=100)
     assert high.summary["gap_wanted"].value == pytest.approx(2 / 6)
     assert high.definitions["gap_wanted"].label == "unique, novel, gap >= -1 (predicted)"
+    named = WantedJudge(str(predictor), "gap", -1.0, True, "gap (eV/atom)")
+    assert named.figure == "evaluation_gap (eV_atom).svg"  # no folder
     assert [row.get("predicted_gap") for row in metrics.samples.rows()] == [-2.0, -1.0, -3.0, -4.0, 0.5, None]
 
 

@@ -203,6 +203,26 @@ def test_a_run_compares_with_the_set_that_the_command_named(tmp_path: Path, monk
     assert known("prototypes", "--output", "prototypes") > 3000
 
 
+def test_options_of_a_force_field_are_read_as_in_the_yaml_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A calculator got the text `1e1`, and its hull was that of other options than the run's."""
+    seen: list[object] = []
+
+    def build(chosen: object, *_: object, **__: object) -> None:
+        seen.append(chosen)
+        raise UserError("enough")
+
+    monkeypatch.setattr(command, "build_crystal_force_field", build)
+    for name in ("read_phases", "joined"):
+        monkeypatch.setattr(command, name, lambda *_: None)
+    words = ["known.csv", "--output", str(tmp_path), "--workers", "1", "--force-field"]
+    for text in ("{_target_: ase.calculators.lj.LennardJones, rc: 1e1, 'model': ~/w.pt}", "chgnet"):
+        with pytest.raises(UserError, match="enough"):
+            reference_command([*words, text])
+    assert seen == [{"_target_": "ase.calculators.lj.LennardJones", "rc": 10.0, "model": "~/w.pt"}, "chgnet"]
+
+
 def test_known_stable_phases_are_near_0_by_chgnet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All prototypes of sodium, magnesium, oxygen and chlorine, as CSV files: the hull of the whole set, restricted."""
     shipped = load_prototypes()

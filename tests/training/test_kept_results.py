@@ -15,7 +15,7 @@ from atomrl.force_fields.base import Evaluation
 from atomrl.measures.measure import Metric, SoundSamples
 from atomrl.structures.crystals import from_pymatgen
 from atomrl.util.errors import UserError
-from atomrl.workers.executor import TIMEOUT
+from atomrl.workers.executor import EXCEPTION, TIMEOUT
 
 STRUCTURES = from_pymatgen(CRYSTALS)
 
@@ -25,14 +25,14 @@ class Counted:
 
     elements = frozenset(range(1, 119))
 
-    def __init__(self, interrupted: int | None = None, lost: int | None = None) -> None:
-        self.interrupted, self.lost = interrupted, lost
+    def __init__(self, interrupted: int | None = None, lost: int | None = None, why: str = TIMEOUT) -> None:
+        self.interrupted, self.lost, self.why = interrupted, lost, why
         self.lots: list[int] = []
 
     def evaluate(self, structures: Structures) -> list[Evaluation]:
         if len(self.lots) == self.interrupted:
             raise KeyboardInterrupt
-        reason = TIMEOUT if len(self.lots) == self.lost else None
+        reason = self.why if len(self.lots) == self.lost else None
         self.lots.append(len(structures))
         return [
             Evaluation.failed(size, reason)
@@ -71,9 +71,11 @@ def test_only_what_is_missing_is_asked_again(tmp_path: Path) -> None:
     assert other.lots == [3, 3, 2]
 
 
-def test_a_lot_whose_worker_was_lost_is_asked_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reason", [TIMEOUT, f"{EXCEPTION}FileNotFoundError: weights.pt"])
+def test_a_lot_of_a_failure_that_may_pass_is_asked_again(reason: str, tmp_path: Path) -> None:
+    """A worker was lost, or the force field raised what its user has mended since."""
     kept = KeptSamples(tmp_path)
-    assert [one.reason for one in ask(Counted(lost=1), kept)][3:6] == [TIMEOUT] * 3
+    assert [one.reason for one in ask(Counted(lost=1, why=reason), kept)][3:6] == [reason] * 3
     assert same(ask(again := Counted(), kept), ask(Counted(), None))
     assert again.lots == [3]
 

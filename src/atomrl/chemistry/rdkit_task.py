@@ -107,11 +107,17 @@ def without_hydrogens(smiles: str) -> str:
 
 
 def _with_hydrogens(smiles: str) -> Chem.Mol:
-    """The molecule of a SMILES with all its hydrogens; without stereochemistry, which no name here has."""
+    """The molecule of a SMILES with all its hydrogens.
+
+    It has no stereochemistry, no isotopes and no numbers of a reaction's atoms: no name here has them.
+    """
     mol = Chem.MolFromSmiles(smiles)
     if mol is None or not mol.GetNumAtoms():
         raise Failure("smiles")
     Chem.RemoveStereochemistry(mol)
+    for atom in mol.GetAtoms():
+        atom.SetIsotope(0)
+        atom.SetAtomMapNum(0)
     return Chem.AddHs(mol)
 
 

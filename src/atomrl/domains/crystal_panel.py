@@ -168,7 +168,7 @@ class CrystalPanel(Panel):
         """How each wanted property is distributed, `evaluation_<property>.svg`."""
         for judge in self.wanted:
             columns = {label: verdict.metrics.samples.predicted[judge.label] for label, verdict in judged.items()}
-            draw_distributions(judge, columns, folder / f"evaluation_{judge.label}.svg")
+            draw_distributions(judge, columns, folder / judge.figure)
 
     def close(self) -> None:
         """End the workers."""

@@ -14,7 +14,7 @@ from atomrl.force_fields.base import Evaluation
 from atomrl.measures.measure import Metric, MetricProvider, SoundSamples
 from atomrl.measures.physics import HullForceField
 from atomrl.util.progress import bar
-from atomrl.workers.executor import PASSING
+from atomrl.workers.executor import PASSING, may_pass
 
 LEAST = 256
 """Samples of a lot, at least: seconds of work, all that a stop can cost."""
@@ -33,7 +33,8 @@ def evaluate_in_lots(
     Args:
         force_field: that is asked.
         structures: all of them.
-        kept: of an evaluation that was stopped; lots that are new are added.
+        kept: of an evaluation that was stopped; lots that are new are added, but for one in which a worker was lost, or
+            the force field raised an exception.
         said: all that the answers depend on besides the structures, e.g. the force field's name and options.
         lot: samples that it is asked about at a time.
         description: for the progress bar.
@@ -79,7 +80,7 @@ def _stored(results: Sequence[Result]) -> Stored:
             "forces": torch.cat([torch.zeros(0, 3, dtype=torch.float64), *forces]),
         },
         [(result.reason, result.flags, dict(result.properties)) for result in plain],
-        not {result.reason for result in plain} & PASSING,
+        not any(may_pass(result.reason) for result in plain),
     )
 
 

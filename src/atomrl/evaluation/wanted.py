@@ -60,6 +60,11 @@ class WantedJudge:
         """What is wanted, for people."""
         return f"{'>=' if self.larger else '<='} {self.bound:g}"
 
+    @property
+    def figure(self) -> str:
+        """Name of the file with its distribution; a property may be per something, `eV/atom`."""
+        return f"evaluation_{self.label.replace('/', '_')}.svg"
+
     def predict(self, structures: Structures) -> NDArray[np.float64]:
         """Of B crystals, (B,); NaN for one that the predictor cannot read."""
         return self.predictor.predict(structures)[self.name].cpu().numpy().astype(np.float64)

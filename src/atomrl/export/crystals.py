@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,9 +107,23 @@ def cif_text(samples: AnnotatedCrystals) -> Written:
             )  # of noble gases: formulas are sorted by it
             (block,) = CifWriter(crystal).cif_file.data.values()
         block.header = samples.ids[row]
-        verdicts = [f"_atomrl_{name} {_cif_value(value)}" for name, value in samples.verdicts[row].items()]
-        blocks.append("\n".join([str(block), *verdicts]) + "\n\n")
+        blocks.append("\n".join([str(block), *_items(samples.verdicts[row])]) + "\n\n")
     return Written("".join(blocks), len(blocks))
+
+
+def _items(verdicts: Mapping[str, str | float | bool]) -> list[str]:
+    """Verdicts as items of a block.
+
+    A name, such as that of a user's property, may hold blanks or what is not ASCII, which becomes `_` here; of names
+    that are the same to CIF, whatever the case, the later ones get a number.
+    """
+    items, before = [], Counter[str]()
+    for name, value in verdicts.items():
+        tag = re.sub(r"[^!-~]+", "_", name)
+        before[tag.lower()] += 1
+        number = f"_{before[tag.lower()]}" if before[tag.lower()] > 1 else ""
+        items.append(f"_atomrl_{tag}{number} {_cif_value(value)}")
+    return items
 
 
 def _read_back_whole(crystal: Structure) -> bool:

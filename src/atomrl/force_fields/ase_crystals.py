@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from atomrl.core.records import Structures
 from atomrl.force_fields.ase_calculator import folder_of
 from atomrl.force_fields.ase_task import calculator
 from atomrl.force_fields.batches import periodic
@@ -18,7 +17,6 @@ from atomrl.force_fields.crystals import (
     checked,
     unknown_gradients,
 )
-from atomrl.force_fields.exceptions import Exceptions
 from atomrl.structures.cells import Crystal
 from atomrl.util.errors import UserError
 from atomrl.util.files import content_hash, file_that_is_read
@@ -70,13 +68,6 @@ class ASECrystalForceField(CrystalForceField):
         settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
         settings["folder"] = folder_of(self)
         super().__init__(CrystalBatches(CrystalSinglePoints, settings, 1, workers, timeout, "cpu"))
-        self._exceptions = Exceptions(target, "crystals")
-
-    def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
-        """As of `CrystalForceField`; warns once of what the calculator raises."""
-        results = super().evaluate(structures)
-        self._exceptions.note([result.reason for result in results])
-        return results
 
 
 def _identified(name: str, value: Any) -> Any:

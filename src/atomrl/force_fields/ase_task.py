@@ -14,7 +14,7 @@ from ase.calculators.calculator import BaseCalculator
 from numpy.typing import NDArray
 
 from atomrl.force_fields.base import NONFINITE
-from atomrl.structures.molecules import Geometry, odd_electrons
+from atomrl.structures.molecules import Geometry, neutral_info
 from atomrl.user_code.load import load_object
 from atomrl.workers.failure import Failure
 
@@ -40,7 +40,7 @@ class SinglePoint:
         Raises:
             Failure: `nonfinite_result`: the calculator answers NaN or infinity.
         """
-        atoms: Any = Atoms(*geometry, info={"charge": 0, "spin": 1 + odd_electrons(geometry)})
+        atoms: Any = Atoms(*geometry, info=neutral_info(geometry))
         atoms.calc = self._calculator
         energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):

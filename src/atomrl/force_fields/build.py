@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from math import inf
 from pickle import PicklingError
 from typing import Any
 
@@ -13,10 +14,11 @@ from atomrl.core.protocols import ForceField
 from atomrl.force_fields.ase_calculator import ASEForceField
 from atomrl.force_fields.base import CRYSTALS
 from atomrl.force_fields.own import OwnForceField
-from atomrl.user_code.arguments import require_arguments
+from atomrl.user_code.arguments import require_arguments, takes
 from atomrl.user_code.given import is_object, label_of
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, require_methods, target_of
+from atomrl.user_code.trust import TARGET
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.registry import MARK, registered, registered_names
 from atomrl.workers.executor import Workers
@@ -25,6 +27,9 @@ KEY = "reward.force_field"
 
 PACKAGE = "atomrl.force_fields"
 """Folder of the force fields that have a name."""
+
+TIMEOUT = "timeout"
+"""What bounds a calculator of ASE on crystals, beside its own options; on molecules the reward's does."""
 
 METHODS = ("elements", "evaluate", "close")
 """What any force field has."""
@@ -66,7 +71,8 @@ def build_crystal_force_field(
     Args:
         chosen: the name of a file of this folder with a `CRYSTAL_SPEC`; or `{_target_: ..., key: value}`:
             such a name with options, the class of a calculator of ASE, which then runs in the workers, or one that
-            implements `measures.physics.HullForceField`.
+            implements `measures.physics.HullForceField`. `timeout`, seconds per crystal, beside a calculator is not
+            its own option, unless it names it.
         workers: of the run, or a number of processes.
         device: `auto`, `cpu` or `cuda`.
         batch_size: crystals evaluated together.
@@ -85,9 +91,12 @@ def build_crystal_force_field(
         spec, name, given = found
         settings = {"workers": workers, "device": device, "batch_size": batch_size, "gradients": gradients}
         return made(partial(spec.make, settings), name, given, key)
+    chosen, limit = _without_timeout(chosen, key)
     own, name, options, borrowed = _of_the_user(chosen, key)
     if isinstance(own, BaseCalculator):
-        return ASECrystalForceField(name, options, workers, gradients=gradients, pickled=sent(name))
+        return ASECrystalForceField(name, options, workers, **limit, gradients=gradients, pickled=sent(name))
+    if limit:
+        raise UserError(f"{key}: {name} takes no {TIMEOUT}, which bounds calculators of ASE alone: leave it out")
     require_methods(own, name, (*METHODS, "model_id", "correction"), key)
     return OwnForceField(own, name, borrowed)
 
@@ -139,9 +148,26 @@ def check_force_field(chosen: str | Mapping[str, Any] | None, mark: str = MARK, 
         spec, name, given = found
         require_arguments(spec.make, given, f"{key}: {name}", handed=1)
         return
-    name, options = target_of(chosen, key)
+    name, options = target_of(_without_timeout(chosen, key)[0] if mark == CRYSTALS else chosen, key)
     if not _is_made(code := load_object(name)):
         require_arguments(code, options, f"{key}: {name}")
+
+
+def _without_timeout(chosen: str | Mapping[str, Any], key: str) -> tuple[str | Mapping[str, Any], dict[str, float]]:
+    """A mapping without a `timeout` that the calculator which it names does not take itself, and that.
+
+    Raises:
+        UserError: it is no number of seconds.
+    """
+    name, options = target_of(chosen, key)
+    found = load_object(name)
+    other = isinstance(found, type) and not issubclass(found, BaseCalculator)
+    if TIMEOUT not in options or other or takes(found, TIMEOUT):
+        return chosen, {}
+    seconds = options.pop(TIMEOUT)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < inf:
+        raise UserError(f"{key}: {TIMEOUT} {seconds!r} is no time: give seconds per crystal, above 0")
+    return {TARGET: name, **options}, {TIMEOUT: float(seconds)}
 
 
 def _of_the_user(chosen: str | Mapping[str, Any], key: str) -> tuple[Any, str, dict[str, Any], bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from atomrl.core.records import Structures
 from atomrl.force_fields.base import NONFINITE, Evaluation
 from atomrl.force_fields.batches import require_size
+from atomrl.force_fields.exceptions import Exceptions
 from atomrl.structures.cells import Crystal
 from atomrl.structures.crystals import CellBounds, check_cells, to_crystals
 from atomrl.util.closeable import Closing
@@ -68,14 +70,16 @@ class CrystalForceField(Closing):
         self.computes, self.bounds = computes, bounds or CellBounds()
 
     def evaluate(self, structures: Structures) -> list[CrystalEvaluation]:
-        """Energy (eV), forces (eV/Å) and stress (eV/Å³) of each crystal, in order.
+        """Energy (eV), forces (eV/Å) and stress (eV/Å³) of each crystal, in order; warns once of exceptions.
 
         Raises:
             UserError: the structures have no cell, or the workers cannot start.
         """
         reasons = check_cells(structures, self.elements, self.bounds)
         sound = torch.tensor([reason is None for reason in reasons], dtype=torch.bool)
-        results = iter(self.computes.compute(to_crystals(structures[sound.to(structures.numbers.device)])))
+        found = self.computes.compute(to_crystals(structures[sound.to(structures.numbers.device)]))
+        self._exceptions.note([result.reason for result in found])
+        results = iter(found)
         return [
             next(results) if reason is None else failed(size, reason)
             for size, reason in zip(structures.sizes.tolist(), reasons, strict=True)
@@ -84,6 +88,11 @@ class CrystalForceField(Closing):
     def close(self) -> None:
         """End the workers."""
         self.computes.close()
+
+    @cached_property
+    def _exceptions(self) -> Exceptions:
+        """Made late: a subclass may give itself its `model_id` after this class is initialised."""
+        return Exceptions(self.model_id, "crystals")
 
 
 class CrystalBatches:

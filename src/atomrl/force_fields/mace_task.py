@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from ase import Atoms
 from ase.data import chemical_symbols
-from mace.data import AtomicData, config_from_atoms
+from mace.data import AtomicData, KeySpecification, config_from_atoms
 from mace.tools import AtomicNumberTable
 from mace.tools.torch_geometric import Batch
 
 from atomrl.force_fields.batches import Arrays, by_crystal, by_molecule, periodic
-from atomrl.structures.molecules import Geometry
+from atomrl.structures.molecules import Geometry, neutral_info
 from atomrl.workers.failure import Failure
+
+READ = {"total_charge": "charge", "total_spin": "spin"}
+"""What models that know charge and spin read of `Atoms.info`; of crystals, which have none, they take 0 and 1."""
 
 
 def describe(item: None, model_file: str, head: str | None, device: str) -> tuple[list[int], dict[str, float]]:
@@ -35,7 +38,7 @@ def describe(item: None, model_file: str, head: str | None, device: str) -> tupl
 
 def evaluate(items: Sequence[Geometry], model_file: str, head: str | None, device: str) -> list[tuple[float, Any]]:
     """Energy, eV, and forces, eV/Å, (N, 3), of each molecule, as one batch."""
-    atoms = [Atoms(*geometry) for geometry in items]
+    atoms = [Atoms(*geometry, info=neutral_info(geometry)) for geometry in items]
     output = _output(load(model_file, device), atoms, head, device, compute_force=True)
     return by_molecule(output["energy"], output["forces"], [len(one) for one in atoms])
 
@@ -69,10 +72,13 @@ def _output(model: Any, atoms: Sequence[Atoms], head: str | None, device: str, *
     """What the network says of a batch, by MACE's keys."""
     torch.set_default_dtype(next(model.parameters()).dtype)  # of the batch's tensors
     table = AtomicNumberTable([int(number) for number in model.atomic_numbers])
-    name, _ = head_of(model, head)
+    (name, _), keys = head_of(model, head), KeySpecification(info_keys=dict(READ))
     data = [
         AtomicData.from_config(
-            config_from_atoms(one, head_name=name), z_table=table, cutoff=float(model.r_max), heads=heads(model)
+            config_from_atoms(one, key_specification=keys, head_name=name),
+            z_table=table,
+            cutoff=float(model.r_max),
+            heads=heads(model),
         )
         for one in atoms
     ]

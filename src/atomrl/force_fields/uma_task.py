@@ -15,7 +15,7 @@ from fairchem.core.units.mlip_unit import load_predict_unit
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
 
 from atomrl.force_fields.batches import Arrays, by_crystal, by_molecule, periodic
-from atomrl.structures.molecules import Geometry, odd_electrons
+from atomrl.structures.molecules import Geometry, neutral_info
 from atomrl.workers.failure import Failure
 
 TASK, CRYSTAL_TASK = "omol", "omat"
@@ -45,7 +45,7 @@ def describe(item: None, model: str, model_file: str | None, device: str) -> tup
 
 def evaluate(items: Sequence[Geometry], model: str, model_file: str | None, device: str) -> list[tuple[float, Any]]:
     """Energy, eV, and forces, eV/Å, (N, 3), of each molecule, as one batch."""
-    atoms = [Atoms(*geometry, info={"charge": 0, "spin": 1 + odd_electrons(geometry)}) for geometry in items]
+    atoms = [Atoms(*geometry, info=neutral_info(geometry)) for geometry in items]
     data = [AtomicData.from_ase(one, task_name=TASK, r_data_keys=["spin", "charge"]) for one in atoms]
     output = load(model, model_file, device).predict(atomicdata_list_to_batch(data))
     return by_molecule(output["energy"], output["forces"], [len(one) for one in atoms])

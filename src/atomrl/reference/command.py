@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.chemistry.hull import Hull, HullKey
 from atomrl.data.packed_crystals import SHIPPED, PackedCrystals
@@ -174,9 +176,10 @@ def _force_field(text: str) -> str | Mapping[str, Any]:
         UserError: it is neither.
     """
     try:
-        chosen = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        read: Any = OmegaConf.to_container(OmegaConf.create(f"{KEY}: {text}"))  # as a run's YAML: 1e-3 is a number
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{KEY} {text}: neither a name nor a mapping {{_target_: name, key: value}}") from error
+    chosen = read[KEY]
     if not isinstance(chosen, str | dict):
         raise UserError(f"{KEY} {text}: neither a name nor a mapping {{_target_: name, key: value}}")
     return chosen

@@ -18,7 +18,7 @@ from atomrl.structures.crystals import from_crystals
 from atomrl.util.errors import UserError
 from atomrl.util.files import drop_partial_line, require_writable
 from atomrl.util.progress import bar
-from atomrl.workers.executor import EXCEPTION, PASSING
+from atomrl.workers.executor import may_pass
 
 CHUNK = 256
 """Crystals between two savings."""
@@ -95,7 +95,7 @@ class EnergyFile:
                     raise UserError(
                         f"cannot read the energies in {self._path}, line {number}: {error}; delete the file"
                     ) from error
-                if not _may_pass(value):
+                if not (isinstance(value, str) and may_pass(value)):
                     self._known[digest] = value
 
     def _compare(self, found: Mapping[str, str], settings: Mapping[str, str]) -> None:
@@ -106,11 +106,6 @@ class EnergyFile:
                     f"{self._path} was begun with {name} {found.get(name)!r}, now it is {settings[name]!r}; "
                     "delete the file, or save to another folder"
                 )
-
-
-def _may_pass(value: float | str) -> bool:
-    """Whether another try may give an energy: a worker was lost, or the force field raised what somebody may mend."""
-    return isinstance(value, str) and (value in PASSING or value.startswith(EXCEPTION))
 
 
 def energy_file(path: Path, force_field: HullForceField, relax_steps: int = 0, **settings: str) -> EnergyFile:

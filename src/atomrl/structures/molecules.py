@@ -101,6 +101,11 @@ def odd_electrons(geometry: Geometry) -> bool:
     return bool(geometry.numbers.sum() % 2)
 
 
+def neutral_info(geometry: Geometry) -> dict[str, int]:
+    """Charge 0 and spin (2 S + 1) of a molecule with as few unpaired electrons as it can have, for `Atoms.info`."""
+    return {"charge": 0, "spin": 1 + odd_electrons(geometry)}
+
+
 def _nearest(positions: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Distance to the nearest other real atom, Å, (B, N).
 

@@ -18,6 +18,11 @@ PASSING = frozenset({TIMEOUT, WORKER_DIED})
 """Reasons of a failure that another try may not have: no result with one of them is kept for good."""
 
 
+def may_pass(reason: str | None) -> bool:
+    """Whether another try may have no such failure: a worker was lost, or the task raised what somebody may mend."""
+    return reason is not None and (reason in PASSING or reason.startswith(EXCEPTION))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What became of one item.
