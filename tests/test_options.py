@@ -55,6 +55,10 @@ def test_a_section_inside_is_named_by_its_path():
     for tree, message in (
         ({"train": {"nft": {"min_time": 1, "max_time": 0.5}}}, "train.nft.min_time=1.0, train.nft.max_time=0.5: must"),
         ({"train": {"learning_rat": 1}}, "unknown configuration key train.learning_rat: did you mean learning_rate?"),
+        ({"epochs": 5}, "unknown configuration key epochs: did you mean dataloader.epoches?"),
+        ({"train": {"epochs": 5}}, "unknown configuration key train.epochs: did you mean dataloader.epoches?"),
+        ({"learning_rate": 1}, "unknown configuration key learning_rate: did you mean train.learning_rate?"),
+        ({"batch_size": 5}, "unknown configuration key batch_size: there are domain"),
         ({"train": 5}, "train=5: must be keys with values"),
         ({"train": {1: 5}}, "unknown configuration key train.1: there are"),
         ({"device": "a\nb"}, "device='a\\nb': must be one of auto, cpu, cuda"),
