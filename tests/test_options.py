@@ -166,8 +166,8 @@ def test_an_evaluation_has_its_own_number_of_threads():
     assert overridden(run, ["threads=2"]).threads == 2
     with pytest.raises(UserError, match="threads=0"):
         overridden(run, ["threads=0"], sampled=False)
-    with pytest.raises(UserError, match=r"takes no seed; it reads .*, dataloader\.smiles_path and threads"):
-        overridden(run, ["seed=1"])
+    with pytest.raises(UserError, match=r"takes no resume; it reads .*, dataloader\.smiles_path and threads"):
+        overridden(run, ["resume=true"])
 
 
 @pytest.mark.parametrize(
