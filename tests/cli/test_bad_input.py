@@ -194,6 +194,8 @@ def test_several_processes(
         (["evaluate", "--steer", "2"], "--steer 2 chooses by a training's reward: give the run with --trained"),
         (["evaluate", "--structures", "a.sdf", "--steer", "2"], "--steer is about samples of a model, --structures"),
         ([], "command"),
+        (["resume"], "the following arguments are required: RUN; atomrl resume --help"),
+        (["pretrain"], "the following arguments are required: what; atomrl pretrain --help"),
     ],
 )
 def test_words_of_a_command(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
