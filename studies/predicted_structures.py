@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         "data", help="the set that it was trained on: prototypes, or a folder with train.csv and val.csv"
     )
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="of the section model: model.guidance_scale=3"
+        "overrides", nargs="*", default=[], metavar="key=value", help="of the section model: model.guidance_scale=3"
     )
     parser.add_argument(
         "--splits", nargs="+", choices=SPLITS, default=list(SPLITS), help="that crystals are taken from"

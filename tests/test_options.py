@@ -55,6 +55,10 @@ def test_a_section_inside_is_named_by_its_path():
     for tree, message in (
         ({"train": {"nft": {"min_time": 1, "max_time": 0.5}}}, "train.nft.min_time=1.0, train.nft.max_time=0.5: must"),
         ({"train": {"learning_rat": 1}}, "unknown configuration key train.learning_rat: did you mean learning_rate?"),
+        ({"epochs": 5}, "unknown configuration key epochs: did you mean dataloader.epoches?"),
+        ({"train": {"epochs": 5}}, "unknown configuration key train.epochs: did you mean dataloader.epoches?"),
+        ({"learning_rate": 1}, "unknown configuration key learning_rate: did you mean train.learning_rate?"),
+        ({"batch_size": 5}, "unknown configuration key batch_size: there are domain"),
         ({"train": 5}, "train=5: must be keys with values"),
         ({"train": {1: 5}}, "unknown configuration key train.1: there are"),
         ({"device": "a\nb"}, "device='a\\nb': must be one of auto, cpu, cuda"),
@@ -162,8 +166,8 @@ def test_an_evaluation_has_its_own_number_of_threads():
     assert overridden(run, ["threads=2"]).threads == 2
     with pytest.raises(UserError, match="threads=0"):
         overridden(run, ["threads=0"], sampled=False)
-    with pytest.raises(UserError, match=r"takes no seed; it reads .*, dataloader\.smiles_path and threads"):
-        overridden(run, ["seed=1"])
+    with pytest.raises(UserError, match=r"takes no resume; it reads .*, dataloader\.smiles_path and threads"):
+        overridden(run, ["resume=true"])
 
 
 @pytest.mark.parametrize(

@@ -47,8 +47,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *arguments: str)
         ("train.train_min_time=1.0", "the first below the second"),
         ("train.step_weighting=sideways", "published, balanced"),
         ("model.time_step=0", "at least 1"),
-        ("model.time_step=2000", "between 1 and 1000"),
-        ("evaluation={samples: 1, time_step: 2000}", "between 1 and 1000"),
+        ("model.time_step=2000", "a walk of 2000 steps: use between 1 and 1000"),
+        ("evaluation={samples: 1, time_step: 2000}", "error: a walk of 2000 steps: use between 1 and 1000"),
         ("train.max_grad_norm=-1", "train.max_grad_norm=-1.0: must be positive"),
         ("threads=0", "at least 1"),
         ("threads=100000", "at most 1024"),
@@ -112,6 +112,7 @@ def test_configuration_files(capsys: pytest.CaptureFixture[str], tmp_path: Path)
         ("sample --steer 2 --steer-temperature -1", "--steer-temperature -1: must be 0 or more, and finite"),
         ("evaluate --steer 2 --steer-temperature nan", "--steer-temperature nan: must be 0 or more, and finite"),
         ("sample --steer 2 --steer-places 0", "--steer-places 0: must be at least 1; --best-of resamples at no place"),
+        ("sample --time-step 2000", "error: a walk of 2000 steps: use between 1 and 1000"),
         (
             "sample --steer 2 --time-step 5 --steer-places 6",
             "--steer-places 6: must be at most 5, the steps of the walk",
@@ -193,6 +194,8 @@ def test_several_processes(
         (["evaluate", "--steer", "2"], "--steer 2 chooses by a training's reward: give the run with --trained"),
         (["evaluate", "--structures", "a.sdf", "--steer", "2"], "--steer is about samples of a model, --structures"),
         ([], "command"),
+        (["resume"], "the following arguments are required: RUN; atomrl resume --help"),
+        (["pretrain"], "the following arguments are required: what; atomrl pretrain --help"),
     ],
 )
 def test_words_of_a_command(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

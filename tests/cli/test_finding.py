@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from refusals import refused
@@ -13,9 +14,10 @@ from atomrl.cli import main
 from atomrl.config import load_config
 from atomrl.config.naming import named_yaml
 from atomrl.finding import doctor, extras, listing
-from atomrl.finding.key_table import keys_of
+from atomrl.finding.key_table import keys_of, page
 from atomrl.finding.keys import OF
 from atomrl.force_fields.xtb import XTBForceField
+from atomrl.library.evaluation_options import BESIDE
 from atomrl.rewards.base import RewardComponent
 from atomrl.user_code.load import load_object
 from atomrl.util.registry import registered_names
@@ -63,6 +65,17 @@ def test_what_is_listed_can_be_named_as_it_is_listed() -> None:
     named = [entry.name for entry in listing.rewards()]
     assert [name for name in named if "=" in name] == ["reward.type=xtb", "reward.type=dummy", "reward.type=reinforce"]
     assert all(issubclass(load_object(name), RewardComponent) for name in named if "=" not in name)
+
+
+def test_every_configuration_is_in_the_guide_to_its_domain() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    named = {}
+    for domain in ("molecules", "crystals"):
+        cells = re.findall(r"^\| (`.*?) \|", (docs / f"{domain}.md").read_text(), re.MULTILINE)
+        named[domain] = {name for cell in cells for name in re.findall(r"`(.+?)`", cell)}
+    for entry in listing.configurations():
+        name = re.split("[ =]", entry.name.removesuffix(" (the default)"))[-1]
+        assert name in named[entry.extra or "molecules"], name
 
 
 def test_whether_an_extra_is_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,6 +146,13 @@ def test_the_help_of_a_pretraining_shows_its_keys(what: str, capsys: pytest.Capt
     assert "train.steps" not in helped(capsys, "pretrain")
 
 
+def test_what_a_command_reads_of_the_keys_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for shown in (helped(capsys, "evaluate"), page()):
+        assert [key for key in BESIDE if key not in shown] == []
+    shown = " ".join(helped(capsys, "resume").split())
+    assert "how long the run is, where it runs, and what it writes and judges" in shown
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
@@ -171,10 +191,11 @@ def test_a_doctor_who_finds_something(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert shown.err == "error: 2 of these must be mended: the lines that begin with MEND say how\n"
 
 
-def test_lists_and_keys_load_no_physics() -> None:
+def test_lists_and_the_help_load_no_physics() -> None:
     """They answer at once."""
     code = (
-        "import sys\nfrom atomrl.cli import main\nmain(['list'])\n"
+        "import sys\nfrom contextlib import suppress\nfrom atomrl.cli import main\nmain(['list'])\n"
+        "with suppress(SystemExit):\n    main(['pretrain', '--help'])\n"
         "print([name for name in ('torch', 'rdkit', 'pymatgen', 'chgnet') if name in sys.modules], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -21,6 +21,7 @@ SAMPLED = [
         ["--best-of", "2", "--config-name", "fed_grpo_config", "reward.type=dummy"],
         "reward.type=dummy has no total, by which samples could be chosen",
     ),
+    (["seed=1"], "seed=1: give --seed"),
     (["--tries", "5"], "--tries is about formulas: give --compositions too"),
     (["--best-of", "2", "reward.gate=mask"], "reward.gate=mask changes nothing with reward.force_only_if_stable=false"),
     (["--backbone", "crystal_small", "model.eta=0.5"], "model.eta=0.5 changes nothing with model.sampler=ddpm"),
@@ -38,6 +39,7 @@ def test_sample(words: list[str], message: str, tmp_path: Path, capsys: pytest.C
     ("words", "message"),
     [
         (["model.skip_prefix=5"], "an evaluation does not read model.skip_prefix, only a training does: leave it out"),
+        (["seed=1"], "seed=1: an evaluation takes no seed; give --seed"),
         (["reward.shaping.gamma=0.9"], "an evaluation does not read reward.shaping.gamma"),
         (["--base", "crystal_small", "model.lora.rank=4"], "an evaluation does not read model.lora.rank"),
         (["--base", "crystal_small", "model.eta=0.5"], "model.eta=0.5 changes nothing with model.sampler=ddpm"),

@@ -26,11 +26,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--print-config", action="store_true", help="print the whole configuration that these words make, and end"
     )
-    train.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys to set on top of the YAML, in Hydra's grammar (atomrl keys lists them); "
+    _takes_keys(
+        train,
+        "keys to set on top of the YAML, in Hydra's grammar (atomrl keys lists them); "
         "experiment=prototypes/rl_dng takes that YAML of conf/experiment",
     )
 
@@ -54,11 +52,10 @@ def _add_resume(commands: Any) -> None:
         action="store_true",
         help="run code from outside the package that config.yaml names, e.g. a reward",
     )
-    resume.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="how long the run is, and where it runs, e.g. dataloader.epoches=200, max_time_hours=8, reward.workers=4",
+    _takes_keys(
+        resume,
+        "how long the run is, where it runs, and what it writes and judges, e.g. dataloader.epoches=200, "
+        "reward.workers=4, evaluation.relaxed=200",
     )
 
 
@@ -100,11 +97,9 @@ def _add_sample(commands: Any) -> None:
         "--config-name",
         help="YAML whose reward chooses (--best-of, --steer); if not given, that of the demo, of molecules or crystals",
     )
-    sample.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys of the section model, e.g. model.guidance_scale=3, or of the reward that chooses, e.g. "
+    _takes_keys(
+        sample,
+        "keys of the section model, e.g. model.guidance_scale=3, or of the reward that chooses, e.g. "
         "reward.stability_weight=2",
     )
     sample.add_argument(
@@ -182,12 +177,10 @@ def _add_evaluate(commands: Any) -> None:
         help="values to ask conditional models for, as for atomrl sample; if not given, those of the run's "
         "dataloader.context; the option without a value: all are drawn",
     )
-    evaluate.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="keys of the sections reward, evaluation and model to change, e.g. evaluation.relaxed=200; and threads=4, "
-        "the number of torch's threads",
+    _takes_keys(
+        evaluate,
+        "keys of the sections reward, evaluation and model to change, e.g. evaluation.relaxed=200; "
+        "dataloader.smiles_path, the known molecules of novelty; and threads=4, the number of torch's threads",
     )
     evaluate.add_argument(
         "--output", type=Path, default=Path("evaluation"), help="folder for tables and samples; default evaluation"
@@ -259,9 +252,7 @@ def _add_makers(commands: Any) -> None:
         help="edm: a model of molecules; regressor: a property of molecules; vae, then ldm: a model of crystals; "
         "predictor: properties of crystals",
     )
-    pretrain.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="keys of the run, its sections train and model among them"
-    )
+    _takes_keys(pretrain, "keys of the run, its sections train and model among them")
     pretrain.more_help = keys_of_pretraining
 
     imported = commands.add_parser("import", help="turn published weights into the folder of a model")
@@ -389,3 +380,8 @@ def _sampling(parser: argparse.ArgumentParser, count: str) -> None:
         choices=["auto", "cpu", "cuda"],
         help="where torch computes; auto, the default, takes a GPU where there is one",
     )
+
+
+def _takes_keys(command: argparse.ArgumentParser, about: str) -> None:
+    """The `key=value` words of a command; with a default, they are not named as missing where something else is."""
+    command.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=about)

@@ -29,11 +29,11 @@ def add_finding(commands: Any) -> None:
 
 def keys_of_pretraining(words: Sequence[str]) -> str:
     """The keys of what `atomrl pretrain` is asked about."""
-    from atomrl.finding.keys import OF, keys_text  # noqa: PLC0415
-
-    asked = next((word for word in words if word in OF), None)
+    asked = next((word for word in words if not word.startswith("-")), None)
     if asked is None:
         return "\natomrl pretrain edm --help, or another of these, lists its keys\n"
+    from atomrl.finding.keys import keys_text  # noqa: PLC0415 - it takes torch, and seconds
+
     return f"\nkeys of atomrl pretrain {asked}, with type and default:\n\n{keys_text('', asked)}"
 
 

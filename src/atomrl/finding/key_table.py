@@ -32,11 +32,12 @@ HEAD = f"""# All keys
 
 Made by `{COMMAND}` from the options in the code; do not edit it.
 
-Every command takes `key=value` in [Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): a text
-with `=`, `,`, braces or brackets is put in quotes, `'save_path="a=b"'`; a list is `[a,b]`, a mapping `{{a: 1}}`.
-`atomrl evaluate` takes the keys of `reward`, `evaluation` and `model` of `atomrl train`. A key that does not exist, a
-value that is not allowed and keys that contradict each other end the command with exit code 2 and one line, before
-anything is loaded.
+`key=value` is in [Hydra's grammar](https://hydra.cc/docs/advanced/override_grammar/basic/): a text with `=`, `,`,
+braces or brackets is put in quotes, `'save_path="a=b"'`; a list is `[a,b]`, a mapping `{{a: 1}}`. Of the keys of
+`atomrl train`, `atomrl evaluate` takes those of `reward`, `evaluation` and `model`, `dataloader.smiles_path` and
+`threads`; `atomrl sample` those of `model`, and with `--best-of` or `--steer` those of `reward`; `atomrl resume`
+[what may change](finding-things.md#continue-a-run). A key that does not exist, a value that is not allowed and keys
+that contradict each other end the command with exit code 2 and one line, before anything is loaded.
 """
 
 

@@ -18,6 +18,8 @@ SAID_BY_OPTIONS = {
     "evaluation.samples": "give --num-samples",
     "evaluation.seed": "give --seed",
     "dataloader.context": "give --context",
+    "seed": "give --seed",
+    "device": "give --device",
 }
 """Keys of a run that `atomrl evaluate` has an option for."""
 

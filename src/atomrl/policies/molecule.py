@@ -83,7 +83,7 @@ class MoleculePolicy(WithReference[EDMNetwork]):
     def transitions(self, num_steps: int) -> tuple[Transition, ...]:
         """T transitions (s + 1)/T -> s/T over the 1000-step schedule, s = T-1..0."""
         if not 1 <= num_steps <= self.config.diffusion_steps:
-            raise UserError(f"model.time_step={num_steps}: must lie between 1 and {self.config.diffusion_steps}")
+            raise UserError(f"a walk of {num_steps} steps: use between 1 and {self.config.diffusion_steps}")
         walk = []
         for index, s in enumerate(reversed(range(num_steps))):
             kernel = self._kernel(s / num_steps, (s + 1) / num_steps)

@@ -29,7 +29,12 @@ from atomrl.util.files import content_hash, file_that_is_read
 from atomrl.util.growing_file import Settings
 from atomrl.util.trees import dotted, named_texts
 
-SAID_BY_OPTIONS = {"model.backbone": "--backbone", "model.time_step": "--time-step"}
+SAID_BY_OPTIONS = {
+    "model.backbone": "--backbone",
+    "model.time_step": "--time-step",
+    "seed": "--seed",
+    "device": "--device",
+}
 """Keys that `atomrl sample` has an option for."""
 
 SCORINGS, CALLS, UNSCORED = "scorings", "network calls", "unscored"
@@ -75,10 +80,10 @@ def sections_of(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     for override in overrides:
         key = key_of(override)
         section = key.partition(".")[0]
-        if section not in about:
-            raise UserError(f"{override}: sampling reads keys of the sections model and reward only")
         if key in SAID_BY_OPTIONS:
             raise UserError(f"{override}: give {SAID_BY_OPTIONS[key]}")
+        if section not in about:
+            raise UserError(f"{override}: sampling reads keys of the sections model and reward only")
         refuse_of_training([override], "sampling")
         about[section].append(override)
     return about["model"], about["reward"]

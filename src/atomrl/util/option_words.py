@@ -25,6 +25,9 @@ OUT_OF_RANGE = {*BOUNDS, "finite_number", "literal_error", "nan"}
 UNKNOWN = {"extra_forbidden", "invalid_key"}
 """Errors about an option that there is not; YAML has names that are no texts, too."""
 
+CLOSE = 0.85
+"""How like a name of another section an unknown one must be to be taken for it, from 0 to 1."""
+
 AT = "{at}"
 """In a sentence of `contradiction`: the dotted path of the section that it is about, e.g. `train.`."""
 
@@ -61,7 +64,7 @@ def explained(error: ValidationError, kind: type[BaseModel], given: Mapping[str,
     first = next((entry for entry in found if entry["type"] in UNKNOWN), found[0])
     section, field, names = _place(kind, first["loc"])
     if first["type"] in UNKNOWN and field is None:
-        return _unknown(section, [*names, str(first["loc"][len(names)])])
+        return _unknown(kind, section, [*names, str(first["loc"][len(names)])])
     if first["type"] == "contradiction":
         inside = names if field is None else names[:-1]
         return first["msg"].replace(AT, "".join(f"{name}." for name in inside))
@@ -164,12 +167,24 @@ def _place(kind: type[BaseModel], path: tuple[int | str, ...]) -> tuple[type[Bas
     return kind, None, names
 
 
-def _unknown(section: type[BaseModel], names: list[str]) -> str:
-    """About an option that a section has not, with the nearest that it has."""
-    known = list(section.model_fields)
-    near = difflib.get_close_matches(names[-1], known, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+def _unknown(kind: type[BaseModel], section: type[BaseModel], names: list[str]) -> str:
+    """About an option that a section has not, with the nearest that it has, or that another one has."""
+    known, elsewhere = list(section.model_fields), _by_last_name(kind)
+    hint = f"there are {', '.join(known)}"
+    if near := difflib.get_close_matches(names[-1], known, n=1):
+        hint = f"did you mean {near[0]}?"
+    elif near := difflib.get_close_matches(names[-1], elsewhere, n=1, cutoff=CLOSE):
+        hint = f"did you mean {elsewhere[near[0]]}?"
     return f"unknown configuration key {'.'.join(names)}: {hint}"
+
+
+def _by_last_name(kind: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """{last name of a key: the key} of all options; of several with one name the first."""
+    found: dict[str, str] = {}
+    for name, field in kind.model_fields.items():
+        inside, key = section_of(field.annotation), f"{prefix}{name}"
+        found = {**({name: key} if inside is None else _by_last_name(inside, f"{key}.")), **found}
+    return found
 
 
 def _shown(entry: ErrorDetails, from_text: bool) -> str:
