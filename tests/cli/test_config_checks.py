@@ -388,6 +388,37 @@ def test_novelty_that_is_paid_for_is_marked_as_rewarded():
         assert ({"novelty", "valid_unique_novel"} <= domain_of(config).rewarded(config)) == expected
 
 
+def test_what_no_component_of_crystals_is_paid_for_is_not_marked_as_rewarded():
+    """One of weight 0 is computed and teaches nothing, one of negative weight is paid for the contrary."""
+    package, own = "atomrl.rewards.components", "examples/custom_reward.py:atomic_density"
+    for weight, expected in ((1.0, True), (0.0, False), (-1.0, False)):
+        parts = [f"{{_target_: {package}.EnergyReward, weight: {weight}}}", f"{{_target_: {own}, weight: {weight}}}"]
+        novel = f"{{_target_: {package}.CreativityReward}}"
+        words = [f"reward.components=[{', '.join([*parts, novel])}]"]
+        config = load_config("experiment/prototypes/rl_dng", words)
+        paid = domain_of(config).rewarded(config)
+        assert {"unique", "novel", "msun"} <= paid
+        assert ({"stable", "reward_atomic_density"} <= paid) == expected == ("evaluation_failures" in paid)
+
+
+@pytest.mark.parametrize(
+    ("component", "marked"),
+    [
+        ("novelty.NoveltyReward", {"novel"}),
+        ("novelty.NoveltyReward, unique: true", {"novel", "unique"}),
+        ("components.EnergyReward, only: [unique]", {"unique", "stable", "metastable", "e_above_hull_median"}),
+        ("metastability.MetastabilityReward", {"novel", "unique", "stable", "metastable", "e_above_hull_median"}),
+    ],
+)
+def test_what_a_component_of_crystals_pays_for_is_marked_as_rewarded(component, marked):
+    config = load_config(
+        "experiment/prototypes/rl_dng", [f"reward.components=[{{_target_: atomrl.rewards.{component}}}]"]
+    )
+    paid = domain_of(config).rewarded(config)
+    assert {"novel", "unique", "stable", "metastable", "e_above_hull_median"} & paid == marked
+    assert not [name for name in paid if name.startswith("reward_")]
+
+
 @pytest.mark.parametrize(
     ("overrides", "learned"),
     [
