@@ -388,6 +388,22 @@ def test_novelty_that_is_paid_for_is_marked_as_rewarded():
         assert ({"novelty", "valid_unique_novel"} <= domain_of(config).rewarded(config)) == expected
 
 
+@pytest.mark.parametrize(
+    ("words", "marked"),
+    [
+        ("filters.enable_filtering=true", set()),
+        ("filters.invalid_penalty_scale=2", {"validity"}),
+        ("filters.enable_penalty=true", {"validity", "novelty"}),
+        ("filters.duplicate_penalty_scale=1", {"uniqueness"}),
+    ],
+)
+def test_what_the_filter_penalises_is_marked_as_rewarded(words, marked):
+    """As by the documented configurations, whose tables said that nobody had asked for valid molecules."""
+    paid = domain_of(config := load_config("demo_fed_grpo", [words])).rewarded(config)
+    assert {"validity", "novelty", "uniqueness"} & paid == marked
+    assert ({"validity_x_uniqueness", "valid_unique_novel"} <= paid) == bool(marked)
+
+
 def test_what_no_component_of_crystals_is_paid_for_is_not_marked_as_rewarded():
     """One of weight 0 is computed and teaches nothing, one of negative weight is paid for the contrary."""
     package, own = "atomrl.rewards.components", "examples/custom_reward.py:atomic_density"
