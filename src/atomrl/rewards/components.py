@@ -198,6 +198,7 @@ class PredictorReward(RewardComponent):
         elif isinstance(predictor, type) or not hasattr(predictor, "predict"):
             raise UserError(f"PredictorReward's predictor must be a folder or an object with predict: {predictor!r}")
         self.predictor = predictor
+        self.noun = predictor.noun if isinstance(predictor, NetworkPredictor) else None
         self.target_name, self.target_value = target_name, target_value
         self.clip_min, self.clip_max = clip_min, clip_max
 
@@ -206,10 +207,20 @@ class PredictorReward(RewardComponent):
         """Of the property."""
         return self.target_name
 
+    @property
+    def code(self) -> object:
+        """A predictor of the user's."""
+        return type(self) if isinstance(self.predictor, NetworkPredictor) else self.predictor
+
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
         """The prediction or -(prediction - target)^2, (B,)."""
         with torch.no_grad():
             predicted = self.predictor.predict(kwargs["batch_gen"])
+        if not isinstance(predicted, Mapping):
+            raise UserError(
+                f"PredictorReward: predict of {type(self.predictor).__name__} gave {type(predicted).__name__}; return "
+                f"{{{self.target_name!r}: one number per structure}}"
+            )
         if self.target_name not in predicted:
             raise unknown_target(self.target_name, tuple(predicted), "its predictor")
         answer = as_scores(predicted[self.target_name], self.name)
