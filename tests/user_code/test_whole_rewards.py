@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from atomrl.config import CrystalConfig
+from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.domains.crystals import CrystalDomain
 from atomrl.rewards.check import report
 from atomrl.rewards.whole import RememberingReward, WholeReward, whole_reward
 from atomrl.structures.examples import example_molecules
@@ -165,3 +168,12 @@ def test_half_of_what_remembers_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         pytest.raises(UserError, match="mine has no recall; it needs"),
     ):
         whole_reward([{"_target_": "<python>:mine"}])
+
+
+def test_what_only_components_read_is_said_to_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    components = [{"_target_": "<python>:mine"}]
+    config = CrystalConfig(reward=CrystalReward(components=components, combine="product"))
+    model: Any = None  # is not asked
+    with handed_over({"<python>:mine": Oxygen(table)}):
+        assert isinstance(CrystalDomain().reward(config, model), WholeReward)
+    assert "reward.combine=product and reward.pure_elements=true change nothing" in caplog.text

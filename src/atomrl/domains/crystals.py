@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -55,6 +56,8 @@ from atomrl.rewards.whole import WholeReward, whole_reward
 from atomrl.structures.crystals import check_cells, compositions, readable_formula
 from atomrl.util.errors import UserError, hinted
 from atomrl.workers.executor import Workers
+
+log = logging.getLogger(__name__)
 
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
 """Metrics that creativity, novelty or energy pay for."""
@@ -182,6 +185,12 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         if config.reward.type == "dummy":
             return DummyReward()
         if (whole := whole_reward(config.reward.components)) is not None:
+            if config.reward.combine != "sum" or not config.reward.pure_elements:
+                log.warning(
+                    "reward.combine=%s and reward.pure_elements=%s change nothing: a whole reward has no components",
+                    config.reward.combine,
+                    str(config.reward.pure_elements).lower(),
+                )
             return whole
         components = build_components(config.reward.components)
         if not any(component.weight for component in components):
