@@ -36,7 +36,7 @@ class Oxygen:
 
 
 def table(values: Any, reasons: Any = None, **further: Any) -> RewardTable:
-    return RewardTable({"oxygen": values}, (None,) * 16 if reasons is None else reasons, **further)
+    return RewardTable({"oxygen": values}, (None,) * len(values) if reasons is None else reasons, **further)
 
 
 MISSHAPEN = [

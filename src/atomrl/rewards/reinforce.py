@@ -120,6 +120,11 @@ class ReinforceReward:
         return {name: abs(component.weight) for name, component in zip(self.names, self.components, strict=True)}
 
     @property
+    def compares(self) -> bool:
+        """Whether a sample's scores depend on the samples beside it, as far as its components say."""
+        return any(component.normalize_fn is not None or component.compares for component in self.components)
+
+    @property
     def missing_metrics(self) -> tuple[str, ...]:
         """Metrics that components read and that have no provider yet."""
         needed = {name for component in self.components for name in component.metrics}
