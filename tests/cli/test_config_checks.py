@@ -381,11 +381,17 @@ def test_a_channel_counts_where_the_reward_gives_it(text, weights):
 
 
 def test_novelty_that_is_paid_for_is_marked_as_rewarded():
-    """Also where it weighs nothing: then it is not."""
-    for weight, expected in ((0.25, True), (0.0, False)):
-        parts = f"[{{_target_: xtb}}, {{_target_: atomrl.rewards.novelty.NoveltyReward, weight: {weight}}}]"
+    """Also where it weighs nothing: then it is not. What must be unique too is paid for uniqueness."""
+    for options, expected, unique in (
+        ("weight: 0.25", True, False),
+        ("weight: 0.0, unique: true", False, False),
+        ("unique: true", True, True),
+    ):
+        parts = f"[{{_target_: xtb}}, {{_target_: atomrl.rewards.novelty.NoveltyReward, {options}}}]"
         config = load_config("demo", [f"reward.components={parts}"])
-        assert ({"novelty", "valid_unique_novel"} <= domain_of(config).rewarded(config)) == expected
+        paid = domain_of(config).rewarded(config)
+        assert ({"novelty", "valid_unique_novel"} <= paid) == expected
+        assert ({"uniqueness", "validity_x_uniqueness"} <= paid) == unique
 
 
 @pytest.mark.parametrize(

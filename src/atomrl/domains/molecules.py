@@ -193,8 +193,10 @@ class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
         parts = build_components(reward.own) if reward.own else []
         paying = {name: part for name, part in zip(unique_names(parts), parts, strict=True) if part.weight > 0}
         paid = {component_metric(name) for name in paying} | _penalised(config.filters)
-        if any(isinstance(part, NoveltyReward) for part in paying.values()):
+        if novelties := [part for part in paying.values() if isinstance(part, NoveltyReward)]:
             paid |= {"novelty", "valid_unique_novel"}
+        if any(part.compares for part in novelties):
+            paid |= {"uniqueness", "validity_x_uniqueness"}
         predicted = {part.target_name for part in paying.values() if isinstance(part, PredictorReward)}
         if predicted and config.evaluation.regressor is not None:
             paid |= {asked_metric(name) for name in predicted & {property_of(config.evaluation.regressor)}}
