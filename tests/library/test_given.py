@@ -1,5 +1,6 @@
 """What a call gives beside its configuration becomes names that a configuration can hold."""
 
+import importlib
 import subprocess
 import sys
 from functools import partial
@@ -51,6 +52,20 @@ def test_a_function_of_a_module_is_named_by_its_file(monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     assert importable_name(heavy) == f"{Path(__file__)}:heavy"
     assert importable_name(FedGRPO) == "atomrl.core.objectives.fed_grpo.FedGRPO"
+
+
+def test_a_function_of_a_package_is_named_by_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its `__init__.py` alone, read as a file, could not import from beside it."""
+    (tmp_path / "own_package").mkdir()
+    text = "from .numbers_ import NUMBER\n\n\ndef same(structures):\n    return [NUMBER for _ in structures]\n"
+    (tmp_path / "own_package" / "__init__.py").write_text(text)
+    (tmp_path / "own_package" / "numbers_.py").write_text("NUMBER = 3.0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    same = importlib.import_module("own_package").same
+    [entry], _ = components(same)
+    assert entry == {"_target_": "own_package.same"}
+    assert load_object(entry["_target_"]) is same
 
 
 def test_what_nothing_can_import_is_a_python_object() -> None:

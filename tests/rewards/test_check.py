@@ -18,6 +18,7 @@ from atomrl.rewards.components import CustomReward
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import check_cells
+from atomrl.structures.examples import example_molecules
 from atomrl.util.errors import UserError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "custom_reward.py"
@@ -199,6 +200,40 @@ class Fresh(RewardComponent):
 class Above(Fresh):
     required_metrics = ("e_above_hull",)
 """
+
+
+BESIDE = """
+import numpy as np
+
+
+def beside(molecules):
+    widths = np.array([molecule.positions.std() for molecule in molecules])
+    return widths - widths.mean()
+
+
+class Beside:
+    compares = True
+
+    def compute(self, gen_structures, **kwargs):
+        return beside(gen_structures)
+
+
+def width(molecules):
+    return [molecule.positions.std() for molecule in molecules]
+"""
+
+
+def test_a_component_of_molecules_that_depends_on_others_must_say_so(tmp_path: Path) -> None:
+    """A training gives it a micro-batch at a time."""
+    (tmp_path / "beside.py").write_text(BESIDE)
+    found = {}
+    for name in ("beside", "Beside", "width"):
+        reward = load_reward(f"{tmp_path}/beside.py:{name}", molecules=True)
+        found[name] = report(reward, *example_molecules())
+    assert [one.scope for one in found.values()] == ["per_sample", "per_batch", "per_sample"]
+    assert found["Beside"].problems == found["width"].problems == ()
+    [problem] = found["beside"].problems
+    assert problem.startswith("channel beside depends on the samples beside it, of which a per_sample reward sees")
 
 
 def test_metrics_of_molecules_are_measured_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

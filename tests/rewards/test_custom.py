@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from atomrl.config.molecules import MoleculeReward
+from atomrl.domains.molecule_reward import own_components
 from atomrl.rewards.base import unique_names
 from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores
+from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.user_code.load import load_object
 from atomrl.util.errors import UserError
 
@@ -31,6 +34,14 @@ class AtomCount(RewardComponent):
 
 def count(structures, scale=1.0):
     return [scale * len(s) for s in structures]
+
+class Spread:
+    compares = True
+    failed_value = -1.0
+    required_metrics = ("unique",)
+
+    def compute(self, gen_structures, **kwargs):
+        return [float(len(s)) for s in gen_structures]
 """
 
 
@@ -49,6 +60,21 @@ def test_class_and_function_from_a_file(file: Path) -> None:
     structures = ["ab", "abc"]
     assert by_class.compute(structures).tolist() == by_function.compute(structures).tolist() == [4, 6]
     assert by_class(structures).tolist() == [12, 18]
+
+
+def test_a_class_that_is_no_component_says_what_it_reads_and_compares(file: Path) -> None:
+    """Of molecules a component that compares gets all samples of an iteration; it got those of a bucket."""
+    found = load_object(f"{file}:Spread")
+    for source in (f"{file}:Spread", found, found()):
+        component = CustomReward(source)
+        assert (component.metrics, component.failed_value, component.compares) == (("unique",), -1.0, True)
+    scopes = {}
+    for name in ("Spread", "count"):
+        reward = own_components(MoleculeReward(components=[{"_target_": f"{file}:{name}"}]))
+        assert isinstance(reward, ReinforceReward)
+        scopes[name] = reward.scope
+        reward.close()
+    assert scopes == {"Spread": "per_batch", "count": "per_sample"}
 
 
 def test_dotted_path_is_also_looked_for_here(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +118,7 @@ def test_a_subclass_needs_no_source() -> None:
         (".mine.count", "is named path/to/file.py:name"),
         ("folder/mine.count", "is named path/to/file.py:name"),
         ("mine.AtomCont", r"mine holds no AtomCont; did you mean AtomCount\?$"),
-        ("mine.py:missing", "mine.py holds no missing; it holds AtomCount, count$"),
+        ("mine.py:missing", "mine.py holds no missing; it holds AtomCount, count, Spread$"),
         ("needs_nothing.py:f", "it holds no class or function"),
         ("atomrl.rewards.components.EnergyRewrd", "did you mean EnergyReward"),
         ("atomrl.rewards.components.CustomReward", "which has no compute of its own"),

@@ -12,12 +12,15 @@ from atomrl.checkpoints.predictor import save_predictor
 from atomrl.core.records import Prompts
 from atomrl.networks.conditions import Condition
 from atomrl.networks.crystal_vae import CrystalVAE
+from atomrl.networks.molecule_regressor import MoleculeRegressor, RegressorConfig
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
 from atomrl.rewards.asked import require_asked
 from atomrl.rewards.build import build_components
 from atomrl.rewards.components import PredictorReward, Scores
+from atomrl.rewards.predictor import NetworkPredictor
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.crystals import from_pymatgen
+from atomrl.structures.listing import MOLECULES
 from atomrl.testing import check_reward
 from atomrl.util.errors import UserError
 
@@ -78,6 +81,16 @@ def test_a_path_from_python_and_an_object_give_the_same(folder):
     assert isinstance(by_path, Scores)
     assert isinstance(by_object, torch.Tensor)
     torch.testing.assert_close(by_path.values, by_object)
+
+
+def test_a_network_for_other_samples_is_refused(folder):
+    """Of molecules its answer was a traceback after the first rollout; a regressor took a cell for a molecule."""
+    with pytest.raises(UserError, match="density predicts by a network that reads crystals, and the samples are molec"):
+        ReinforceReward([PredictorReward(folder, "density")], listing=MOLECULES)
+    regressor = NetworkPredictor(MoleculeRegressor(RegressorConfig(), "gap"))
+    ReinforceReward([PredictorReward(regressor, "gap")], listing=MOLECULES)
+    with pytest.raises(UserError, match="gap predicts by a network that reads molecules, and the samples are crystals"):
+        ReinforceReward([PredictorReward(regressor, "gap")])
 
 
 def test_elements_that_its_vae_does_not_know_have_a_reason(tmp_path):

@@ -10,10 +10,14 @@ from refusals import refused
 from small_backbone import TINY
 
 from atomrl.cli import main
-from atomrl.config import load_config
+from atomrl.config import CrystalConfig, load_config
+from atomrl.config.crystals import CrystalReward
+from atomrl.config.shaping import ShapingOptions
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.policies.toy import SubspaceGaussian
 from atomrl.training.experiment import build_on_the_way, terms_of_a_pass
+from atomrl.training.shaping import shaping_stages
+from atomrl.util.errors import UserError
 
 SHAPED = ["reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=4", "reward.shaping.mlff_batch_size=2"]
 ADAPTIVE = ["reward.shaping.scheduler.mode=adaptive", "reward.shaping.scheduler.adaptive.coarse_stride=1"]
@@ -37,6 +41,16 @@ def test_a_run_says_what_its_potentials_cost(tmp_path: Path, mode: str) -> None:
         assert line["seconds_reward_potentials"] > 0
         assert line["force_field_calls"] == 2 * 3
         assert line["grad_norm"] >= 0
+
+
+def test_an_energy_that_is_not_there_is_not_shaped() -> None:
+    """Of crystals: one mode ended after the first rollout, the other paid nothing on the way without a word."""
+    for options in ({"only_energy_reshape": True}, {"mode": "pbrs_return_to_go"}):
+        reward = CrystalReward(shaping=ShapingOptions(enabled=True, **options))
+        config = CrystalConfig(reward=reward)
+        assert len(shaping_stages(config, (), ["creativity", "energy"])) == 1
+        with pytest.raises(UserError, match="shapes the channel energy alone, and the reward gives creativity: add"):
+            shaping_stages(config, (), ["creativity"])
 
 
 def test_a_run_says_what_the_force_field_cost(tmp_path: Path) -> None:

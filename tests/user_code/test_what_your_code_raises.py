@@ -472,6 +472,43 @@ def test_what_a_predictor_raises() -> None:
     assert "in predict" in caught.value.notes[0]
 
 
+class Answering:
+    """A predictor of a user's."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    def predict(self, structures: Structures) -> Any:
+        return self.answer(structures)
+
+
+@pytest.mark.parametrize(
+    ("predict", "said"),
+    [
+        (lambda structures: torch.zeros(len(structures)), "Answering gave Tensor; return {'gap': one number per"),
+        (lambda _: None, "Answering gave NoneType; return {'gap': one number per structure}"),
+        (lambda structures: {"gap": structures.positions.zero_().sum((1, 2))}, "gap changes gen_structures or batch_"),
+    ],
+)
+def test_a_predictor_that_answers_otherwise(predict: Any, said: str) -> None:
+    """Each was a traceback, but the last, which was not noticed."""
+    reward = ReinforceReward([PredictorReward(Answering(predict), "gap")], listing=MOLECULES)
+    with pytest.raises(UserError, match=said) as caught:
+        reward.score(*example_molecules())
+    assert caught.value.notes
+
+
+def test_a_predictor_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's error comes from no line of the user's; it was taken for one of ours."""
+    monkeypatch.setattr(Answering, "predict", lambda self: {})
+    reward = ReinforceReward([PredictorReward(Answering(None), "gap")], listing=MOLECULES)
+    with pytest.raises(
+        UserCodeError, match="the reward component gap, called on 16 samples, raised TypeError"
+    ) as caught:
+        reward.score(*example_molecules())
+    assert "class Answering" in caught.value.notes[0]
+
+
 class Objective:
     """Of a user, who answers with what the test wants."""
 

@@ -1,5 +1,6 @@
 """A whole reward of the user's that gives something else than scores: one line says what, by a check and in a run."""
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -7,10 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from atomrl.config import CrystalConfig
+from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.domains.crystals import CrystalDomain
 from atomrl.rewards.check import report
-from atomrl.rewards.whole import WholeReward
+from atomrl.rewards.whole import RememberingReward, WholeReward, whole_reward
 from atomrl.structures.examples import example_molecules
+from atomrl.training.validation import FirstMemory
+from atomrl.user_code.given import handed_over
 from atomrl.util.errors import UserError
 
 
@@ -30,7 +36,7 @@ class Oxygen:
 
 
 def table(values: Any, reasons: Any = None, **further: Any) -> RewardTable:
-    return RewardTable({"oxygen": values}, (None,) * 16 if reasons is None else reasons, **further)
+    return RewardTable({"oxygen": values}, (None,) * len(values) if reasons is None else reasons, **further)
 
 
 MISSHAPEN = [
@@ -122,3 +128,62 @@ def test_what_it_says_of_itself(scope: str, weights: Any, said: str, monkeypatch
     monkeypatch.setattr(Oxygen, "weights", weights)
     with pytest.raises(UserError, match=f"mine.py:Oxygen: {said}"):
         WholeReward(Oxygen(table, scope), "mine.py:Oxygen")
+
+
+class Remembering(Oxygen):
+    """Of a user; remembers what it is given."""
+
+    def __init__(self, memory: Any) -> None:
+        super().__init__(table)
+        self._memory = memory
+
+    def remember(self, structures: Structures) -> None:
+        pass
+
+    def memory(self) -> Any:
+        return self._memory
+
+    def recall(self, memory: Any) -> None:
+        self._memory = memory
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [
+        ({"seen": {"CH4": np.int64(3)}}, "its memory holds numpy.* a checkpoint can be read only if it holds tensors"),
+        (
+            {"seen": defaultdict(int)},
+            "its memory holds .*collections.defaultdict, and a checkpoint can be read only if",
+        ),
+        ({"seen": lambda: 0}, "its memory holds Can't pickle"),
+        ([1, 2], r"memory gave list; return \{name: value\}"),
+    ],
+)
+def test_a_memory_that_no_checkpoint_could_be_read_with(memory: Any, said: str) -> None:
+    """A run says so when it begins: its checkpoints would be written, and none could be read."""
+    with pytest.raises(UserError, match=f"^mine.py:Oxygen: {said}"):
+        FirstMemory(RememberingReward(Remembering(memory), "mine.py:Oxygen"))
+
+
+def test_a_memory_of_plain_values_and_tensors() -> None:
+    memory = {"seen": Counter("ab"), "names": {"a"}, "sums": (torch.zeros(2), 1.0, None)}
+    assert RememberingReward(Remembering(memory), "mine.py:Oxygen").memory() is memory
+
+
+def test_half_of_what_remembers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was never asked to remember, without a word."""
+    monkeypatch.delattr(Remembering, "recall")
+    with (
+        handed_over({"<python>:mine": Remembering({})}),
+        pytest.raises(UserError, match="mine has no recall; it needs"),
+    ):
+        whole_reward([{"_target_": "<python>:mine"}])
+
+
+def test_what_only_components_read_is_said_to_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    components = [{"_target_": "<python>:mine"}]
+    config = CrystalConfig(reward=CrystalReward(components=components, combine="product"))
+    model: Any = None  # is not asked
+    with handed_over({"<python>:mine": Oxygen(table)}):
+        assert isinstance(CrystalDomain().reward(config, model), WholeReward)
+    assert "reward.combine=product and reward.pure_elements=true change nothing" in caplog.text

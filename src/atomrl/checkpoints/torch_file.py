@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import warnings
 import zipfile
@@ -36,6 +37,25 @@ def read_torch(path: Path) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({first_line(error)}): is it truncated? copy it again") from error
+
+
+def to_bytes(values: object) -> bytes:
+    """The content of a file of `torch.save`, by way of memory: torch's own writer has no word for a full disk."""
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    return buffer.getvalue()
+
+
+def objects_within(values: object) -> list[str]:
+    """Names of what values hold beside tensors and plain values: a file of them `read_torch` would refuse.
+
+    An object that cannot be stored at all is named by the error that says so.
+    """
+    try:
+        stored = to_bytes(values)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return [first_line(error)]
+    return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(io.BytesIO(stored)))
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -48,6 +49,7 @@ from atomrl.rewards.components import (
 from atomrl.rewards.dummy import DummyReward
 from atomrl.rewards.fresh_formula import FreshFormulaReward
 from atomrl.rewards.metastability import MetastabilityReward
+from atomrl.rewards.novelty import NoveltyReward
 from atomrl.rewards.pure_elements import check_compounds
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.rewards.whole import WholeReward, whole_reward
@@ -55,19 +57,22 @@ from atomrl.structures.crystals import check_cells, compositions, readable_formu
 from atomrl.util.errors import UserError, hinted
 from atomrl.workers.executor import Workers
 
+log = logging.getLogger(__name__)
+
 TOGETHER = {"msun", "sun", "msun_no_compound", "sun_no_compound"}
-"""Metrics that creativity or energy pay for."""
+"""Metrics that creativity, novelty or energy pay for."""
 
 MSUN_READS = {"unique", "novel", "e_above_hull", "hull_holds_compound"}
 """Diagnostics of a reward."""
 
+LOW_ENERGY = {"e_above_hull_median", "e_above_hull_mean", "metastable", "stable", "evaluation_failures", *TOGETHER}
+"""Metrics that a low energy above the hull pays for."""
+
 REWARDED: Mapping[type[RewardComponent], set[str]] = {
     CreativityReward: {"unique", "novel", *TOGETHER},
-    EnergyReward: {
-        *("e_above_hull_median", "e_above_hull_mean", "metastable", "stable", "evaluation_failures"),
-        *TOGETHER,
-    },
-    MetastabilityReward: {"unique", "novel", "metastable", *TOGETHER},
+    NoveltyReward: {"novel", *TOGETHER},
+    EnergyReward: LOW_ENERGY,
+    MetastabilityReward: {"unique", "novel", *LOW_ENERGY},
     StructureDiversityReward: {"structure_diversity"},
     CompositionDiversityReward: {"composition_diversity"},
     FreshFormulaReward: {"composition_diversity"},
@@ -180,6 +185,12 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         if config.reward.type == "dummy":
             return DummyReward()
         if (whole := whole_reward(config.reward.components)) is not None:
+            if config.reward.combine != "sum" or not config.reward.pure_elements:
+                log.warning(
+                    "reward.combine=%s and reward.pure_elements=%s change nothing: a whole reward has no components",
+                    config.reward.combine,
+                    str(config.reward.pure_elements).lower(),
+                )
             return whole
         components = build_components(config.reward.components)
         if not any(component.weight for component in components):
@@ -226,20 +237,22 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         )
 
     def rewarded(self, config: CrystalConfig) -> set[str]:
-        """By component."""
+        """By each component whose weight is above 0."""
         if config.reward.type == "dummy":
             return set()
         if (whole := whole_reward(config.reward.components)) is not None:
             with closing(whole):
                 return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
         components = build_components(config.reward.components)
-        paid = {metric for component in components for metric in _paid(component)}
+        paying = [component for component in components if component.weight > 0]
+        paid = {metric for component in paying for metric in _paid(component)}
         own = [component for component in components if not _paid(component)]
-        paying = [entry for entry in config.reward.components if isinstance(entry, Mapping)]
-        predicted = {(str(entry.get("predictor")), entry.get("target_name")) for entry in paying}
+        rows = {name for name, component in zip(unique_names(own), own, strict=True) if component.weight > 0}
+        pairs = zip(config.reward.components, components, strict=True)
+        predicted = {(str(entry.get("predictor")), entry.get("target_name")) for entry, one in pairs if one.weight > 0}
         labels = zip(config.evaluation.wanted, _labels(config.evaluation.wanted), strict=True)
         sought = {wanted_metric(label) for one, label in labels if (one.predictor, one.name) in predicted}
-        return paid | sought | {component_metric(name) for name in unique_names(own)}
+        return paid | sought | {component_metric(name) for name in rows}
 
     def accepts(self, structures: Structures) -> Tensor:
         """Those with a sound cell: no overlap, no atom alone, no cell that is none."""
@@ -314,7 +327,12 @@ def _summed(
 
 def _paid(component: RewardComponent) -> set[str]:
     """Metrics of the profile that a component pays for."""
-    return {metric for kind, metrics in REWARDED.items() if isinstance(component, kind) for metric in metrics}
+    paid = {metric for kind, metrics in REWARDED.items() if isinstance(component, kind) for metric in metrics}
+    if isinstance(component, EnergyReward):
+        paid |= set(component.only)
+    elif isinstance(component, NoveltyReward) and component.compares:
+        paid.add("unique")
+    return paid
 
 
 def _own_components(config: CrystalConfig) -> list[RewardComponent]:

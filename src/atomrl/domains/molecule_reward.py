@@ -80,7 +80,7 @@ def own_components(
         return whole
     reward = ReinforceReward(build_components(section.own), listing=MOLECULES, totals=False, conditioning=conditioning)
     provide_metrics(reward, section, workers, known, gfn2)
-    if all(component.normalize_fn is None and not component.compares for component in reward.components):
+    if not reward.compares:
         reward.scope = "per_sample"
     return reward
 

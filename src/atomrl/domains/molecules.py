@@ -45,6 +45,7 @@ from atomrl.rewards.base import unique_names
 from atomrl.rewards.build import build_components, check_components
 from atomrl.rewards.components import PredictorReward
 from atomrl.rewards.filter import Filter
+from atomrl.rewards.filter_options import FilterOptions
 from atomrl.rewards.novelty import NoveltyReward
 from atomrl.rewards.whole import whole_reward
 from atomrl.util.errors import UserError
@@ -180,19 +181,22 @@ class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
         return reward, self.stages(config, reward)
 
     def rewarded(self, config: MoleculeConfig) -> set[str]:
-        """By channel weight; stability where one of its terms has a weight too; each component of the user's.
+        """By channel weight; stability where one of its terms has a weight too; the user's components; the filter.
 
         Forces and energies in the table are by GFN2-xTB: another force field pays for them only as far as both agree.
         """
         reward, weights = config.reward, config.channel_weights
         if (whole := whole_reward(reward.own)) is not None:
             with closing(whole):
-                return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
+                named = {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
+                return named | _penalised(config.filters)
         parts = build_components(reward.own) if reward.own else []
         paying = {name: part for name, part in zip(unique_names(parts), parts, strict=True) if part.weight > 0}
-        paid = {component_metric(name) for name in paying}
-        if any(isinstance(part, NoveltyReward) for part in paying.values()):
+        paid = {component_metric(name) for name in paying} | _penalised(config.filters)
+        if novelties := [part for part in paying.values() if isinstance(part, NoveltyReward)]:
             paid |= {"novelty", "valid_unique_novel"}
+        if any(part.compares for part in novelties):
+            paid |= {"uniqueness", "validity_x_uniqueness"}
         predicted = {part.target_name for part in paying.values() if isinstance(part, PredictorReward)}
         if predicted and config.evaluation.regressor is not None:
             paid |= {asked_metric(name) for name in predicted & {property_of(config.evaluation.regressor)}}
@@ -243,6 +247,18 @@ class MoleculeExporter(Exporter):
     def close(self) -> None:
         """End the workers."""
         self._checker.close()
+
+
+def _penalised(filters: FilterOptions) -> set[str]:
+    """Metrics that the filter's penalties pay for, in every channel."""
+    known = filters.enable_penalty and filters.penalty_scale > 0
+    scales = {
+        "validity": known or filters.invalid_penalty_scale,
+        "novelty": known,
+        "uniqueness": filters.duplicate_penalty_scale,
+    }
+    paid = {name for name, scale in scales.items() if scale}
+    return paid | ({"validity_x_uniqueness", "valid_unique_novel"} if paid else set())
 
 
 def _asked_judge(config: MoleculeConfig, model: Backbone | GivenModel) -> AskedJudge | None:

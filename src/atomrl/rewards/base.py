@@ -47,11 +47,13 @@ class RewardComponent(ABC):
         failed_value: what a sample whose geometry is not sound is worth; None: nothing (NaN), and the objective
             decides. Such a sample never reaches `compute`.
         compares: whether a sample's value depends on the samples beside it: then all of an iteration come together.
+        noun: of the samples that it can score, `molecules` or `crystals`; None: any.
     """
 
     required_metrics: ClassVar[tuple[str, ...]] = ()
     failed_value: float | None = None
     compares: bool = False
+    noun: str | None = None
 
     def __init__(
         self,

@@ -131,7 +131,10 @@ def load_reward(source: str, molecules: bool = False) -> Reward:
         with calling(f"{source}()", found):
             return cast("Reward", found())
     components = build_components([{"_target_": source}])
-    return ReinforceReward(components, listing=MOLECULES if molecules else None, totals=not molecules)
+    reward = ReinforceReward(components, listing=MOLECULES if molecules else None, totals=not molecules)
+    if molecules and not reward.compares:
+        reward.scope = "per_sample"  # as in a training
+    return reward
 
 
 def report(reward: Reward, structures: Structures, prompts: Prompts) -> RewardReport:

@@ -64,7 +64,8 @@ class CustomReward(RewardComponent):
     Args:
         source: `path/to/file.py:name`, a dotted path, or the thing itself: a class or an object with `compute`, or a
             function f(structures) -> array of B numbers. A subclass of this one with its own `compute` needs none. What
-            they get is said by the annotation of their first parameter, see `form`.
+            they get is said by the annotation of their first parameter, see `form`. A class may have the attributes
+            `required_metrics`, `failed_value` and `compares` of `RewardComponent`.
         weight: as in `RewardComponent`, which replaces what a class of the user's says.
         normalize_fn: as in `RewardComponent`.
         eps: as in `RewardComponent`.
@@ -102,7 +103,7 @@ class CustomReward(RewardComponent):
         elif hasattr(found, "compute") and not isinstance(found, type):
             if options:
                 raise UserError(f"{self._name} is an object already, and takes no {', '.join(options)}")
-            self._function = found.compute
+            self._function = self._adopted(found)
         elif is_custom(found):
             require_arguments(found, options, label, 0 if isinstance(found, type) else 1, SCALING)
             self._function = self._called(found, options, label)
@@ -117,9 +118,15 @@ class CustomReward(RewardComponent):
             return lambda gen_structures, **_: found(gen_structures, **options)
         with calling(f"{label}({', '.join(options)})", found):
             made: Any = found(**options)
-        if isinstance(made, RewardComponent):
-            self._metrics, self.failed_value = made.metrics, made.failed_value
         require_compute(made.compute, f"{label}.compute")
+        return self._adopted(made)
+
+    def _adopted(self, made: Any) -> Callable[..., Any]:
+        """The `compute` of an object, whose attributes become those of this component."""
+        for name in ("required_metrics", "failed_value", "compares"):
+            if hasattr(made, name):  # a class of the user's may lack them
+                setattr(self, name, getattr(made, name))
+        self._metrics = made.metrics if isinstance(made, RewardComponent) else self.required_metrics
         function: Callable[..., Any] = made.compute
         return function
 
@@ -191,6 +198,7 @@ class PredictorReward(RewardComponent):
         elif isinstance(predictor, type) or not hasattr(predictor, "predict"):
             raise UserError(f"PredictorReward's predictor must be a folder or an object with predict: {predictor!r}")
         self.predictor = predictor
+        self.noun = predictor.noun if isinstance(predictor, NetworkPredictor) else None
         self.target_name, self.target_value = target_name, target_value
         self.clip_min, self.clip_max = clip_min, clip_max
 
@@ -199,10 +207,20 @@ class PredictorReward(RewardComponent):
         """Of the property."""
         return self.target_name
 
+    @property
+    def code(self) -> object:
+        """A predictor of the user's."""
+        return type(self) if isinstance(self.predictor, NetworkPredictor) else self.predictor
+
     def compute(self, gen_structures: list[Structure], **kwargs: Any) -> Tensor | Scores:
         """The prediction or -(prediction - target)^2, (B,)."""
         with torch.no_grad():
             predicted = self.predictor.predict(kwargs["batch_gen"])
+        if not isinstance(predicted, Mapping):
+            raise UserError(
+                f"PredictorReward: predict of {type(self.predictor).__name__} gave {type(predicted).__name__}; return "
+                f"{{{self.target_name!r}: one number per structure}}"
+            )
         if self.target_name not in predicted:
             raise unknown_target(self.target_name, tuple(predicted), "its predictor")
         answer = as_scores(predicted[self.target_name], self.name)

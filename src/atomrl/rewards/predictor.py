@@ -36,6 +36,11 @@ class NetworkPredictor:
     def __init__(self, network: CrystalPredictor | MoleculeRegressor) -> None:
         self.network = network
 
+    @property
+    def noun(self) -> str:
+        """Of the samples that it reads."""
+        return "molecules" if isinstance(self.network, MoleculeRegressor) else "crystals"
+
     @classmethod
     def load(cls, folder: str | Path, target: str) -> NetworkPredictor:
         """The network in a folder that `atomrl pretrain predictor` (crystals) or `regressor` (molecules) wrote.

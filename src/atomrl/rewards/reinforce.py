@@ -39,19 +39,16 @@ from atomrl.measures.measure import (
 )
 from atomrl.rewards.base import RewardComponent, check_component, unique_names
 from atomrl.rewards.checked_once import CheckedOnce
-from atomrl.rewards.components import CustomReward
 from atomrl.rewards.product import PRODUCT, check_factors, lasting, multiplied
 from atomrl.rewards.scores import as_scores
 from atomrl.structures.listing import MOL, STRUCTURES, Listing
 from atomrl.structures.padding import replace_rows
 from atomrl.user_code.calling import calling
 from atomrl.util.errors import UserError
+from atomrl.util.own_frames import is_ours
 
 CELL_CHECKS = "cell_checks"
 """Part of the time that is no component's."""
-
-OWN = "atomrl.rewards."
-"""Modules of the package's components."""
 
 COMBINE = ("sum", PRODUCT)
 """How components become what is learned from."""
@@ -78,7 +75,7 @@ class ReinforceReward:
 
     Raises:
         UserError: no component, one without weight or normalisation, one that asks for samples in a form that there is
-            not, or one that cannot be multiplied.
+            not, one whose network reads other samples, or one that cannot be multiplied.
     """
 
     scope: str = "per_batch"
@@ -121,6 +118,11 @@ class ReinforceReward:
         if self.combine == PRODUCT:
             return {PRODUCT: 1.0}
         return {name: abs(component.weight) for name, component in zip(self.names, self.components, strict=True)}
+
+    @property
+    def compares(self) -> bool:
+        """Whether a sample's scores depend on the samples beside it, as far as its components say."""
+        return any(component.normalize_fn is not None or component.compares for component in self.components)
 
     @property
     def missing_metrics(self) -> tuple[str, ...]:
@@ -259,8 +261,13 @@ class ReinforceReward:
             )
 
     def _require_forms(self) -> None:
-        """Raise UserError for a component that asks for samples in a form that there is not."""
+        """Raise UserError for a component that asks for samples in a form that there is not, or reads others."""
         for name, component in zip(self.names, self.components, strict=True):
+            if component.noun not in (None, self.listing.noun):
+                raise UserError(
+                    f"reward component {name} predicts by a network that reads {component.noun}, and the samples are "
+                    f"{self.listing.noun}: give a predictor of these"
+                )
             form = component.form
             if form is not None and form not in self.listing.forms:
                 raise UserError(
@@ -316,7 +323,7 @@ class ReinforceReward:
         if not len(batch):
             return Metric(torch.zeros(0, dtype=torch.float64), ())
         # Not of the package's own, which are known to leave them alone: looking goes through every site.
-        foreign = not type(component).__module__.startswith(OWN) or isinstance(component, CustomReward)
+        foreign = not (is_ours(component) and is_ours(component.code))
         before = self._content(batch) if foreign else ()
         count = f"{len(batch)} sample{'s' if len(batch) > 1 else ''}"
         with calling(f"the reward component {name}", component.code, f"called on {count}"):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atomrl.checkpoints.torch_file import objects_within
 from atomrl.core.normalize import require_number
 from atomrl.core.protocols import SCOPES, Remembering, Reward
 from atomrl.core.records import Prompts, RewardTable, Structures
@@ -120,9 +121,20 @@ class RememberingReward(WholeReward):
             self.reward.remember(structures)
 
     def memory(self) -> dict[str, Any]:
-        """See `Remembering`."""
+        """See `Remembering`.
+
+        Raises:
+            UserError: it is no mapping, or a checkpoint that holds it could not be read.
+        """
         with self._asking("memory"):
             found: dict[str, Any] = self.reward.memory()
+            if not isinstance(found, dict):
+                raise UserError(f"{self._name}: memory gave {type(found).__name__}; return {{name: value}}")
+            if objects := objects_within(found):
+                raise UserError(
+                    f"{self._name}: its memory holds {', '.join(objects)}, and a checkpoint can be read only if it "
+                    "holds tensors and plain values: make them such, e.g. by .tolist(), float() or dict()"
+                )
         return found
 
     def recall(self, memory: Mapping[str, Any]) -> None:
@@ -176,5 +188,7 @@ def _is_whole(name: str) -> bool:
 
 def _of(reward: Any, name: str, borrowed: bool = False) -> WholeReward:
     """By what it can do."""
+    if hasattr(reward, "remember"):
+        require_methods(reward, name, ("remember", "memory", "recall"), KEY)
     kind = RememberingReward if isinstance(reward, Remembering) else WholeReward
     return kind(reward, name, borrowed)

@@ -13,7 +13,8 @@ from atomrl.testing.closeness import assert_close
 def check_reward(reward: Reward, structures: Structures, prompts: Prompts) -> None:
     """Check that a reward returns one finite number, or NaN with a reason, per sample and channel, reproducibly.
 
-    It must also leave the structures as they are; and, if it is `per_sample`, their order must not matter.
+    It must also leave the structures as they are; and, if it is `per_sample`, neither their order nor which of them
+    come together must matter.
     """
     assert reward.scope in SCOPES, f"scope is {reward.scope!r}: use {' or '.join(SCOPES)}"
     before = {name: tensor.clone() for name, tensor in tensors_of(structures).items()}
@@ -33,6 +34,14 @@ def check_reward(reward: Reward, structures: Structures, prompts: Prompts) -> No
         for name, values in table.channels.items():
             difference = f"channel {name} depends on the order of samples"
             assert_close(turned.channels[name].flip(0).double(), values.double(), 1e-9, difference)
+        half = slice((len(structures) + 1) // 2)
+        alone = _scored(reward, structures[half], prompts[half])
+        for name, values in alone.channels.items():
+            difference = (
+                f"channel {name} depends on the samples beside it, of which a per_sample reward sees some: let the "
+                "class say compares = True, a whole reward scope = 'per_batch'"
+            )
+            assert_close(values.double(), table.channels[name][half].double(), 1e-4, difference)
 
 
 def _scored(reward: Reward, structures: Structures, prompts: Prompts) -> RewardTable:

@@ -15,13 +15,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from atomrl.checkpoints.lora import plain_weights
 from atomrl.checkpoints.named import AVERAGED_WEIGHTS, BEST, LATEST
+from atomrl.checkpoints.torch_file import to_bytes
 from atomrl.config import Config
 from atomrl.config.outputs import VALIDATED
 from atomrl.core.collective import Alone, any_rank
 from atomrl.core.protocols import Collective
 from atomrl.export.exporter import Exporter
 from atomrl.training.rl_module import RLModule
-from atomrl.training.snapshots import Snapshots, to_bytes
+from atomrl.training.snapshots import Snapshots
 from atomrl.training.validation import named
 from atomrl.util.errors import RankError, UserError
 from atomrl.util.files import whole, write_whole

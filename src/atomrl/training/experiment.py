@@ -62,14 +62,15 @@ def build_parts(
     workers = as_workers(workers or config.reward.workers)
     reward = domain.reward(config, model, workers)
     on_the_way = build_on_the_way(config, walk, domain.may_give_forces(reward))
-    objective = build_objective(config, domain.channel_weights(config, reward), on_the_way.alignment)
+    weights = domain.channel_weights(config, reward)
+    objective = build_objective(config, weights, on_the_way.alignment)
     scored, rule = tuple(domain.stages(config, reward)), build_rule_for_failures(config.train)
     plan, sampling = build_plan(config, model.sizes, model.conditioning), build_sampling(config, on_the_way)
     parts = Parts(
         policy=policy,
         plan=plan,
         reward=reward,
-        stages=(*scored, *domain.filters(config, workers), rule, *shaping_stages(config, (*scored, rule))),
+        stages=(*scored, *domain.filters(config, workers), rule, *shaping_stages(config, (*scored, rule), weights)),
         objective=objective,
         iteration=IterationConfig(sampling, build_update(config, objective, walk)),
         optimization=config.train,

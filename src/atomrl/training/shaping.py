@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 from atomrl.config import Config
 from atomrl.core.alignment import ForceAlignment
-from atomrl.core.shaping import ShapedRewards
+from atomrl.core.shaping import ENERGY, ShapedRewards
 from atomrl.core.stages import Stage
 from atomrl.core.update import UpdateConfig
+from atomrl.util.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -106,15 +107,25 @@ def warn_of_an_unpaid_end(config: Config, trained: Collection[int]) -> None:
         )
 
 
-def shaping_stages(config: Config, stages: Sequence[Stage]) -> tuple[Stage, ...]:
+def shaping_stages(config: Config, stages: Sequence[Stage], channels: Collection[str]) -> tuple[Stage, ...]:
     """The stage that pays each transition, if rewards are shaped.
 
     Args:
         config: of the run.
         stages: what a sample is worth.
+        channels: of the reward.
+
+    Raises:
+        UserError: the energy alone is shaped, and there is no channel of it.
     """
     options = config.reward.shaping
     if not options.enabled:
         return ()
+    if (options.only_energy_reshape or options.mode == "pbrs_return_to_go") and ENERGY not in channels:
+        raise UserError(
+            f"reward.shaping.mode={options.mode} with only_energy_reshape={str(options.only_energy_reshape).lower()} "
+            f"shapes the channel energy alone, and the reward gives {', '.join(channels)}: add such a component, or "
+            "choose mode=delta with only_energy_reshape=false"
+        )
     shaped = options.model_dump(include={"mode", "gamma", "terminal_weight", "only_energy_reshape"})
     return (ShapedRewards(config.model.time_step, tuple(stages), **shaped),)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from atomrl.checkpoints.torch_file import to_bytes
 
 
 class Snapshots(TorchCheckpointIO):
@@ -25,10 +25,3 @@ class Snapshots(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: object, storage_options: object = None) -> None:
         """Keep a checkpoint; it goes to no path (Lightning)."""
         self._last = to_bytes(checkpoint)
-
-
-def to_bytes(values: object) -> bytes:
-    """The content of a file of `torch.save`, by way of memory: torch's own writer has no word for a full disk."""
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
-    return buffer.getvalue()

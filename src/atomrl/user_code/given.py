@@ -111,8 +111,9 @@ def importable_name(thing: Any) -> str | None:
     place, name = thing.__module__, thing.__name__
     if place not in sys.modules or vars(sys.modules[place]).get(name) is not thing:
         return None
-    file = vars(sys.modules[place]).get("__file__")
-    if file is None or "." in place:
+    module = vars(sys.modules[place])
+    file = module.get("__file__")
+    if file is None or "." in place or "__path__" in module:  # what a package imports of its own, a file alone cannot
         return f"{place}.{name}"
     path = Path(file).resolve()
     here = Path.cwd()
