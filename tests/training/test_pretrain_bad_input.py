@@ -219,6 +219,19 @@ def test_which_checkpoint_is_continued(tmp_path: Path) -> None:
         checkpoint_to_continue(vae(), session, session.learned_from | {"content": "1a"})
 
 
+def test_init_continues_what_the_weights_were_trained_as(tmp_path: Path) -> None:
+    """On other data, but not as a model of another property, nor with adapters that count otherwise."""
+    path = tmp_path / "last.ckpt"
+    learned = {"data": "qm9", "context": ["alpha"], "lora": {"rank": 2, "alpha": None}}
+    torch.save({**WHOLE, "state_dict": vae().state_dict(), "learned_from": learned}, path)
+    session = Session(save_path=str(tmp_path / "run"), init=str(path))
+    assert checkpoint_to_continue(vae(), session, {**learned, "data": "my.sdf"}) == path
+    with pytest.raises(UserError, match=r"began with context=\['alpha'\], not context=\['mu'\]; init takes the last"):
+        checkpoint_to_continue(vae(), session, {**learned, "context": ["mu"]})
+    with pytest.raises(UserError, match=r"began with lora=.*'alpha': None}, not lora=.*'alpha': 1.0}; init takes"):
+        checkpoint_to_continue(vae(), session, {**learned, "lora": {"rank": 2, "alpha": 1.0}})
+
+
 @pytest.mark.parametrize(
     ("card", "words"),
     [

@@ -27,6 +27,8 @@ ENTRIES = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_s
 """What Lightning continues from."""
 LEARNED_FROM = "learned_from"
 """Entry of a checkpoint: what its run learns from, by option."""
+OF_THE_MODEL = ("context", "lora")
+"""Those of them that say what the weights mean, so that `init` needs them, too."""
 
 
 class LastCheckpoint(Callback):
@@ -130,7 +132,9 @@ def checkpoint_to_continue(
     found = read_torch(path)
     if not isinstance(found, dict) or not found.keys() >= ENTRIES:
         raise UserError(f"{path} is not the checkpoint of a pre-training; {hint}")
-    began = found.get(LEARNED_FROM, {}) if path is own else {}
+    began = found.get(LEARNED_FROM, {})
+    if path is not own:
+        began = {key: began[key] for key in OF_THE_MODEL if key in began}
     for key, now in learned_from.items():
         if (before := began.get(key, now)) != now:
             raise UserError(f"{path} began with {key}={before}, not {key}={now}; {hint}")
