@@ -28,8 +28,9 @@ from atomrl.util.option_words import Unit
 from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads
 from atomrl.util.processes import one_process
 
-CONTENT, SHOWN = "content of data (SHA-256)", 12
-"""What messages call the content of the training data, and how many digits of its hash they show."""
+CONTENT, VALUES, SHOWN = "content of data (SHA-256)", "values of the properties in data (SHA-256)", 12
+"""What messages call the structures of the training data and what is learned of them, and how many digits of a hash
+they show."""
 
 
 class Session(Options):
@@ -114,6 +115,7 @@ def fit(
     session: Session,
     callbacks: Sequence[Callback] = (),
     content: str | None = None,
+    values: str | None = None,
 ) -> dict[str, Any]:
     """Train to the end, or continue what is in the folder.
 
@@ -123,6 +125,7 @@ def fit(
         session: the run's options.
         callbacks: further ones.
         content: hash of the training data, which a run keeps for all its life; None: it never changes.
+        values: the same of the properties that are learned from; None: there are none, or they never change.
 
     Returns:
         The card's entries about the training.
@@ -132,7 +135,8 @@ def fit(
         KeyboardInterrupt: Ctrl-C; the folder holds the checkpoint that the same command continues from.
         SystemExit: SIGTERM; likewise.
     """
-    learned_from = session.learned_from | ({} if content is None else {CONTENT: content[:SHOWN]})
+    hashes = {name: found[:SHOWN] for name, found in ((CONTENT, content), (VALUES, values)) if found is not None}
+    learned_from = session.learned_from | hashes
     resume = checkpoint_to_continue(module, session, learned_from)
     folder = require_writable(Path(session.save_path), f"save_path={session.save_path}")
     require_writable(folder / "log", f"the logs of save_path={session.save_path}")
