@@ -219,6 +219,14 @@ def test_which_checkpoint_is_continued(tmp_path: Path) -> None:
         checkpoint_to_continue(vae(), session, session.learned_from | {"content": "1a"})
 
 
+@pytest.mark.parametrize("name", ["model.json", "config.yaml"])
+def test_a_model_from_elsewhere_is_not_written_over(name: str, tmp_path: Path) -> None:
+    """An imported one, or a run of `atomrl train`."""
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=r"holds a model and no last\.ckpt to go on from, .*: give another folder"):
+        checkpoint_to_continue(vae(), Session(save_path=str(tmp_path)), {})
+
+
 def test_init_continues_what_the_weights_were_trained_as(tmp_path: Path) -> None:
     """On other data, but not as a model of another property, nor with adapters that count otherwise."""
     path = tmp_path / "last.ckpt"

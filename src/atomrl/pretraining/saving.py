@@ -14,7 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from atomrl.checkpoints.folder import fill
+from atomrl.checkpoints.folder import CARD, CONFIG, fill
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.training.callbacks import save
 from atomrl.util.errors import UserError
@@ -118,11 +118,12 @@ def checkpoint_to_continue(
 
     Raises:
         UserError: it is missing or damaged, of another model, VAE or of other properties, or nothing is left to do from
-            it; or the folder's own learned from something else than the options say.
+            it; the folder's own learned from something else than the options say; or it has none, but a model.
     """
     path = own = Path(session.save_path) / LAST
     hint = f"give the options that the run in {own.parent} began with, or another save_path"
     if not own.exists():
+        _require_no_model(own.parent)
         if session.init is None:
             return None
         path = Path(session.init)
@@ -157,6 +158,19 @@ def checkpoint_to_continue(
             "raise it"
         )
     return path
+
+
+def _require_no_model(folder: Path) -> None:
+    """Raise UserError for a folder without a checkpoint whose model the run's own would be written over.
+
+    Raises:
+        UserError: as said.
+    """
+    if any((folder / name).exists() for name in (CARD, CONFIG)):
+        raise UserError(
+            f"save_path={folder} holds a model and no {LAST} to go on from, and it would be written over: give another "
+            "folder"
+        )
 
 
 def _require_same_network(path: Path, learned: Mapping[str, Any], own: Mapping[str, Any], hint: str) -> None:
