@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
+from pydantic import field_validator
 
 from atomrl.config import with_overrides
 from atomrl.config.switches import Switch, require_switched_on
@@ -25,7 +26,7 @@ from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.util.option_words import Unit
-from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads
+from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads, contradiction
 from atomrl.util.processes import one_process
 
 CONTENT, VALUES, SHOWN = "content of data (SHA-256)", "values of the properties in data (SHA-256)", 12
@@ -61,6 +62,14 @@ class Session(Options):
     """Minutes between checkpoints, and between printed lines where no terminal shows a progress bar."""
     train: PretrainConfig = PretrainConfig()
     """How to train."""
+
+    @field_validator("save_path")
+    @classmethod
+    def _check_place(cls, value: str) -> str:
+        """Raise UserError for no folder, as an empty variable of a script makes one: it would be the current one."""
+        if not value:
+            raise contradiction("{at}save_path= names no folder: give one, or leave it out")
+        return value
 
     @property
     def learned_from(self) -> dict[str, object]:
