@@ -99,7 +99,7 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (pretrain_edm, "held_out=0.2", "pretrain edm: held_out=0.2 changes nothing with data=qm9: set data=my.sdf too"),
         (pretrain_edm, "split_seed=1", "split_seed=1 changes nothing with data=qm9: set data=my.sdf too"),
         (pretrain_vae, "save_path=", "pretrain vae: save_path= names no folder: give one, or leave it out"),
-        (pretrain_ldm, "drop_prob=0.3", "drop_prob=0.3 changes nothing with conditions=[], backbone=null: set"),
+        (pretrain_ldm, "drop_prob=0.3", "drop_prob=0.3 changes nothing with conditions=[]: set conditions=[...] too"),
     ],
 )
 def test_options_that_cannot_be(command: Callable[[list[str]], Path], option: str, words: str, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ class VAERun(CrystalSession):
 class LDMRun(CrystalSession):
     """Options of `atomrl pretrain ldm`, given as key=value."""
 
-    switches: ClassVar = (("drop_prob", Switch(("conditions", "backbone"), bool, "conditions=[...]")),)
+    switches: ClassVar = (("drop_prob", Switch(("conditions",), bool, "conditions=[...]")),)
     save_path: str = "runs/pretrain_ldm"
     vae: str = OWN_VAE
     """VAE whose latents are learned: a folder, a shipped backbone or a checkpoint."""
