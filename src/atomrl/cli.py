@@ -216,7 +216,10 @@ def _import_edm(options: argparse.Namespace) -> str:
         from atomrl.checkpoints.stored import read_stored  # noqa: PLC0415
         from atomrl.data.qm9_properties import training_properties  # noqa: PLC0415
 
-        known = training_properties(read_stored(str(options.where)).card.get("conditioning", []))
+        names = read_stored(str(options.where)).card.get("conditioning", [])
+        if not names:
+            raise UserError(f"{options.where} holds a model that is not conditional: leave out --properties")
+        known = training_properties(names)
     made = import_edm(options.where, options.output, options.sizes, known).network.config
     return f"backbone of {', '.join(made.elements)}, {made.hidden} features, {made.layers} layers"
 

@@ -189,6 +189,7 @@ def test_files_that_are_none(
     words = ["import", "edm", "published", "--output", "out"]
     refused(words, "cannot read published/args.pickle: No such file", capsys)
     folder = published(tmp_path / "published", golden.load_edm("edm_geom"), "edm_geom")
+    refused([*words, "--properties"], "published holds a model that is not conditional: leave out --properties", capsys)
     (tmp_path / "sizes.json").write_text("[1, 2]")
     refused([*words, "--sizes", "sizes.json"], "is not a mapping of atoms to counts", capsys)
     weights = folder / "generative_model_ema.npy"

@@ -109,6 +109,13 @@ def test_groups_may_be_chosen(words: list[str], folder: Path) -> None:
     assert load_config(DNG, words, folder) == load_config(f"{DNG}.yaml", [], folder)
 
 
+def test_a_group_may_be_left_out(folder: Path) -> None:
+    """`logger=null`, also where the base does not list the group; what the experiment itself says of it stays."""
+    found = crystal_config(DNG, ["logger=null", "trainer=null"], folder)
+    assert (found.wandb.project, found.wandb.name) == ("atomrl", "rl_dng_grpo")
+    assert found.train == crystal_config(DNG, [], folder).train
+
+
 def test_published_names_may_be_overridden(folder: Path) -> None:
     words = ["data.batch_size=7", "rl_module.rl_configs.num_group_samples=9", "trainer.max_steps=9", "model.eta=0.5"]
     config = crystal_config(DNG, words, folder)

@@ -97,6 +97,17 @@ def test_overrides_may_use_either_name(folder: Path) -> None:
     assert load_config("fed_grpo_config", ["train.early_stop_patience_minutes=null"]).early_stop_minutes == 20
 
 
+def test_null_takes_back_what_a_published_file_says(folder: Path) -> None:
+    """It kept the file's checkpoint, and a run started from that."""
+    files = "model: {model_path: a/generative_model_ema.npy}\ntrain: {early_stop_patience_minutes: 5}\n"
+    (folder / "mine.yaml").write_text(f"checkpoint_path: b/x.pth\n{files}")
+    words = ["checkpoint_path=null", "train.early_stop_patience_minutes=null"]
+    config = load_config("mine", words, folder)
+    assert (config.model.backbone, config.early_stop_minutes) == ("a", 20)
+    (folder / "alone.yaml").write_text("checkpoint_path: b/x.pth\n")
+    assert load_config("alone", words, folder).model.backbone == "edm_qm9_small"
+
+
 def test_a_schedule_typed_as_one_word_is_that_of_a_nested_yaml(folder: Path) -> None:
     """Over a YAML with the published form, over one of ours, and over no YAML's schedule."""
     word = "train.scheduler={name: wsd, warmup_steps: 3, min_lr_ratio: 0.2, num_cycles: 0.5, stable_ratio: 0.8}"

@@ -98,7 +98,8 @@ def message(command: Callable[[list[str]], Path], options: list[str]) -> str:
         (pretrain_edm, "device=nowhere", "device=nowhere: must be one of"),
         (pretrain_edm, "held_out=0.2", "pretrain edm: held_out=0.2 changes nothing with data=qm9: set data=my.sdf too"),
         (pretrain_edm, "split_seed=1", "split_seed=1 changes nothing with data=qm9: set data=my.sdf too"),
-        (pretrain_ldm, "drop_prob=0.3", "drop_prob=0.3 changes nothing with conditions=[], backbone=null: set"),
+        (pretrain_vae, "save_path=", "pretrain vae: save_path= names no folder: give one, or leave it out"),
+        (pretrain_ldm, "drop_prob=0.3", "drop_prob=0.3 changes nothing with conditions=[]: set conditions=[...] too"),
     ],
 )
 def test_options_that_cannot_be(command: Callable[[list[str]], Path], option: str, words: str, tmp_path: Path) -> None:
@@ -217,6 +218,27 @@ def test_which_checkpoint_is_continued(tmp_path: Path) -> None:
     torch.save({**begun, "learned_from": {"content": "2b"}}, own)
     with pytest.raises(UserError, match="began with content=2b, not content=1a; give the options that the run in"):
         checkpoint_to_continue(vae(), session, session.learned_from | {"content": "1a"})
+
+
+@pytest.mark.parametrize("name", ["model.json", "config.yaml"])
+def test_a_model_from_elsewhere_is_not_written_over(name: str, tmp_path: Path) -> None:
+    """An imported one, or a run of `atomrl train`."""
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(UserError, match=r"holds a model and no last\.ckpt to go on from, .*: give another folder"):
+        checkpoint_to_continue(vae(), Session(save_path=str(tmp_path)), {})
+
+
+def test_init_continues_what_the_weights_were_trained_as(tmp_path: Path) -> None:
+    """On other data, but not as a model of another property, nor with adapters that count otherwise."""
+    path = tmp_path / "last.ckpt"
+    learned = {"data": "qm9", "context": ["alpha"], "lora": {"rank": 2, "alpha": None}}
+    torch.save({**WHOLE, "state_dict": vae().state_dict(), "learned_from": learned}, path)
+    session = Session(save_path=str(tmp_path / "run"), init=str(path))
+    assert checkpoint_to_continue(vae(), session, {**learned, "data": "my.sdf"}) == path
+    with pytest.raises(UserError, match=r"began with context=\['alpha'\], not context=\['mu'\]; init takes the last"):
+        checkpoint_to_continue(vae(), session, {**learned, "context": ["mu"]})
+    with pytest.raises(UserError, match=r"began with lora=.*'alpha': None}, not lora=.*'alpha': 1.0}; init takes"):
+        checkpoint_to_continue(vae(), session, {**learned, "lora": {"rank": 2, "alpha": 1.0}})
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,23 @@ def test_a_resumed_predictor_equals_an_uninterrupted_one(data: None, vae_folder:
     assert {"loss", "mae", "val_loss", "val_mae"} <= set(",".join(logs).split(","))
 
 
+def test_a_predictor_does_not_go_on_with_other_values(
+    data: None, vae_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same crystals, in another unit or of another column."""
+    options = [*SMALL, f"vae={vae_folder}", f"save_path={tmp_path / 'run'}"]
+    pretrain_predictor([*options, "targets=[gap]", "train.steps=1"])
+    splits = pretrain_predictor_run.load_splits("")
+    moved = {
+        name: replace(part, properties={"gap": 1000 * part.properties["gap"], "half": part.properties["gap"] / 2})
+        for name, part in vars(splits).items()
+    }
+    monkeypatch.setattr(pretrain_predictor_run, "load_splits", lambda source: replace(splits, **moved))
+    for target in ("gap", "gap:half"):
+        with pytest.raises(UserError, match=r"last\.ckpt began with values of the properties in data \(SHA-256\)=\w+,"):
+            pretrain_predictor([*options, f"targets=[{target}]", "train.steps=2"])
+
+
 def test_rows_without_a_property_are_reported_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     kept = with_properties(measured(), {"gap": "gap", "formation": "energy"}, "training")
     assert capsys.readouterr().out.splitlines() == [

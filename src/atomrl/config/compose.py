@@ -21,7 +21,7 @@ from atomrl.config.crystals import CrystalConfig, without_unsaid
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
 from atomrl.config.naming import key_of, named_yaml
 from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
-from atomrl.config.published import renamed, renamed_overrides
+from atomrl.config.published import UNSET_IF_NULL, renamed, renamed_overrides
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import Config, TrainSection
 from atomrl.config.switches import each_key, require_switched_on
@@ -78,10 +78,10 @@ def load_config(
         overrides = _ours(published.ours)
         composed = _override(_published(published), overrides)
     else:
-        overrides = _ours(overrides)
+        typed, overrides = overrides, _ours(overrides)
         _require_file(name, folder)
         plain = _shipped(name) if folder is None else _as_written(_composed(name, (), folder))
-        named = renamed(plain)
+        named = renamed(_without_unset(plain, typed))
         composed = _composed(name, _forced(overrides), folder) if named == plain else _override(named, overrides)
     config = _typed(_values(composed), further, overrides)
     require_read(config, overrides)
@@ -117,6 +117,18 @@ def require_meant(config: Config, overrides: Sequence[str]) -> None:
 def _ours(overrides: Sequence[str]) -> list[str]:
     """Overrides in the names of this package, text as it was typed."""
     return as_typed(renamed_overrides(overrides), tuple(DOMAINS.values()))
+
+
+def _without_unset(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A tree without the published keys that overrides set to null, if that is as good as leaving them out."""
+    unset = {key_of(word) for word in overrides if word.endswith("=null")} & UNSET_IF_NULL
+    return {
+        key: {name: inner for name, inner in value.items() if f"{key}.{name}" not in unset}
+        if isinstance(value, Mapping)
+        else value
+        for key, value in tree.items()
+        if key not in unset
+    }
 
 
 def _published(published: Composition) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def composition(name: str, overrides: Sequence[str], folder: Path | None) -> Com
     for word in published:
         require_meant(word)
     warn_of_typed([word for word in published if is_unused(key_of(word))], UNUSED)
-    chosen_groups = [_appended(word, known) for word in (*groups, *filter(_is_group, published))]
+    chosen_groups = [_choice(word, known) for word in (*groups, *filter(_is_group, published))]
     values = [word if word[0] in "+~" else f"++{word}" for word in published if not _is_group(word)]
     return Composition(base, whole, [_searched(search), *chosen_groups, *values], ours)
 
@@ -90,9 +90,13 @@ def _searched(folders: Sequence[Path]) -> str:
     return f"hydra.searchpath=[{quoted}]"
 
 
-def _appended(word: str, known: set[str]) -> str:
-    """A choice of a group that the base does not list, as Hydra adds one; its own groups it always lists."""
-    group = word.partition("=")[0]
+def _choice(word: str, known: set[str]) -> str:
+    """A choice of a group as Hydra takes it: none as an empty list, and with a + if the base does not list the group.
+
+    Hydra's own groups it always lists.
+    """
+    group, _, value = word.partition("=")
+    word = f"{group}=[]" if value.lower() == "null" else word
     return word if word[0] in "+~" or group in known or _section(word) == "hydra" else f"+{word}"
 
 

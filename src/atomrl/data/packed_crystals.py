@@ -121,6 +121,11 @@ class PackedCrystals:
         """Hash of all crystals in their order."""
         return fingerprint_of(self.numbers, self.frac_coords, self.lattices, self.offsets)
 
+    @property
+    def properties_fingerprint(self) -> str:
+        """Hash of the values of all properties, one after the other."""
+        return fingerprint_of(*self.properties.values())
+
     def histogram(self) -> dict[int, int]:
         """Crystals by number of atoms, ascending."""
         return dict(sorted(Counter(self.sizes.tolist()).items()))

@@ -101,8 +101,9 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
         if not torch.isfinite(terms["loss"]):  # a GPU is waited for, so that the optimizer never takes it in
             values = ", ".join(f"{name} {value.item():.3g}" for name, value in terms.items())
             raise UserError(
-                f"step {batch.step}: the loss is not finite ({values}); a checkpoint is from before it: lower"
-                f" train.lr={self.config.lr} or train.max_grad_norm={self.config.max_grad_norm} and go on from there"
+                f"step {batch.step}: the loss is not finite ({values}): lower train.lr={self.config.lr} or"
+                f" train.max_grad_norm={self.config.max_grad_norm} and give the command again; it goes on from the last"
+                " checkpoint, which is from before this step, or starts anew where there is none yet"
             )
         self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch.mask))
         return terms["loss"]

@@ -63,7 +63,7 @@ class VAERun(CrystalSession):
 class LDMRun(CrystalSession):
     """Options of `atomrl pretrain ldm`, given as key=value."""
 
-    switches: ClassVar = (("drop_prob", Switch(("conditions", "backbone"), bool, "conditions=[...]")),)
+    switches: ClassVar = (("drop_prob", Switch(("conditions",), bool, "conditions=[...]")),)
     save_path: str = "runs/pretrain_ldm"
     vae: str = OWN_VAE
     """VAE whose latents are learned: a folder, a shipped backbone or a checkpoint."""
@@ -153,15 +153,16 @@ def pretrain_ldm(overrides: Sequence[str]) -> Path:
     asked_for = with_all_conditions(splits.train) if conditions else splits.train
     begin(options)
     module = _module(options, splits, vae, start, conditions)
-    card = fit(module, crystal_stream(splits, options), options, content=splits.train.fingerprint)
+    stream, known = crystal_stream(splits, options), splits.train
+    card = fit(module, stream, options, content=known.fingerprint, values=known.properties_fingerprint)
     kept = rounded(module.vae, STORED[options.store])
     card |= {"data": options.data, "frame": options.frame}
     card |= {"reconstruction": _reconstruction(kept, splits.validation, options)}
     card |= {} if start is None else {"started_from": start.origin}
     backbone = _backbone(module, kept, asked_for.histogram(), STORED[options.store])
-    known = known_crystals(conditions, asked_for, options.train.seed) if conditions else None
+    remembered = known_crystals(conditions, asked_for, options.train.seed) if conditions else None
     folder = Path(options.save_path)
-    save_crystal_backbone(folder, replace(backbone, known=known), card)
+    save_crystal_backbone(folder, replace(backbone, known=remembered), card)
     return folder
 
 

@@ -68,7 +68,8 @@ def pretrain_predictor(overrides: Sequence[str]) -> Path:
     head = PropertyHead(options.model.inputs(vae.config), tuple(columns), options.model)
     standardize(head, splits.train)
     module = PretrainPredictor(head, options.model, options.train, vae)
-    card = fit(module, crystal_stream(splits, options), options, content=splits.train.fingerprint)
+    stream, known = crystal_stream(splits, options), splits.train
+    card = fit(module, stream, options, content=known.fingerprint, values=known.properties_fingerprint)
     kept = CrystalPredictor(rounded(module.vae, dtype), module.average, options.model)
     folder = Path(options.save_path)
     judged = _judge(kept, splits, test, options, folder)

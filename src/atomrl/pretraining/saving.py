@@ -14,7 +14,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from atomrl.checkpoints.folder import fill
+from atomrl.checkpoints.folder import CARD, CONFIG, fill
 from atomrl.checkpoints.torch_file import read_torch
 from atomrl.training.callbacks import save
 from atomrl.util.errors import UserError
@@ -27,6 +27,8 @@ ENTRIES = {"state_dict", "optimizer_states", "lr_schedulers", "loops", "global_s
 """What Lightning continues from."""
 LEARNED_FROM = "learned_from"
 """Entry of a checkpoint: what its run learns from, by option."""
+OF_THE_MODEL = ("context", "lora")
+"""Those of them that say what the weights mean, so that `init` needs them, too."""
 
 
 class LastCheckpoint(Callback):
@@ -116,11 +118,12 @@ def checkpoint_to_continue(
 
     Raises:
         UserError: it is missing or damaged, of another model, VAE or of other properties, or nothing is left to do from
-            it; or the folder's own learned from something else than the options say.
+            it; the folder's own learned from something else than the options say; or it has none, but a model.
     """
     path = own = Path(session.save_path) / LAST
     hint = f"give the options that the run in {own.parent} began with, or another save_path"
     if not own.exists():
+        _require_no_model(own.parent)
         if session.init is None:
             return None
         path = Path(session.init)
@@ -130,7 +133,9 @@ def checkpoint_to_continue(
     found = read_torch(path)
     if not isinstance(found, dict) or not found.keys() >= ENTRIES:
         raise UserError(f"{path} is not the checkpoint of a pre-training; {hint}")
-    began = found.get(LEARNED_FROM, {}) if path is own else {}
+    began = found.get(LEARNED_FROM, {})
+    if path is not own:
+        began = {key: began[key] for key in OF_THE_MODEL if key in began}
     for key, now in learned_from.items():
         if (before := began.get(key, now)) != now:
             raise UserError(f"{path} began with {key}={before}, not {key}={now}; {hint}")
@@ -153,6 +158,19 @@ def checkpoint_to_continue(
             "raise it"
         )
     return path
+
+
+def _require_no_model(folder: Path) -> None:
+    """Raise UserError for a folder without a checkpoint whose model the run's own would be written over.
+
+    Raises:
+        UserError: as said.
+    """
+    if any((folder / name).exists() for name in (CARD, CONFIG)):
+        raise UserError(
+            f"save_path={folder} holds a model and no {LAST} to go on from, and it would be written over: give another "
+            "folder"
+        )
 
 
 def _require_same_network(path: Path, learned: Mapping[str, Any], own: Mapping[str, Any], hint: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
+from pydantic import field_validator
 
 from atomrl.config import with_overrides
 from atomrl.config.switches import Switch, require_switched_on
@@ -25,11 +26,12 @@ from atomrl.util.device import choose_device, use_threads
 from atomrl.util.errors import UserError
 from atomrl.util.files import require_writable
 from atomrl.util.option_words import Unit
-from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads
+from atomrl.util.options import Count, CountOrNone, Options, Positive, Threads, contradiction
 from atomrl.util.processes import one_process
 
-CONTENT, SHOWN = "content of data (SHA-256)", 12
-"""What messages call the content of the training data, and how many digits of its hash they show."""
+CONTENT, VALUES, SHOWN = "content of data (SHA-256)", "values of the properties in data (SHA-256)", 12
+"""What messages call the structures of the training data and what is learned of them, and how many digits of a hash
+they show."""
 
 
 class Session(Options):
@@ -60,6 +62,14 @@ class Session(Options):
     """Minutes between checkpoints, and between printed lines where no terminal shows a progress bar."""
     train: PretrainConfig = PretrainConfig()
     """How to train."""
+
+    @field_validator("save_path")
+    @classmethod
+    def _check_place(cls, value: str) -> str:
+        """Raise UserError for no folder, as an empty variable of a script makes one: it would be the current one."""
+        if not value:
+            raise contradiction("{at}save_path= names no folder: give one, or leave it out")
+        return value
 
     @property
     def learned_from(self) -> dict[str, object]:
@@ -114,6 +124,7 @@ def fit(
     session: Session,
     callbacks: Sequence[Callback] = (),
     content: str | None = None,
+    values: str | None = None,
 ) -> dict[str, Any]:
     """Train to the end, or continue what is in the folder.
 
@@ -123,6 +134,7 @@ def fit(
         session: the run's options.
         callbacks: further ones.
         content: hash of the training data, which a run keeps for all its life; None: it never changes.
+        values: the same of the properties that are learned from; None: there are none, or they never change.
 
     Returns:
         The card's entries about the training.
@@ -132,7 +144,8 @@ def fit(
         KeyboardInterrupt: Ctrl-C; the folder holds the checkpoint that the same command continues from.
         SystemExit: SIGTERM; likewise.
     """
-    learned_from = session.learned_from | ({} if content is None else {CONTENT: content[:SHOWN]})
+    hashes = {name: found[:SHOWN] for name, found in ((CONTENT, content), (VALUES, values)) if found is not None}
+    learned_from = session.learned_from | hashes
     resume = checkpoint_to_continue(module, session, learned_from)
     folder = require_writable(Path(session.save_path), f"save_path={session.save_path}")
     require_writable(folder / "log", f"the logs of save_path={session.save_path}")
