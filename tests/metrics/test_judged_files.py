@@ -161,6 +161,19 @@ def test_every_column_has_files_of_its_own(tmp_path: Path) -> None:
     assert in_file_name("../PBE hull") == ".._PBE_hull"
 
 
+def test_what_is_judged_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files of a column are named as the file that it holds, and may lie in the same folder."""
+    (tmp_path / "mine").mkdir()
+    path = own_molecules.write_extxyz(tmp_path / "mine" / "mine.extxyz", ("metformin",))
+    before = path.read_bytes()
+    for source in (path, path.parent):
+        words = ["evaluate", "--structures", str(source), ONE, "--output", str(path.parent)]
+        assert refused(capsys, *words) == (
+            f"error: --output {path.parent}: {path}, which is judged, would be written over; give another folder"
+        )
+    assert path.read_bytes() == before
+
+
 def test_an_element_that_the_bond_table_lacks_is_refused_at_once(tmp_path: Path, capsys) -> None:
     """Before any energy is computed; the message says by what such molecules can be judged."""
     (tmp_path / "some.xyz").write_text("3\n\nSe 0 0 0\nH 1.47 0 0\nH 0 1.47 0\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,9 @@ def evaluate_structures(
         command: what a reader types to get the same tables.
 
     Raises:
-        UserError: a file cannot be read, holds nothing, or is of another domain; a base for molecules; as
-            `require_new_table` and `overridden`; a judge is not there, e.g. a hull is of another force field.
+        UserError: a file cannot be read, holds nothing, is of another domain, or would be written over; something is
+            neither a file nor structures; a base for molecules; as `require_new_table` and `overridden`; a judge is not
+            there, e.g. a hull is of another force field.
     """
     output = Path(output)
     require_new_table(output, known)
@@ -88,6 +89,7 @@ def evaluate_structures(
     read, found = _read(named, domain, workers)
     judged_by = domain_named(found)
     config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
+    _require_kept([*named, *([KNOWN_SET] if known else [])], named.values(), output, judged_by.formats)
     use_threads(config.threads)
     model = _model(base, judged_by, config)
     require_writable(output, f"--output {output}")
@@ -164,6 +166,27 @@ def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -
         path = Path(source)
         entries = read_entries_of(path, workers)
         domain = domain or domain_of_entries(path, entries)
+
+
+def _require_kept(headings: Sequence[str], sources: Iterable[Source], output: Path, endings: Sequence[str]) -> None:
+    """Refuse a folder in which the columns' files would take the place of what is judged.
+
+    Args:
+        headings: of the columns.
+        sources: what they hold.
+        output: folder for a file of each column and ending.
+        endings: of these files.
+
+    Raises:
+        UserError: one of them is a source, or lies in a folder that is one.
+    """
+    written = [output / f"{in_file_name(heading)}.{ending}" for heading in headings for ending in endings]
+    there = {path.resolve(): path for path in written if path.exists()}
+    for place in (Path(source).resolve() for source in sources if not isinstance(source, Structures)):
+        if lost := [path for whole, path in there.items() if place in (whole, *whole.parents)]:
+            raise UserError(
+                f"--output {output}: {lost[0]}, which is judged, would be written over; give another folder"
+            )
         read[heading] = as_structures(path, entries, domain)
         if said := read[heading].report():
             print(f"{path}: {said}")
