@@ -110,7 +110,7 @@ class MoleculePanel(Panel):
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
         self.asked, self._lot = asked, lot_size(workers.count, LOT_ITEMS)
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
-        self.poses, self._poses = poses, pose_checker(workers) if poses else None
+        self.poses, self._poses = poses, pose_checker(workers, profile) if poses else None
         self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings) if relaxed else None
 
     def judge(
@@ -220,7 +220,7 @@ class MoleculePanel(Panel):
         chosen, places = structures[rows], rows.tolist()
         metrics = self._metrics(chosen, [records[row] for row in places], [results[row] for row in places])
         how = f"as sampled; {part_of_the_samples(self.poses)}"
-        return by_pose_checks(metrics, check_poses(chosen, checker, kept), how)
+        return by_pose_checks(metrics, check_poses(chosen, checker, kept, self.profile), how)
 
     def _relax(self, relaxing: Executor, structures: Structures) -> Noted:
         """Each molecule where its relaxation ended, and why that is no minimum; as it was, if nothing could be done."""
