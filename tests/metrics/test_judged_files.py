@@ -175,14 +175,29 @@ def test_what_is_judged_is_not_written_over(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_an_element_that_the_bond_table_lacks_is_refused_at_once(tmp_path: Path, capsys) -> None:
-    """Before any energy is computed; the message says by what such molecules can be judged."""
+    """Before any energy of another column is computed; the message says by what such molecules can be judged."""
+    own_molecules.write_extxyz(tmp_path / "drugs.xyz", ("metformin",))
     (tmp_path / "some.xyz").write_text("3\n\nSe 0 0 0\nH 1.47 0 0\nH 0 1.47 0\n")
-    words = ["evaluate", "--structures", str(tmp_path / "some.xyz"), ONE, "--output", str(tmp_path / "table")]
-    assert refused(capsys, *words) == (
+    files = [str(tmp_path / name) for name in ("drugs.xyz", "some.xyz")]
+    assert refused(capsys, "evaluate", "--structures", *files, ONE, "--output", str(tmp_path / "table")) == (
         "error: the bond table has no valence for Se, which some molecules hold: leave these out, or set "
-        "evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds"
+        "evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds; they are in the column some"
     )
     assert not (tmp_path / "table" / "unfinished").exists()
+
+
+def test_a_known_set_that_is_not_there_is_missed_at_once(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Before anything is sampled or judged."""
+
+    def absent(*_) -> None:
+        raise UserError("QM9 needs the package qm9pack")
+
+    monkeypatch.setattr("atomrl.domains.molecule_panel.training_molecules", absent)
+    path = own_molecules.write_extxyz(tmp_path / "drugs.xyz", ("metformin",))
+    for words in (["--structures", str(path)], ["-n", "1", "--time-step", "2"]):
+        table = tmp_path / f"table_{len(words)}"
+        assert "qm9pack" in refused(capsys, "evaluate", *words, "--known", "1", ONE, "--output", str(table))
+        assert not (table / "unfinished").exists()
 
 
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:

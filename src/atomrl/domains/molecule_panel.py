@@ -113,6 +113,11 @@ class MoleculePanel(Panel):
         self.poses, self._poses = poses, pose_checker(workers, profile) if poses else None
         self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings) if relaxed else None
 
+    def require_judgeable(self, structures: Structures) -> None:
+        """See `require_valences`."""
+        if self.profile != PERCEIVED:
+            require_valences(structures.numbers, structures.mask)
+
     def judge(
         self,
         structures: Structures,
@@ -122,8 +127,7 @@ class MoleculePanel(Panel):
     ) -> Judged:
         """Judge molecules; results of the force field that are known already are not computed again."""
         structures = structures.to(torch.device("cpu"))
-        if self.profile != PERCEIVED:
-            require_valences(structures.numbers, structures.mask)
+        self.require_judgeable(structures)
         records = self.checker.check(structures)
         results = self._evaluated(structures, kept) if results is None else results
         metrics = self._metrics(structures, records, results)

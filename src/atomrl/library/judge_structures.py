@@ -30,7 +30,7 @@ from atomrl.evaluation.sample_table import SampleColumn
 from atomrl.library.evaluation_options import overridden, require_new_table
 from atomrl.library.loading import SEED
 from atomrl.util.device import use_threads
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 from atomrl.util.files import require_writable
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
@@ -69,7 +69,7 @@ def evaluate_structures(
         output: folder for `evaluation.md`, `.json` and `.parquet`, and for the structures with their verdicts.
         domain: `crystals` or `molecules`; None: what the first structure is that can be read.
         base: of crystals: the model in whose features diversity is measured; None: the shipped one.
-        known: so many of the set that novelty is counted against are a further column.
+        known: so many of the reference set, or of QM9, are a further column.
         seed: of their choice; that of `atomrl evaluate` if not given.
         overrides: `key=value` of the sections `reward` and `evaluation`, e.g. `reward.hull=hull.json`, or `threads`.
         device: `auto`, `cpu` or `cuda`.
@@ -96,8 +96,12 @@ def evaluate_structures(
     kept = KeptSamples(output, "", None if keep is None else Path(keep))
     with judged_by.panel(config, model) as panel, kept.until_written(command):
         judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
-        if known:
-            judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(known, seed), kept), drawn=0)
+        for heading, part in read.items():
+            with hinted(f"; they are in the column {heading}"):
+                panel.require_judgeable(part.structures)
+        known_set = panel.known_samples(known, seed) if known else None
+        if known_set is not None:
+            judged[KNOWN_SET] = replace(panel.judge(known_set, kept), drawn=0)
         return compare(judged, set(), panel, None, command, output)
 
 

@@ -105,6 +105,7 @@ class ModelEvaluation:
         of_base, workers = self._for(base, plan), as_workers(pair.config.reward.workers)
         with domain.panel(pair.config, base, workers) as panel, kept.until_written(command):
             judged["base"] = judge(base, of_base, panel, device, "base", kept)
+            known = panel.known_samples(self.known, plan.seed) if self.known else None  # what is missing shows now
             if self.reject:
                 found = draw_until_accepted(base, of_base, self.reject, domain.accepts, device, kept)
                 rejected = panel.judge(found.structures, kept, found.prompts)
@@ -118,8 +119,8 @@ class ModelEvaluation:
                 judged[label] = self._steered(pair, of_base, panel, workers, device, kept)
             if pair.trained is not None:
                 judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
-            if self.known:
-                judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
+            if known is not None:
+                judged[KNOWN_SET] = replace(panel.judge(known, kept), drawn=0)
             return compare(judged, rewarded, panel, plan, command, self.output)
 
     def _steered(
