@@ -221,6 +221,14 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
         (["--structures", "{sdf}", "--domain", "crystals"], "holds molecules, and no crystals: give files of one kind"),
         (["--structures", "{sdf}", "{cif}"], "holds crystals, and no molecules"),
         (["--structures", "{cif}", "reward.hull={hull}"], "the hull was computed with model_id 'sevennet-0"),
+        (
+            ["--structures", "{cif}", "reward.force_field=sevennet"],
+            "for a table by another one set evaluation.second_judge",
+        ),
+        (
+            ["--structures", "{sdf}", "reward.type=ani"],
+            "judged by the evaluation's own force field, whatever reward.type",
+        ),
         (["--structures", "{cif}", "--base", "edm_qm9_small"], "--base edm_qm9_small is no model of crystals"),
         (["--structures", "{sdf}", "--base", "edm_qm9_alpha"], "edm_qm9_alpha measures the diversity of crystals"),
         (["--structures", "{sdf}", "evaluation.regressor=qm9_alpha_regressor"], "files were asked for nothing"),
