@@ -388,6 +388,18 @@ def test_novelty_that_is_paid_for_is_marked_as_rewarded():
         assert ({"novelty", "valid_unique_novel"} <= domain_of(config).rewarded(config)) == expected
 
 
+def test_what_a_component_without_weight_measures_is_not_marked_as_rewarded():
+    paid = {0.1: {"composition_diversity", "stable"}, 0.0: {"composition_diversity"}}
+    names = {"CompositionDiversityReward": 1.0, "EnergyReward": None}
+    for weight, expected in paid.items():
+        parts = [
+            f"{{_target_: atomrl.rewards.components.{name}, weight: {weight if given is None else given}}}"
+            for name, given in names.items()
+        ]
+        config = load_config("experiment/prototypes/rl_dng", [f"reward.components=[{', '.join(parts)}]"])
+        assert {"composition_diversity", "stable"} & domain_of(config).rewarded(config) == expected
+
+
 @pytest.mark.parametrize(
     ("overrides", "learned"),
     [

@@ -226,20 +226,22 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         )
 
     def rewarded(self, config: CrystalConfig) -> set[str]:
-        """By component."""
+        """By component; one that weighs nothing pays for nothing."""
         if config.reward.type == "dummy":
             return set()
         if (whole := whole_reward(config.reward.components)) is not None:
             with closing(whole):
                 return {component_metric(name) for name, weight in whole.weights.items() if weight > 0}
         components = build_components(config.reward.components)
-        paid = {metric for component in components for metric in _paid(component)}
+        paid = {metric for component in components if component.weight for metric in _paid(component)}
         own = [component for component in components if not _paid(component)]
-        paying = [entry for entry in config.reward.components if isinstance(entry, Mapping)]
+        named = zip(unique_names(own), own, strict=True)
+        pairs = zip(config.reward.components, components, strict=True)
+        paying = [entry for entry, component in pairs if component.weight and isinstance(entry, Mapping)]
         predicted = {(str(entry.get("predictor")), entry.get("target_name")) for entry in paying}
         labels = zip(config.evaluation.wanted, _labels(config.evaluation.wanted), strict=True)
         sought = {wanted_metric(label) for one, label in labels if (one.predictor, one.name) in predicted}
-        return paid | sought | {component_metric(name) for name in unique_names(own)}
+        return paid | sought | {component_metric(name) for name, component in named if component.weight}
 
     def accepts(self, structures: Structures) -> Tensor:
         """Those with a sound cell: no overlap, no atom alone, no cell that is none."""
