@@ -258,7 +258,8 @@ def test_samples_in_memory_and_in_a_file(tmp_path: Path) -> None:
         atomrl.evaluate(atomrl.load(backbone))
     torch.set_num_threads(2)
     one = ["reward.workers=1", "threads=1"]
-    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=one, output=tmp_path / "table")
+    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=one, output=tmp_path / "table", trust_code=True)
+    assert alone.main.columns[0].command.endswith(", trust_code=True)")
     assert torch.get_num_threads() == 1
     assert [column.label for column in alone.main.columns] == ["base"]
     assert json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]["base"]["time_step"] == 5

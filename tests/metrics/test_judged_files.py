@@ -275,6 +275,10 @@ def test_mistakes_from_python(tmp_path: Path) -> None:
     for sources, said in (({}, "no structures to judge"), ([], "give one or more files or folders, each once")):
         with pytest.raises(UserError, match=said):
             evaluate_structures(sources, tmp_path / "table")
+    crystals = from_pymatgen([ROCK_SALT])
+    for wrong, kind in ((crystals, "Structures"), ([ROCK_SALT], "Structure"), ({"mine": [ROCK_SALT]}, "list")):
+        with pytest.raises(UserError, match=f"evaluate_structures got {kind}: give a file or a folder"):
+            evaluate_structures(wrong, tmp_path / "table")
     with pytest.raises(UserError, match="mine holds 1 crystals: give one or more molecules"):
         evaluate_structures({"mine": from_pymatgen([ROCK_SALT])}, tmp_path / "table", domain="molecules")
     with pytest.raises(UserError, match="domain liquids: must be crystals or molecules"):

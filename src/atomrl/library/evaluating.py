@@ -97,6 +97,7 @@ def evaluate(
         output=output,
         keep=keep,
         device=device,
+        trust_code=trust_code,
     )
     if not isinstance(model, str | Path | Run):
         raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")

@@ -83,23 +83,24 @@ def evaluate_structures(
     """
     output = Path(output)
     require_new_table(output, known)
+    _require_sources(sources)
     named = sources if isinstance(sources, Mapping) else _headings(sources)
     _require_apart([*named, *([KNOWN_SET] if known else [])])
     workers = as_workers(None)
     read, found = _read(named, domain, workers)
     judged_by = domain_named(found)
-    config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
     _require_kept([*named, *([KNOWN_SET] if known else [])], named.values(), output, judged_by.formats)
+    config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
     use_threads(config.threads)
     model = _model(base, judged_by, config)
     require_writable(output, f"--output {output}")
     kept = KeptSamples(output, "", None if keep is None else Path(keep))
     with judged_by.panel(config, model) as panel, kept.until_written(command):
-        judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
         for heading, part in read.items():
             with hinted(f"; they are in the column {heading}"):
                 panel.require_judgeable(part.structures)
         known_set = panel.known_samples(known, seed) if known else None
+        judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
         if known_set is not None:
             judged[KNOWN_SET] = replace(panel.judge(known_set, kept), drawn=0)
         return compare(judged, set(), panel, None, command, output)
@@ -118,6 +119,23 @@ def _model(base: str | None, domain: Domain[Any, Any], config: Config) -> Model:
         raise UserError(f"--base {base} is no model of {domain.name}, which these structures are: leave it out")
     model: Model = domain.load(stored, config)
     return model
+
+
+def _require_sources(sources: object) -> None:
+    """Refuse what is neither a file nor structures.
+
+    Raises:
+        UserError: there is such a thing.
+    """
+    kinds: tuple[type, ...] = (str, Path)
+    given: Iterable[object] = sources if isinstance(sources, list | tuple) else [sources]
+    if isinstance(sources, Mapping):
+        kinds, given = (str, Path, Structures), sources.values()
+    if wrong := [one for one in given if not isinstance(one, kinds)]:
+        raise UserError(
+            f"evaluate_structures got {type(wrong[0]).__name__}: give a file or a folder, several, or a mapping of "
+            "headings to these or to Structures, e.g. {'mine': from_pymatgen([crystal])}"
+        )
 
 
 def _headings(paths: Sequence[Path | str] | Path | str) -> dict[str, Source]:
@@ -150,6 +168,27 @@ def _require_apart(headings: Sequence[str]) -> None:
         raise UserError(f"the columns {', '.join(alike)} would be written into the same files: name them otherwise")
 
 
+def _require_kept(headings: Sequence[str], sources: Iterable[Source], output: Path, endings: Sequence[str]) -> None:
+    """Refuse a folder in which the columns' files would take the place of what is judged.
+
+    Args:
+        headings: of the columns.
+        sources: what they hold.
+        output: folder for a file of each column and ending.
+        endings: of these files.
+
+    Raises:
+        UserError: one of them is a source, or lies in a folder that is one.
+    """
+    written = [output / f"{in_file_name(heading)}.{ending}" for heading in headings for ending in endings]
+    there = {path.resolve(): path for path in written if path.exists()}
+    for place in (Path(source).resolve() for source in sources if not isinstance(source, Structures)):
+        if lost := [path for whole, path in there.items() if place in (whole, *whole.parents)]:
+            raise UserError(
+                f"--output {output}: {lost[0]}, which is judged, would be written over; give another folder"
+            )
+
+
 def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -> tuple[dict[str, ReadStructures], str]:
     """What each column holds, and the domain of all.
 
@@ -170,27 +209,6 @@ def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -
         path = Path(source)
         entries = read_entries_of(path, workers)
         domain = domain or domain_of_entries(path, entries)
-
-
-def _require_kept(headings: Sequence[str], sources: Iterable[Source], output: Path, endings: Sequence[str]) -> None:
-    """Refuse a folder in which the columns' files would take the place of what is judged.
-
-    Args:
-        headings: of the columns.
-        sources: what they hold.
-        output: folder for a file of each column and ending.
-        endings: of these files.
-
-    Raises:
-        UserError: one of them is a source, or lies in a folder that is one.
-    """
-    written = [output / f"{in_file_name(heading)}.{ending}" for heading in headings for ending in endings]
-    there = {path.resolve(): path for path in written if path.exists()}
-    for place in (Path(source).resolve() for source in sources if not isinstance(source, Structures)):
-        if lost := [path for whole, path in there.items() if place in (whole, *whole.parents)]:
-            raise UserError(
-                f"--output {output}: {lost[0]}, which is judged, would be written over; give another folder"
-            )
         read[heading] = as_structures(path, entries, domain)
         if said := read[heading].report():
             print(f"{path}: {said}")
