@@ -96,13 +96,7 @@ def evaluate_structures(
     require_writable(output, f"--output {output}")
     kept = KeptSamples(output, "", None if keep is None else Path(keep))
     with judged_by.panel(config, model) as panel, kept.until_written(command):
-        for heading, part in read.items():
-            with hinted(f"; they are in the column {heading}"):
-                panel.require_judgeable(part.structures)
-        known_set = panel.known_samples(known, seed) if known else None
-        judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
-        if known_set is not None:
-            judged[KNOWN_SET] = replace(panel.judge(known_set, kept), drawn=0)
+        judged = _all_judged(read, named, known, seed, panel, kept)
         return compare(judged, set(), panel, None, command, output)
 
 
@@ -215,6 +209,25 @@ def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -
     if domain is None:
         raise UserError("no structures to judge: give one or more columns of them")
     return read, domain
+
+
+def _all_judged(
+    read: Mapping[str, ReadStructures],
+    sources: Mapping[str, Source],
+    known: int,
+    seed: int,
+    panel: Panel,
+    kept: KeptSamples,
+) -> dict[str, Judged]:
+    """The verdicts on all columns, and on so many known structures; what cannot be judged is refused before any is."""
+    for heading, part in read.items():
+        with hinted(f"; they are in the column {heading}"):
+            panel.require_judgeable(part.structures)
+    known_set = panel.known_samples(known, seed) if known else None
+    judged = {heading: _judged(part, str(sources[heading]), panel, kept) for heading, part in read.items()}
+    if known_set is not None:
+        judged[KNOWN_SET] = replace(panel.judge(known_set, kept), drawn=0)
+    return judged
 
 
 def _judged(read: ReadStructures, source: str, panel: Panel, kept: KeptSamples) -> Judged:
