@@ -15,7 +15,7 @@ from pymatgen.core import Molecule, Structure
 from pymatgen.entries.computed_entries import ComputedStructureEntry
 from rdkit import Chem
 
-from atomrl.data.structure_files import ReadStructures, as_structures, domain_of_entries, read_entries_of
+from atomrl.data.structure_files import ReadStructures, as_structures, domain_of_entries, read_cif, read_entries_of
 from atomrl.structures.crystals import to_pymatgen
 from atomrl.util.errors import UserError
 from atomrl.workers.local import LocalWorkers
@@ -53,6 +53,13 @@ def test_a_cif_of_several_blocks(tmp_path: Path) -> None:
     said = found.report()
     assert said is not None
     assert said.startswith("1 of 3 cannot be read and count as failed: all.cif block 3 (bad): cif: ")
+
+
+def test_a_block_with_tags_in_capitals_is_one_too(tmp_path: Path) -> None:
+    path, text = tmp_path / "all.cif", ROCK_SALT.to(fmt="cif")
+    tags = re.compile(r"^ *_\S+", re.MULTILINE)
+    path.write_text(text + "\n" + tags.sub(lambda tag: tag[0].upper(), text))
+    assert [entry.where for entry in read_cif(path)] == ["all.cif block 1 (NaCl)", "all.cif block 2 (NaCl)"]
 
 
 def test_a_block_begins_after_blanks_and_a_byte_order_mark_too(tmp_path: Path) -> None:

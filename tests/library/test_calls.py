@@ -15,6 +15,7 @@ from atomrl.checkpoints.backbone import load_backbone
 from atomrl.cli import main
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.records import RewardTable
+from atomrl.library.model_evaluation import sampler_of
 from atomrl.rewards.base import RewardComponent
 from atomrl.util import glibc_malloc
 
@@ -258,10 +259,23 @@ def test_samples_in_memory_and_in_a_file(tmp_path: Path) -> None:
         atomrl.evaluate(atomrl.load(backbone))
     torch.set_num_threads(2)
     one = ["reward.workers=1", "threads=1"]
-    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=one, output=tmp_path / "table")
+    alone = atomrl.evaluate(backbone, samples=2, time_step=5, overrides=one, output=tmp_path / "table", trust_code=True)
+    assert alone.main.columns[0].command.endswith(", trust_code=True)")
     assert torch.get_num_threads() == 1
     assert [column.label for column in alone.main.columns] == ["base"]
     assert json.loads((tmp_path / "table" / "evaluation.json").read_text())["columns"]["base"]["time_step"] == 5
+
+
+def test_runs_share_the_samples_of_a_base_that_their_trainings_do_not_change() -> None:
+    """What `--keep` keeps, whatever walks the trainings took; not if they are sampled otherwise."""
+    molecules = [atomrl.load_config("demo", words) for words in ([], ["model.time_step=77"])]
+    crystals = [
+        atomrl.load_config("experiment/prototypes/rl_dng", words)
+        for words in ([], ["model.lora.rank=4", "model.backbone=mine"], ["model.sampler=ddpm"], ["model.sampler=ddim"])
+    ]
+    assert len(set(map(sampler_of, molecules))) == 1
+    assert sampler_of(crystals[0]) == sampler_of(crystals[1])
+    assert len(set(map(sampler_of, crystals))) == 2
 
 
 @pytest.mark.parametrize(

@@ -161,15 +161,43 @@ def test_every_column_has_files_of_its_own(tmp_path: Path) -> None:
     assert in_file_name("../PBE hull") == ".._PBE_hull"
 
 
+def test_what_is_judged_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The files of a column are named as the file that it holds, and may lie in the same folder."""
+    (tmp_path / "mine").mkdir()
+    path = own_molecules.write_extxyz(tmp_path / "mine" / "mine.extxyz", ("metformin",))
+    before = path.read_bytes()
+    for source in (path, path.parent):
+        words = ["evaluate", "--structures", str(source), ONE, "--output", str(path.parent)]
+        assert refused(capsys, *words) == (
+            f"error: --output {path.parent}: {path}, which is judged, would be written over; give another folder"
+        )
+    assert path.read_bytes() == before
+
+
 def test_an_element_that_the_bond_table_lacks_is_refused_at_once(tmp_path: Path, capsys) -> None:
-    """Before any energy is computed; the message says by what such molecules can be judged."""
+    """Before any energy of another column is computed; the message says by what such molecules can be judged."""
+    own_molecules.write_extxyz(tmp_path / "drugs.xyz", ("metformin",))
     (tmp_path / "some.xyz").write_text("3\n\nSe 0 0 0\nH 1.47 0 0\nH 0 1.47 0\n")
-    words = ["evaluate", "--structures", str(tmp_path / "some.xyz"), ONE, "--output", str(tmp_path / "table")]
-    assert refused(capsys, *words) == (
+    files = [str(tmp_path / name) for name in ("drugs.xyz", "some.xyz")]
+    assert refused(capsys, "evaluate", "--structures", *files, ONE, "--output", str(tmp_path / "table")) == (
         "error: the bond table has no valence for Se, which some molecules hold: leave these out, or set "
-        "evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds"
+        "evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds; they are in the column some"
     )
     assert not (tmp_path / "table" / "unfinished").exists()
+
+
+def test_a_known_set_that_is_not_there_is_missed_at_once(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Before anything is sampled or judged."""
+
+    def absent(*_) -> None:
+        raise UserError("QM9 needs the package qm9pack")
+
+    monkeypatch.setattr("atomrl.domains.molecule_panel.training_molecules", absent)
+    path = own_molecules.write_extxyz(tmp_path / "drugs.xyz", ("metformin",))
+    for words in (["--structures", str(path)], ["-n", "1", "--time-step", "2"]):
+        table = tmp_path / f"table_{len(words)}"
+        assert "qm9pack" in refused(capsys, "evaluate", *words, "--known", "1", ONE, "--output", str(table))
+        assert not (table / "unfinished").exists()
 
 
 def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
@@ -193,6 +221,14 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
         (["--structures", "{sdf}", "--domain", "crystals"], "holds molecules, and no crystals: give files of one kind"),
         (["--structures", "{sdf}", "{cif}"], "holds crystals, and no molecules"),
         (["--structures", "{cif}", "reward.hull={hull}"], "the hull was computed with model_id 'sevennet-0"),
+        (
+            ["--structures", "{cif}", "reward.force_field=sevennet"],
+            "for a table by another one set evaluation.second_judge",
+        ),
+        (
+            ["--structures", "{sdf}", "reward.type=ani"],
+            "judged by the evaluation's own force field, whatever reward.type",
+        ),
         (["--structures", "{cif}", "--base", "edm_qm9_small"], "--base edm_qm9_small is no model of crystals"),
         (["--structures", "{sdf}", "--base", "edm_qm9_alpha"], "edm_qm9_alpha measures the diversity of crystals"),
         (["--structures", "{sdf}", "evaluation.regressor=qm9_alpha_regressor"], "files were asked for nothing"),
@@ -239,6 +275,10 @@ def test_mistakes_from_python(tmp_path: Path) -> None:
     for sources, said in (({}, "no structures to judge"), ([], "give one or more files or folders, each once")):
         with pytest.raises(UserError, match=said):
             evaluate_structures(sources, tmp_path / "table")
+    crystals = from_pymatgen([ROCK_SALT])
+    for wrong, kind in ((crystals, "Structures"), ([ROCK_SALT], "Structure"), ({"mine": [ROCK_SALT]}, "list")):
+        with pytest.raises(UserError, match=f"evaluate_structures got {kind}: give a file or a folder"):
+            evaluate_structures(wrong, tmp_path / "table")
     with pytest.raises(UserError, match="mine holds 1 crystals: give one or more molecules"):
         evaluate_structures({"mine": from_pymatgen([ROCK_SALT])}, tmp_path / "table", domain="molecules")
     with pytest.raises(UserError, match="domain liquids: must be crystals or molecules"):

@@ -9,6 +9,7 @@ import torch
 from ase import Atom
 from ase.build import molecule
 
+from atomrl.chemistry.rdkit import PERCEIVED, PROTOCOL
 from atomrl.cli import main
 from atomrl.core.records import Structures
 from atomrl.domains.molecule_panel import MoleculePanel
@@ -67,6 +68,19 @@ def test_what_cannot_be_checked_is_not_passed():
 
 
 @needed
+def test_bonds_are_those_of_the_profile():
+    """The table knows no bond of boron and fluorine, so that boron trifluoride is four pieces to it."""
+    for profile, passed in ((PROTOCOL, False), (PERCEIVED, True)):
+        executor = pose_checker(as_workers(1), profile)
+        try:
+            whole, nowhere = check_poses(batch("BF3", "CH4?"), executor, profile=profile)
+        finally:
+            executor.close()
+        assert all(whole.value.values()) == passed
+        assert nowhere.value is None or not all(nowhere.value.values())
+
+
+@needed
 def test_the_table_counts_who_passes_all():
     with MoleculePanel(workers=1, poses=5) as panel:
         table = panel.judge(batch("CH3CH2OH", "C6H6!", "H2O", "CH4", "CH4?")).further["PoseBusters"]
@@ -88,11 +102,11 @@ def test_a_stopped_evaluation_checks_only_what_is_missing(tmp_path, monkeypatch)
     """It is interrupted after two lots; the command that goes on checks the rest, to the table of one that was not."""
     asked, verdicts = [], pose_checks._verdicts
 
-    def watched(structures, executor):
+    def watched(structures, executor, profile):
         asked.append(len(structures))
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return verdicts(structures, executor)
+        return verdicts(structures, executor, profile)
 
     monkeypatch.setattr(pose_checks, "LOT", 4)
     words = ["evaluate", "--num-molecules", "10", "--time-step", "20", "--device", "cpu", "reward.workers=1"]

@@ -117,6 +117,21 @@ def test_features_are_means_over_atoms(vae):
     assert provider.names == ("structure_features", "composition_features")
 
 
+def test_one_large_cell_does_not_widen_all_others(vae, monkeypatch):
+    """Among many small cells; each crystal keeps its row."""
+    crystals, asked = [PEROVSKITE, ROCK_SALT, SILICON * (4, 3, 3), CAESIUM_CHLORIDE] * 2, []
+    alone = [vae_features(vae, from_pymatgen([crystal])) for crystal in crystals]
+    monkeypatch.setattr(vae, "encode", lambda batch, encode=vae.encode: asked.append(batch.mask.shape) or encode(batch))
+    monkeypatch.setattr("atomrl.measures.physics.PAIRS_AT_ONCE", 4 * len(PEROVSKITE) ** 2)
+    found = vae_features(vae, from_pymatgen(crystals))
+    large = max(map(len, crystals))
+    assert [width for _, width in asked].count(large) == 2  # each by itself
+    assert all(count * width**2 <= 4 * len(PEROVSKITE) ** 2 for count, width in asked if width < large)
+    for name, values in found.items():
+        together = torch.cat([one[name] for one in alone])
+        torch.testing.assert_close(values, together, atol=1e-5, rtol=1e-4)
+
+
 def test_features_serve_the_diversity_reward(vae):
     provider = vae_feature_provider(vae, from_pymatgen([PEROVSKITE, SILICON, ROCK_SALT]))
     batch = batch_of(ROCK_SALT, CAESIUM_CHLORIDE, PEROVSKITE, SILICON)

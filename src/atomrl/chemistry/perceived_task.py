@@ -8,6 +8,8 @@ That it succeeds does not make a molecule: radicals are refused here, and an ato
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from rdkit import Chem
@@ -62,24 +64,12 @@ def perceive(geometry: Geometry) -> Perceived:
     """Find the bonds of a neutral molecule and name it.
 
     Raises:
-        Failure: it is not valid; the reason is `no_atoms`, `bonds` (no bond orders add up to a neutral molecule),
-            `valence`, `sanitize`, or `radical`.
+        Failure: it is not valid; the reason is one of `bonded`, or `radical`.
     """
-    if not len(geometry.numbers):
-        raise Failure("no_atoms")
     with BlockLogs():
-        mol = build(BondedMolecule(geometry.numbers.tolist(), []))
-        place(mol, geometry.positions)
-        try:
-            rdDetermineBonds.DetermineBonds(mol, charge=0, embedChiral=False)
-            Chem.SanitizeMol(mol)
+        mol = bonded(geometry)
+        with _failures():
             fragments = Chem.GetMolFrags(mol, asMols=True)
-        except Chem.AtomValenceException as error:
-            raise Failure("valence") from error
-        except Chem.MolSanitizeException as error:
-            raise Failure("sanitize") from error
-        except (ValueError, RuntimeError) as error:  # as its binding gives RDKit's own
-            raise Failure("bonds") from error
         kinds = Counter(
             (atom.GetSymbol(), atom.GetFormalCharge(), atom.GetTotalValence(), atom.GetNumRadicalElectrons())
             for atom in mol.GetAtoms()
@@ -92,3 +82,32 @@ def perceive(geometry: Geometry) -> Perceived:
             if valence in VALENCES.get((symbol, charge), ())
         )
         return Perceived(largest(fragments), len(fragments), count_rings(mol), stable)
+
+
+def bonded(geometry: Geometry) -> Chem.Mol:
+    """A neutral molecule with the bonds that RDKit finds, sanitised, at its place.
+
+    Raises:
+        Failure: `no_atoms`, `bonds` (no bond orders add up to a neutral molecule), `valence` or `sanitize`.
+    """
+    if not len(geometry.numbers):
+        raise Failure("no_atoms")
+    mol = build(BondedMolecule(geometry.numbers.tolist(), []))
+    place(mol, geometry.positions)
+    with _failures():
+        rdDetermineBonds.DetermineBonds(mol, charge=0, embedChiral=False)
+        Chem.SanitizeMol(mol)
+    return mol.GetMol()
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    """Exceptions of RDKit as `Failure`."""
+    try:
+        yield
+    except Chem.AtomValenceException as error:
+        raise Failure("valence") from error
+    except Chem.MolSanitizeException as error:
+        raise Failure("sanitize") from error
+    except (ValueError, RuntimeError) as error:  # as its binding gives RDKit's own
+        raise Failure("bonds") from error

@@ -11,10 +11,14 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
+from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
+from atomrl.chemistry.perceived_task import bonded
 from atomrl.chemistry.rdkit_task import BondedMolecule, build, place
+from atomrl.structures.molecules import Geometry
 from atomrl.util.optional_imports import extra
+from atomrl.workers.failure import Failure
 
 with extra("eval"):
     from posebusters import PoseBusters
@@ -36,6 +40,24 @@ def bust(item: tuple[BondedMolecule, NDArray[np.float64]]) -> dict[str, bool]:
     molecule, positions = item
     mol = build(molecule).GetMol()
     place(mol, positions)
+    return _verdicts(mol)
+
+
+def bust_perceived(geometry: Geometry) -> dict[str, bool]:
+    """The same of a molecule whose bonds RDKit finds, as under profile `rdkit-xyz2mol`.
+
+    Raises:
+        Failure: `nonfinite`, or as `perceived_task.bonded`.
+    """
+    if not np.isfinite(geometry.positions).all():
+        raise Failure("nonfinite")
+    with BlockLogs():
+        mol = bonded(geometry)
+    return _verdicts(mol)
+
+
+def _verdicts(mol: Chem.Mol) -> dict[str, bool]:
+    """Of a molecule in RDKit, with its positions."""
     with BlockLogs(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of pandas
         row = _busters().bust(mol, None, None).iloc[0]

@@ -216,7 +216,7 @@ def read_cif(path: Path) -> Iterator[CifText]:
         for number, text in enumerate(_blocks(file), start=1):
             name = text.partition("\n")[0].strip()[len("data_") :]
             where = f"{path.name} block {number}" + (f" ({name})" if name else "")
-            if "_atom_site_" in text or "_cell_length_a" in text:
+            if any(tag in text.lower() for tag in ("_atom_site_", "_cell_length_a")):
                 yield CifText(where, text)
 
 

@@ -249,7 +249,8 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         own = [component for component in components if not _paid(component)]
         rows = {name for name, component in zip(unique_names(own), own, strict=True) if component.weight > 0}
         pairs = zip(config.reward.components, components, strict=True)
-        predicted = {(str(entry.get("predictor")), entry.get("target_name")) for entry, one in pairs if one.weight > 0}
+        entries = [entry for entry, one in pairs if one.weight > 0 and isinstance(entry, Mapping)]
+        predicted = {(str(entry.get("predictor")), entry.get("target_name")) for entry in entries}
         labels = zip(config.evaluation.wanted, _labels(config.evaluation.wanted), strict=True)
         sought = {wanted_metric(label) for one, label in labels if (one.predictor, one.name) in predicted}
         return paid | sought | {component_metric(name) for name in rows}

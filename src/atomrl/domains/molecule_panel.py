@@ -110,8 +110,13 @@ class MoleculePanel(Panel):
         self.own, self.relaxed, self.second, self._training = own, relaxed, second, training
         self.asked, self._lot = asked, lot_size(workers.count, LOT_ITEMS)
         settings = {"max_iterations": self.reward.max_iterations, **LIMITS}
-        self.poses, self._poses = poses, pose_checker(workers) if poses else None
+        self.poses, self._poses = poses, pose_checker(workers, profile) if poses else None
         self._relaxing = workers.executor(RELAX, RELAX_TIMEOUT, settings) if relaxed else None
+
+    def require_judgeable(self, structures: Structures) -> None:
+        """See `require_valences`."""
+        if self.profile != PERCEIVED:
+            require_valences(structures.numbers, structures.mask)
 
     def judge(
         self,
@@ -122,8 +127,7 @@ class MoleculePanel(Panel):
     ) -> Judged:
         """Judge molecules; results of the force field that are known already are not computed again."""
         structures = structures.to(torch.device("cpu"))
-        if self.profile != PERCEIVED:
-            require_valences(structures.numbers, structures.mask)
+        self.require_judgeable(structures)
         records = self.checker.check(structures)
         results = self._evaluated(structures, kept) if results is None else results
         metrics = self._metrics(structures, records, results)
@@ -220,7 +224,7 @@ class MoleculePanel(Panel):
         chosen, places = structures[rows], rows.tolist()
         metrics = self._metrics(chosen, [records[row] for row in places], [results[row] for row in places])
         how = f"as sampled; {part_of_the_samples(self.poses)}"
-        return by_pose_checks(metrics, check_poses(chosen, checker, kept), how)
+        return by_pose_checks(metrics, check_poses(chosen, checker, kept, self.profile), how)
 
     def _relax(self, relaxing: Executor, structures: Structures) -> Noted:
         """Each molecule where its relaxation ended, and why that is no minimum; as it was, if nothing could be done."""

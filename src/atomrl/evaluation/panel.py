@@ -45,6 +45,13 @@ class Judged:
 class Panel(Closing, ABC):
     """The judges of an evaluation, with their workers; use it in a `with`."""
 
+    def require_judgeable(self, structures: Structures) -> None:
+        """Refuse samples of which nothing can be said, before anything is computed.
+
+        Raises:
+            UserError: there are such.
+        """
+
     @abstractmethod
     def judge(self, structures: Structures, kept: KeptSamples | None = None, prompts: Prompts | None = None) -> Judged:
         """Judge samples. What takes long and is made of them, e.g. relaxed samples, is taken from `kept`, and added.
@@ -61,7 +68,7 @@ class Panel(Closing, ABC):
 
     @abstractmethod
     def known_samples(self, count: int, seed: int) -> Structures:
-        """Some of the set that novelty is counted against, in its own geometry; at most all of it.
+        """Some crystals of the reference set, or molecules of QM9, in their own geometry; at most all of them.
 
         Raises:
             UserError: it is not installed.

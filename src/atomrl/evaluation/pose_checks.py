@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from atomrl.chemistry.rdkit import bonded_molecules
+from atomrl.chemistry.rdkit import PERCEIVED, PROTOCOL, bonded_molecules
 from atomrl.core.records import Structures
 from atomrl.evaluation.definition import Definition, Scorecard
 from atomrl.evaluation.kept_samples import KeptSamples, Stored
@@ -25,6 +25,8 @@ from atomrl.util.progress import bar
 from atomrl.workers.executor import PASSING, Executor, Outcome, Workers
 
 TASK = "atomrl.chemistry.posebusters_task:bust"
+PERCEIVING = "atomrl.chemistry.posebusters_task:bust_perceived"
+"""Of molecules with the bonds of the table; and with those that RDKit finds, under the profile `PERCEIVED`."""
 TIMEOUT = 120.0
 """Seconds per molecule; the first one of a worker imports pandas."""
 
@@ -72,18 +74,20 @@ class CheckedPoses:
         return len(self.reasons)
 
 
-def pose_checker(workers: Workers) -> Executor:
-    """Who runs the checks.
+def pose_checker(workers: Workers, profile: str = PROTOCOL) -> Executor:
+    """Who runs the checks, of molecules whose bonds are those of a profile.
 
     Raises:
         UserError: PoseBusters is not installed.
     """
     if find_spec("posebusters") is None:
         raise UserError("evaluation.posebusters needs the package posebusters: pip install 'atomrl[eval]'")
-    return workers.executor(TASK, TIMEOUT)
+    return workers.executor(PERCEIVING if profile == PERCEIVED else TASK, TIMEOUT)
 
 
-def check_poses(structures: Structures, executor: Executor, kept: KeptSamples | None = None) -> list[Outcome]:
+def check_poses(
+    structures: Structures, executor: Executor, kept: KeptSamples | None = None, profile: str = PROTOCOL
+) -> list[Outcome]:
     """PoseBusters' verdicts on B molecules, in order: {check: passed}.
 
     Args:
@@ -91,23 +95,28 @@ def check_poses(structures: Structures, executor: Executor, kept: KeptSamples | 
         executor: of `pose_checker`.
         kept: of an evaluation that was stopped; lots that are new are added. A lot in which a worker was lost is not
             kept, but tried again.
+        profile: of the executor.
     """
     packages = ", ".join(f"{name} {version(name)}" for name in ("posebusters", "rdkit"))
-    before = None if kept is None else kept.made_from(structures, f"{packages}; task {VERSION}; in lots of {LOT}")
+    said = f"{packages}; task {VERSION}; in lots of {LOT}" + (f"; {profile}" if profile == PERCEIVED else "")
+    before = None if kept is None else kept.made_from(structures, said)
     found: list[Outcome] = []
     with bar(range(0), "PoseBusters", len(structures)) as progress:
         for index, rows in enumerate(torch.arange(len(structures)).split(LOT)):
-            fresh = partial(_verdicts, structures[rows], executor)
+            fresh = partial(_verdicts, structures[rows], executor, profile)
             stored = fresh() if before is None else before.get_stored(index, fresh, ())
             found += [Outcome(*note) for note in stored.notes]
             progress.update(len(rows))
     return found
 
 
-def _verdicts(structures: Structures, executor: Executor) -> Stored:
+def _verdicts(structures: Structures, executor: Executor, profile: str) -> Stored:
     """Of one lot, as a file holds them: no tensor, and (verdict, reason) of each molecule."""
-    positions = [geometry.positions for geometry in split(structures)]
-    outcomes = executor.map(list(zip(bonded_molecules(structures), positions, strict=True)))
+    items: Sequence[object] = split(structures)
+    if profile != PERCEIVED:
+        positions = [geometry.positions for geometry in split(structures)]
+        items = list(zip(bonded_molecules(structures), positions, strict=True))
+    outcomes = executor.map(items)
     lasting = not {outcome.reason for outcome in outcomes} & PASSING
     return Stored({}, [(outcome.value, outcome.reason) for outcome in outcomes], lasting)
 

@@ -62,7 +62,7 @@ def evaluate(
             standard deviation among the particles; 0: all become copies of the best one; 0.5 if None.
         steer_places: how many times particles are resampled, at most T; 3 if None.
         reject: another one, without scoring: drawn again up to so many times.
-        known: so many of the set that novelty is counted against.
+        known: so many of the reference set, or of QM9, as a further column.
         context: {name: value} that conditional models are asked for; they draw the others. None: as the run's prompts,
             `dataloader.context`; {}: all are drawn.
         overrides: `key=value` of the sections `reward`, `evaluation` and `model`, e.g. `evaluation.relaxed=200`, or
@@ -97,6 +97,7 @@ def evaluate(
         output=output,
         keep=keep,
         device=device,
+        trust_code=trust_code,
     )
     if not isinstance(model, str | Path | Run):
         raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")

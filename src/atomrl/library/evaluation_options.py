@@ -26,6 +26,9 @@ SAID_BY_OPTIONS = {
 BESIDE = ("dataloader.smiles_path", "threads")
 """Keys outside of the sections that it reads: what novelty of molecules is counted against, and torch's threads."""
 
+OF_REWARD = ("reward.force_field", "reward.type")
+"""Keys of a reward that judge no file, unless components of the reward get rows of their own."""
+
 
 def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -> Config:
     """How to sample and judge, other than the configuration says. Threads are what is typed, not what a run had.
@@ -39,12 +42,18 @@ def overridden(config: Config, overrides: Sequence[str], sampled: bool = True) -
         UserError: as `with_overrides`, or a key that an evaluation does not read, or not as it stands.
     """
     sections = ("reward.", "evaluation.", *(("model.",) if sampled else ()))
+    typed = {key_of(override) for override in overrides}
     for override in overrides:
         key = key_of(override)
         if key == "evaluation.regressor" and not sampled:
             raise UserError(
                 f"{override}: it compares samples with what a model was asked for, and files were asked for nothing: "
                 "leave it out"
+            )
+        if key in OF_REWARD and not sampled and "reward.components" not in typed:
+            raise UserError(
+                f"{override}: files are judged by the evaluation's own force field, whatever {key} says; for a table "
+                "by another one set evaluation.second_judge"
             )
         if (key.startswith(sections) or key in BESIDE) and key not in SAID_BY_OPTIONS:
             refuse_of_training([override], "an evaluation")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from atomrl.evaluation.sample_table import SampleColumn
 from atomrl.library.evaluation_options import overridden, require_new_table
 from atomrl.library.loading import SEED
 from atomrl.util.device import use_threads
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserError, hinted
 from atomrl.util.files import require_writable
 from atomrl.workers.executor import Workers
 from atomrl.workers.local import as_workers
@@ -69,7 +69,7 @@ def evaluate_structures(
         output: folder for `evaluation.md`, `.json` and `.parquet`, and for the structures with their verdicts.
         domain: `crystals` or `molecules`; None: what the first structure is that can be read.
         base: of crystals: the model in whose features diversity is measured; None: the shipped one.
-        known: so many of the set that novelty is counted against are a further column.
+        known: so many of the reference set, or of QM9, are a further column.
         seed: of their choice; that of `atomrl evaluate` if not given.
         overrides: `key=value` of the sections `reward` and `evaluation`, e.g. `reward.hull=hull.json`, or `threads`.
         device: `auto`, `cpu` or `cuda`.
@@ -77,25 +77,26 @@ def evaluate_structures(
         command: what a reader types to get the same tables.
 
     Raises:
-        UserError: a file cannot be read, holds nothing, or is of another domain; a base for molecules; as
-            `require_new_table` and `overridden`; a judge is not there, e.g. a hull is of another force field.
+        UserError: a file cannot be read, holds nothing, is of another domain, or would be written over; something is
+            neither a file nor structures; a base for molecules; as `require_new_table` and `overridden`; a judge is not
+            there, e.g. a hull is of another force field.
     """
     output = Path(output)
     require_new_table(output, known)
+    _require_sources(sources)
     named = sources if isinstance(sources, Mapping) else _headings(sources)
     _require_apart([*named, *([KNOWN_SET] if known else [])])
     workers = as_workers(None)
     read, found = _read(named, domain, workers)
     judged_by = domain_named(found)
+    _require_kept([*named, *([KNOWN_SET] if known else [])], named.values(), output, judged_by.formats)
     config = overridden(as_trained(found, {}), overrides, sampled=False).changed(device=device)
     use_threads(config.threads)
     model = _model(base, judged_by, config)
     require_writable(output, f"--output {output}")
     kept = KeptSamples(output, "", None if keep is None else Path(keep))
     with judged_by.panel(config, model) as panel, kept.until_written(command):
-        judged = {heading: _judged(part, str(named[heading]), panel, kept) for heading, part in read.items()}
-        if known:
-            judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(known, seed), kept), drawn=0)
+        judged = _all_judged(read, named, known, seed, panel, kept)
         return compare(judged, set(), panel, None, command, output)
 
 
@@ -112,6 +113,23 @@ def _model(base: str | None, domain: Domain[Any, Any], config: Config) -> Model:
         raise UserError(f"--base {base} is no model of {domain.name}, which these structures are: leave it out")
     model: Model = domain.load(stored, config)
     return model
+
+
+def _require_sources(sources: object) -> None:
+    """Refuse what is neither a file nor structures.
+
+    Raises:
+        UserError: there is such a thing.
+    """
+    kinds: tuple[type, ...] = (str, Path)
+    given: Iterable[object] = sources if isinstance(sources, list | tuple) else [sources]
+    if isinstance(sources, Mapping):
+        kinds, given = (str, Path, Structures), sources.values()
+    if wrong := [one for one in given if not isinstance(one, kinds)]:
+        raise UserError(
+            f"evaluate_structures got {type(wrong[0]).__name__}: give a file or a folder, several, or a mapping of "
+            "headings to these or to Structures, e.g. {'mine': from_pymatgen([crystal])}"
+        )
 
 
 def _headings(paths: Sequence[Path | str] | Path | str) -> dict[str, Source]:
@@ -144,6 +162,27 @@ def _require_apart(headings: Sequence[str]) -> None:
         raise UserError(f"the columns {', '.join(alike)} would be written into the same files: name them otherwise")
 
 
+def _require_kept(headings: Sequence[str], sources: Iterable[Source], output: Path, endings: Sequence[str]) -> None:
+    """Refuse a folder in which the columns' files would take the place of what is judged.
+
+    Args:
+        headings: of the columns.
+        sources: what they hold.
+        output: folder for a file of each column and ending.
+        endings: of these files.
+
+    Raises:
+        UserError: one of them is a source, or lies in a folder that is one.
+    """
+    written = [output / f"{in_file_name(heading)}.{ending}" for heading in headings for ending in endings]
+    there = {path.resolve(): path for path in written if path.exists()}
+    for place in (Path(source).resolve() for source in sources if not isinstance(source, Structures)):
+        if lost := [path for whole, path in there.items() if place in (whole, *whole.parents)]:
+            raise UserError(
+                f"--output {output}: {lost[0]}, which is judged, would be written over; give another folder"
+            )
+
+
 def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -> tuple[dict[str, ReadStructures], str]:
     """What each column holds, and the domain of all.
 
@@ -170,6 +209,25 @@ def _read(sources: Mapping[str, Source], domain: str | None, workers: Workers) -
     if domain is None:
         raise UserError("no structures to judge: give one or more columns of them")
     return read, domain
+
+
+def _all_judged(
+    read: Mapping[str, ReadStructures],
+    sources: Mapping[str, Source],
+    known: int,
+    seed: int,
+    panel: Panel,
+    kept: KeptSamples,
+) -> dict[str, Judged]:
+    """The verdicts on all columns, and on so many known structures; what cannot be judged is refused before any is."""
+    for heading, part in read.items():
+        with hinted(f"; they are in the column {heading}"):
+            panel.require_judgeable(part.structures)
+    known_set = panel.known_samples(known, seed) if known else None
+    judged = {heading: _judged(part, str(sources[heading]), panel, kept) for heading, part in read.items()}
+    if known_set is not None:
+        judged[KNOWN_SET] = replace(panel.judge(known_set, kept), drawn=0)
+    return judged
 
 
 def _judged(read: ReadStructures, source: str, panel: Panel, kept: KeptSamples) -> Judged:

@@ -16,6 +16,7 @@ from atomrl.checkpoints.named import Named, named_model
 from atomrl.checkpoints.shipped import BACKBONES
 from atomrl.checkpoints.stored import Stored, read_named, read_stored
 from atomrl.config import Config, as_trained
+from atomrl.config.switches import OF_TRAINING
 from atomrl.core.protocols import Model
 from atomrl.core.stages import total_reward
 from atomrl.core.steering import require_noise
@@ -100,10 +101,11 @@ class ModelEvaluation:
         self._check_choosing(pair, plan)
         use_threads(pair.config.threads)
         require_writable(self.output, f"--output {self.output}")
-        kept, judged = KeptSamples(self.output, repr(pair.config.model), self.keep), {}
+        kept, judged = KeptSamples(self.output, sampler_of(pair.config), self.keep), {}
         domain, base, rewarded = pair.domain, pair.base, pair.rewarded()
         of_base, workers = self._for(base, plan), as_workers(pair.config.reward.workers)
         with domain.panel(pair.config, base, workers) as panel, kept.until_written(command):
+            known = panel.known_samples(self.known, plan.seed) if self.known else None  # what is missing shows now
             judged["base"] = judge(base, of_base, panel, device, "base", kept)
             if self.reject:
                 found = draw_until_accepted(base, of_base, self.reject, domain.accepts, device, kept)
@@ -118,8 +120,8 @@ class ModelEvaluation:
                 judged[label] = self._steered(pair, of_base, panel, workers, device, kept)
             if pair.trained is not None:
                 judged["trained"] = judge(pair.trained, self._for(pair.trained, plan), panel, device, "trained", kept)
-            if self.known:
-                judged[KNOWN_SET] = replace(panel.judge(panel.known_samples(self.known, plan.seed), kept), drawn=0)
+            if known is not None:
+                judged[KNOWN_SET] = replace(panel.judge(known, kept), drawn=0)
             return compare(judged, rewarded, panel, plan, command, self.output)
 
     def _steered(
@@ -248,6 +250,12 @@ class ModelEvaluation:
             "judged is as documented, or as you say"
         )
         return as_trained(domain.name, tuned.card), tuned, False
+
+
+def sampler_of(config: Config) -> str:
+    """What samples depend on beside weights, prompts and the walk; not what only a training reads."""
+    training = {key.removeprefix("model.") for key in OF_TRAINING if key.startswith("model.")}
+    return repr(config.model.model_dump(mode="json", exclude={"backbone", "time_step", *training}))
 
 
 def _started_from(found: Named | None, trust_code: bool, remedy: str) -> str:

@@ -15,13 +15,14 @@ from atomrl.core.records import Structures
 from atomrl.measures.measure import FeatureProvider, Metric, SoundSamples
 from atomrl.networks.crystal_vae import CrystalVAE, readable
 from atomrl.structures.crystals import compositions
+from atomrl.structures.padding import alike
 from atomrl.util.errors import UserError
 from atomrl.util.progress import bar
 
-CHUNK = 256
-"""Crystals that the encoder sees at once."""
+PAIRS_AT_ONCE = 256 * 20**2
+"""Pairs of atoms that the encoder sees at once, whose attention is held: 256 crystals of 20 atoms."""
 MANY = 20
-"""Such chunks that are worth a progress bar."""
+"""Such lots that are worth a progress bar."""
 
 
 class HullForceField(ForceField, Protocol):
@@ -142,15 +143,24 @@ def vae_features(vae: CrystalVAE, structures: Structures) -> dict[str, Tensor]:
     """
     weight = vae.encoder.atom_type_embedder.weight
     widths = {"structure_features": vae.config.latent, "composition_features": vae.config.width}
-    parts = {name: [torch.zeros(0, width, dtype=weight.dtype)] for name, width in widths.items()}
-    starts = range(0, len(structures), CHUNK)
-    for start in bar(starts, "features") if len(starts) > MANY else starts:
-        batch, known = readable(vae, structures[slice(start, start + CHUNK)])
+    found = {name: torch.zeros(len(structures), width, dtype=weight.dtype) for name, width in widths.items()}
+    lots = list(alike(structures.sizes.tolist(), PAIRS_AT_ONCE))
+    for places in bar(lots, "features") if len(lots) > MANY else lots:
+        batch, known = readable(vae, _narrow(structures[torch.tensor(places, device=structures.numbers.device)]))
         rows = {
             "structure_features": vae.encode(batch).mean,
             "composition_features": vae.encoder.atom_type_embedder(batch.numbers),
         }
         for name, values in rows.items():
             means = torch.where(batch.mask[..., None], values, 0).sum(1) / batch.mask.sum(1, keepdim=True)
-            parts[name].append(torch.where(known[:, None], means, torch.nan).cpu())
-    return {name: torch.cat(columns) for name, columns in parts.items()}
+            found[name][places] = torch.where(known[:, None], means, torch.nan).cpu()
+    return found
+
+
+def _narrow(structures: Structures) -> Structures:
+    """The same structures, padded to the largest of them."""
+    used = structures.mask.any(0).nonzero()
+    atoms = slice(0, int(used.max()) + 1 if len(used) else 1)
+    return Structures(
+        structures.numbers[:, atoms], structures.positions[:, atoms], structures.mask[:, atoms], structures.cell
+    )
