@@ -54,14 +54,15 @@ def test_parts_of_a_rollout_have_the_same_columns() -> None:
     """Also one without a sound sample, which lacked the metrics and ended the run."""
     sound, lost = structures(), structures()
     lost.positions[:] = torch.nan
-    reward = ReinforceReward([NoveltyReward()], listing=MOLECULES, totals=False, providers=[MoleculeNamesProvider()])
+    provider = MoleculeNamesProvider(training=known("[H]O[H]"))
+    reward = ReinforceReward([NoveltyReward()], listing=MOLECULES, totals=False, providers=[provider])
     reward.scope = "per_sample"
     tables = [reward.score(batch, ungrouped(batch)) for batch in (sound, lost)]
     reward.close()
     table = RewardTable.concatenate(tables)
-    assert table.diagnostics["novel"][:4].tolist() == [1, 1, 1, 1]
+    assert table.diagnostics["novel"][:4].tolist() == [1, 0, 1, 1]
     assert table.diagnostics["novel"][4:].isnan().all()
-    assert table.channels["novelty"].tolist() == [1] * 4 + [0] * 4
+    assert table.channels["novelty"].tolist() == [1, 0, 1, 1, 0, 0, 0, 0]
     assert table.seconds["novelty"] == tables[0].seconds["novelty"] + tables[1].seconds["novelty"]
 
 
