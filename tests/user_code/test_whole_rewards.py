@@ -107,10 +107,13 @@ def test_a_score_that_changes_the_samples() -> None:
 
 
 def test_columns_that_come_and_go() -> None:
-    """Tables of one rollout are joined; an iteration ended in a traceback."""
+    """The tables of one rollout are joined, if each sample is scored by itself; an iteration ended in a traceback."""
     batch = example_molecules()
-    extra = iter([{"x": torch.zeros(16)}, {}])
-    reward = WholeReward(Oxygen(lambda values: table(values, diagnostics=next(extra))), "mine.py:Oxygen")
+    extra = iter([{"x": torch.zeros(16)}, {}] * 2)
+    answer = lambda values: table(values, diagnostics=next(extra))  # noqa: E731
+    together = WholeReward(Oxygen(answer, "per_batch"), "mine.py:Oxygen")
+    assert ["x" in together.score(*batch).diagnostics for _ in range(2)] == [True, False]
+    reward = WholeReward(Oxygen(answer), "mine.py:Oxygen")
     reward.score(*batch)
     with pytest.raises(UserError, match=r"^mine.py:Oxygen: x is in some of its tables and not in others; give NaN"):
         reward.score(*batch)

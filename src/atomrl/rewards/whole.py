@@ -68,8 +68,8 @@ class WholeReward:
         """The reward's own table; channels as float64, NaN where a number is not finite.
 
         Raises:
-            UserError: it is none of these samples, lacks a channel, has other columns than the first one had, or has no
-                score and no reason for a sample.
+            UserError: it is none of these samples, lacks a channel, has other columns than the first one had (of a
+                reward that scores each sample by itself), or has no score and no reason for a sample.
         """
         with self._asking("score"):
             table = self.reward.score(structures, prompts)
@@ -80,7 +80,8 @@ class WholeReward:
                     f"{self._name}: it has weights of {', '.join(missing)}, and its table has the channels "
                     f"{', '.join(table.channels)}: let both name the same"
                 )
-            self._require_same_columns(table)
+            if self.scope == "per_sample":
+                self._require_same_columns(table)
             if wrong := unexplained(table):
                 raise UserError(f"{self._name}: {wrong}; return a finite number, or NaN with a reason")
         channels = {name: _finite_or_nan(values) for name, values in table.channels.items()}
