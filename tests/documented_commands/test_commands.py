@@ -324,7 +324,7 @@ def check_log(text: str, logs: list[Path]) -> None:
     absent = {name for name, pattern in patterns.items() if not any(pattern.fullmatch(other) for other in found)}
     # Only if some did; of `grpo`; of shaped rewards; of other elements than QM9's; of a property by xTB; of the filter.
     optional = {"failed_<reason>", "no_bond_entry", "k3", "entropy", "potentials", "failed_potentials"}
-    optional |= {"homo_lumo_gap", "dipole_moment"}
+    optional |= {"homo_lumo_gap", "dipole_moment", "bounded"}
     assert absent <= {*optional, "filter_ratio", "novelty_penalty_ratio"}
 
 
