@@ -112,9 +112,10 @@ def check_poses(
 
 def _verdicts(structures: Structures, executor: Executor, profile: str) -> Stored:
     """Of one lot, as a file holds them: no tensor, and (verdict, reason) of each molecule."""
-    items: Sequence[object] = split(structures)
+    geometries = split(structures)
+    items: Sequence[object] = geometries
     if profile != PERCEIVED:
-        positions = [geometry.positions for geometry in split(structures)]
+        positions = [geometry.positions for geometry in geometries]
         items = list(zip(bonded_molecules(structures), positions, strict=True))
     outcomes = executor.map(items)
     lasting = not {outcome.reason for outcome in outcomes} & PASSING

@@ -174,14 +174,12 @@ class ReinforceReward:
             reasons.append(answer.reasons)
             seconds[name] = time.perf_counter() - started
             seconds |= {f"metric_{metric}": spent for metric, spent in metrics.seconds.items()}
-        if self.scope == "per_sample":  # every part of a rollout has the same columns, also one without a sound sample
-            metrics.require(name for component in self.components for name in component.metrics)
         known = self._known(channels, raw)
         if self.combine == PRODUCT:
             channels = {PRODUCT: multiplied(channels, self.components)}
             counting = [rows for rows, part in zip(withheld.values(), self.components, strict=True) if part.weight]
             withheld = {PRODUCT: torch.stack(counting).any(0)}
-        numbers = {name: spread(metric, rows, samples) for name, metric in metrics.computed.items()}
+        numbers = {name: spread(metric, rows, samples) for name, metric in self._measured(metrics).items()}
         diagnostics = {
             **({"reward": weighted_sum(channels, self.weights), "raw_reward": known} if self.totals else {}),
             **raw,
@@ -196,6 +194,12 @@ class ReinforceReward:
         return RewardTable(
             channels, merged, diagnostics=diagnostics, withheld=withheld, scored_structures=scored, seconds=seconds
         )
+
+    def _measured(self, metrics: BatchMetrics) -> Mapping[str, Metric]:
+        """What was computed; every part of a rollout has the same, also one without a sound sample."""
+        if self.scope == "per_sample":
+            metrics.require(name for component in self.components for name in component.metrics)
+        return metrics.computed
 
     def _known(self, scaled: Mapping[str, Tensor], raw: Mapping[str, Tensor]) -> Tensor:
         """The diagnostic `raw_reward`, (B,)."""
