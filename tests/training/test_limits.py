@@ -246,3 +246,22 @@ def test_a_best_value_of_another_number_does_not_count(before: dict, now: str, k
     saving.load_state_dict(before)
     assert (saving.best == 9.0) == kept
     assert saving.best_iteration is None  # those versions did not say whose it was
+
+
+def test_a_best_reward_does_not_outlive_a_change_of_the_reward(tmp_path: Path) -> None:
+    """Also of an early stop; where the reward is computed, and a number that is no reward, do not matter."""
+    chosen = ["best_checkpoint_metric=reward", "early_stop_metric=reward", "early_stop_patience=3"]
+    stable = ["best_checkpoint_metric=molecule_stability", "early_stop_metric=molecule_stability", chosen[2]]
+    for words, change, kept in (
+        (chosen, "reward.force_weight=2", False),
+        (chosen, "reward.workers=7", True),
+        (stable, "reward.force_weight=2", True),
+    ):
+        before, now = load_config("demo", words), load_config("demo", [*words, change])
+        for old, new in (
+            (Checkpoints(tmp_path, before, Snapshots()), Checkpoints(tmp_path, now, Snapshots())),
+            (Limits(before), Limits(now)),
+        ):
+            old.best = 9.0
+            new.load_state_dict(old.state_dict())
+            assert (new.best == 9.0) == kept, (words, change)

@@ -21,6 +21,7 @@ from atomrl.config.outputs import VALIDATED
 from atomrl.core.collective import Alone, any_rank
 from atomrl.core.protocols import Collective
 from atomrl.export.exporter import Exporter
+from atomrl.training.changed_settings import reward_settings
 from atomrl.training.rl_module import RLModule
 from atomrl.training.snapshots import Snapshots
 from atomrl.training.validation import named
@@ -179,14 +180,14 @@ class Checkpoints(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the best value so far, unless it is one of another number (Lightning)."""
-        stored = {name: state_dict.get(name) for name in self._compared}
-        if stored == self._compared or (None in stored.values() and self.config.best_checkpoint_metric != RAW_REWARD):
+        unsaid = "metric" not in state_dict and self.config.best_checkpoint_metric == RAW_REWARD
+        if not unsaid and _same(state_dict, self._compared):
             self.best, self.best_iteration = state_dict["best"], state_dict.get("iteration")
 
     @property
     def _compared(self) -> dict[str, str]:
         """What is compared, and how."""
-        return {"metric": self.config.best_checkpoint_metric, "mode": self.config.best_checkpoint_mode}
+        return _compared(self.config.best_checkpoint_metric, self.config.best_checkpoint_mode, self.config)
 
 
 class Limits(Callback):
@@ -258,14 +259,24 @@ class Limits(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue, unless it is with another number; the minutes without a better one start anew (Lightning)."""
-        stored = {name: state_dict.get(name) for name in self._compared}
-        if stored == self._compared or None in stored.values():  # older checkpoints do not say whose value it is
+        if _same(state_dict, self._compared):
             self.best, self.waited = state_dict["best"], state_dict.get("waited", 0)
 
     @property
     def _compared(self) -> dict[str, str]:
         """What is compared, and how."""
-        return {"metric": str(self.config.early_stop_metric), "mode": self.config.early_stop_mode}
+        return _compared(str(self.config.early_stop_metric), self.config.early_stop_mode, self.config)
+
+
+def _compared(metric: str, mode: str, config: Config) -> dict[str, str]:
+    """What makes the values of a number comparable: its name, the better side and, of a reward, its settings."""
+    of_reward = {"reward": reward_settings(config)} if "reward" in metric else {}
+    return {"metric": metric, "mode": mode, **of_reward}
+
+
+def _same(stored: Mapping[str, Any], compared: Mapping[str, str]) -> bool:
+    """Whether a checkpoint's best value is of the same number; checkpoints of earlier versions do not say it all."""
+    return all(stored.get(name, value) == value for name, value in compared.items())
 
 
 def _is_validated(config: Config) -> bool:

@@ -15,6 +15,7 @@ from atomrl.config import Config
 from atomrl.config.crystals import UNSAID
 from atomrl.config.naming import is_named, key_of
 from atomrl.util.errors import UserError
+from atomrl.util.trees import dotted
 
 NAMING = frozenset({"save_path", "resume", "needs"})
 """Keys that say which run it is, and nothing of what it does."""
@@ -39,6 +40,12 @@ AROUND = frozenset(
 def changes(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
     """{key: its values before and now} of all that differ, but those of `NAMING`; a key is the whole dotted path."""
     return {key: values for key, values in _differing(old.model_dump(), new.model_dump(), "") if key not in NAMING}
+
+
+def reward_settings(config: Config) -> str:
+    """What makes the values of a reward comparable, as a text: its settings, but for where it is computed."""
+    values = config.model_dump(mode="json", include={"reward"}, exclude_defaults=True)
+    return ", ".join(f"{key}={value}" for key, value in sorted(dotted(values)) if key not in AROUND)
 
 
 def said_of(old: Config, new: Config) -> str:
