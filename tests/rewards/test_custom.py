@@ -110,6 +110,7 @@ def test_a_subclass_needs_no_source() -> None:
         ("needs.py:f", "needs.py imports not_installed_anywhere, which is not installed"),
         ("needs.f", "needs imports not_installed_anywhere, which is not installed"),
         ("itself.py:f", "itself.py imports itself_missing, which is not installed"),
+        ("folder/beside.py:f", "folder/beside.py imports helper, which lies beside it, .* PYTHONPATH=/.*/folder"),
         ("wrong.py:f", "wrong.py cannot be imported: cannot import name 'nothing' from 'math'"),
         ("wrong.f", "wrong cannot be imported: cannot import name 'nothing' from 'math'"),
         ("latin.py:f", "latin.py.*utf-8"),
@@ -129,6 +130,9 @@ def test_bad_sources(file: Path, source: str, words: str, monkeypatch: pytest.Mo
     Path("broken.py").write_text("def f(:\n")
     Path("needs.py").write_text("import not_installed_anywhere\n")
     Path("itself.py").write_text("import itself_missing\n")
+    Path("folder").mkdir()
+    Path("folder/beside.py").write_text("import helper\n")
+    Path("folder/helper.py").write_text("SCALE = 2\n")
     Path("wrong.py").write_text("from math import nothing\n")
     Path("latin.py").write_bytes("name = 'é'\n".encode("latin-1"))
     Path("ends.py").write_text("import sys\nsys.exit(0)\n")

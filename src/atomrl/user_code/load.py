@@ -115,6 +115,15 @@ def _importing(place: str, source: str, module: str = "") -> Iterator[None]:
             missing = isinstance(error, ModuleNotFoundError)
             if missing and f"{module}.".startswith(f"{error.name}."):
                 raise
-            why = " ".join(str(error).split())
-            what = f"imports {error.name}, which is not installed" if missing else f"cannot be imported: {why}"
+            what = f"cannot be imported: {' '.join(str(error).split())}"
+            if missing and error.name:
+                what = f"imports {error.name}, {_why_missing(Path(place), error.name)}"
             raise located(UserError(f"{place} {what}"), own_frame(error)) from error
+
+
+def _why_missing(place: Path, module: str) -> str:
+    """Why the code in a file, or of a dotted path, finds no module, and what to do if it is a file beside it."""
+    folder, name = place.parent.resolve(), module.partition(".")[0]
+    if place.suffix == ".py" and ((folder / f"{name}.py").is_file() or (folder / name).is_dir()):
+        return f"which lies beside it, where Python does not look: set PYTHONPATH={folder}"
+    return "which is not installed"
