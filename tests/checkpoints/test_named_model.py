@@ -83,7 +83,11 @@ def test_what_cannot_be_taken(run: Path, tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(UserError, match=r"no backbone at nowhere: give one of edm_qm9_small, .*a run directory"):
         named_model("nowhere")
     for words, message in (
-        (["--trained", "crystal_small"], "--trained crystal_small one of crystals: give two of one kind"),
+        (
+            ["--base", "edm_qm9_small", "--trained", "crystal_small"],
+            "--trained crystal_small one of crystals: give two of one kind",
+        ),
+        (["--trained", "crystal_small", "--steer", "2"], "and crystal_small is a model without its run: give the run"),
         (["--trained", "edm_qm9_small", "--best-of", "2"], "edm_qm9_small is a model without its run: give the run"),
         (["--trained", "edm_qm9_small", "--steer", "2"], "--steer 2 chooses by a training's reward, and edm_qm9_small"),
     ):

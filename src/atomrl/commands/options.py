@@ -158,7 +158,7 @@ def _add_evaluate(commands: Any) -> None:
     evaluate.add_argument(
         "--base",
         help="base model: shipped name, run directory, folder, checkpoint or hub:user/name; if not given, what the "
-        "trained run started from, else edm_qm9_small",
+        "trained run started from, else edm_qm9_small, or crystal_small for a model of crystals",
     )
     evaluate.add_argument(
         "--trained",

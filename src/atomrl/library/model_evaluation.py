@@ -259,13 +259,15 @@ def sampler_of(config: Config) -> str:
 
 
 def _started_from(found: Named | None, trust_code: bool, remedy: str) -> str:
-    """What a trained model is compared with if nothing is named: what its run started from, if there is a run.
+    """What a trained model is compared with if nothing is named: what its run started from, else the domain's default.
 
     Raises:
         UserError: as `described_run`, or the run was shared without that model.
     """
-    if found is None or found.described is None:
+    if found is None:
         return DEFAULT_BACKBONE
+    if found.described is None:
+        return as_trained(domain_for(read_named(found)).name, {}).model.backbone
     base = described_run(found.described, trust_code, remedy).model.backbone
     if found.weights.is_dir() and base not in BACKBONES and not is_hub_name(base):
         raise UserError(
