@@ -9,6 +9,8 @@ from pymatgen.core import Lattice, Structure
 
 from atomrl.force_fields.chgnet import CHGNetCalculator
 from atomrl.force_fields.relax import relax
+from atomrl.force_fields.relax_task import relax_crystal
+from atomrl.structures.cells import to_arrays
 from atomrl.structures.crystals import CellBounds
 
 
@@ -97,3 +99,11 @@ def test_a_calculator_s_failure_is_a_reason():
     assert result.reason == "calculator: no convergence"
     assert not result.converged
     assert np.isnan(result.energy_per_atom)
+
+
+def test_an_element_that_chgnet_does_not_know_is_a_reason():
+    americium = Structure(Lattice.cubic(4.9), ["Am"] * 4, [[0, 0, 0], [0.5, 0.5, 0], [0.5, 0, 0.5], [0, 0.5, 0.5]])
+    item = to_arrays(americium)
+    relaxed = relax_crystal(item, 0.1, 5, 60.0)
+    assert relaxed.reason == "element"
+    assert relaxed.crystal is item
