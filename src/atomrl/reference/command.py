@@ -222,12 +222,16 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
         "--workers", type=int, help="number of processes, of one thread each; one per core if not given"
     )
     parser.add_argument(
-        "--batch-size", type=int, default=16, help="crystals that the force field evaluates at once; default 16"
+        "--batch-size",
+        type=int,
+        default=16,
+        help="crystals that the force field evaluates at once; default 16; a calculator of ASE takes one at a time",
     )
     parser.add_argument(
         "--device",
         default="auto",
         choices=["auto", "cpu", "cuda"],
-        help="where torch computes; auto, the default, takes a GPU where there is one",
+        help="where torch computes; auto, the default, takes a GPU where there is one; a calculator of ASE has "
+        "options of its own for that",
     )
     return parser.parse_args(arguments)
