@@ -38,6 +38,18 @@ def test_it_depends_on_nothing_but_the_molecule(qm9_test: Structures, pooling: s
         torch.testing.assert_close(predicted(network, alone), found[row : row + 1])
 
 
+def test_small_molecules_are_not_padded_to_the_largest(qm9_test: Structures, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, some = regressor(), qm9_test[slice(0, 12)]
+    found = predicted(network, some)
+    monkeypatch.setattr("atomrl.networks.molecule_regressor.PAIRS_AT_ONCE", bound := 3 * int(some.sizes.max()) ** 2)
+    seen: list[torch.Size] = []
+    network.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    torch.testing.assert_close(predicted(network, some), found)
+    assert sum(count for count, _ in seen) == 12
+    assert all(count * atoms**2 <= bound for count, atoms in seen)
+    assert len({atoms for _, atoms in seen}) > 1
+
+
 def test_what_it_cannot_read_has_no_value(qm9_test: Structures) -> None:
     some = qm9_test[slice(0, 3)]
     numbers, positions = some.numbers.clone(), some.positions.clone()

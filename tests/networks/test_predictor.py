@@ -107,8 +107,12 @@ def test_predictions_depend_on_the_crystal_alone(config, monkeypatch):
     together = network.predict(samples)
     assert set(together) == set(TARGETS)
     alone = [network.predict(from_pymatgen([crystal])) for crystal in inside]
-    monkeypatch.setattr(predictor_module, "CHUNK", 3)
+    monkeypatch.setattr(predictor_module, "PAIRS_AT_ONCE", 1)
+    seen: list[tuple[int, ...]] = []
+    hook = network.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].mask.shape)))
     cut = network.predict(samples)
+    hook.remove()
+    assert seen == [(1, size) for size in sorted(map(len, CRYSTALS))]  # one by one, without padding
     assert samples.cell is not None
     generator = torch.Generator().manual_seed(0)
     moves = torch.randint(-2, 3, samples.positions.shape, generator=generator).float()

@@ -13,14 +13,12 @@ from atomrl.chemistry.hull import Hull
 from atomrl.core.protocols import ForceField
 from atomrl.core.records import Structures
 from atomrl.measures.measure import FeatureProvider, Metric, SoundSamples
-from atomrl.networks.crystal_vae import CrystalVAE, readable
+from atomrl.networks.crystal_vae import PAIRS_AT_ONCE, CrystalVAE, readable
 from atomrl.structures.crystals import compositions
-from atomrl.structures.padding import alike
+from atomrl.structures.padding import lots
 from atomrl.util.errors import UserError
 from atomrl.util.progress import bar
 
-PAIRS_AT_ONCE = 256 * 20**2
-"""Pairs of atoms that the encoder sees at once, whose attention is held: 256 crystals of 20 atoms."""
 MANY = 20
 """Such lots that are worth a progress bar."""
 
@@ -144,9 +142,9 @@ def vae_features(vae: CrystalVAE, structures: Structures) -> dict[str, Tensor]:
     weight = vae.encoder.atom_type_embedder.weight
     widths = {"structure_features": vae.config.latent, "composition_features": vae.config.width}
     found = {name: torch.zeros(len(structures), width, dtype=weight.dtype) for name, width in widths.items()}
-    lots = list(alike(structures.sizes.tolist(), PAIRS_AT_ONCE))
-    for places in bar(lots, "features") if len(lots) > MANY else lots:
-        batch, known = readable(vae, _narrow(structures[torch.tensor(places, device=structures.numbers.device)]))
+    parts = lots(structures, PAIRS_AT_ONCE)
+    for places, part in bar(parts, "features") if len(parts) > MANY else parts:
+        batch, known = readable(vae, part)
         rows = {
             "structure_features": vae.encode(batch).mean,
             "composition_features": vae.encoder.atom_type_embedder(batch.numbers),
@@ -155,12 +153,3 @@ def vae_features(vae: CrystalVAE, structures: Structures) -> dict[str, Tensor]:
             means = torch.where(batch.mask[..., None], values, 0).sum(1) / batch.mask.sum(1, keepdim=True)
             found[name][places] = torch.where(known[:, None], means, torch.nan).cpu()
     return found
-
-
-def _narrow(structures: Structures) -> Structures:
-    """The same structures, padded to the largest of them."""
-    used = structures.mask.any(0).nonzero()
-    atoms = slice(0, int(used.max()) + 1 if len(used) else 1)
-    return Structures(
-        structures.numbers[:, atoms], structures.positions[:, atoms], structures.mask[:, atoms], structures.cell
-    )

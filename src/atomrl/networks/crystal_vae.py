@@ -18,6 +18,9 @@ from atomrl.networks.transformer import Transformer, index_embedding, require_sh
 from atomrl.structures.tensors import CrystalTensors, cell_from_parameters, cell_parameters
 from atomrl.util.options import Count, Number, Options, Whole
 
+PAIRS_AT_ONCE = 256 * 20**2
+"""Pairs of atoms that the encoder should see at once, since it holds their attention: 256 crystals of 20 atoms."""
+
 LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 Factor = Annotated[Number, Field(ge=0.0)]

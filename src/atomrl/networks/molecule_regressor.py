@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from atomrl.core.records import Structures
 from atomrl.networks.egnn import EGNNConfig, MessageLayer, Pairs, differences, embed_distance, pair_mask
+from atomrl.structures.padding import lots
 from atomrl.util.options import Count, Options, contradiction
 
-CHUNK = 256
-"""Molecules that the network sees at once in `predict`."""
+PAIRS_AT_ONCE = 256 * 30**2
+"""Pairs of atoms that the network sees at once in `predict`: 256 molecules of 30 atoms."""
 
 
 class RegressorConfig(Options):
@@ -137,12 +138,12 @@ class MoleculeRegressor(nn.Module):
 
         NaN for a molecule with an element that it does not know, or a coordinate that is not finite.
         """
-        parts = [self.reference.new_zeros(0)]
-        for start in range(0, len(structures), CHUNK):
-            some = structures[slice(start, start + CHUNK)].to(self.reference.device)
+        values = self.reference.new_empty(len(structures))
+        for places, part in lots(structures, PAIRS_AT_ONCE):
+            some = part.to(self.reference.device)
             known = ((some.numbers[..., None] == self.numbers).any(-1) | ~some.mask).all(1)
             sound = known & some.finite
             positions = torch.where(some.mask[..., None] & sound[:, None, None], some.positions, 0.0)
             found = self(some.numbers, positions.to(self.reference.dtype), some.mask.to(self.reference.dtype))
-            parts.append(torch.where(sound & found.isfinite(), found, torch.nan))
-        return {self.target: torch.cat(parts)}
+            values[places] = torch.where(sound & found.isfinite(), found, torch.nan)
+        return {self.target: values}

@@ -17,15 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from atomrl.core.records import Structures
-from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, readable
+from atomrl.networks.crystal_vae import PAIRS_AT_ONCE, CrystalVAE, CrystalVAEConfig, readable
+from atomrl.structures.padding import lots
 from atomrl.structures.tensors import CrystalTensors
 from atomrl.util.options import BelowOne, Count, Options
 
 NARROWEST = 16
 """Of hidden layers whose widths follow from D."""
-
-CHUNK = 256
-"""Crystals that the encoder sees at once."""
 
 
 class PredictorConfig(Options):
@@ -143,9 +141,9 @@ class CrystalPredictor(nn.Module):
         Raises:
             ValueError: the structures are molecules.
         """
-        parts = [self.head.mean.new_zeros(0, len(self.targets))]
-        for start in range(0, len(structures), CHUNK):
-            batch, known = readable(self.vae, structures[slice(start, start + CHUNK)])
+        found = self.head.mean.new_empty(len(structures), len(self.targets))
+        for places, part in lots(structures, PAIRS_AT_ONCE):
+            batch, known = readable(self.vae, part)
             known = known & batch.mask.any(1)
-            parts.append(torch.where(known[:, None], self(batch), torch.nan))
-        return dict(zip(self.targets, torch.cat(parts).unbind(1), strict=True))
+            found[places] = torch.where(known[:, None], self(batch), torch.nan)
+        return dict(zip(self.targets, found.unbind(1), strict=True))

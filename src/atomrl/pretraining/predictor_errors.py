@@ -13,11 +13,13 @@ from scipy.stats import rankdata, spearmanr
 
 from atomrl.data.crystal_batches import augmented
 from atomrl.data.packed_crystals import PackedCrystals
-from atomrl.networks.predictor import CHUNK, CrystalPredictor
+from atomrl.networks.predictor import CrystalPredictor
 from atomrl.util.figures import svg
 
 Array = NDArray[np.float64]
 
+CHUNK = 256
+"""Crystals that the predictor sees at once."""
 MANY = 5000
 """Points of a figure that are drawn as a picture, so that the file stays small."""
 

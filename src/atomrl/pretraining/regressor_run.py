@@ -16,11 +16,14 @@ from atomrl.data.batches import SizedBatches, pad, padded_batches
 from atomrl.data.qm9 import ATOMIC_NUMBERS, MoleculeSet, load_qm9, split
 from atomrl.data.qm9_properties import check_names, distributions, unit_of, with_properties
 from atomrl.data.sized import full_batches
-from atomrl.networks.molecule_regressor import CHUNK, MoleculeRegressor, RegressorConfig
+from atomrl.networks.molecule_regressor import MoleculeRegressor, RegressorConfig
 from atomrl.pretraining.base import PretrainConfig, StreamData
 from atomrl.pretraining.regressor import PretrainRegressor
 from atomrl.pretraining.session import Session, begin, fit, options_from
 from atomrl.util.errors import UserError
+
+CHUNK = 256
+"""Molecules that are padded together when errors are measured."""
 
 
 class RegressorRun(Session):

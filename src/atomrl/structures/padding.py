@@ -27,6 +27,19 @@ def alike(sizes: Sequence[int], most_pairs: int) -> Iterator[list[int]]:
         yield lot
 
 
+def lots(structures: Structures, most_pairs: int) -> list[tuple[list[int], Structures]]:
+    """Structures in lots as of `alike`, each with the places of its structures and no wider than the largest needs."""
+    found = []
+    for places in alike(structures.sizes.tolist(), most_pairs):
+        part = structures[torch.tensor(places, device=structures.numbers.device)]
+        used = part.mask.any(0).nonzero()
+        atoms = slice(0, int(used.max()) + 1 if len(used) else 1)
+        found.append(
+            (places, Structures(part.numbers[:, atoms], part.positions[:, atoms], part.mask[:, atoms], part.cell))
+        )
+    return found
+
+
 def join(geometries: Sequence[Geometry], dtype: torch.dtype = torch.float64) -> Structures:
     """Unpadded arrays as one batch, in order, padded to the largest; positions of this type."""
     widest = max((len(geometry.numbers) for geometry in geometries), default=0)
