@@ -86,8 +86,8 @@ def test_times_in_words() -> None:
     ("best", "iteration", "said"),
     [
         (0.51234, 7, "best iteration: 7, reward=0.5123"),
-        (0.5, None, "best iteration: one of an earlier version, reward=0.5"),
-        (math.nan, None, "no iteration is the best: none had a reward that is a number"),
+        (0.5, None, "best iteration: one written by an earlier version, reward=0.5"),
+        (math.nan, None, "there is no best iteration: none has a number for reward"),
     ],
 )
 def test_what_came_of_a_run(best: float, iteration: int | None, said: str, tmp_path: Path) -> None:
