@@ -91,7 +91,7 @@ class Progress(BarOrLines):
         if self.bar is None or self.first is None:
             self.first, self.first_end = done, now
             seconds = spoken(now - self.started)
-            print(f"first iteration: {seconds}, with what is done once; {left} left", flush=True)
+            print(f"first iteration: {seconds}, including the start-up; {left} left", flush=True)
             self.bar = bar(range(left), "train", total=left, leave=True)
             return
         numbers = self._numbers(trainer)
@@ -129,7 +129,7 @@ def what_came_of_it(folder: Path, config: Config, checkpoints: Checkpoints, done
         lines.append(f"best iteration: {best}, {metric}={checkpoints.best:.4g}")
     places = {
         LATEST: "the last iteration, which commands use if given the folder",
-        BEST: f"the best by {'another number, of before' if math.isnan(checkpoints.best) else metric}",
+        BEST: f"the best by {'an earlier metric' if math.isnan(checkpoints.best) else metric}",
         METRICS: "a line for each iteration, from 0",
         "tensorboard": f"open with: {shlex.join(['tensorboard', '--logdir', str(folder)])}",
         "wandb": "what W&B got",
