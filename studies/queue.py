@@ -252,10 +252,10 @@ def ending_like_a_queue() -> Iterator[None]:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except StepFailedError as error:
-        print(f"error: {error}; the same command goes on from here", file=sys.stderr)
+        print(f"error: {error}; the same command continues from here", file=sys.stderr)
         sys.exit(error.code)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print("interrupted; the same command continues from here", file=sys.stderr)
         sys.exit(130)
 
 

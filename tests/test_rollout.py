@@ -93,7 +93,7 @@ def test_the_same_prefix_is_forgotten_by_a_forward_objective() -> None:
         (["model.skip_prefix=3", "model.share_initial_noise=false"], "set model.share_initial_noise=true"),
         (
             ["model.skip_prefix=3", "dataloader.each_prompt_sample=1", "train.objective=grpo", *NO_GROUPS],
-            "nobody shares the prefix",
+            "nothing shares the prefix",
         ),
         (
             ["model.skip_prefix=3", "reward.shaping.enabled=true", "reward.shaping.scheduler.skip_prefix=2"],

@@ -255,7 +255,7 @@ def test_what_a_configuration_cannot_mean(words: list[str], message: str) -> Non
         ),
         (
             ["reward.components=[{_target_: ase}, {_target_: atomrl.rewards.components.EnergyReward}]"],
-            "nobody measures the metric e_above_hull of molecules: choose from ",
+            "nothing measures the metric e_above_hull of molecules: choose from ",
         ),
     ],
 )

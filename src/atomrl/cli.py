@@ -201,7 +201,7 @@ def _import(options: argparse.Namespace) -> None:
         if getattr(options, option) and options.what != kind:
             raise UserError(f"--{option} is for `atomrl import {kind}` alone: leave it out")
     if (options.output / "model.json").exists():
-        raise UserError(f"--output {options.output} holds a model: give another folder, or remove that one")
+        raise UserError(f"--output {options.output} holds a model: give another folder, or remove this one")
     require_writable(options.output, f"--output {options.output}")
     made = {"edm": _import_edm, "chemeleon2": _import_chemeleon2}[options.what](options)
     print(f"{made} -> {options.output}")

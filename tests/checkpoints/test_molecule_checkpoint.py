@@ -122,7 +122,7 @@ def test_whole_numbers_are_no_weights(folder):
     ("changes", "message"),
     [
         ({"atomrl": 5}, "its entry 'atomrl' is 5, not the mapping"),
-        ({"atomrl": {}}, "is no molecule backbone: its card lacks the entry 'backbone'; give a model of molecules"),
+        ({"atomrl": {}}, "is not a molecule backbone: its card lacks the entry 'backbone'; give a model of molecules"),
         ({"state_dict": 5}, "where its weights should be it has int"),
         ({"state_dict": {AVERAGED + "buffer": 5}}, "buffer', which is int"),
         ({"state_dict": {5: torch.zeros(1)}}, "its weights hold 5, which is Tensor"),
@@ -145,7 +145,7 @@ def test_checkpoints_of_something_else(tmp_path, entry):
 @pytest.mark.parametrize("content", [b"", b"hello\n", b"error\n", b"yaml: 1\n", b"PK", b"\x80\x02}."])
 def test_files_of_something_else(tmp_path, content):
     (tmp_path / "run.pth").write_bytes(content)
-    assert "is no file of torch.save" in refusal(tmp_path / "run.pth")
+    assert "is not a file of torch.save" in refusal(tmp_path / "run.pth")
 
 
 def test_a_checkpoint_that_changed_on_its_way(tmp_path):

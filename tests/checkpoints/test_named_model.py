@@ -75,7 +75,7 @@ def test_evaluate_takes_each_of_them(run: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_what_cannot_be_taken(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=rf"weights alone.*give {run}/checkpoint_best.pth, which holds the same"):
+    with pytest.raises(UserError, match=rf"only weights.*give {run}/checkpoint_best.pth, which holds the same"):
         named_model(run / "generative_model_ema.npy")
     (tmp_path / "config.yaml").touch()
     with pytest.raises(UserError, match=r"has no checkpoint_latest\.pth yet"):

@@ -78,7 +78,7 @@ def test_what_is_no_predictor(folder, tmp_path):
     save_crystal_backbone(tmp_path / "backbone", backbone, {})
     with pytest.raises(UserError, match=r"backbone holds no predictor: its card lacks the entry 'predictor'"):
         load_predictor(tmp_path / "backbone")
-    with pytest.raises(UserError, match="no crystal backbone"):
+    with pytest.raises(UserError, match="not a crystal backbone"):
         load_crystal_backbone(folder)
 
 

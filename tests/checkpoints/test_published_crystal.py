@@ -227,7 +227,7 @@ def ldm(weights: dict[str, Any], **parameters: Any) -> Path:
         ({}, {"denoiser": {}}, "do not say how many heads, for denoiser of width 48"),
         ({}, {"denoiser": {"num_heads": 5}}, "a width of 48 with 5 heads"),
         ({}, {"diffusion_configs": {"predict_xstart": True}}, "predict_xstart=True, and only False can be imported"),
-        ({}, {"condition_module": None}, "is conditional, and its hyper-parameters do not say on what"),
+        ({}, {"condition_module": None}, "is conditional, but its hyper-parameters do not say on what"),
         (
             {},
             {"condition_module": {**CONDITION, "condition_type": {"band_gap": "text"}}},
@@ -360,12 +360,12 @@ def test_files_that_are_none(capsys: pytest.CaptureFixture[str]) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     refused(path, "is it truncated? copy it again", capsys)
     path.write_bytes(b"pickle" * 100)
-    refused(path, "is no file of torch.save", capsys)
+    refused(path, "is not a file of torch.save", capsys)
     place = whole.index(vae.quant_conv.weight.detach().numpy().tobytes())
     path.write_bytes(whole[:place] + b"\x00" * 4 + whole[place + 4 :])
     refused(path, "Bad CRC-32", capsys)
     torch.save({"weights": 1}, path)
-    refused(path, "is no checkpoint of Lightning: it lacks the entry 'state_dict'", capsys)
+    refused(path, "is not a checkpoint of Lightning: it lacks the entry 'state_dict'", capsys)
     torch.save({"state_dict": OrderedDict(a=1)}, path)
     refused(path, "its state_dict holds 'a', which is no tensor", capsys)
     write(path, {"network.weight": torch.ones(2)}, {})

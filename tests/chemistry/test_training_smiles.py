@@ -45,7 +45,7 @@ def test_bad_file(tmp_path, content):
     path = tmp_path / "set.safetensors"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=r"set\.safetensors is no set of training SMILES"):
+    with pytest.raises(UserError, match=r"set\.safetensors is not a set of training SMILES"):
         TrainingSmiles.load(path)
 
 

@@ -192,7 +192,10 @@ def test_several_processes(
         (["sample", "--seed", "1.5"], "invalid int value: '1.5'"),
         (["evaluate", "--best-of", "2"], "give the run with --trained"),
         (["evaluate", "--steer", "2"], "--steer 2 chooses by a training's reward: give the run with --trained"),
-        (["evaluate", "--structures", "a.sdf", "--steer", "2"], "--steer is about samples of a model, --structures"),
+        (
+            ["evaluate", "--structures", "a.sdf", "--steer", "2"],
+            "--steer is about samples of a model, and --structures",
+        ),
         ([], "command"),
         (["resume"], "the following arguments are required: RUN; atomrl resume --help"),
         (["pretrain"], "the following arguments are required: what; atomrl pretrain --help"),

@@ -112,7 +112,7 @@ def test_files_are_judged_together_where_they_belong_together() -> None:
     assert RolloutFile.concatenate([of(0, time_step=9), of(1, time_step=9)]).seeds.tolist() == [0, 1]
     with pytest.raises(UserError, match="several files hold samples of seed 1: give each seed once"):
         RolloutFile.concatenate([of(0), of(1), of(1)])
-    with pytest.raises(UserError, match="the files differ in time_step, 9 and 50: judge them one by one"):
+    with pytest.raises(UserError, match="the files differ in time_step, 9 and 50: judge them separately"):
         RolloutFile.concatenate([of(0, time_step=9), of(1, time_step=50)])
 
 
@@ -135,10 +135,10 @@ def test_the_profile_is_that_of_the_run(run: Path, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["--num-molecules", "0"], "--num-molecules 0: must be at least 1"),
-        (["--num-molecules", "5", "--each-prompt-sample", "2"], "is no multiple of --each-prompt-sample"),
+        (["--num-molecules", "5", "--each-prompt-sample", "2"], "is not a multiple of --each-prompt-sample"),
         (["--seed", "1", "1"], "--seed 1 1: each seed once"),
         (["--skip-prefix", "3"], "--skip-prefix 3: molecules that walk together start together; give --share-init"),
-        (["--skip-prefix", "3", "--share-initial-noise"], "with --each-prompt-sample 1: nobody shares the prefix"),
+        (["--skip-prefix", "3", "--share-initial-noise"], "with --each-prompt-sample 1: nothing shares the prefix"),
         (["--time-step", "0"], "--time-step 0: must be at least 1"),
         (["--checkpoint", "none.pth"], "none.pth"),
         (["--numb"], "unrecognized arguments"),

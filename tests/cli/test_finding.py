@@ -185,10 +185,10 @@ def test_a_doctor_who_finds_something(monkeypatch: pytest.MonkeyPatch, capsys: p
         main(["doctor"])
     assert caught.value.code == 2
     shown = capsys.readouterr()
-    wrong = [line for line in shown.out.splitlines() if line.startswith("MEND")]
-    assert wrong[0].startswith("MEND  rdkit is not installed: pip install")
+    wrong = [line for line in shown.out.splitlines() if line.startswith("FIX ")]
+    assert wrong[0].startswith("FIX   rdkit is not installed: pip install")
     assert "xTB gives water -136.97 eV and not -138.0 eV: pip install --force-reinstall tblite" in wrong[1]
-    assert shown.err == "error: 2 of these must be mended: the lines that begin with MEND say how\n"
+    assert shown.err == "error: 2 of these must be fixed: the lines that begin with FIX say how\n"
 
 
 def test_lists_and_the_help_load_no_physics() -> None:

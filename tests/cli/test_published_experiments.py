@@ -208,13 +208,15 @@ def test_what_was_typed_and_changes_nothing_is_named(
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert load_config(DNG, ["seed=3", *words], folder) == plain
-    said = [record.getMessage() for record in caplog.records if "was typed" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "that change nothing here" in record.getMessage()]
     remedies = {
         "logger=[]": "`wandb.enabled`, `log.tensorboard`, `log.csv` say where metrics go",
         "data.num_workers=4": "`reward.workers` is the number of processes that score",
     }
     named = [f"{word} ({remedies[word]})" if word in remedies else word for word in words]
-    assert said == [f"what was typed changes nothing here: {', '.join(named)}; see docs/published-crystals.md"]
+    assert said == [
+        f"keys on the command line that change nothing here: {', '.join(named)}; see docs/published-crystals.md"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -325,7 +327,7 @@ def test_published_pages_name_a_reward_alone(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for words, message in (
-        (["custom_reward=rl_dng"], "this experiment needs what is not in"),
+        (["custom_reward=rl_dng"], "this experiment needs files that are not in"),
         (["custom_reward=density"], "custom_reward=density: must be one of rl_dng, rl_bandgap, custom_reward; or give"),
         (["custom_reward=rl_dng", "experiment=mp_20/rl_dng"], "custom_reward=rl_dng: name one YAML only"),
     ):

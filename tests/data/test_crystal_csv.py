@@ -154,10 +154,10 @@ def test_save_and_load(crystals, tmp_path):
         ("material_id,cif\n", "no row"),
         ("version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "LFS"),
         ("\ufeffmaterial_id,cif\n", "no row"),
-        ("material_id,cif\n1," + 17_000_000 * "x", "no CSV text in UTF-8 .field larger than field limit"),
-        ("material_id,cif,name\n1,,é\n".encode("latin-1"), "no CSV text in UTF-8"),
-        ("material_id,cif\n1,\n".encode("utf-16"), "no CSV text in UTF-8"),
-        (gzip.compress(b"material_id,cif\n1,\n"), "no CSV text in UTF-8 .*: unpack it"),
+        ("material_id,cif\n1," + 17_000_000 * "x", "not CSV text in UTF-8 .field larger than field limit"),
+        ("material_id,cif,name\n1,,é\n".encode("latin-1"), "not CSV text in UTF-8"),
+        ("material_id,cif\n1,\n".encode("utf-16"), "not CSV text in UTF-8"),
+        (gzip.compress(b"material_id,cif\n1,\n"), "not CSV text in UTF-8 .*: unpack it"),
         ("material_id,cif,gap\nmp-1,,1,5\n", "begins with 'mp-1' has 4 values, and there are 3 columns: put values"),
         ("material_id,cif,gap,gap\n1,,1,2\n", "has the column 'gap' 2 times: give each its own name"),
     ],
@@ -185,8 +185,8 @@ def test_what_a_reader_should_know(tmp_path, caplog):
         assert [(failure.row, failure.reason) for failure in crystals.failures] == [(3, "unsound: overlap")]
         assert "6 of 7 rows read, 1 not (1 unsound)" in caplog.text
         assert "1 rows have the material_id of an earlier one: row 5 ('id-1')" in caplog.text
-        assert "the column 'band_gap' is no property" in caplog.text
-        assert "2 of its 5 values are no finite numbers: row 5 ('0.4 eV'), row 6 ('0.4 eV')" in caplog.text
+        assert "the column 'band_gap' is not a property" in caplog.text
+        assert "2 of its 5 values are not finite numbers: row 5 ('0.4 eV'), row 6 ('0.4 eV')" in caplog.text
         assert "formula" not in caplog.text
         assert set(crystals.properties) == set()
         assert set(crystals.refused) == {"band_gap", "formula", "empty"}
@@ -204,7 +204,7 @@ def test_rows_whose_atoms_are_not_the_declared_ones_are_named(tmp_path, caplog):
     assert "5 of 10 rows read, 5 not (4 formula, 1 element)" in caplog.text
     for row in ("row 3 (type_NH4): formula: Cl1 H4 N1 is declared, Cl1 Nh1", "row 2 (type_OH): element: 'O1'"):
         assert row in caplog.text
-    assert "1 rows say nothing of symmetry" in caplog.text
+    assert "1 rows do not declare a symmetry" in caplog.text
     assert "(P 1): row 1 ('control_CsCl')" in caplog.text
 
 

@@ -31,7 +31,7 @@ def test_what_is_neither_is_named(word):
     column = number_column(["1.0", word, "NA"])
     assert not column.numeric
     assert column.why_not([3, 7, 9], ["1.0", word, "NA"]) == (
-        f"1 of its 2 values are no finite numbers: row 7 ({word!r})"
+        f"1 of its 2 values are not finite numbers: row 7 ({word!r})"
     )
 
 

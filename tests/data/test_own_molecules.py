@@ -127,8 +127,8 @@ FRAME = "3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n"
     [
         ("4\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n", "ASE cannot read it"),
         ("3\n\nO 0 0 0\nH 0.96 x 0\nH -0.24 0.93 0\n", "ASE cannot read it"),
-        ("3\n\nO 0 0 0\nQq 0.96 0 0\nH -0.24 0.93 0\n", "'Qq' is no symbol of an element that ASE knows"),
-        ("3\n\n8 0 0 0\n1 0.96 0 0\n1 -0.24 0.93 0\n", "'8' is no symbol of an element that ASE knows"),
+        ("3\n\nO 0 0 0\nQq 0.96 0 0\nH -0.24 0.93 0\n", "'Qq' is not the symbol of an element that ASE knows"),
+        ("3\n\n8 0 0 0\n1 0.96 0 0\n1 -0.24 0.93 0\n", "'8' is not the symbol of an element that ASE knows"),
         ("3\n\nO 0 0 0\nH 0.96 0 nan\nH -0.24 0.93 0\n", "a coordinate is not finite"),
         ("3\n\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 90\n", "an atom is more than 5 Å"),
         ('3\nLattice="9 0 0 0 9 0 0 0 9"\nO 0 0 0\nH 0.96 0 0\nH -0.24 0.93 0\n', "it is periodic"),
@@ -212,7 +212,7 @@ def named_npy(path: Path) -> None:
         ("my.sdf", lambda path: path.write_text("a\nb\n"), "none of its 1 entries is a molecule; the first: my.sdf"),
         ("my.sdf", lambda path: None, "cannot be read: No such file"),
         ("my.npy", lambda path: None, "no such file"),
-        ("my.pdb", lambda path: path.write_text(""), "the ending says the format, .sdf, .mol"),
+        ("my.pdb", lambda path: path.write_text(""), "the ending must be one of .sdf, .mol"),
         ("folder", lambda path: path.mkdir(), "the folder holds no .sdf"),
     ],
 )

@@ -112,12 +112,12 @@ def test_charges_and_missing_hydrogens_are_named(tmp_path: Path) -> None:
         for mol in (ammonium, bare, loose):
             writer.write(mol)
     assert read(tmp_path / "some.sdf").report() == (
-        "1 of 3 carry a charge, and are taken for neutral: some.sdf entry 1; 1 of 3 lack hydrogens that their bonds "
+        "1 of 3 carry a charge, and are taken as neutral: some.sdf entry 1; 1 of 3 lack hydrogens that their bonds "
         "imply, and are taken without: some.sdf entry 2 (aspirin)"
     )
     hydroxide = Molecule(["O", "H"], [[0, 0, 0], [0.96, 0, 0]], charge=-1)
     (tmp_path / "one.json").write_text(json.dumps(hydroxide.as_dict()))
-    assert read(tmp_path / "one.json").report() == "1 of 1 carry a charge, and are taken for neutral: one.json entry 1"
+    assert read(tmp_path / "one.json").report() == "1 of 1 carry a charge, and are taken as neutral: one.json entry 1"
 
 
 def test_sites_that_count_as_all_atoms_are_named(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_sites_that_count_as_all_atoms_are_named(tmp_path: Path) -> None:
     found = read(path)
     same(found, [SILICON, SILICON])
     assert found.report() == (
-        "1 of 2 say nothing of symmetry, so that their sites count as all atoms (P 1): two.cif block 2 (bare)"
+        "1 of 2 do not declare a symmetry, so their sites count as all atoms (P 1): two.cif block 2 (bare)"
     )
 
 
@@ -238,8 +238,8 @@ def test_a_structure_of_another_domain_counts_as_failed(tmp_path: Path) -> None:
     water = Atoms("OH2", [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
     ase.io.write(path, [ROCK_SALT.to_ase_atoms(), water])
     crystals, molecules = read(path), read(path, "molecules")
-    assert crystals.reasons == (None, "domain: it has no cell, and is no crystal")
-    assert molecules.reasons == ("domain: it is periodic, and no molecule", None)
+    assert crystals.reasons == (None, "domain: it has no cell, so it is not a crystal")
+    assert molecules.reasons == ("domain: it is periodic, so not a molecule", None)
     assert crystals.structures.sizes.tolist() == [8, 0]
     assert molecules.structures.sizes.tolist() == [0, 3]
 
@@ -270,7 +270,7 @@ def test_a_folder(tmp_path: Path) -> None:
         ("a.json", "[", "cannot be read as JSON"),
         ("a.json.gz", "[]", "cannot be read as JSON"),
         ("a.cif", BROKEN_CIF, "none of its 1 structures can be read; the first: a.cif block 1 .bad.: cif: "),
-        ("a.poscar", "", "the ending says the format, .cif, "),
+        ("a.poscar", "", "the ending must be one of .cif, "),
         ("absent.cif", None, "absent.cif cannot be read: No such file"),
         ("folder", None, "the folder holds no .cif, "),
     ],

@@ -262,7 +262,7 @@ def test_a_time_limit_is_no_option_of_the_calculator(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0, "60", True, float("inf"), None])
 def test_what_is_no_time_limit(seconds: object) -> None:
-    with pytest.raises(UserError, match=r"reward\.force_field: timeout .* is no time: give seconds per crystal"):
+    with pytest.raises(UserError, match=r"reward\.force_field: timeout .* is not a time: give seconds per crystal"):
         check_force_field({**EMT_TARGET, "timeout": seconds}, CRYSTALS)
 
 

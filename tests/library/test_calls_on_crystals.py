@@ -69,5 +69,5 @@ def test_a_whole_reward_and_a_policy(words: list[str], tmp_path: Path) -> None:
     plain = [word for word in words if not word.startswith("model.backbone")]
     run = atomrl.train("demo", [*plain, "save_path=own"], reward=density, policy=policy)
     assert {len(crystal) for crystal in run.sample(2, time_step=6)} == {2}
-    with pytest.raises(atomrl.UserError, match="is no model of molecules: give one, or a configuration of crystals"):
+    with pytest.raises(atomrl.UserError, match="is not a model of molecules: give one, or a configuration of crystals"):
         atomrl.train("demo", ["reward.workers=1"], reward="dummy", policy=model)

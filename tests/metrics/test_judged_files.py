@@ -180,8 +180,8 @@ def test_an_element_that_the_bond_table_lacks_is_refused_at_once(tmp_path: Path,
     (tmp_path / "some.xyz").write_text("3\n\nSe 0 0 0\nH 1.47 0 0\nH 0 1.47 0\n")
     files = [str(tmp_path / name) for name in ("drugs.xyz", "some.xyz")]
     assert refused(capsys, "evaluate", "--structures", *files, ONE, "--output", str(tmp_path / "table")) == (
-        "error: the bond table has no valence for Se, which some molecules hold: leave these out, or set "
-        "evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds; they are in the column some"
+        "error: the bond table has no valence for Se, which some molecules contain: leave these out, or set "
+        "evaluation.profile=rdkit-xyz2mol, with which RDKit finds the bonds; they are in the column some"
     )
     assert not (tmp_path / "table" / "unfinished").exists()
 
@@ -229,20 +229,23 @@ def test_structures_in_memory_are_judged_alike(tmp_path: Path) -> None:
             ["--structures", "{sdf}", "reward.type=ani"],
             "judged by the evaluation's own force field, whatever reward.type",
         ),
-        (["--structures", "{cif}", "--base", "edm_qm9_small"], "--base edm_qm9_small is no model of crystals"),
+        (["--structures", "{cif}", "--base", "edm_qm9_small"], "--base edm_qm9_small is not a model of crystals"),
         (["--structures", "{sdf}", "--base", "edm_qm9_alpha"], "edm_qm9_alpha measures the diversity of crystals"),
         (["--structures", "{sdf}", "evaluation.regressor=qm9_alpha_regressor"], "files were asked for nothing"),
-        (["--structures", "{cif}", "--seed", "3"], "--seed 3 chooses the structures of --known here: give this too"),
+        (
+            ["--structures", "{cif}", "--seed", "3"],
+            "--seed 3 only chooses the structures of --known here: give --known too",
+        ),
         (["--structures", "{cif}", "--trust-code"], "--trust-code is about samples of a model"),
-        (["--trust-code"], "--trust-code is about the code that a run names: give the run with --trained"),
+        (["--trust-code"], "--trust-code is for the code that a run names: give the run with --trained"),
         (["--structures", "{cif}", "--keep", "{cif}"], "cannot create --keep"),
         (["--structures", "{cif}", "--trained", "run"], "--trained is about samples of a model"),
-        (["--structures", "{cif}", "-n", "0"], "-n is about samples of a model, --structures judges files"),
+        (["--structures", "{cif}", "-n", "0"], "-n is about samples of a model, and --structures judges files"),
         (["--structures", "{cif}", "model.eta=0"], "model.eta=0: an evaluation of files takes no model.eta"),
         (["--structures", "{cif}", "{cif}"], "each once"),
         (["--structures", "{cif}", "--known", "-1"], "--known -1: must be at least 1"),
         (["--structures", "absent.cif"], "absent.cif cannot be read: No such file"),
-        (["--structures", "my.poscar"], "the ending says the format, .cif"),
+        (["--structures", "my.poscar"], "the ending must be one of .cif"),
         (["--known", "-1"], "--known -1: must be at least 1"),
         (["--structures", "{cif}", "--output", "{done}"], "done holds an evaluation: give another folder"),
         (["--output", "{done}"], "done holds an evaluation: give another folder"),

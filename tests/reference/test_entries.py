@@ -62,7 +62,7 @@ def test_a_compressed_file_that_is_damaged(tmp_path: Path) -> None:
     damaged = bytearray(gzip.compress(json.dumps([CRYSTALS["na"].as_dict()] * 50).encode()))
     damaged[40:60:10] = b"\xff\xff"
     (tmp_path / "all.json.gz").write_bytes(damaged)
-    with pytest.raises(UserError, match=r"all\.json\.gz is no list of pymatgen's entries in JSON \(Error -3 while"):
+    with pytest.raises(UserError, match=r"all\.json\.gz is not a list of pymatgen's entries in JSON \(Error -3 while"):
         load_crystal_entries(tmp_path / "all.json.gz", tmp_path, workers=1)
 
 

@@ -304,10 +304,8 @@ def test_a_large_evaluation_shows_a_part_and_says_so(judged, tmp_path, monkeypat
     assert [side["held"] for side in found["sides"]] == [40, 40]
     assert {"00001", "00039"} <= set(ids[0])  # the lowest force that is known, and the highest
     said = capsys.readouterr().out.splitlines()
-    assert (
-        said[0]
-        == f"a part of the samples is in it, as the page says: base: {len(ids[0])} of 40; trained: {len(ids[0])} of 40"
-    )
+    held = f"base: {len(ids[0])} of 40; trained: {len(ids[0])} of 40"
+    assert said[0] == f"it holds only a part of the samples, as the page says: {held}"
     monkeypatch.setattr(reporting, "LARGEST", 1000)
     with pytest.raises(UserError, match="give fewer"):
         write_report([folder])
@@ -333,10 +331,10 @@ def test_names_are_escaped_and_the_page_runs_its_own_scripts_alone(judged, tmp_p
     ("made", "said"),
     [
         (lambda folder: folder / "nowhere", "nothing at .*nowhere: give a run directory"),
-        (lambda folder: "edm_qm9_small", "edm_qm9_small is a model, and no run: give a run directory"),
+        (lambda folder: "edm_qm9_small", "edm_qm9_small is a model, not a run: give a run directory"),
         (lambda folder: folder, "is empty: give a run directory"),
         (lambda folder: write_log(folder / "run", 0), "nothing to report of .*run: no iteration of that run has ended"),
-        (lambda folder: shared(write_log(folder / "run", 0)), "is a model, and no run: give a run directory"),
+        (lambda folder: shared(write_log(folder / "run", 0)), "is a model, not a run: give a run directory"),
     ],
     ids=["nothing", "model", "empty", "no iteration", "shared"],
 )
@@ -352,12 +350,12 @@ def test_what_is_no_run_is_one_line(made, said, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("metrics.jsonl", '{"iteration": 0}\nno JSON\n', r"metrics\.jsonl: line 2 is no JSON"),
+        ("metrics.jsonl", '{"iteration": 0}\nno JSON\n', r"metrics\.jsonl: line 2 is not JSON"),
         ("metrics.jsonl", '{"reward": 1}\n', r"metrics\.jsonl: line 1 has no number of its iteration"),
         ("config.yaml", "- a list", r"config\.yaml holds no keys with values"),
-        ("config.yaml", "a: [", r"config\.yaml is no YAML"),
-        ("evaluation/evaluation.json", "{", r"evaluation\.json is no table of an evaluation"),
-        ("evaluation/evaluation.json", "{}", r"evaluation\.json is no table of an evaluation \(profile: "),
+        ("config.yaml", "a: [", r"config\.yaml is not YAML"),
+        ("evaluation/evaluation.json", "{", r"evaluation\.json is not the table of an evaluation"),
+        ("evaluation/evaluation.json", "{}", r"evaluation\.json is not the table of an evaluation \(profile: "),
         ("evaluation/evaluation.parquet", "PAR1", r"evaluation\.parquet cannot be read"),
         ("evaluation/base.extxyz", "3\n\nH 0 0 0\n", r"base\.extxyz cannot be read \(it ends within a structure\)"),
     ],

@@ -242,7 +242,7 @@ def test_metrics_of_molecules_are_measured_too(tmp_path: Path, capsys: pytest.Ca
     assert capsys.readouterr().out.splitlines()[-1] == "ok"
     with pytest.raises(SystemExit):
         main(["check-reward", f"{tmp_path}/fresh.py:Above", "--molecules"])
-    assert "nobody measures the metric e_above_hull of molecules: choose from " in capsys.readouterr().err
+    assert "nothing measures the metric e_above_hull of molecules: choose from " in capsys.readouterr().err
 
 
 def test_example_runs(tmp_path: Path) -> None:

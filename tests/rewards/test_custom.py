@@ -158,7 +158,7 @@ def test_complex_numbers(answer: object) -> None:
 
 
 def test_a_number_that_is_too_large() -> None:
-    with pytest.raises(UserError, match=r"mine: got list, which is no array of numbers \(int too large"):
+    with pytest.raises(UserError, match=r"mine: got list, which is not an array of numbers \(int too large"):
         as_scores([10**400], "mine")
 
 

@@ -209,7 +209,7 @@ class Harmful:
         ("no.smi", None, "cannot be read as text"),
         ("binary.smi", b"\xff\xfe\x00", "cannot be read as text"),
         ("empty.smi", b"\n\n", "holds no SMILES"),
-        ("wrong.smi", b"CCO\nnonsense\nC(C\n", "RDKit reads 2 of 3 SMILES not at all (nonsense, C(C)"),
+        ("wrong.smi", b"CCO\nnonsense\nC(C\n", "RDKit cannot read 2 of 3 SMILES (nonsense, C(C)"),
         ("harmful.pickle", pickle.dumps([Harmful()]), "is no pickle of plain SMILES"),
         ("short.pickle", pickle.dumps(["CCO"])[:5], "is no pickle of plain SMILES"),
         ("beyond_all.pickle", b"\x80\x04\x8e" + b"\xff" * 8, "is no pickle of plain SMILES"),  # bytes, and how many

@@ -164,7 +164,7 @@ def test_samples_come_in_the_order_of_their_ids(batch: tuple[Structures, Prompts
         (torch.tensor([1.0] * 5 + [math.nan] + [1.0] * 10), r"mine: nan for sample 105 \(MgO\)"),
         (torch.tensor([1.0] * 5 + [math.inf] + [1.0] * 10), r"mine: inf for sample 105 \(MgO\)"),
         (None, "mine: got None, as from a function without `return`"),
-        ("high", "mine: got str, which is no array"),
+        ("high", "mine: got str, which is not an array"),
     ],
 )
 def test_one_line_names_component_and_sample(batch: tuple[Structures, Prompts], answer: object, words: str) -> None:

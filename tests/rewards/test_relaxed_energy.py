@@ -84,5 +84,5 @@ def test_a_sample_that_takes_too_long_counts_as_failed() -> None:
 
 def test_other_names_are_nobody_s() -> None:
     judges = CrystalJudges(CrystalReward(workers=1), small_vae(), "cpu")
-    with pytest.raises(UserError, match="nobody measures the metric e_above_hull_relaxed_x"):
+    with pytest.raises(UserError, match="nothing measures the metric e_above_hull_relaxed_x"):
         judges.providers(["e_above_hull_relaxed_x"])

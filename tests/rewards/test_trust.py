@@ -113,7 +113,7 @@ def test_code_that_is_trusted_goes_further(here: Path, capsys: pytest.CaptureFix
 
 
 def test_an_argument_is_an_object_that_predicts_and_nothing_else(here: Path) -> None:
-    with pytest.raises(UserError, match=r"os\.system is no class with predict"):
+    with pytest.raises(UserError, match=r"os\.system is not a class with predict"):
         build_components([COMMAND])
     assert not Path("ran").exists()
     [component] = build_components([PREDICTOR])

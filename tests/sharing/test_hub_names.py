@@ -190,7 +190,7 @@ def test_refusals(small, hub, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa:
     assert f"accept its terms at {hub.endpoint}/me/small, then log in" in refusal("hub:me/small")
     hub.repositories["me/else"] = type(small)()
     hub.repositories["me/else"].commit({"config.json": b"{}"})
-    assert "is no model of atomrl: it lacks model.safetensors and model.json" in refusal("hub:me/else")
+    assert "is not a model of atomrl: it lacks model.safetensors and model.json" in refusal("hub:me/else")
     hub.broken = True
     assert "answered 503" in refusal("hub:me/small")
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
@@ -208,6 +208,6 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_is_no_run(small, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["resume", "hub:me/small"])
-    assert "hub:me/small is a model, and no run" in capsys.readouterr().err
-    with pytest.raises(UserError, match="is a model, and no run"):
+    assert "hub:me/small is a model, not a run" in capsys.readouterr().err
+    with pytest.raises(UserError, match="is a model, not a run"):
         RLModule.load_from_checkpoint("hub:me/small")

@@ -58,7 +58,7 @@ def test_it_goes_on_where_it_was_stopped(
         with pytest.raises(SystemExit) as ended:
             main(words)
     assert ended.value.code == 130
-    assert f"go on with python -m studies.predicted_structures {model}" in capsys.readouterr().out
+    assert f"continue with python -m studies.predicted_structures {model}" in capsys.readouterr().out
     monkeypatch.setattr("atomrl.evaluation.evaluate.structures_of", stopped)
     main(words)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"prediction.md", "prediction.json"}

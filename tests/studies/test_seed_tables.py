@@ -139,8 +139,8 @@ def test_what_does_not_belong_together_is_refused(study, tmp_path):
         SeedResult.read({0: tmp_path / "none.json"}, ())
     structures = evaluation({"mine": {}, "trained": {}})
     for text, message in (
-        ("{", "no table of an"),
-        ("{}", "no table of an"),
+        ("{", "not the table of an"),
+        ("{}", "not the table of an"),
         (json.dumps(structures), "no column base"),
     ):
         (tmp_path / "cut.json").write_text(text)

@@ -77,7 +77,7 @@ def test_the_figure_and_its_mistakes(folders: list[Path], tmp_path: Path, capsys
         ([str(folders[0]), *words[2:]], "has no molecule_stability: choose from stable, force"),
         ([*map(str, folders), *words], "is of profile q, the first of p"),
         ([str(tmp_path), *words], "evaluation.json cannot be read"),
-        ([str(tmp_path / "none"), *words], "evaluation.json is no table of an evaluation"),
+        ([str(tmp_path / "none"), *words], "evaluation.json is not the table of an evaluation"),
     ]:
         with pytest.raises(SystemExit) as ended:
             main(given)

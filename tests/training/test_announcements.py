@@ -41,7 +41,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     monkeypatch.setenv("ELIGN_TQDM", "1")
     told(Progress(), 3, monkeypatch)
     out, err = capsys.readouterr()
-    assert out == "first iteration: 2.2 min, with what is done once; 2 left\n"
+    assert out == "first iteration: 2.2 min, including the start-up; 2 left\n"
     assert "train" in err
     assert "2/2" in err
     assert "reward=0.250" in err
@@ -53,7 +53,7 @@ def test_lines_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     told(Progress(("reward", "novel"), every=4), 11, monkeypatch)
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "first iteration: 2.2 min, with what is done once; 10 left",
+        "first iteration: 2.2 min, including the start-up; 10 left",
         "12:00:00 2 of 11: reward 0.250; 30.0 s each, 4.5 min left",
         "12:00:00 4 of 11: reward 0.250; 30.0 s each, 3.5 min left",
         "12:00:00 8 of 11: reward 0.250; 30.0 s each, 90.0 s left",
@@ -86,8 +86,8 @@ def test_times_in_words() -> None:
     ("best", "iteration", "said"),
     [
         (0.51234, 7, "best iteration: 7, reward=0.5123"),
-        (0.5, None, "best iteration: one of an earlier version, reward=0.5"),
-        (math.nan, None, "no iteration is the best: none had a reward that is a number"),
+        (0.5, None, "best iteration: one written by an earlier version, reward=0.5"),
+        (math.nan, None, "there is no best iteration: none has a number for reward"),
     ],
 )
 def test_what_came_of_a_run(best: float, iteration: int | None, said: str, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_what_came_of_a_run(best: float, iteration: int | None, said: str, tmp_p
 def test_the_best_of_before_is_not_the_best_by_a_number_that_nothing_has_yet(tmp_path: Path) -> None:
     """A run that went on with another best_checkpoint_metric."""
     (tmp_path / "checkpoint_best.pth").touch()
-    for best, said in ((math.nan, "another number, of before"), (0.5, "molecule_stability")):
+    for best, said in ((math.nan, "an earlier metric"), (0.5, "molecule_stability")):
         checkpoints = SimpleNamespace(best=best, best_iteration=None)
         lines = what_came_of_it(
             tmp_path, load_config("demo", ["best_checkpoint_metric=molecule_stability"]), checkpoints, 8, 1

@@ -98,7 +98,7 @@ def test_a_run_that_asks_for_a_value_is_evaluated_at_it(
     main([*unconditional, "--output", str(tmp_path / "both")])  # the base is what it is
     assert columns(tmp_path / "both") == {"base": {}, "trained": {"alpha": 60.0}}
     said = refused(capsys, *unconditional, "--context", "alpha=45", "--output", str(tmp_path / "none"))
-    assert "takes no value of alpha: it is not conditional" in said
+    assert "takes no value for alpha: it is not conditional" in said
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,10 @@ def test_a_run_that_asks_for_a_value_is_evaluated_at_it(
         (["--context", "alpha=high"], "alpha=high: must be a finite number"),
         (["--context", "alpha=1", "alpha=2"], "--context alpha=2: give name=value, each name once"),
         (["dataloader.context={alpha: 3}"], "an evaluation takes no dataloader.context; give --context"),
-        (["--structures", "some.sdf", "--context", "alpha=3"], "--context is about samples of a model, --structures"),
+        (
+            ["--structures", "some.sdf", "--context", "alpha=3"],
+            "--context is about samples of a model, and --structures",
+        ),
     ],
 )
 def test_what_an_evaluation_cannot_ask_for(

@@ -122,7 +122,7 @@ def test_rows_of_an_evaluation(regressor: Path, tmp_path: Path) -> None:
 def test_an_unconditional_model_cannot_be_held_to_a_value(regressor: Path, tmp_path: Path) -> None:
     model, domain = load_backbone(str(write(tmp_path / "net"))), MoleculeDomain()
     config = load_config("demo_fed_grpo", [*ALONE, component(regressor, "asked")])
-    with pytest.raises(UserError, match=r"wants the alpha that is asked for, and .* is unconditional"):
+    with pytest.raises(UserError, match=r"pays for the alpha that a sample was asked for, and .* is unconditional"):
         domain.reward(config, model)
     with pytest.raises(UserError, match=r"predicts alpha, and the model is unconditional"):
         domain.panel(load_config("demo", [f"evaluation.regressor={regressor}"]), model)

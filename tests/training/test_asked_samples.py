@@ -133,11 +133,11 @@ def test_what_cannot_be_asked_for(
 
 def test_an_unconditional_model_takes_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", "--backbone", str(write(tmp_path / "net")), "--context", "alpha=3"]
-    assert "takes no value of alpha: it is not conditional" in refused(capsys, *words)
+    assert "takes no value for alpha: it is not conditional" in refused(capsys, *words)
 
 
 def test_crystals_take_sizes_and_no_values(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", "--backbone", "crystal_small", "--num-samples", "3", "--time-step", "3"]
     main([*words, "--sizes", "4", "--output", str(tmp_path / "some.extxyz")])
     assert {len(atoms) for atoms in ase.io.read(tmp_path / "some.extxyz", index=":")} == {4}
-    assert "takes no value of gap: it is not conditional" in refused(capsys, *words, "--context", "gap=1")
+    assert "takes no value for gap: it is not conditional" in refused(capsys, *words, "--context", "gap=1")

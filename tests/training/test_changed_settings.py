@@ -101,5 +101,7 @@ def test_what_is_left_out_of_a_free_mapping_has_changed(tmp_path: Path) -> None:
     asked, drawn = (load_config("demo", words) for words in (["dataloader.context={alpha: 60}"], []))
     assert changes(drawn, asked) == {"dataloader.context.alpha": (None, 60.0)}
     assert changes(asked, drawn) == {"dataloader.context.alpha": (60.0, None)}
-    with pytest.raises(UserError, match=r"none of them was typed: dataloader\.context\.alpha=60\.0 \(here None\)"):
+    with pytest.raises(
+        UserError, match=r"which you did not ask to change: dataloader\.context\.alpha=60\.0 \(here None\)"
+    ):
         require_typed(tmp_path, asked, drawn, [])

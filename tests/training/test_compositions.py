@@ -90,7 +90,7 @@ def test_a_stopped_command_goes_on(
     assert oxide == "SrTiO3: 24 asked, 24 got, 24 drawn"
     assert fluoride.startswith("LiF: 24 asked, 0 got, 48 drawn; 24 had another composition each time, at last Na")
     interrupted(2, cut)
-    assert "stopped after 32 of 72 samples: the same command goes on" in capsys.readouterr().out
+    assert "stopped after 32 of 72 samples: the same command continues" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([*cut, "--tries", "3"])
     assert "was begun with tries 2, not 3" in capsys.readouterr().err

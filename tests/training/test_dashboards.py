@@ -130,7 +130,7 @@ def test_a_picture_that_cannot_be_drawn_is_said_once(caplog: pytest.LogCaptureFi
     boards = Dashboards([board], 1, NoPictures(), Plain())
     with caplog.at_level(logging.WARNING):
         views = [boards._view(drawn(15)) for _ in range(2)]
-    assert [record.message for record in caplog.records] == ["no pictures of samples: no matplotlib"]
+    assert [record.message for record in caplog.records] == ["no pictures of the samples: no matplotlib"]
     for view in views:
         assert view.picture is None
         assert [row["sample_id"] for row in view.rows] == [f"{name:05d}" for name in range(0, 15, 2)]

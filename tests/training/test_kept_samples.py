@@ -128,7 +128,7 @@ def test_an_evaluation_goes_on_after_ctrl_c(
     assert ended.value.code == 130
     said = capsys.readouterr()
     assert (
-        f"stopped; what was sampled and judged is kept in {tmp_path / 'cut' / 'unfinished'}: go on with atomrl eval"
+        f"stopped; what was sampled and judged is kept in {tmp_path / 'cut' / 'unfinished'}: continue with atomrl eval"
         in said.out
     )
     assert said.err == "interrupted\n"
@@ -156,7 +156,7 @@ def test_the_table_at_the_end_of_a_training_goes_on_after_ctrl_c(
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 130
-    assert f"go on with atomrl resume {run}\n" in capsys.readouterr().out
+    assert f"continue with atomrl resume {run}\n" in capsys.readouterr().out
     trained = (run / "metrics.jsonl").read_text()
     monkeypatch.setattr(evaluation, "rollout", second := Counted())
     main([*words, "resume=true"])

@@ -224,7 +224,7 @@ def test_which_checkpoint_is_continued(tmp_path: Path) -> None:
 def test_a_model_from_elsewhere_is_not_written_over(name: str, tmp_path: Path) -> None:
     """An imported one, or a run of `atomrl train`."""
     (tmp_path / name).write_text("{}")
-    with pytest.raises(UserError, match=r"holds a model and no last\.ckpt to go on from, .*: give another folder"):
+    with pytest.raises(UserError, match=r"holds a model and no last\.ckpt to continue from, .*: give another folder"):
         checkpoint_to_continue(vae(), Session(save_path=str(tmp_path)), {})
 
 

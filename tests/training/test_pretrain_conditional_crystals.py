@@ -198,7 +198,7 @@ def test_without_conditions_a_backbone_is_trained_further(data: Path, plain: Pat
         ),
         (["conditions=[{name: gap}]"], "conditions: kind: must be given"),
         (["conditions=[{name: gap, kind: value}]"], "no property 'gap', they have band_gap: add a column"),
-        (["conditions=[{name: group, kind: value}]"], "a column 'group' that is no property"),
+        (["conditions=[{name: group, kind: value}]"], "a column 'group' that is not a property"),
         (["conditions=[{name: kind, kind: category}]"], "no column 'kind', they have band_gap, group: name another"),
         (["conditions=[{name: a.b, kind: composition}]"], "torch refuses these as names"),
         (["conditions=[{name: a, kind: composition}, {name: a, kind: chemical_system}]"], "names that differ"),
@@ -208,7 +208,7 @@ def test_without_conditions_a_backbone_is_trained_further(data: Path, plain: Pat
         (["conditions=[{name: gap, sort: value}]"], "unknown configuration key sort"),
         (["backbone=PLAIN", "model.hidden=30"], "has its own VAE and shape: leave model out"),
         (["backbone=NOFRAME"], "does not say in which frame it learned: set frame="),
-        (["backbone=edm_qm9_small"], "is no crystal backbone"),
+        (["backbone=edm_qm9_small"], "is not a crystal backbone"),
         (["drop_prob=1"], "must be at least 0 and below 1"),
     ],
 )

@@ -144,7 +144,7 @@ def test_another_start_is_another_run(small_backbone: Path, tmp_path: Path) -> N
         (["held_out=1"], "held_out=1.0: must"),
         (["train.batch_size=100"], "batches of 100 out of 11 structures"),
         (["data=nowhere.sdf"], "data=nowhere.sdf cannot be read: No such file"),
-        (["data=qm8"], "data=qm8: the ending says the format"),
+        (["data=qm8"], "data=qm8: the ending must be one of "),
     ],
 )
 def test_what_does_not_fit_is_one_line(options, words: str, small_backbone: Path, tmp_path: Path) -> None:

@@ -301,10 +301,12 @@ def test_a_unit_may_be_any(unit: float) -> None:
 
 
 def test_a_column_of_texts_is_shown() -> None:
-    why = "8 of its 8 values are no finite numbers: row 1 ('1.0 eV') and 7 more"
+    why = "8 of its 8 values are not finite numbers: row 1 ('1.0 eV') and 7 more"
     crystals = replace(packed(), refused={"gap": why})
     assert crystals.select(np.arange(2)).refused == {"gap": why}
-    with pytest.raises(UserError, match=r"a column 'gap' that is no property, since 8 of its 8 .* row 1 \('1\.0 eV'\)"):
+    with pytest.raises(
+        UserError, match=r"a column 'gap' that is not a property, since 8 of its 8 .* row 1 \('1\.0 eV'\)"
+    ):
         with_properties(crystals, {"gap": "gap"}, "training")
 
 

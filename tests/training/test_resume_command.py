@@ -89,12 +89,12 @@ def test_what_is_changed_is_said(
         ["train", *words, "dataloader.epoches=2", "train.scheduler=cosine", "train.warmup_steps=1", f"save_path={run}"]
     )
     main(["resume", str(run)])
-    assert f"{run} has done its 2 iterations: nothing is left to do" in capsys.readouterr().out
+    assert f"{run} has completed its 2 iterations: nothing is left to do" in capsys.readouterr().out
     assert not caplog.records
     main(["resume", "max_time_hours=2", str(run / "checkpoint_latest.pth"), "dataloader.epoches=4"])
     [said] = [record.getMessage() for record in caplog.records]
     assert said == (
-        f"{run} goes on with other settings than it had: max_time_hours=2.0, was None; dataloader.epoches=4, was 2; "
+        f"{run} continues with changed settings: max_time_hours=2.0, was None; dataloader.epoches=4, was 2; "
         "the learning rate follows train.scheduler=cosine over all of these iterations"
     )
     assert [line["iteration"] for line in log(run)] == [0, 1, 2, 3]
@@ -124,9 +124,11 @@ def test_what_would_be_another_run(words: list[str], tmp_path: Path, capsys: pyt
     )
     assert "resume=false: atomrl resume continues" in refused(capsys, "resume", str(run), "resume=false")
     assert "dataloader.epoches=1, but the run" in refused(capsys, "resume", str(run), "dataloader.epoches=1")
-    assert "goes on from its checkpoint_latest.pth: give" in refused(capsys, "resume", str(run / "checkpoint_best.pth"))
-    assert "edm_qm9_small is a model, and no run" in refused(capsys, "resume", "edm_qm9_small")
-    assert f"{tmp_path / 'backbone'} is a model, and no run" in refused(capsys, "resume", str(tmp_path / "backbone"))
+    assert "continues from its checkpoint_latest.pth: give" in refused(
+        capsys, "resume", str(run / "checkpoint_best.pth")
+    )
+    assert "edm_qm9_small is a model, not a run" in refused(capsys, "resume", "edm_qm9_small")
+    assert f"{tmp_path / 'backbone'} is a model, not a run" in refused(capsys, "resume", str(tmp_path / "backbone"))
     assert "no backbone at" in refused(capsys, "resume", str(tmp_path / "nothing"))
     assert (run / "config.yaml").read_text() == before
     (run / "checkpoint_latest.pth").unlink()

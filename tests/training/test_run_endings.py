@@ -124,10 +124,10 @@ def test_a_resumed_run_may_change_its_kl(
     name = "demo_fed_grpo"
     run(tmp_path, f"train.kl_penalty_weight={before}", name=name)
     folder = run(tmp_path, f"train.kl_penalty_weight={after}", "resume=true", "dataloader.epoches=3", name=name)
-    said = [record.message for record in caplog.records if "other settings" in record.message]
+    said = [record.message for record in caplog.records if "changed settings" in record.message]
     assert len(said) == 1
     change = f"train.kl_penalty_weight={float(after)}, was {float(before)}"
-    assert f"than it had: dataloader.epoches=3, was 2; {change}; the learning rate follows" in said[0]
+    assert f"changed settings: dataloader.epoches=3, was 2; {change}; the learning rate follows" in said[0]
     state = torch.load(folder / "checkpoint_latest.pth", weights_only=True)["state_dict"]
     kept = {name.removeprefix("policy.initial."): value for name, value in state.items() if ".initial." in name}
     backbone = load_file(tmp_path / "backbone" / "model.safetensors")

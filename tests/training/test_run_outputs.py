@@ -37,7 +37,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path, capsys: pytest.CaptureFixture[
     words = [*TINY, f"model.backbone={backbone}", f"save_path={tmp_path / 'run'}", *STOPPED]
     folder = train(load_config("demo", words), "demo")
     said = capsys.readouterr().out
-    assert re.search(r"^first iteration: .* s, with what is done once; 8 left$", said, re.MULTILINE)
+    assert re.search(r"^first iteration: .* s, including the start-up; 8 left$", said, re.MULTILINE)
     assert re.search(r"^[\d:]{8} 2 of 9: reward .*; .* s each, .* left$", said, re.MULTILINE)
     assert "early_stop_metric=lr" not in said
     assert "lr has not improved for 0.0 minutes: stopping" in said

@@ -38,7 +38,7 @@ def test_other_settings_are_refused(
     backbone, output = small_backbone.write(tmp_path / "backbone"), tmp_path / "some.extxyz"
     words = ["--backbone", str(backbone), "--num-molecules", "200"]
     interrupted(1, ["sample", *FEW, *words, "--output", str(output)])
-    assert "stopped after 64 of 200 samples: the same command goes on" in capsys.readouterr().out
+    assert "stopped after 64 of 200 samples: the same command continues" in capsys.readouterr().out
     before = output.with_name("some.extxyz.unfinished").read_bytes()
     with pytest.raises(SystemExit) as ended:
         sample(*words, *other, "--output", str(output))

@@ -241,7 +241,7 @@ def test_a_model_that_explodes_before_it_is_trained(tmp_path: Path, capsys: pyte
     assert caught.value.code == 2
     (error,) = capsys.readouterr().err.strip().splitlines()
     assert "all 6 samples of iteration 0 exploded" in error
-    assert "nothing is trained yet, so it is the model that does this: raise model.time_step" in error
+    assert "nothing is trained yet, so the model itself does this: raise model.time_step" in error
     assert "learning_rate" not in error
 
 

@@ -93,7 +93,7 @@ def test_two_processes_remember_the_same(tmp_path: Path) -> None:
     ("fault", "code", "said"),
     [
         ("nan", 1, "error: the loss of sample "),
-        ("dies", 1, "error: rank 1 died without a word"),
+        ("dies", 1, "error: rank 1 died without a message"),
         ("hangs", 1, "error: rank 1 did not answer for 3 s (train.rank_timeout)"),
         ("SIGINT", 130, "interrupted"),
     ],
@@ -133,7 +133,7 @@ def test_processes_that_nobody_looks_after(fault: str, codes: list[int], tmp_pat
     assert [process.returncode for process in started] == codes, said
     told = [line for text in said for line in text.splitlines() if line.startswith("error: ")]
     assert 1 <= len(told) <= 2, said  # rank 0 may repeat what the other one says
-    assert ("without a word" in told[0]) == fault.endswith("dies")
+    assert ("without a message" in told[0]) == fault.endswith("dies")
 
 
 def test_the_example_for_slurm(tmp_path: Path) -> None:

@@ -248,7 +248,7 @@ def test_a_shared_prefix_and_shaped_rewards_train_every_domain(tmp_path, domain)
         ("train.num_inner_batch=100", "exceeds the 5 trained transitions"),
         ("dataloader.each_prompt_sample=1", "a group of one"),
         ("reward.use_energy=true", "unknown configuration key reward.use_energy"),
-        ("model.backbone=edm_qm9_small", "no crystal backbone"),
+        ("model.backbone=edm_qm9_small", "not a crystal backbone"),
     ],
 )
 def test_mistakes(tmp_path, places, override, message, capsys):

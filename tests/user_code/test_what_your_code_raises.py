@@ -244,7 +244,7 @@ def test_from_python_the_exception_is_the_cause(folder: Path) -> None:
     ("name", "said"),
     [
         ("flat", "got shape"),
-        ("words", "got str, which is no array of numbers"),
+        ("words", "got str, which is not an array of numbers"),
         ("nothing", "got None, as from a function without `return`; return one number per structure"),
     ],
 )

@@ -67,7 +67,8 @@ def backbone_of(stored: Stored) -> Backbone:
     """
     if "backbone" not in stored.card:
         raise UserError(
-            f"{stored.origin} is no molecule backbone: its card lacks the entry 'backbone'; give a model of molecules"
+            f"{stored.origin} is not a molecule backbone: its card lacks the entry 'backbone'; give a model of "
+            "molecules"
         )
     weights = stored.part("", AVERAGED)
     network = EDMNetwork(config_from(EDMConfig, stored.card["backbone"], stored.origin))

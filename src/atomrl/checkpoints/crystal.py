@@ -109,7 +109,7 @@ def crystal_backbone_of(stored: Stored) -> CrystalBackbone:
     for entry in ("vae", "denoiser", "latent_std", "conditions", "drop_prob"):
         if entry not in card:
             raise UserError(
-                f"{origin} is no crystal backbone: its card lacks the entry '{entry}'; give a model of crystals"
+                f"{origin} is not a crystal backbone: its card lacks the entry '{entry}'; give a model of crystals"
             )
     latent_std = card["latent_std"]
     if not isinstance(latent_std, (int, float)) or not 0 < latent_std < math.inf:

@@ -91,7 +91,7 @@ def config_from(kind: type[T], entries: Any, origin: str) -> T:
     if not isinstance(entries, Mapping):
         raise UserError(f"{origin}: its card has {entries!r} where the entries of {kind.__name__} should be")
     if unknown := sorted(str(name) for name in set(entries) - kind.model_fields.keys()):
-        raise UserError(f"{origin}: unknown backbone entries {unknown}; it was written by another version")
+        raise UserError(f"{origin}: unknown backbone entries {unknown}; another version wrote it")
     try:
         return kind.read_card(entries)
     except UserError as error:

@@ -122,7 +122,7 @@ def fetch(word: str) -> HubModel:
     require_plain((str(path.relative_to(folder)) for path in folder.rglob("*")), name)
     if lacking := [file for file in (WEIGHTS, CARD) if not (folder / file).is_file()]:
         raise UserError(
-            f"{name} is no model of atomrl: it lacks {' and '.join(lacking)}, which `atomrl push` puts there"
+            f"{name} is not a model of atomrl: it lacks {' and '.join(lacking)}, which `atomrl push` puts there"
         )
     return HubModel(HubName(name.repository, folder.name), folder)
 
@@ -156,7 +156,7 @@ def told(name: HubName) -> Iterator[None]:
         yield
     except errors.GatedRepoError as error:
         raise UserError(
-            f"{name} is open only to those whom its owner lets in: accept its terms at {_page(name)}, then log in with "
+            f"{name} is open only to those whom its owner admits: accept its terms at {_page(name)}, then log in with "
             "`hf auth login`, or give a token in HF_TOKEN"
         ) from error
     except errors.RevisionNotFoundError as error:
@@ -170,8 +170,7 @@ def told(name: HubName) -> Iterator[None]:
         ) from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         raise UserError(
-            f"{name} is not in the cache ({_cache()}), and the hub is not to be asked (HF_HUB_OFFLINE=1): run once "
-            "without it"
+            f"{name} is not in the cache ({_cache()}), and HF_HUB_OFFLINE=1 forbids asking the hub: run once without it"
         ) from error
     except errors.HFValidationError as error:
         raise UserError(f"{name}: no name that the hub takes ({first_line(error)})") from error
@@ -188,7 +187,7 @@ def told(name: HubName) -> Iterator[None]:
         ) from error
     except ValueError as error:  # how huggingface_hub says that the hub takes no such card
         said = " ".join(str(error).split())
-        raise UserError(f"{name}: the hub refuses what was to be sent ({said}): nothing of it is there") from error
+        raise UserError(f"{name}: the hub refuses the upload ({said}): nothing of it is there") from error
 
 
 def _refusal(status: int, said: str) -> str:
@@ -197,10 +196,10 @@ def _refusal(status: int, said: str) -> str:
         401: "the token is wrong or no longer valid: log in with `hf auth login`, or give another in HF_TOKEN",
         403: "the token does not allow this: it takes one with write permission for this user or organization",
         409: "it is there and not open to this token, or somebody changed it meanwhile: check, and run again",
-        412: "somebody changed the repository meanwhile: run the command again",
-        429: "too many requests: wait some minutes",
+        412: "somebody changed the repository in the meantime: run the command again",
+        429: "too many requests: wait a few minutes",
     }
-    trouble = "it has trouble of its own: try again later" if status >= 500 else "it refused"
+    trouble = "the hub has a problem of its own: try again later" if status >= 500 else "it refused"
     return f"{_hub()} answered {status}{f', {said}' if said else ''}; {remedy.get(status, trouble)}"
 
 

@@ -151,13 +151,13 @@ def read_lightning(path: Path) -> LightningFile:
     """
     held = _reading(path, lambda archive: plain(_pickle(archive)))
     if not isinstance(held, dict) or not isinstance(held.get("state_dict"), dict):
-        raise UserError(f"{path} is no checkpoint of Lightning: it lacks the entry 'state_dict'")
+        raise UserError(f"{path} is not a checkpoint of Lightning: it lacks the entry 'state_dict'")
     weights = held["state_dict"]
     if strange := [name for name, value in weights.items() if not isinstance(value, StoredTensor)]:
         raise UserError(f"{path} is damaged: its state_dict holds {strange[0]!r}, which is no tensor")
     parameters = held.get("hyper_parameters", {})
     if not isinstance(parameters, dict):
-        raise UserError(f"{path}: its hyper_parameters are no mapping of names to values")
+        raise UserError(f"{path}: its hyper_parameters are not a mapping of names to values")
     callbacks = held.get("callbacks")
     return LightningFile(path, parameters, weights, tuple(callbacks) if isinstance(callbacks, dict) else ())
 
@@ -189,7 +189,7 @@ def _pickle(archive: zipfile.ZipFile) -> Any:
     """What the archive's pickle says."""
     folder = _folder(archive)
     if f"{folder}{BYTE_ORDER}" in archive.namelist() and archive.read(f"{folder}{BYTE_ORDER}") != b"little":
-        raise ValueError("it was written on a machine of another byte order")
+        raise ValueError("it was written on a machine with another byte order")
     with archive.open(f"{folder}{PICKLE}") as file:
         return read_inert(file, NAMES, PACKAGES, _storage)
 

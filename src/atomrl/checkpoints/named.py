@@ -58,7 +58,7 @@ def named_model(where: str | Path) -> Named:
         if not any((path / name).is_file() for name in (LATEST, CONFIG)):
             return Named(path, None, str(path))
         if not (path / LATEST).is_file():
-            raise UserError(f"the run in {path} has no {LATEST} yet: nothing of it can be loaded or continued")
+            raise UserError(f"the run in {path} has no {LATEST} yet: there is nothing to load or continue yet")
         return _of_run(path / LATEST)
     if not path.is_file():
         raise UserError(
@@ -68,7 +68,7 @@ def named_model(where: str | Path) -> Named:
     if path.name == AVERAGED_WEIGHTS and is_published(path.parent) and not _is_of_run(path):
         return Named(path.parent, None, str(path))
     if path.name == AVERAGED_WEIGHTS:
-        raise UserError(f"{where} holds weights alone, and nothing that describes the model: give {_whole(path)}")
+        raise UserError(f"{where} holds only weights, and nothing that describes the model: give {_whole(path)}")
     return _of_run(path)
 
 

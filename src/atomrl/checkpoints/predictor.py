@@ -75,4 +75,4 @@ def _targets(names: Any, origin: str) -> tuple[str, ...]:
 def _require_finite(weights: Mapping[str, Tensor], origin: str) -> None:
     """Raise UserError for weights of a training that diverged: their predictions would all be missing."""
     if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
-        raise UserError(f"{origin}: {bad[0]} is not finite: its training diverged, {HOW} and a smaller train.lr")
+        raise UserError(f"{origin}: {bad[0]} is not finite: its training diverged, {HOW} with a smaller train.lr")

@@ -252,7 +252,7 @@ def conditions_of(published: PublishedCrystal) -> tuple[list[Condition], float]:
     kinds, drop_prob = said.get("condition_type"), said.get("drop_prob")
     if not isinstance(kinds, dict) or not isinstance(drop_prob, float | int):
         raise UserError(
-            f"{published.origin} is conditional, and its hyper-parameters do not say on what: they lack "
+            f"{published.origin} is conditional, but its hyper-parameters do not say on what: they lack "
             "condition_module with condition_type and drop_prob"
         )
     stats = said.get("stats")

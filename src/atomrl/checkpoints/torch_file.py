@@ -69,7 +69,7 @@ def open_archive(path: Path) -> zipfile.ZipFile:
     refuse_pointer(path)
     with path.open("rb") as file:
         if file.read(len(ARCHIVE)) != ARCHIVE:
-            raise UserError(f"{path} is no file of torch.save, which writes zip archives; it was not loaded")
+            raise UserError(f"{path} is not a file of torch.save, which writes zip archives; it was not loaded")
     return zipfile.ZipFile(path)
 
 

@@ -66,8 +66,8 @@ def require_valences(numbers: Tensor, mask: Tensor) -> None:
     symbols = [chemical_symbols[number] for number in present if 0 < number < len(chemical_symbols)]
     if unknown := [symbol for symbol in symbols if symbol not in known]:
         raise UserError(
-            f"the bond table has no valence for {', '.join(unknown)}, which some molecules hold: leave these out, or "
-            "set evaluation.profile=rdkit-xyz2mol, by which RDKit finds the bonds"
+            f"the bond table has no valence for {', '.join(unknown)}, which some molecules contain: leave these out, "
+            "or set evaluation.profile=rdkit-xyz2mol, with which RDKit finds the bonds"
         )
 
 

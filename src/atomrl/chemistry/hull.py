@@ -142,7 +142,7 @@ class Hull:
             if None not in (value, own) and value != own:
                 raise UserError(
                     f"the hull was computed with {name} {own!r}, the energies come with {value!r}: "
-                    f"energies above a hull of another scale mean nothing; {remedy}"
+                    f"energies above a hull on another scale mean nothing; {remedy}"
                 )
 
     def energy_above_hull(

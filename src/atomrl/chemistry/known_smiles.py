@@ -72,7 +72,7 @@ def read_known(
     bad = [text for text, outcome in zip(given, outcomes, strict=True) if outcome.reason is not None]
     if bad:
         shown = ", ".join(bad[:SHOWN]) + (", ..." if len(bad) > SHOWN else "")
-        raise UserError(f"{path}: RDKit reads {len(bad)} of {len(given)} SMILES not at all ({shown}): remove them")
+        raise UserError(f"{path}: RDKit cannot read {len(bad)} of {len(given)} SMILES ({shown}): remove them")
     names = [str(outcome.value) for outcome in outcomes]
     return TrainingSmiles.of(names, len(names), profile, rdBase.rdkitVersion, path.name)
 

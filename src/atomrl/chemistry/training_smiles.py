@@ -75,7 +75,7 @@ class TrainingSmiles:
             return cls(hashes, int(about["molecules"]), about["protocol"], about["rdkit_version"])
         except (OSError, SafetensorError, KeyError) as error:
             raise UserError(
-                f"{path} is no set of training SMILES ({error}); build one with python -m atomrl.data.qm9_assets"
+                f"{path} is not a set of training SMILES ({error}); build one with python -m atomrl.data.qm9_assets"
             ) from error
 
     def save(self, path: Path) -> None:

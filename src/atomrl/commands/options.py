@@ -54,7 +54,7 @@ def _add_resume(commands: Any) -> None:
     )
     _takes_keys(
         resume,
-        "how long the run is, where it runs, and what it writes and judges, e.g. dataloader.epoches=200, "
+        "keys of how long the run is, where it runs, and what it writes and judges, e.g. dataloader.epoches=200, "
         "reward.workers=4, evaluation.relaxed=200",
     )
 
@@ -80,8 +80,8 @@ def _add_sample(commands: Any) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="walk with N particles for each sample, resampled by the reward of z0_pred, the clean sample that a step "
-        "implies",
+        help="draw each sample with N particles, which are resampled on the way by the reward of z0_pred, the finished "
+        "sample that the model predicts at a step",
     )
     _steering(sample)
     sample.add_argument(
@@ -89,13 +89,13 @@ def _add_sample(commands: Any) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="draw a sample again, up to N times, until it is a stable molecule or has a sound cell; one that "
-        "never passes is left out",
+        help="draw a sample again, up to N times, until it is a stable molecule or has a sound cell, e.g. without "
+        "overlapping atoms; one that never passes is left out",
     )
     _asking(sample)
     sample.add_argument(
         "--config-name",
-        help="YAML whose reward chooses (--best-of, --steer); if not given, that of the demo, of molecules or crystals",
+        help="YAML whose reward chooses (--best-of, --steer); if not given, that of the demo for this kind of model",
     )
     _takes_keys(
         sample,
@@ -119,8 +119,8 @@ def _asking(sample: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="values to ask a conditional model for, e.g. alpha=75.0 (Bohr^3) or chemical_system=Li-O; what is not "
-        "given is drawn",
+        help="values to ask a conditional model for, e.g. alpha=75.0 (Bohr^3) or chemical_system=Li-O; values that "
+        "are not given are drawn",
     )
     sample.add_argument(
         "--compositions",
@@ -175,11 +175,11 @@ def _add_evaluate(commands: Any) -> None:
         nargs="*",
         metavar="NAME=VALUE",
         help="values to ask conditional models for, as for atomrl sample; if not given, those of the run's "
-        "dataloader.context; the option without a value: all are drawn",
+        "dataloader.context; the option without a value draws all of them",
     )
     _takes_keys(
         evaluate,
-        "keys of the sections reward, evaluation and model to change, e.g. evaluation.relaxed=200; "
+        "keys of the sections reward, evaluation and model, e.g. evaluation.relaxed=200; "
         "dataloader.smiles_path, the known molecules of novelty; and threads=4, the number of torch's threads",
     )
     evaluate.add_argument(
@@ -197,15 +197,15 @@ def _add_evaluate(commands: Any) -> None:
 def _controls(evaluate: argparse.ArgumentParser) -> None:
     """Columns beside base and trained."""
     evaluate.add_argument(
-        "--best-of", type=int, default=0, metavar="N", help="add a control: best-of-N samples of the base"
+        "--best-of", type=int, default=0, metavar="N", help="add a control: the best of every N samples of the base"
     )
     evaluate.add_argument(
         "--steer",
         type=int,
         default=0,
         metavar="N",
-        help="add a control: samples of the base, each walked with N particles that are resampled by the training's "
-        "reward",
+        help="add a control: samples of the base, each drawn with N particles that are resampled on the way by the "
+        "training's reward",
     )
     _steering(evaluate)
     evaluate.add_argument(
@@ -220,7 +220,8 @@ def _controls(evaluate: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         metavar="N",
-        help="add a control without scoring: draw again, up to N times, what is no stable molecule or no sound cell",
+        help="add a control without scoring: draw a sample of the base again, up to N times, until it is a stable "
+        "molecule or has a sound cell",
     )
 
 
@@ -316,9 +317,7 @@ def _add_push(commands: Any) -> None:
         help="folder that `atomrl evaluate --trained RUN` wrote; if not given, the one in the run directory",
     )
     push.add_argument("--private", action="store_true", help="make a new repository private")
-    push.add_argument(
-        "--replace", action="store_true", help="overwrite files that the repository has in other versions"
-    )
+    push.add_argument("--replace", action="store_true", help="overwrite files that differ in the repository")
     push.add_argument("--message", default="Weights by atomrl push", help="message of the commit")
     push.add_argument("--dry-run", action="store_true", help="print the files and the card, and send nothing")
     push.add_argument("--output", type=Path, metavar="FOLDER", help="folder to write the files into; nothing is sent")
@@ -346,14 +345,14 @@ def _steering(parser: argparse.ArgumentParser) -> None:
         "--steer-temperature",
         type=float,
         metavar="X",
-        help="with --steer: a particle's chance is proportional to exp(score / X), scores in units of their standard "
-        "deviation among the particles; 0: all become copies of the best one; default 0.5",
+        help="with --steer: a particle is drawn with a probability proportional to exp(score / X), with scores in "
+        "units of their standard deviation among the particles; with 0 all become copies of the best one; default 0.5",
     )
     parser.add_argument(
         "--steer-places",
         type=int,
         metavar="N",
-        help="with --steer: how many times particles are resampled, at most T; default 3",
+        help="with --steer: how often the particles are resampled, at most T times; default 3",
     )
 
 

@@ -40,7 +40,7 @@ def rollout_command(words: Sequence[str]) -> None:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least 1")
     if options.num_molecules % options.each_prompt_sample:
         raise UserError(
-            f"--num-molecules {options.num_molecules} is no multiple of --each-prompt-sample "
+            f"--num-molecules {options.num_molecules} is not a multiple of --each-prompt-sample "
             f"{options.each_prompt_sample}: give whole groups"
         )
     _require_shared(options)
@@ -72,7 +72,7 @@ def _require_shared(options: argparse.Namespace) -> None:
             "--share-initial-noise too"
         )
     if options.each_prompt_sample == 1:
-        raise UserError(f"--skip-prefix {options.skip_prefix} with --each-prompt-sample 1: nobody shares the prefix")
+        raise UserError(f"--skip-prefix {options.skip_prefix} with --each-prompt-sample 1: nothing shares the prefix")
 
 
 def molecule_run(config: Config, described: Path) -> Config:

@@ -78,7 +78,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
         _evaluate_structures(options, command)
         return
     if options.trust_code and options.trained is None:
-        raise UserError("--trust-code is about the code that a run names: give the run with --trained")
+        raise UserError("--trust-code is for the code that a run names: give the run with --trained")
     if options.domain is not None:
         raise UserError(f"--domain {options.domain} says what --structures holds: give these too")
     asked = ModelEvaluation(
@@ -114,9 +114,9 @@ def _evaluate_structures(options: argparse.Namespace, command: str) -> None:
     sampling |= {"--reject": options.reject or None, "--context": options.context}
     sampling |= {"--trust-code": options.trust_code or None}
     if given := [name for name, value in sampling.items() if value is not None]:
-        raise UserError(f"{given[0]} is about samples of a model, --structures judges files: give one of both")
+        raise UserError(f"{given[0]} is about samples of a model, and --structures judges files: give one of the two")
     if options.seed is not None and not options.known:
-        raise UserError(f"--seed {options.seed} chooses the structures of --known here: give this too")
+        raise UserError(f"--seed {options.seed} only chooses the structures of --known here: give --known too")
     paths = [word for word in options.structures if "=" not in word or Path(word).exists()]
     report = evaluate_structures(
         paths,

@@ -218,7 +218,9 @@ def _require_resolved(path: Path, loaded: DictConfig | ListConfig) -> None:
     """Raise UserError for a value that is looked up: a run writes none, and somebody else's could name a secret."""
     for text in texts(OmegaConf.to_container(loaded, resolve=False)):
         if "${" in text:
-            raise UserError(f"{path}: {text} is to be looked up elsewhere; the config.yaml of a run holds plain values")
+            raise UserError(
+                f"{path}: {text} would have to be looked up elsewhere; the config.yaml of a run holds plain values only"
+            )
 
 
 def from_yaml(composed: DictConfig | ListConfig) -> Config:
@@ -360,4 +362,4 @@ def _quoted(override: str) -> str:
 def _no_yaml(what: str, error: yaml.YAMLError | UnicodeDecodeError) -> UserError:
     """One line that says what is wrong with a file, and where."""
     said = re.sub(r"\s+", " ", str(error))
-    return UserError(f"{what} is no YAML: {said}")
+    return UserError(f"{what} is not YAML: {said}")

@@ -266,7 +266,10 @@ def rows() -> Iterator[tuple[str, str]]:
     for key, only in ONLY.items():
         values = ", ".join(f"`{written(value)}`" for value in only.values)
         yield f"`{key}`", f"{f'only {values}; else ' if values else 'refused: '}{only.instead}"
-    yield from ((f"`{key}`", f"changes nothing; typed it is refused: {instead}") for key, instead in INSTEAD.items())
+    yield from (
+        (f"`{key}`", f"changes nothing; on the command line it is refused: {instead}")
+        for key, instead in INSTEAD.items()
+    )
     yield from ((f"`{key}`", f"changes nothing{f': {said}' if said else ''}") for key, said in UNUSED.items())
 
 
@@ -338,7 +341,7 @@ CONVERTED: Mapping[str, tuple[str, Callable[[str, Any], Any], str]] = {
     STEPS: (
         "dataloader.epoches",
         _alone,
-        "over `train.num_inner_batch`, rounded up; refused upon a YAML of this package",
+        "over `train.num_inner_batch`, rounded up; refused on top of a YAML of this package",
     ),
 }
 """{published key: ours, what makes our value of its, and how in words}."""

@@ -89,4 +89,6 @@ def warn_of_typed(overrides: Sequence[str], remedies: Mapping[str, str]) -> None
     if overrides:
         remedy = {override: remedies.get(key_of(override)) for override in overrides}
         named = (f"{override} ({said})" if said else override for override, said in remedy.items())
-        log.warning(f"what was typed changes nothing here: {', '.join(named)}; see docs/published-crystals.md")
+        log.warning(
+            f"keys on the command line that change nothing here: {', '.join(named)}; see docs/published-crystals.md"
+        )

@@ -383,12 +383,12 @@ class Config(Options):
             )
         if self.dataloader.each_prompt_sample == 1:
             raise contradiction(
-                f"model.skip_prefix={prefix} with dataloader.each_prompt_sample=1: nobody shares the prefix"
+                f"model.skip_prefix={prefix} with dataloader.each_prompt_sample=1: nothing shares the prefix"
             )
         shaping = self.reward.shaping
         if shaping.enabled and shaping.scheduler.skip_prefix < prefix:
             raise contradiction(
                 f"reward.shaping.scheduler.skip_prefix={shaping.scheduler.skip_prefix} is below "
-                f"model.skip_prefix={prefix}: there a group's samples are still the same one, and scoring them teaches "
-                "nothing; raise it"
+                f"model.skip_prefix={prefix}: up to there the samples of a group are identical, and scoring them "
+                "teaches nothing; raise it"
             )

@@ -201,7 +201,7 @@ class PropertyConditioning:
         if lacking := [name for name in self.names if name not in self.known]:
             raise UserError(
                 f"the model is conditioned on {', '.join(lacking)}, and nothing with it says how values are "
-                "distributed: neither can one be drawn, nor one that is given be scaled"
+                "distributed: so no value can be drawn, and none that is given can be scaled"
             )
         for name in self.names:
             missing = set(sizes) - set(self.known[name].sizes.tolist())

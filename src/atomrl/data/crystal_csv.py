@@ -119,7 +119,7 @@ def csv_blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
     """Rows of a CSV file by number, `BLOCK` at a time.
 
     Raises:
-        UserError: it is no CSV text in UTF-8, lacks a column or has one twice, or has a row with more values than
+        UserError: it is not CSV text in UTF-8, lacks a column or has one twice, or has a row with more values than
             columns.
     """
     try:
@@ -127,7 +127,7 @@ def csv_blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
             yield from _blocks(path, csv.reader(file))
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(
-            f"{path} is no CSV text in UTF-8 ({error}): unpack it if it is compressed, and save it in UTF-8"
+            f"{path} is not CSV text in UTF-8 ({error}): unpack it if it is compressed, and save it in UTF-8"
         ) from error
 
 
@@ -220,7 +220,7 @@ class _Packer:
                 raise UserError(f"{path} has no row that holds a crystal: it has no rows; give each crystal one")
             first = f"the first, row {failures[0].row}, for {failures[0].reason}"
             raise UserError(
-                f"{path} has no row that holds a crystal: {len(failures)} were left out, {first}; mend what the cause "
+                f"{path} has no row that holds a crystal: {len(failures)} were left out, {first}; fix what the cause "
                 "names, or give another file"
             )
         columns = {name: number_column(texts) for name, texts in self._columns.items()}
@@ -243,7 +243,7 @@ class _Packer:
         if self._assumed_p1:
             names = dict(zip(self._rows, self._ids, strict=True))
             yield (
-                f"{len(self._assumed_p1)} rows say nothing of symmetry, so that their sites count as all atoms (P 1): "
+                f"{len(self._assumed_p1)} rows do not declare a symmetry, so their sites count as all atoms (P 1): "
                 f"{shown([(row, names[row]) for row in self._assumed_p1])}"
             )
         places = zip(self._rows, self._ids, strict=True)
@@ -254,4 +254,4 @@ class _Packer:
         for name, column in texts.items():
             if column.filled and column.mostly:
                 why = column.why_not(self._rows, self._columns[name])
-                yield f"the column {name!r} is no property, since {why}; leave them empty if they are missing"
+                yield f"the column {name!r} is not a property, since {why}; leave them empty if they are missing"

@@ -61,7 +61,7 @@ def _blocks(path: Path) -> Iterator[dict[int, dict[str, str]]]:
                 yield {number: {ID: name or f"entry-{number}", CIF: text} for number, (name, text) in block}
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(
-            f"{path} is no list of pymatgen's entries in JSON ({error}): give what dumpfn(entries, file) writes"
+            f"{path} is not a list of pymatgen's entries in JSON ({error}): give what dumpfn(entries, file) writes"
         ) from error
 
 

@@ -72,7 +72,7 @@ def split_files(files: Sequence[Path], output: Path, shares: Sequence[float], se
         )
     targets = [output / f"{split}.csv" for split in SPLITS]
     if there := [str(path) for path in targets if path.exists()]:
-        raise UserError(f"{', '.join(there)}: there already; give another --output, or remove it")
+        raise UserError(f"{', '.join(there)}: already there; give another --output, or remove it")
     sets = [load_crystal_csv(path) for path in files]
     columns = _columns(files)
     counts: Counter[str] = Counter()

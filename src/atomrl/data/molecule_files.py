@@ -38,7 +38,7 @@ TEXT = "utf-8-sig"
 END_OF_ENTRY = "$$$$"
 END_OF_MOLECULE, BEGIN_OF_PROPERTIES = "M  END", ">"
 """Of an SDF's entry: the line after its bonds, and what lines of its properties begin with."""
-CHARGED = "carry a charge, and are taken for neutral"
+CHARGED = "carry a charge, and are taken as neutral"
 CHARGES = ("charge", "total_charge")
 """How extended XYZ calls the charge of a whole frame."""
 HEAVIEST = len(chemical_symbols) - 1
@@ -91,9 +91,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
         return
     reader = READERS.get(path.suffix.lower())
     if reader is None:
-        raise UserError(
-            f"data={path}: the ending says the format, {', '.join(READERS)}; or give a folder of such files"
-        )
+        raise UserError(f"data={path}: the ending must be one of {', '.join(READERS)}; or give a folder of such files")
     try:
         yield from map(_molecule, reader(path))
     except OSError as error:
@@ -102,7 +100,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 def _molecule(entry: Entry) -> Entry:
     """The entry, if it is no crystal."""
-    return entry if entry.cell is None else Entry.broken(entry.where, "it is periodic, and no molecule")
+    return entry if entry.cell is None else Entry.broken(entry.where, "it is periodic, so not a molecule")
 
 
 def read_sdf(path: Path) -> Iterator[Entry]:
@@ -228,7 +226,7 @@ def _from_frame(where: str, count: int, lines: list[str]) -> Entry:
     try:
         atoms = ase.io.read(io.StringIO(f"{count}\n{''.join(lines)}"), index=0, format="extxyz")
     except KeyError as error:  # of its table of symbols, which it looks up as `Xx`
-        return Entry.broken(where, f"{error} is no symbol of an element that ASE knows")
+        return Entry.broken(where, f"{error} is not the symbol of an element that ASE knows")
     except NO_FRAME as error:
         return Entry.broken(where, f"ASE cannot read it ({first_line(error)})")
     assert isinstance(atoms, Atoms)

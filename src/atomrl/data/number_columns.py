@@ -50,7 +50,7 @@ class NumberColumn:
         if not self.filled:
             return "it is empty"
         to_blame = shown([(rows[place], texts[place]) for place in self.words])
-        return f"{len(self.words)} of its {self.filled} values are no finite numbers: {to_blame}"
+        return f"{len(self.words)} of its {self.filled} values are not finite numbers: {to_blame}"
 
 
 def number_column(texts: Sequence[str]) -> NumberColumn:

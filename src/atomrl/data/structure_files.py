@@ -39,8 +39,8 @@ BLOCK = 1024
 TIMEOUT = 30.0
 """Seconds for one CIF."""
 PARSE = "atomrl.structures.cif:parse_cif"
-ASSUMED_P1 = "say nothing of symmetry, so that their sites count as all atoms (P 1)"
-NO_CELL, PERIODIC = "domain: it has no cell, and is no crystal", "domain: it is periodic, and no molecule"
+ASSUMED_P1 = "do not declare a symmetry, so their sites count as all atoms (P 1)"
+NO_CELL, PERIODIC = "domain: it has no cell, so it is not a crystal", "domain: it is periodic, so not a molecule"
 
 
 class CifText(NamedTuple):
@@ -153,7 +153,7 @@ def _items(path: Path) -> Iterator[Entry | CifText]:
         return
     ending = _ending(path)
     if ending not in READERS:
-        raise UserError(f"{path}: the ending says the format, {', '.join(READERS)}; or give a folder of such files")
+        raise UserError(f"{path}: the ending must be one of {', '.join(READERS)}; or give a folder of such files")
     kind = ending.split(".")[1]
     try:
         for item in READERS[ending](path):

@@ -32,7 +32,7 @@ def domain_for(stored: Stored) -> Domain[Any, Any]:
         if domain_named(name).card_entry in stored.card:
             return domain_named(name)
     known = " or ".join(registered_names("atomrl.domains"))
-    raise UserError(f"{stored.origin} is no model of {known}: its card has the entries {', '.join(stored.card)}")
+    raise UserError(f"{stored.origin} is not a model of {known}: its card has the entries {', '.join(stored.card)}")
 
 
 @cache
@@ -71,6 +71,6 @@ def model_of(stored: Stored, config: Config) -> Model:
         return loaded
     model = given_model(str(stored.card[CARD_ENTRY]), domain.name)
     if not isinstance(model, GivenModel):
-        raise UserError(f"{stored.origin} is of a policy, and a whole model was given: give the policy")
+        raise UserError(f"{stored.origin} is of a policy, but a whole model was given: give the policy")
     adopted: Model = domain.adopt(filled(model, stored), config)
     return adopted

@@ -119,7 +119,7 @@ class CrystalJudges:
         }
         known = {name for group in makers for name in group}
         if unknown := sorted(set(names) - known):
-            raise UserError(f"nobody measures the metric {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
+            raise UserError(f"nothing measures the metric {', '.join(unknown)}: choose from {', '.join(sorted(known))}")
         return [make() for group, make in makers.items() if set(group) & set(names)]
 
     def _above_hull(self, chosen: str | Mapping[str, Any], hull: str | None, key: str = KEY) -> HullProvider:

@@ -123,7 +123,7 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
         if isinstance(model, GivenModel):
             return model
         if not isinstance(model, CrystalBackbone):
-            raise UserError(f"{model.origin} is no model of crystals: give one, or a configuration of molecules")
+            raise UserError(f"{model.origin} is not a model of crystals: give one, or a configuration of molecules")
         section, sampling = config.model, Sampling(config.model.sampler, config.model.eta)
         if section.guidance_scale is not None:
             if model.conditions is None:

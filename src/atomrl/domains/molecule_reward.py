@@ -104,7 +104,9 @@ def provide_metrics(
         reward.provide(XTBPropertiesProvider(gfn2 or gfn2_force_field(section, workers)))
     if missing := reward.missing_metrics:
         names = sorted({*MoleculeNamesProvider.names, *XTBPropertiesProvider.names})
-        raise UserError(f"nobody measures the metric {', '.join(missing)} of molecules: choose from {', '.join(names)}")
+        raise UserError(
+            f"nothing measures the metric {', '.join(missing)} of molecules: choose from {', '.join(names)}"
+        )
 
 
 def may_give_forces(reward: Reward) -> bool:

@@ -94,7 +94,7 @@ class MoleculeDomain(Domain[Backbone | GivenModel, MoleculeConfig]):
         if isinstance(model, GivenModel):
             return model
         if not isinstance(model, Backbone):
-            raise UserError(f"{model.origin} is no model of molecules: give one, or a configuration of crystals")
+            raise UserError(f"{model.origin} is not a model of molecules: give one, or a configuration of crystals")
         conditioning = model.conditioning
         lacking = (
             [] if conditioning is None else [name for name in conditioning.names if name not in conditioning.known]

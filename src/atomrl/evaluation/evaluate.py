@@ -234,7 +234,7 @@ def prompt_plan(model: Model, plan: SamplePlan, each: int) -> PromptPlan:
         )
     if plan.asked and model.conditioning is None:
         raise UserError(
-            f"{model.origin} takes no value of {', '.join(plan.asked)}: it is not conditional; leave it out"
+            f"{model.origin} takes no value for {', '.join(plan.asked)}: it is not conditional; leave it out"
         )
     conditioning = None if model.conditioning is None else model.conditioning.asking(plan.asked)
     sizes = dict.fromkeys(plan.sizes, 1) or model.sizes

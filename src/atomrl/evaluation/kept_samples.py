@@ -160,7 +160,7 @@ class KeptSamples:
             yield
         except KeyboardInterrupt:
             print(
-                f"\nstopped; what was sampled and judged is kept in {self.folder}: go on with {how_to_go_on}",
+                f"\nstopped; what was sampled and judged is kept in {self.folder}: continue with {how_to_go_on}",
                 flush=True,
             )
             raise

@@ -140,7 +140,7 @@ def _sample_column(path: Path, field: pa.Field, column: pa.ChunkedArray) -> Samp
     is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
     is_flag = pa.types.is_boolean(field.type)
     if not (is_text or is_number or is_flag):
-        raise UserError(f"{path}: the column {field.name} is no text, number or truth value: is it another table?")
+        raise UserError(f"{path}: the column {field.name} is not text, a number or a truth value: is it another table?")
     known = column.is_valid().to_numpy() if is_flag and column.null_count else None
     if is_flag:
         column = column.fill_null(False)

@@ -89,4 +89,4 @@ def read_table(path: Path) -> TableFile:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(f"{path} is no table of an evaluation ({where}: {first['msg']}): copy it again") from error
+        raise UserError(f"{path} is not the table of an evaluation ({where}: {first['msg']}): copy it again") from error

@@ -78,6 +78,6 @@ class RolloutFile:
             raise UserError(f"several files hold samples of seed {', '.join(twice)}: give each seed once")
         for name in ("checkpoint", "time_step"):
             if len(found := {str(file.about.get(name)): None for file in files}) > 1:
-                raise UserError(f"the files differ in {name}, {' and '.join(found)}: judge them one by one")
+                raise UserError(f"the files differ in {name}, {' and '.join(found)}: judge them separately")
         joined = Structures.concatenate([file.structures for file in files])
         return cls(joined, torch.cat([file.seeds for file in files]), files[0].about)

@@ -21,8 +21,8 @@ def add_finding(commands: Any) -> None:
     keys.add_argument(
         "--of",
         metavar="COMMAND",
-        help="whose keys: molecules or crystals, of atomrl train; edm, regressor, vae, ldm or predictor, of atomrl "
-        "pretrain; both of atomrl train if not given",
+        help="which keys: those of atomrl train for molecules or crystals, or those of atomrl pretrain for edm, "
+        "regressor, vae, ldm or predictor; if not given, those of atomrl train for both",
     )
     commands.add_parser("doctor", help="check the installation: versions, GPU, extras, cores, workers, xTB")
 

@@ -43,10 +43,10 @@ def doctor_command() -> None:
     wrong = 0
     for check in checks:
         for well, said in check():
-            print(f"{'ok  ' if well else 'MEND'}  {said}", flush=True)
+            print(f"{'ok  ' if well else 'FIX '}  {said}", flush=True)
             wrong += not well
     if wrong:
-        raise UserError(f"{wrong} of these must be mended: the lines that begin with MEND say how")
+        raise UserError(f"{wrong} of these must be fixed: the lines that begin with FIX say how")
 
 
 def _versions() -> Iterator[Line]:

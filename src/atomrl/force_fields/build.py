@@ -166,7 +166,7 @@ def _without_timeout(chosen: str | Mapping[str, Any], key: str) -> tuple[str | M
         return chosen, {}
     seconds = options.pop(TIMEOUT)
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < inf:
-        raise UserError(f"{key}: {TIMEOUT} {seconds!r} is no time: give seconds per crystal, above 0")
+        raise UserError(f"{key}: {TIMEOUT} {seconds!r} is not a time: give seconds per crystal, above 0")
     return {TARGET: name, **options}, {TIMEOUT: float(seconds)}
 
 

@@ -69,7 +69,7 @@ class MoleculeForceField:
             UserError: it has none.
         """
         raise UserError(
-            f"{self.name} says no energies of isolated atoms: give reward.energy_atom_refs={{symbol: eV, ...}} or null"
+            f"{self.name} has no energies of isolated atoms: give reward.energy_atom_refs={{symbol: eV, ...}} or null"
         )
 
     def close(self) -> None:

@@ -79,4 +79,4 @@ def require_new_table(output: Path, known: int) -> None:
     if known < 0:
         raise UserError(f"--known {known}: must be at least 1; 0 or nothing for no such column")
     if (output / TABLES).exists():
-        raise UserError(f"--output {output} holds an evaluation: give another folder, or remove that one")
+        raise UserError(f"--output {output} holds an evaluation: give another folder, or remove this one")

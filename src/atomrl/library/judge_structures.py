@@ -110,7 +110,7 @@ def _model(base: str | None, domain: Domain[Any, Any], config: Config) -> Model:
         raise UserError(f"--base {base} measures the diversity of crystals, and these are molecules: leave it out")
     stored = read_stored(base or config.model.backbone)
     if domain_for(stored) is not domain:
-        raise UserError(f"--base {base} is no model of {domain.name}, which these structures are: leave it out")
+        raise UserError(f"--base {base} is not a model of {domain.name}, as these structures are: leave it out")
     model: Model = domain.load(stored, config)
     return model
 

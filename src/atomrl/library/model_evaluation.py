@@ -246,8 +246,8 @@ class ModelEvaluation:
                     "give the run directory"
                 )
         print(
-            f"{self.trained} is a model without its run's config.yaml: no metric is marked as rewarded, and what is "
-            "judged is as documented, or as you say"
+            f"{self.trained} is a model without its run's config.yaml: no metric is marked as rewarded, and the "
+            "judges are the documented ones, or those that you name"
         )
         return as_trained(domain.name, tuned.card), tuned, False
 

@@ -132,7 +132,7 @@ class Continuation:
         }
         if differing:
             words = "; ".join(f"{key}={new}, the run has {old}" for key, (old, new) in differing.items())
-            raise UserError(f"{place} goes on with what it was trained with, and something else is given: {words}")
+            raise UserError(f"{place} continues with what it was trained with, but something else was given: {words}")
 
 
 def _run(where: Path) -> Path:
@@ -144,7 +144,7 @@ def _run(where: Path) -> Path:
     checkpoint, described = find_run(where)
     if checkpoint.name != LATEST:
         raise UserError(
-            f"{where}: a run goes on from its {LATEST}: give {described.parent}; for a new run from this model: "
+            f"{where}: a run continues from its {LATEST}: give {described.parent}; for a new run from this model: "
             f"atomrl train model.backbone={where}"
         )
     return described.parent
@@ -158,4 +158,4 @@ def _finished(place: Path, config: Config) -> str | None:
     if done != config.dataloader.epoches:
         return None
     longer = how_to_resume(place, config, f"dataloader.epoches={2 * done}")
-    return f"{place} has done its {done} iterations: nothing is left to do; for more: {longer}"
+    return f"{place} has completed its {done} iterations: nothing is left to do; for more: {longer}"

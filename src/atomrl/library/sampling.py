@@ -87,7 +87,7 @@ def writable(path: Path, domain: Domain[Any, Any]) -> Path:
     """
     if path.suffix[1:] not in domain.formats:
         endings = " or ".join(f".{name}" for name in domain.formats)
-        raise UserError(f"--output {path}: the ending says the format, {endings} for {domain.noun}")
+        raise UserError(f"--output {path}: the ending must be one of {endings} for {domain.noun}")
     if path.is_dir():
         raise UserError(f"--output {path} is a folder: give a file in it")
     require_writable(path.parent, f"the folder of --output {path}")

@@ -102,8 +102,8 @@ class Pretraining(lightning.LightningModule, ABC, Generic[M, B]):
             values = ", ".join(f"{name} {value.item():.3g}" for name, value in terms.items())
             raise UserError(
                 f"step {batch.step}: the loss is not finite ({values}): lower train.lr={self.config.lr} or"
-                f" train.max_grad_norm={self.config.max_grad_norm} and give the command again; it goes on from the last"
-                " checkpoint, which is from before this step, or starts anew where there is none yet"
+                f" train.max_grad_norm={self.config.max_grad_norm} and give the command again; it continues from the"
+                " last checkpoint before this step, or starts anew if there is none"
             )
         self.log_dict({name: value.detach() for name, value in terms.items()}, batch_size=len(batch.mask))
         return terms["loss"]

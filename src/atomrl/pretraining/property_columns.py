@@ -26,7 +26,7 @@ def number_values(crystals: PackedCrystals, name: str, column: str, split: str, 
     """
     if column in crystals.refused:
         raise UserError(
-            f"the {split} crystals have a column {column!r} that is no property, since {crystals.refused[column]}: "
+            f"the {split} crystals have a column {column!r} that is not a property, since {crystals.refused[column]}: "
             "write numbers without a unit, and leave missing ones empty"
         )
     if column not in crystals.properties:

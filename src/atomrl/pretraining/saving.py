@@ -168,8 +168,8 @@ def _require_no_model(folder: Path) -> None:
     """
     if any((folder / name).exists() for name in (CARD, CONFIG)):
         raise UserError(
-            f"save_path={folder} holds a model and no {LAST} to go on from, and it would be written over: give another "
-            "folder"
+            f"save_path={folder} holds a model and no {LAST} to continue from, and it would be overwritten: "
+            "give another folder"
         )
 
 

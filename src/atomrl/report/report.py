@@ -41,7 +41,7 @@ def report_command(options: argparse.Namespace) -> None:
     """Write a report and say where it is."""
     report = write_report(options.runs, options.output)
     if report.left_out:
-        print(f"a part of the samples is in it, as the page says: {report.left_out}")
+        print(f"it holds only a part of the samples, as the page says: {report.left_out}")
     print(f"report -> {report.path}")
 
 

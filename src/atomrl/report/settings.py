@@ -41,7 +41,7 @@ def _mapping(path: Path, text: str) -> Mapping[str, Any]:
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML ({first_line(error)}): copy it again") from error
+        raise UserError(f"{path} is not YAML ({first_line(error)}): copy it again") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no keys with values: is it another file?")
     return found

@@ -99,7 +99,7 @@ def _run_of(where: str | Path) -> Path:
     found = named_model(where)
     if found.described is None or found.weights.is_dir():
         raise UserError(
-            f"{where} is a model, and no run: give a run directory, a checkpoint in one, or the folder of an "
+            f"{where} is a model, not a run: give a run directory, a checkpoint in one, or the folder of an "
             "evaluation of that model (atomrl evaluate)"
         )
     return found.described.parent

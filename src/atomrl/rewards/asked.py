@@ -23,13 +23,13 @@ def require_asked(own: ReinforceReward, model: Model) -> None:
             continue
         if component.target_name in names and component.target_name not in quantities:
             raise UserError(
-                f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
-                f"{model.origin} is asked for it by a class or a formula, to which a prediction has no distance: give "
-                "target_value a number, or take a backbone with this condition of the kind value"
+                f"reward.components: PredictorReward pays for the {component.target_name} that a sample was asked for, "
+                f"and {model.origin} is asked for it by a class or a formula, to which a prediction has no distance: "
+                "give target_value a number, or take a backbone with this condition of the kind value"
             )
         if component.target_name not in names:
             raise UserError(
-                f"reward.components: PredictorReward wants the {component.target_name} that is asked for, and "
-                f"{model.origin} is {described(model.conditioning)}: take a backbone that is conditioned on it, or "
+                f"reward.components: PredictorReward pays for the {component.target_name} that a sample was asked for, "
+                f"and {model.origin} is {described(model.conditioning)}: take a backbone that is conditioned on it, or "
                 "give target_value a number"
             )

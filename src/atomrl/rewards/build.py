@@ -114,7 +114,9 @@ def _predictor_class(value: Any) -> tuple[Any, str, dict[str, Any]]:
     found = load_object(name)
     # A class of the user's, which may lack it: the error says so.
     if not isinstance(found, type) or not callable(getattr(found, "predict", None)):
-        raise UserError(f"reward.components: {name} is no class with predict, and an argument can be of no other class")
+        raise UserError(
+            f"reward.components: {name} is not a class with predict, and an argument can be of no other class"
+        )
     require_arguments(found, options, f"{KEY}: {name}")
     return found, name, options
 

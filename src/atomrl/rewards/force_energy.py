@@ -37,7 +37,7 @@ def atom_references(config: ForceEnergyConfig) -> Mapping[str, float] | None:
     """
     references = config.energy_atom_refs
     if isinstance(references, str) and references != "xtb":
-        raise UserError(f"energy_atom_refs={references} needs a force field that says them: give xtb or {{symbol: eV}}")
+        raise UserError(f"energy_atom_refs={references} needs a force field that has them: give xtb or {{symbol: eV}}")
     return atom_energies() if references == "xtb" else references
 
 

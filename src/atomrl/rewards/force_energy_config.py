@@ -36,11 +36,9 @@ def _energies(value: object) -> object:
         return value
     bad: list[object] = [value]
     if isinstance(value, dict):
-        bad = [symbol for symbol, energy in value.items() if not _is_energy(energy)]
+        bad = [f"{symbol}={energy}" for symbol, energy in value.items() if not _is_energy(energy)]
     if bad:
-        raise contradiction(
-            f"{{at}}energy_atom_refs: {bad[0]} is no energy of a symbol: give xtb, own, {{symbol: eV}} or null"
-        )
+        raise contradiction(f"{{at}}energy_atom_refs: must be xtb, own, {{symbol: eV}} or null, got {bad[0]}")
     return value
 
 

@@ -50,6 +50,6 @@ def _as_tensor(answer: Any, name: str) -> Tensor:
         return torch.from_numpy(np.array(answer, dtype=np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
-            f"reward component {name}: got {type(answer).__name__}, which is no array of numbers ({error}); "
+            f"reward component {name}: got {type(answer).__name__}, which is not an array of numbers ({error}); "
             "return one number per structure"
         ) from error

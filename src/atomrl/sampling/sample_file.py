@@ -177,7 +177,7 @@ def sample_into(path: Path, drawing: Drawing, exporter: Exporter) -> Counts:
                 progress.update(len(chunk))
         except KeyboardInterrupt:
             done, total = ends[file.parts], ends[-1]
-            print(f"\nstopped after {done:,} of {total:,} samples: the same command goes on from there")
+            print(f"\nstopped after {done:,} of {total:,} samples: the same command continues from there")
             raise
         if not file.counts[KEPT]:
             file.discard()

@@ -155,8 +155,8 @@ def _use(shared: Shared) -> str:
     return (
         "## Use\n\nWith atomrl and its extra `hub`:\n\n"
         f"```bash\natomrl sample --backbone {where} -n 10 --output samples.{shared.format}\n```\n\n"
-        f"`{where}` stands wherever a backbone is named; with `@` and a commit behind it, it names these weights for "
-        "ever. Loading runs no code of this repository.\n"
+        f"`{where}` stands wherever a backbone is named; with `@` and a commit after it, it always names these "
+        "weights. Loading runs no code of this repository.\n"
     )
 
 
@@ -184,7 +184,7 @@ def _evaluation(shared: Shared) -> str:
             f"`atomrl evaluate --base {PREFIX}{shared.repository}` makes one.\n"
         )
     tables = re.sub(r"^(#+ )", r"#\1", shared.evaluated.text.strip(), flags=re.MULTILINE)
-    return f"## Evaluation\n\nFor programs in `evaluation.json`.\n\n{tables}\n"
+    return f"## Evaluation\n\nThe same for programs: `evaluation.json`.\n\n{tables}\n"
 
 
 def _limits(shared: Shared) -> str:
@@ -212,7 +212,9 @@ def _limits(shared: Shared) -> str:
             "tables name, stands behind them."
         )
         if main["rewarded"]:
-            said.append("To be better in the rows that were rewarded is what the training was paid for.")
+            said.append(
+                "The training was paid for the rows marked as rewarded: better values there are to be expected."
+            )
     said.append("Paths in `config.yaml` are cut to their last part; what they name is not in this repository.")
     return "## Limits\n\n" + "".join(f"- {sentence}\n" for sentence in said)
 

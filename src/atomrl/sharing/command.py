@@ -51,7 +51,7 @@ def _folder(output: Path | None) -> Iterator[Path]:
             yield Path(made)
         return
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UserError(f"--output {output} is not empty: give another folder, or remove that one")
+        raise UserError(f"--output {output} is not empty: give another folder, or remove this one")
     yield require_writable(output, f"--output {output}")
 
 

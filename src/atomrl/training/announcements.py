@@ -91,7 +91,7 @@ class Progress(BarOrLines):
         if self.bar is None or self.first is None:
             self.first, self.first_end = done, now
             seconds = spoken(now - self.started)
-            print(f"first iteration: {seconds}, with what is done once; {left} left", flush=True)
+            print(f"first iteration: {seconds}, including the start-up; {left} left", flush=True)
             self.bar = bar(range(left), "train", total=left, leave=True)
             return
         numbers = self._numbers(trainer)
@@ -123,17 +123,17 @@ def what_came_of_it(folder: Path, config: Config, checkpoints: Checkpoints, done
     metric = config.best_checkpoint_metric
     lines = [f"{done} of {config.dataloader.epoches} iterations done, {spoken(seconds)}"]
     if math.isnan(checkpoints.best):
-        lines.append(f"no iteration is the best: none had a {metric} that is a number")
+        lines.append(f"there is no best iteration: none has a number for {metric}")
     else:  # checkpoints of an earlier version know the value, and not whose it is
-        best = "one of an earlier version" if checkpoints.best_iteration is None else checkpoints.best_iteration
+        best = "one written by an earlier version" if checkpoints.best_iteration is None else checkpoints.best_iteration
         lines.append(f"best iteration: {best}, {metric}={checkpoints.best:.4g}")
     places = {
-        LATEST: "the last iteration; what a command takes of the folder",
-        BEST: f"the best by {'another number, of before' if math.isnan(checkpoints.best) else metric}",
+        LATEST: "the last iteration, which commands use if given the folder",
+        BEST: f"the best by {'an earlier metric' if math.isnan(checkpoints.best) else metric}",
         METRICS: "a line for each iteration, from 0",
-        "tensorboard": f"to look at: {shlex.join(['tensorboard', '--logdir', str(folder)])}",
+        "tensorboard": f"open with: {shlex.join(['tensorboard', '--logdir', str(folder)])}",
         "wandb": "what W&B got",
-        "csv": "the lines as a table",
+        "csv": "the same as a table",
     }
     there = {name: what for name, what in places.items() if (folder / name).exists()}
     width = max((len(str(folder / name)) for name in there), default=0)

@@ -75,8 +75,8 @@ def require_typed(place: Path, old: Config, new: Config, overrides: Sequence[str
         return
     words = ", ".join(f"{key}={before} (here {after})" for key, (before, after) in left_out.items())
     raise UserError(
-        f"resume=true, but the run in {place} has other settings, and none of them was typed: {words}; "
-        f"`atomrl resume {place}` continues it as it is; a setting that shall change must be typed"
+        f"resume=true, but the run in {place} has other settings, which you did not ask to change: {words}; "
+        f"`atomrl resume {place}` continues it as it is; to change a setting, give it on the command line"
     )
 
 
@@ -90,9 +90,9 @@ def require_lengthening(overrides: Sequence[str]) -> None:
         key = key_of(override)
         if not any(key == free or key.startswith(f"{free}.") for free in LENGTH | AROUND):
             raise UserError(
-                f"{override}: atomrl resume continues a run as it is; it takes what says how long and where it trains, "
-                f"and what is written and judged: {', '.join(sorted(LENGTH | AROUND))}. For other settings: `atomrl "
-                "train` with all words of the run, save_path=RUN resume=true and this one"
+                f"{override}: atomrl resume continues a run as it is; it takes only keys that say how long and where "
+                f"it trains, and what it writes and judges: {', '.join(sorted(LENGTH | AROUND))}. For other settings: "
+                "`atomrl train` with all words of the run, save_path=RUN resume=true and this one"
             )
 
 

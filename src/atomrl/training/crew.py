@@ -199,7 +199,7 @@ class Crew:
         """Of ranks that do not answer."""
         return RankError(
             f"{_named(ranks)} did not answer for {self._timeout:g} s (train.rank_timeout) and the run stopped: it "
-            "hangs, or needs longer for its share; then raise train.rank_timeout"
+            "hangs, or needs longer for its share, in which case raise train.rank_timeout"
         )
 
     def _lost(self) -> RankError:
@@ -329,7 +329,7 @@ def _silence() -> Iterator[None]:
 
 def _died(ranks: list[int]) -> RankError:
     """Of ranks that said nothing."""
-    return RankError(f"{_named(ranks)} died without a word and the run stopped: killed, or out of memory?")
+    return RankError(f"{_named(ranks)} died without a message, and the run stopped: was it killed, or out of memory?")
 
 
 def _named(ranks: list[int]) -> str:

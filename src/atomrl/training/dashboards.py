@@ -143,7 +143,7 @@ class Dashboards(Callback):
             return self._domain.picture(few.structures, [_caption(row) for row in rows])
         except UserError as error:
             self._draws = False
-            log.warning(f"no pictures of samples: {error}")
+            log.warning(f"no pictures of the samples: {error}")
             return None
 
 

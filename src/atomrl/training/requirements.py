@@ -23,7 +23,7 @@ def check_needs(config: Config) -> None:
     named = {Path(form) for text in texts(tree) for form in (text, text.partition(".py:")[0] + ".py")} - {Path()}
     asked = {path: how for path, how in needs.items() if named & {Path(path), *Path(path).parents}}
     if missing := [f"{path} ({how})" for path, how in asked.items() if not Path(path).exists()]:
-        raise UserError(f"this experiment needs what is not in {Path.cwd()}: {'; '.join(missing)}")
+        raise UserError(f"this experiment needs files that are not in {Path.cwd()}: {'; '.join(missing)}")
 
 
 def check_code(config: Config) -> None:

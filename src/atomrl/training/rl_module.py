@@ -70,7 +70,7 @@ AGAINST_EXPLOSIONS = (
     "lower train.learning_rate, raise model.time_step or the weight of the objective's distance to the initial model"
 )
 UNTRAINED = (
-    "nothing is trained yet, so it is the model that does this: raise model.time_step, or give a conditional model a "
+    "nothing is trained yet, so the model itself does this: raise model.time_step, or give a conditional model a "
     "lower model.guidance_scale or a dataloader.context nearer to its training set"
 )
 
@@ -348,7 +348,7 @@ class RLModule(lightning.LightningModule):
         self._warned = True
         log.warning(
             f"iteration {iteration}: {masked:.0f} of {samples} samples ({100 * masked / samples:.0f} %) exploded and "
-            f"teach nothing; if this goes on, {AGAINST_EXPLOSIONS}"
+            f"were left out; if this continues, {AGAINST_EXPLOSIONS}"
         )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

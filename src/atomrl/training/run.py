@@ -196,7 +196,7 @@ def warn_of_unread(config: Config) -> None:
     """Name the keys that the chosen objective does not read, all in one warning."""
     if unread := config.train.unread:
         named = ", ".join(f"train.{name}" for name in unread)
-        log.warning(f"train.objective={config.train.objective} does not read {named}: what they say changes nothing")
+        log.warning(f"train.objective={config.train.objective} does not read {named}: these keys change nothing")
 
 
 def warn_of_warmup(config: Config) -> None:

@@ -51,7 +51,7 @@ def find_run(place: Path) -> tuple[Path, Path]:
     found = named_model(place)
     if found.described is None or found.weights.is_dir():  # weights of a run that were shared are none
         raise UserError(
-            f"{place} is a model, and no run: give a run directory, or a checkpoint of a run next to its {CONFIG}"
+            f"{place} is a model, not a run: give a run directory, or a checkpoint of a run next to its {CONFIG}"
         )
     return found.weights, found.described
 
@@ -100,7 +100,7 @@ def check_resumable(path: Path, config: Config) -> int:
                 "and the same overrides, or another save_path for another run"
             )
     if changed := said_of(began, config):
-        log.warning("%s goes on with other settings than it had: %s", path, changed)
+        log.warning("%s continues with changed settings: %s", path, changed)
     stored = read_stored(str(checkpoint))
     done = iterations_done(stored, checkpoint)
     model_of(stored, config)  # refuses weights that do not fit

@@ -20,6 +20,6 @@ def require_same_weights(module: nn.Module, collective: Collective) -> None:
     total = sum(int(p.detach().cpu().flatten().view(torch.uint8).long().sum()) for p in module.parameters())
     if len(set(collective.gather(torch.tensor([total])).tolist())) > 1:
         raise UserError(
-            "the processes begin with different weights: model.backbone, or the checkpoint that the run goes on from, "
-            "must be the same file on all hosts"
+            "the processes start from different weights: model.backbone, or the checkpoint that the run continues "
+            "from, must be the same file on all hosts"
         )

@@ -59,8 +59,8 @@ class ExplodedError(UserError):
 
     def __init__(self, samples: int, iteration: int, limit: float) -> None:
         super().__init__(
-            f"all {samples} samples of iteration {iteration} exploded (latents beyond {limit:g}, or not finite), so "
-            "that there is nothing to learn from and the run stopped"
+            f"all {samples} samples of iteration {iteration} exploded (latents beyond {limit:g}, or not finite): "
+            "there is nothing to learn from, and the run stopped"
         )
 
 

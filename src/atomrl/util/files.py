@@ -155,8 +155,8 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
         try:
             values = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path}: line {number} is no JSON ({first_line(error)}): copy it again") from error
+            raise UserError(f"{path}: line {number} is not JSON ({first_line(error)}): copy it again") from error
         if not isinstance(values, dict):
-            raise UserError(f"{path}: line {number} is no JSON object: is it another file?")
+            raise UserError(f"{path}: line {number} is not a JSON object: is it another file?")
         found.append(values)
     return found
