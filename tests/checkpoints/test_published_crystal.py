@@ -232,6 +232,8 @@ def ldm(weights: dict[str, Any], **parameters: Any) -> Path:
         ({"denoiser.blocks.1.attn.in_proj_bias": None}, {}, "missing ['blocks.1.attn.in_proj_bias']"),
         ({}, {"denoiser": {}}, "do not say how many heads, for denoiser of width 48"),
         ({}, {"denoiser": {"num_heads": 5}}, "a width of 48 with 5 heads"),
+        ({}, {"denoiser": {"num_heads": "${heads}"}}, "say ${heads} heads, for denoiser of width 48"),
+        ({}, {"denoiser": {"num_heads": 4.0}}, "say 4.0 heads, for denoiser of width 48"),
         ({}, {"diffusion_configs": {"predict_xstart": True}}, "predict_xstart=True, and only False can be imported"),
         ({}, {"condition_module": None}, "is conditional, and its hyper-parameters do not say on what"),
         (
