@@ -145,6 +145,21 @@ def test_a_tetrahedron_is_no_tritium():
     assert reason(cif(sites, "label fract_x fract_y fract_z")) == ("element: 'T1' may be T or not, and no formula says")
 
 
+@pytest.mark.parametrize("label", ["Al/Si1", "Al1/Si1", "Fe|Mn", "Na+K", "Nb-Ta", "Ca,Sr"])
+def test_a_label_of_two_elements_is_neither(label):
+    """As of a site that both hold, in files without types and occupancies."""
+    sites, columns = [(label, 0, 0, 0), ("O1", 0.5, 0.5, 0.5)], "label fract_x fract_y fract_z"
+    first = label[:2]
+    assert reason(cif(sites, columns)) == f"element: {label!r} may be {first} or not, and no formula says"
+    assert formula(parse_cif(cif(sites, columns, chemical_formula_sum=f"{first} O")).crystal) == {first: 1, "O": 1}
+
+
+@pytest.mark.parametrize("label", ["Na1+", "Na1-a", "Na/2", "Na_K", "Na(1)"])
+def test_what_follows_a_label_may_be_no_element(label):
+    text = cif([(label, 0, 0, 0), ("O1", 0.5, 0.5, 0.5)], "label fract_x fract_y fract_z")
+    assert formula(parse_cif(text).crystal) == {"Na": 1, "O": 1}
+
+
 def test_deuterium_is_hydrogen():
     sites = [("Li1", "Li", 0, 0, 0), ("D1", "D", 0.5, 0.5, 0.5)]
     assert formula(parse_cif(cif(sites, chemical_formula_sum="Li D")).crystal) == {"Li": 1, "H": 1}
