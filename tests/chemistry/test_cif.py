@@ -221,6 +221,12 @@ def test_a_cell_that_is_none(value):
     assert reason(cif().replace("_cell_length_b", "_cell_length_x")) == "cell: _cell_length_b is missing"
 
 
+@pytest.mark.parametrize("value", ["180", "190", "240", "0"])
+def test_an_angle_that_is_none(value):
+    """Its cosine would be that of another one: 240 that of 120."""
+    assert reason(cif(cell={"angle_gamma": value})) == f"cell: _cell_angle_gamma is {value}"
+
+
 @pytest.mark.parametrize("written", ["'5.64'", "5.64(2)", "'5.64(2)'"])
 def test_a_cell_as_it_may_be_written(written):
     tags = ("length_a", "length_b", "length_c")

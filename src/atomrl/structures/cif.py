@@ -131,7 +131,7 @@ def _cell(block: gemmi.cif.Block) -> gemmi.UnitCell:
     """The unit cell."""
     texts = [block.find_value(tag) for tag in CELL]
     for tag, text in zip(CELL, texts, strict=True):
-        if text is None or not 0 < _number(text) < math.inf:
+        if text is None or not 0 < _number(text) < (180 if "angle" in tag else math.inf):
             raise Failure(f"cell: {tag} is {'missing' if text is None else text}")
     cell = gemmi.UnitCell(*map(_number, texts))
     if not cell.volume > 0:
