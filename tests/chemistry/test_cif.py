@@ -215,6 +215,15 @@ def test_a_coordinate_that_is_no_number(value):
     assert value in why
 
 
+@pytest.mark.parametrize("value", ["\u22120.5", "0.5\u00a00"])
+def test_a_coordinate_beyond_ascii(value):
+    """gemmi ends the loop there, and counts its values."""
+    why = "cif: line 9: Wrong number of values in loop _atom_site_*"
+    broken = cif([NA_CL[0], ("Cl1", "Cl", 0.5, value, 0.5)], chemical_name="\u03b1 salt")
+    assert reason(broken) == f"{why}; outside of quotation marks stands what is not ASCII, perhaps a long minus sign"
+    assert reason(cif([NA_CL[0], NA_CL[1][:4]], chemical_name="\u03b1 salt")) == why
+
+
 @pytest.mark.parametrize("value", ["?", "0", "-4", "nan"])
 def test_a_cell_that_is_none(value):
     assert reason(cif(cell={"length_b": value})) == f"cell: _cell_length_b is {value}"

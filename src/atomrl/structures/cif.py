@@ -121,10 +121,19 @@ def _block(text: str) -> gemmi.cif.Block:
         blocks = [block for block in gemmi.cif.read_string(text) if len(block.find_values("_atom_site_fract_x"))]
     except (ValueError, RuntimeError) as error:  # of its grammar, and of tags that come twice
         words = re.sub(r"^string(:(\d+)(:\d+\(\d+\))?)?", r"line \2", str(error))
-        raise Failure("cif: " + " ".join(words.split())[:120]) from error
+        raise Failure("cif: " + " ".join(words.split())[:120] + _beyond_ascii(text)) from error
     if len(blocks) != 1:
         raise Failure(f"cif: {len(blocks)} of its blocks list fractional coordinates of atoms, not one")
     return blocks[0]
+
+
+def _beyond_ascii(text: str) -> str:
+    """What there is to say of a text that is a CIF but for what ASCII lacks; gemmi blames the loop that it breaks."""
+    try:
+        gemmi.cif.read_string(re.sub(r"[^\x00-\x7f]", "0", text))
+    except (ValueError, RuntimeError):
+        return ""
+    return "; outside of quotation marks stands what is not ASCII, perhaps a long minus sign"
 
 
 def _cell(block: gemmi.cif.Block) -> gemmi.UnitCell:
