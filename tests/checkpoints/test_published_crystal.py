@@ -222,10 +222,18 @@ def ldm(weights: dict[str, Any], **parameters: Any) -> Path:
         ({"ema.decay": torch.ones(1)}, {}, "ldm.ckpt holds a crystal LDM and also ema.decay; known are only"),
         ({"latent_std": None}, {}, "lacks latent_std in its state_dict"),
         ({"latent_std": torch.zeros(1)}, {}, "latent_std must be one positive number, got [0.0]"),
+        ({"latent_std": torch.tensor(torch.nan)}, {}, "latent_std holds numbers that are not finite"),
+        (
+            {"denoiser.x_embedder.bias": torch.full((48,), torch.inf)},
+            {},
+            "denoiser.x_embedder.bias holds numbers that are not finite",
+        ),
         ({"denoiser.x_embedder.weight": None}, {}, "no weight denoiser.x_embedder.weight"),
         ({"denoiser.blocks.1.attn.in_proj_bias": None}, {}, "missing ['blocks.1.attn.in_proj_bias']"),
         ({}, {"denoiser": {}}, "do not say how many heads, for denoiser of width 48"),
         ({}, {"denoiser": {"num_heads": 5}}, "a width of 48 with 5 heads"),
+        ({}, {"denoiser": {"num_heads": "${heads}"}}, "say ${heads} heads, for denoiser of width 48"),
+        ({}, {"denoiser": {"num_heads": 4.0}}, "say 4.0 heads, for denoiser of width 48"),
         ({}, {"diffusion_configs": {"predict_xstart": True}}, "predict_xstart=True, and only False can be imported"),
         ({}, {"condition_module": None}, "is conditional, but its hyper-parameters do not say on what"),
         (

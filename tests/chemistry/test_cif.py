@@ -145,6 +145,21 @@ def test_a_tetrahedron_is_no_tritium():
     assert reason(cif(sites, "label fract_x fract_y fract_z")) == ("element: 'T1' may be T or not, and no formula says")
 
 
+@pytest.mark.parametrize("label", ["Al/Si1", "Al1/Si1", "Fe|Mn", "Na+K", "Nb-Ta", "Ca,Sr"])
+def test_a_label_of_two_elements_is_neither(label):
+    """As of a site that both hold, in files without types and occupancies."""
+    sites, columns = [(label, 0, 0, 0), ("O1", 0.5, 0.5, 0.5)], "label fract_x fract_y fract_z"
+    first = label[:2]
+    assert reason(cif(sites, columns)) == f"element: {label!r} may be {first} or not, and no formula says"
+    assert formula(parse_cif(cif(sites, columns, chemical_formula_sum=f"{first} O")).crystal) == {first: 1, "O": 1}
+
+
+@pytest.mark.parametrize("label", ["Na1+", "Na1-a", "Na/2", "Na_K", "Na(1)"])
+def test_what_follows_a_label_may_be_no_element(label):
+    text = cif([(label, 0, 0, 0), ("O1", 0.5, 0.5, 0.5)], "label fract_x fract_y fract_z")
+    assert formula(parse_cif(text).crystal) == {"Na": 1, "O": 1}
+
+
 def test_deuterium_is_hydrogen():
     sites = [("Li1", "Li", 0, 0, 0), ("D1", "D", 0.5, 0.5, 0.5)]
     assert formula(parse_cif(cif(sites, chemical_formula_sum="Li D")).crystal) == {"Li": 1, "H": 1}
@@ -200,10 +215,25 @@ def test_a_coordinate_that_is_no_number(value):
     assert value in why
 
 
+@pytest.mark.parametrize("value", ["\u22120.5", "0.5\u00a00"])
+def test_a_coordinate_beyond_ascii(value):
+    """gemmi ends the loop there, and counts its values."""
+    why = "cif: line 9: Wrong number of values in loop _atom_site_*"
+    broken = cif([NA_CL[0], ("Cl1", "Cl", 0.5, value, 0.5)], chemical_name="\u03b1 salt")
+    assert reason(broken) == f"{why}; outside of quotation marks stands what is not ASCII, perhaps a long minus sign"
+    assert reason(cif([NA_CL[0], NA_CL[1][:4]], chemical_name="\u03b1 salt")) == why
+
+
 @pytest.mark.parametrize("value", ["?", "0", "-4", "nan"])
 def test_a_cell_that_is_none(value):
     assert reason(cif(cell={"length_b": value})) == f"cell: _cell_length_b is {value}"
     assert reason(cif().replace("_cell_length_b", "_cell_length_x")) == "cell: _cell_length_b is missing"
+
+
+@pytest.mark.parametrize("value", ["180", "190", "240", "0"])
+def test_an_angle_that_is_none(value):
+    """Its cosine would be that of another one: 240 that of 120."""
+    assert reason(cif(cell={"angle_gamma": value})) == f"cell: _cell_angle_gamma is {value}"
 
 
 @pytest.mark.parametrize("written", ["'5.64'", "5.64(2)", "'5.64(2)'"])

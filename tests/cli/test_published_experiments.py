@@ -92,6 +92,43 @@ def test_a_hub_says_where_models_are(folder: Path) -> None:
     assert load_config(DNG, words[:1]).model.backbone == "checkpoints/alex_mp_20_ldm_base"
 
 
+def test_values_may_stand_elsewhere(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint's ending, a set and a device are what they are there; what nothing reads need not be there."""
+    monkeypatch.setenv("CKPTS", "/models")
+    text = published_experiments.FILES[f"{DNG}.yaml"].replace(
+        "\ndata:", "\ntrainer: {accelerator: '${oc.env:A,gpu}'}\ndata:"
+    )
+    text = text.replace("reference_dataset: mp-20", "reference_dataset: ${oc.env:REFERENCE,alex-mp-20}")
+    text = text.replace("${hub:mp_20_vae}", "${oc.env:NOWHERE}/vae.ckpt")
+    for path, backbone in (
+        ("${oc.env:CKPTS}/ldm.ckpt", "/models/ldm"),
+        ("${hub:'mp_20_ldm_base'}", "checkpoints/mp_20_ldm_base"),
+        ("${hub:${data.dataset_type}_ldm_base}", "checkpoints/mp_20_ldm_base"),
+    ):
+        (folder / "experiment" / "elsewhere.yaml").write_text(text.replace("${hub:mp_20_ldm_base}", path))
+        config = crystal_config("experiment/elsewhere", ["data.dataset_type=mp_20"], folder)
+        assert (config.model.backbone, config.device) == (backbone, "auto")
+        assert config.reward.reference_dataset == "data/alex_mp_20"
+        assert "atomrl import chemeleon2" in config.needs[backbone]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("${oc.env:NOWHERE}/ldm.ckpt", "rl_module.ldm_ckpt_path: KeyError raised while resolving interpolation"),
+        ("${hub:mp_20/ldm}", "rl_module.ldm_ckpt_path=${hub:mp_20/ldm}: must be the path of a checkpoint, a folder or"),
+    ],
+)
+def test_what_is_not_elsewhere_is_one_line(path: str, message: str, tmp_path: Path) -> None:
+    folder = published_experiments.write(tmp_path)
+    (folder / f"{DNG}.yaml").write_text(
+        published_experiments.FILES[f"{DNG}.yaml"].replace("${hub:mp_20_ldm_base}", path)
+    )
+    with pytest.raises(UserError) as refused:
+        load_config(DNG, [], folder)
+    assert message in str(refused.value)
+
+
 def test_a_reward_stands_beside_an_experiment(folder: Path) -> None:
     both = crystal_config(DNG, ["custom_reward=density"], folder)
     alone = crystal_config("custom_reward/density", [], folder)

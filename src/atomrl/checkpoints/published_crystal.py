@@ -134,14 +134,16 @@ class PublishedCrystal:
         """Of the attention in a part of the model.
 
         Raises:
-            UserError: the file says several numbers, or none and the width is that of no published model.
+            UserError: the file says several numbers, or what is none, or nothing and the width is that of no published
+                model.
         """
         parts = _parts(self.file.hyper_parameters.get(section))
-        said: set[int] = {found for part in parts for name in HEADS if type(found := part.get(name)) is int}
-        if len(said) == 1:
-            return said.pop()
+        found = [part[name] for part in parts for name in HEADS if part.get(name) is not None]
+        said = sorted(set(map(str, found)))
+        if len(said) == 1 and type(heads := found[0]) is int:
+            return heads
         if said or width % WIDTH_OF_A_HEAD:
-            many = f"say {', '.join(map(str, sorted(said)))}" if said else "do not say how many"
+            many = f"say {', '.join(said)}" if said else "do not say how many"
             raise UserError(f"{self.origin}: its hyper-parameters {many} heads, for {section} of width {width}")
         return width // WIDTH_OF_A_HEAD
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from atomrl.config.as_typed import as_typed
@@ -22,6 +22,7 @@ from atomrl.config.molecules import MoleculeConfig, MoleculeReward
 from atomrl.config.naming import key_of, named_yaml
 from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
 from atomrl.config.published import UNSET_IF_NULL, renamed, renamed_overrides
+from atomrl.config.published_crystals import HUB, is_looked_up
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import Config, TrainSection
 from atomrl.config.switches import each_key, require_switched_on
@@ -35,9 +36,6 @@ EXPERIMENTS = "experiment/"
 
 SAMPLING = "sampling"
 """Key of a checkpoint's card: the section `model` of the run that it is of."""
-
-RENAMED = "_renamed"
-"""Where a tree in our names stands beside the published one, so that it finds the keys that it takes values from."""
 
 SWEPT = re.compile(r"Ambiguous value for argument '\+*(.*)'")
 """What Hydra says of `key=1,2`, which it would start a run of each for."""
@@ -134,10 +132,26 @@ def _without_unset(tree: Mapping[str, Any], overrides: Sequence[str]) -> dict[st
 def _published(published: Composition) -> dict[str, Any]:
     """A published experiment in our names; what it takes from other keys is there."""
     composed = _composed(published.name, published.words, published.folder)
-    named = renamed(_as_written(composed))
-    with open_dict(composed):
-        composed[RENAMED] = named
-    return _values(composed[RENAMED])
+    OmegaConf.register_new_resolver(HUB, lambda name: f"${{{HUB}:{name}}}", replace=True)  # `renamed` says where it is
+    try:
+        tree = _looked_up(composed, _as_written(composed))
+    finally:
+        OmegaConf.clear_resolver(HUB)
+    return _values(OmegaConf.create(renamed(tree)))
+
+
+def _looked_up(composed: DictConfig, written: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values as they are written; those that stand elsewhere, such as `${oc.env:HOME}`, as they are found there.
+
+    What nothing reads, such as Hydra's own folders, is not looked for.
+    """
+    tree = dict(written)
+    for name, value in written.items():
+        if isinstance(value, dict):
+            tree[name] = _looked_up(composed[name], value, f"{prefix}{name}.")
+        elif is_looked_up(f"{prefix}{name}", value):
+            tree[name] = _resolved(partial(composed.__getitem__, name))
+    return tree
 
 
 def _override(tree: Mapping[str, Any], overrides: Sequence[str]) -> DictConfig:
@@ -317,14 +331,21 @@ def _shipped(name: str) -> dict[str, Any]:
 
 def _values(composed: DictConfig | ListConfig) -> dict[str, Any]:
     """Plain values, interpolations resolved."""
-    try:
-        tree = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        key = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(f"configuration: {key}{first_line(error)}") from error
+    tree = _resolved(lambda: composed, throw_on_missing=True)
     if not isinstance(tree, dict):
         raise UserError("configuration: it is a list, and must be keys with values")
     return {str(key): value for key, value in tree.items()}
+
+
+def _resolved(found: Callable[[], Any], throw_on_missing: bool = False) -> Any:
+    """What is found in a configuration, interpolations resolved, as plain values."""
+    try:
+        value = found()
+        is_tree = OmegaConf.is_config(value)
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=throw_on_missing) if is_tree else value
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"configuration: {key}{first_line(error)}") from error
 
 
 def _compose(name: str, words: list[str], folder: Path | None) -> DictConfig:

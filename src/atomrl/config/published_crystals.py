@@ -230,6 +230,11 @@ def without_hub(tree: Any, hub: Mapping[str, Any]) -> Any:
     return NAMED.sub(lambda match: _folder_of(match[1], hub), tree) if isinstance(tree, str) else tree
 
 
+def is_looked_up(key: str, value: Any) -> bool:
+    """Whether a published value is to be found elsewhere, as `${paths.data_dir}`, and is read here."""
+    return value != LINKED and any("${" in text for text in texts(value)) and not is_unused(key)
+
+
 def is_unused(key: str) -> bool:
     """Whether a published key changes nothing here."""
     return key not in (*ALIASES, *ONLY, *CONVERTED) and any(f"{key}.".startswith(f"{name}.") for name in UNUSED)
@@ -275,7 +280,7 @@ def rows() -> Iterator[tuple[str, str]]:
 
 def _folder(key: str, value: Any) -> str:
     """A model's folder: that beside a published checkpoint, of its name without the ending."""
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or f"${{{HUB}:" in value:  # what is left after `without_hub`
         raise UserError(f"{key}={value}: must be the path of a checkpoint, a folder or ${{hub:NAME}}")
     return value.removesuffix(".ckpt")
 
@@ -377,7 +382,7 @@ def _needs(tree: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, str]:
                 f"the published {name}: import its checkpoint, atomrl import chemeleon2 FILE --output {folder}, or say "
                 f"where it is, {HUB}.{name}=FOLDER"
             )
-        if PurePosixPath(text).suffix == ".ckpt":
+        if PurePosixPath(text).suffix == ".ckpt" and "${" not in text:
             needs[text.removesuffix(".ckpt")] = (
                 f"import it: atomrl import chemeleon2 {text} --output {text.removesuffix('.ckpt')}"
             )

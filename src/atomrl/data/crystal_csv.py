@@ -29,7 +29,7 @@ from atomrl.workers.local import as_workers
 
 log = logging.getLogger(__name__)
 
-CACHE_VERSION = 8
+CACHE_VERSION = 9
 ID, CIF = "material_id", "cif"
 
 BLOCK = 1024

@@ -45,6 +45,9 @@ NUMBERS = {symbol: number for symbol, number in atomic_numbers.items() if number
 SYMBOL = re.compile(r"([A-Za-z]{1,2})(\d*\.?\d*[+-]?|[+-]\d*\.?\d*)")
 """Of an `_atom_site_type_symbol`: an element, perhaps with its charge or a number."""
 
+SHARED = re.compile(r"[A-Za-z]+\d*[/|,&+-]([A-Z][a-z]?)")
+"""Of a label with the symbols of two elements, `Al/Si1`, as of a site that both hold."""
+
 UNIT_ROUNDED, CELL_ROUNDED = 0.006, 0.05
 """Atoms by which a formula unit, and a cell, may differ from what is declared: formulas are rounded (`Al0.67 O`)."""
 
@@ -118,17 +121,26 @@ def _block(text: str) -> gemmi.cif.Block:
         blocks = [block for block in gemmi.cif.read_string(text) if len(block.find_values("_atom_site_fract_x"))]
     except (ValueError, RuntimeError) as error:  # of its grammar, and of tags that come twice
         words = re.sub(r"^string(:(\d+)(:\d+\(\d+\))?)?", r"line \2", str(error))
-        raise Failure("cif: " + " ".join(words.split())[:120]) from error
+        raise Failure("cif: " + " ".join(words.split())[:120] + _beyond_ascii(text)) from error
     if len(blocks) != 1:
         raise Failure(f"cif: {len(blocks)} of its blocks list fractional coordinates of atoms, not one")
     return blocks[0]
+
+
+def _beyond_ascii(text: str) -> str:
+    """What there is to say of a text that is a CIF but for what ASCII lacks; gemmi blames the loop that it breaks."""
+    try:
+        gemmi.cif.read_string(re.sub(r"[^\x00-\x7f]", "0", text))
+    except (ValueError, RuntimeError):
+        return ""
+    return "; outside of quotation marks stands what is not ASCII, perhaps a long minus sign"
 
 
 def _cell(block: gemmi.cif.Block) -> gemmi.UnitCell:
     """The unit cell."""
     texts = [block.find_value(tag) for tag in CELL]
     for tag, text in zip(CELL, texts, strict=True):
-        if text is None or not 0 < _number(text) < math.inf:
+        if text is None or not 0 < _number(text) < (180 if "angle" in tag else math.inf):
             raise Failure(f"cell: {tag} is {'missing' if text is None else text}")
     cell = gemmi.UnitCell(*map(_number, texts))
     if not cell.volume > 0:
@@ -192,7 +204,8 @@ def _element(values: Mapping[str, str]) -> tuple[str, bool]:
     """The element of a site, and whether its symbol is written as it should be.
 
     A type symbol is an element's as a whole; a number in it that is no charge may count atoms (`N3`), unless it is the
-    label's. A label only begins with one: `OA1` is oxygen, `CA1` calcium or carbon, `T1` a tetrahedron's centre.
+    label's. A label only begins with one: `OA1` is oxygen, `CA1` calcium or carbon, `T1` a tetrahedron's centre, and
+    `Al/Si1` one of two.
     """
     typed, label = values.get("type_symbol"), values.get("label", "")
     match = SYMBOL.fullmatch(typed) if typed is not None else re.match(r"([A-Za-z]+)", label)
@@ -200,7 +213,9 @@ def _element(values: Mapping[str, str]) -> tuple[str, bool]:
     if letters in NUMBERS:
         number = match[2] if match and typed and typed != label else ""
         several = re.fullmatch(r"\d+", number) is not None and int(number) > 1
-        return letters, not several and (typed is not None or letters != "T")
+        other = None if typed is not None else SHARED.match(label)
+        shared = other is not None and other[1] in NUMBERS
+        return letters, not (several or shared or (typed is None and letters == "T"))
     for found in (letters[:2].capitalize(), *([letters[:1].upper()] if typed is None else [])):
         if found in NUMBERS:
             return found, False
