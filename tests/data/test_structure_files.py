@@ -87,7 +87,7 @@ def test_an_atom_of_no_element_is_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "some.xyz").write_text(f"3\n\n{water}4\n\n{water}X 2 2 2\n0\n\n")
     found = read(tmp_path / "some.xyz")
     assert found.structures.sizes.tolist() == [3, 0, 0]
-    assert found.reasons == (None, "xyz: it has an atom of no element, e.g. X, * or R", None)
+    assert found.reasons == (None, "xyz: it has an atom of no element, e.g. X, * or R", "xyz: it has no atoms")
     path = own_molecules.write_sdf(tmp_path / "some.sdf", ("aspirin", "caffeine"))
     path.write_text(re.sub(r"(?m)^(.{30} )[CO] ( .*)$", r"\1R#\2", path.read_text(), count=1))
     found = read(path)
@@ -269,6 +269,11 @@ def test_a_folder(tmp_path: Path) -> None:
         ("a.json", "[]", "holds no structure"),
         ("a.json", "[", "cannot be read as JSON"),
         ("a.json.gz", "[]", "cannot be read as JSON"),
+        (
+            "a.xyz",
+            "0\n\n",
+            "none of its 1 structures can be read; the first: a.xyz entry 1 .line 1.: xyz: it has no atoms",
+        ),
         ("a.cif", BROKEN_CIF, "none of its 1 structures can be read; the first: a.cif block 1 .bad.: cif: "),
         ("a.poscar", "", "the ending says the format, .cif, "),
         ("absent.cif", None, "absent.cif cannot be read: No such file"),

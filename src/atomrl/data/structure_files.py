@@ -163,8 +163,10 @@ def _items(path: Path) -> Iterator[Entry | CifText]:
 
 
 def _checked(entry: Entry, kind: str) -> Entry:
-    """The entry, if all its atoms are of elements; what is broken says first what kind of file it stands in."""
-    if entry.reason is None and len(entry.numbers) and not are_elements(entry.numbers):
+    """The entry, if it has atoms, all of elements; what is broken says first what kind of file it stands in."""
+    if entry.reason is None and not len(entry.numbers):
+        entry = Entry.broken(entry.where, "it has no atoms")
+    if entry.reason is None and not are_elements(entry.numbers):
         entry = Entry.broken(entry.where, "it has an atom of no element, e.g. X, * or R")
     return entry if entry.reason is None else replace(entry, reason=f"{kind}: {entry.reason}")
 
