@@ -261,6 +261,15 @@ def test_a_folder(tmp_path: Path) -> None:
     assert "c.json cannot be read as JSON" in found.reasons[3]
 
 
+def test_what_is_not_read_of_a_folder_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Copies that Jupyter and macOS keep are hidden, and no data."""
+    for name in ("a.cif", "b.cif.gz", "POSCAR", "._a.cif", ".ipynb_checkpoints/a-checkpoint.cif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        ROCK_SALT.to(filename=str(tmp_path / name), fmt="cif")
+    assert read(tmp_path).where == ("a.cif block 1 (NaCl)",)
+    assert "2 of 3 files have other endings and are not read: POSCAR, b.cif.gz" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
