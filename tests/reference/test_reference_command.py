@@ -22,7 +22,7 @@ from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, load_featu
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.reference import command
-from atomrl.reference.command import keep_features, reference_command
+from atomrl.reference.command import Plan, keep_features, reference_command
 from atomrl.reference.phases import read_phases
 from atomrl.structures.crystals import to_pymatgen
 from atomrl.util.errors import UserError
@@ -182,6 +182,17 @@ def test_relaxing_first_lowers_what_was_stretched(tmp_path: Path) -> None:
     moved = [energies["given"][key] - energies["relaxed"][key] for key in energies["given"]]
     assert max(moved) > 0.05
     assert min(moved) > -1e-6
+
+
+def test_a_relaxation_is_saved_more_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crystal takes up to 300 evaluations, and a stopped command loses what came after the last saving."""
+    plans: list[Plan] = []
+    for name in ("build_crystal_force_field", "begin_hull"):
+        monkeypatch.setattr(command, name, lambda *_, **__: nullcontext())
+    monkeypatch.setattr(command, "build_hull", lambda phases, force_field, plan, known: plans.append(plan))
+    for words in ([], ["--relax"], ["--relax", "--batch-size", "100"]):
+        reference_command(["prototypes", "--output", str(tmp_path), "--workers", "2", *words])
+    assert [(plan.relax_steps, plan.at_once) for plan in plans] == [(0, 256), (300, 64), (300, 256)]
 
 
 def test_a_run_compares_with_the_set_that_the_command_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
