@@ -294,7 +294,10 @@ def test_features_are_kept_and_read_for_their_vae_alone(tmp_path: Path, monkeypa
         (["known.csv", "--output", "out", "--force-field", "xtb"], "--force-field=xtb: must be one of chgnet, mace"),
         (["known.csv", "--output", "out", "--force-field", "[1]"], "--force-field [1]: neither a name nor a mapping"),
         (["known.csv", "--output", "out", "--force-field", "{a: 1}"], "--force-field: {'a': 1} is no mapping with"),
-        (["known.csv", "--output", "out", "--force-field", "{_target_: mace}"], "mace needs the interpreter"),
+        (
+            ["known.csv", "--output", "out", "--force-field", "{_target_: mace}"],
+            "of a model: name it as {_target_: mace,",
+        ),
         (["known.csv", "--output", "out", "--workers", "0"], "the number of workers must be at least 1"),
         (["known.csv", "--output", "out", "--batch-size", "0"], "batch_size must be a whole number from 1"),
         (["known.csv", "--output", "known.csv/out"], "cannot create known.csv/out"),
