@@ -87,7 +87,7 @@ def test_an_atom_of_no_element_is_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "some.xyz").write_text(f"3\n\n{water}4\n\n{water}X 2 2 2\n0\n\n")
     found = read(tmp_path / "some.xyz")
     assert found.structures.sizes.tolist() == [3, 0, 0]
-    assert found.reasons == (None, "xyz: it has an atom of no element, e.g. X, * or R", None)
+    assert found.reasons == (None, "xyz: it has an atom of no element, e.g. X, * or R", "xyz: it has no atoms")
     path = own_molecules.write_sdf(tmp_path / "some.sdf", ("aspirin", "caffeine"))
     path.write_text(re.sub(r"(?m)^(.{30} )[CO] ( .*)$", r"\1R#\2", path.read_text(), count=1))
     found = read(path)
@@ -261,6 +261,15 @@ def test_a_folder(tmp_path: Path) -> None:
     assert "c.json cannot be read as JSON" in found.reasons[3]
 
 
+def test_what_is_not_read_of_a_folder_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Copies that Jupyter and macOS keep are hidden, and no data."""
+    for name in ("a.cif", "b.cif.gz", "POSCAR", "._a.cif", ".ipynb_checkpoints/a-checkpoint.cif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        ROCK_SALT.to(filename=str(tmp_path / name), fmt="cif")
+    assert read(tmp_path).where == ("a.cif block 1 (NaCl)",)
+    assert "2 of 3 files have other endings and are not read: POSCAR, b.cif.gz" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "text", "said"),
     [
@@ -269,6 +278,11 @@ def test_a_folder(tmp_path: Path) -> None:
         ("a.json", "[]", "holds no structure"),
         ("a.json", "[", "cannot be read as JSON"),
         ("a.json.gz", "[]", "cannot be read as JSON"),
+        (
+            "a.xyz",
+            "0\n\n",
+            "none of its 1 structures can be read; the first: a.xyz entry 1 .line 1.: xyz: it has no atoms",
+        ),
         ("a.cif", BROKEN_CIF, "none of its 1 structures can be read; the first: a.cif block 1 .bad.: cif: "),
         ("a.poscar", "", "the ending must be one of .cif, "),
         ("absent.cif", None, "absent.cif cannot be read: No such file"),

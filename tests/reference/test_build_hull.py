@@ -14,7 +14,6 @@ from atomrl.core.records import Structures
 from atomrl.force_fields.crystals import CrystalEvaluation
 from atomrl.measures.physics import HullProvider
 from atomrl.reference import command
-from atomrl.reference import energies as energies_module
 from atomrl.reference.command import Plan, begin_hull
 from atomrl.reference.phases import Phases, joined, read_phases
 from atomrl.util.errors import UserError
@@ -47,10 +46,9 @@ def test_the_lowest_phase_of_each_formula(phases: Phases, tmp_path: Path) -> Non
 
 
 def test_interrupted_and_resumed_nothing_is_lost_or_repeated(
-    phases: Phases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    phases: Phases, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(energies_module, "CHUNK", 2)
-    plan = Plan(tmp_path, "hull.json")
+    plan = Plan(tmp_path, "hull.json", at_once=2)
     with pytest.raises(KeyboardInterrupt):
         build_hull(phases, Formulas(patience=3), plan)
     assert not (tmp_path / "hull.json").exists()

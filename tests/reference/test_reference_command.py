@@ -22,7 +22,7 @@ from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, load_featu
 from atomrl.domains.crystal_judges import CrystalJudges
 from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.reference import command
-from atomrl.reference.command import keep_features, reference_command
+from atomrl.reference.command import Plan, keep_features, reference_command
 from atomrl.reference.phases import read_phases
 from atomrl.structures.crystals import to_pymatgen
 from atomrl.util.errors import UserError
@@ -184,6 +184,17 @@ def test_relaxing_first_lowers_what_was_stretched(tmp_path: Path) -> None:
     assert min(moved) > -1e-6
 
 
+def test_a_relaxation_is_saved_more_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crystal takes up to 300 evaluations, and a stopped command loses what came after the last saving."""
+    plans: list[Plan] = []
+    for name in ("build_crystal_force_field", "begin_hull"):
+        monkeypatch.setattr(command, name, lambda *_, **__: nullcontext())
+    monkeypatch.setattr(command, "build_hull", lambda phases, force_field, plan, known: plans.append(plan))
+    for words in ([], ["--relax"], ["--relax", "--batch-size", "100"]):
+        reference_command(["prototypes", "--output", str(tmp_path), "--workers", "2", *words])
+    assert [(plan.relax_steps, plan.at_once) for plan in plans] == [(0, 256), (300, 64), (300, 256)]
+
+
 def test_a_run_compares_with_the_set_that_the_command_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the folder that is written is one of several sources, holds an earlier set, or has no val.csv."""
     for name in ("build_crystal_force_field", "begin_hull", "build_hull"):  # which other tests are about
@@ -283,7 +294,10 @@ def test_features_are_kept_and_read_for_their_vae_alone(tmp_path: Path, monkeypa
         (["known.csv", "--output", "out", "--force-field", "xtb"], "--force-field=xtb: must be one of chgnet, mace"),
         (["known.csv", "--output", "out", "--force-field", "[1]"], "--force-field [1]: neither a name nor a mapping"),
         (["known.csv", "--output", "out", "--force-field", "{a: 1}"], "--force-field: {'a': 1} is no mapping with"),
-        (["known.csv", "--output", "out", "--force-field", "{_target_: mace}"], "mace needs the interpreter"),
+        (
+            ["known.csv", "--output", "out", "--force-field", "{_target_: mace}"],
+            "of a model: name it as {_target_: mace,",
+        ),
         (["known.csv", "--output", "out", "--workers", "0"], "the number of workers must be at least 1"),
         (["known.csv", "--output", "out", "--batch-size", "0"], "batch_size must be a whole number from 1"),
         (["known.csv", "--output", "known.csv/out"], "cannot create known.csv/out"),

@@ -286,8 +286,8 @@ class Config(Options):
     """Minutes without an improvement of `early_stop_metric` after which the run ends, unless `early_stop_patience` is
     set."""
     early_stop_patience: Count | None = None
-    """Iterations without an improvement of `early_stop_metric` after which the run ends; those that lack the number do
-    not count. null: `early_stop_minutes` decides."""
+    """Iterations (of a `val/...` number: validations) without an improvement of `early_stop_metric` after which the run
+    ends; one in which no sample has the number is one of them. null: `early_stop_minutes` decides."""
     early_stop_delta: Weight = 0.001
     """An improvement of `early_stop_metric` is a change by more than this."""
     needs: Annotated[dict[str, str], Says("must map each path to a text that says where to get it")] = Field(

@@ -14,6 +14,7 @@ packed set. Positions are Å.
 from __future__ import annotations
 
 import io
+import logging
 import zipfile
 import zlib
 from collections import deque
@@ -30,7 +31,10 @@ from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.rdBase import BlockLogs
 
+from atomrl.data.number_columns import SHOWN
 from atomrl.util.errors import UserError, first_line
+
+log = logging.getLogger(__name__)
 
 TEXT = "utf-8-sig"
 """Encoding of the files: UTF-8, with or without the mark at the beginning that some programs write."""
@@ -83,7 +87,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
         UserError: nothing is there, a file is of another format, or cannot be read at all.
     """
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if file.suffix.lower() in IN_FOLDERS and file.is_file()]
+        files = files_below(path, lambda file: file.suffix.lower() in IN_FOLDERS)
         if not files:
             raise UserError(f"data={path}: the folder holds no {', '.join(IN_FOLDERS)}; a .npy file is given itself")
         for file in files:
@@ -96,6 +100,24 @@ def read_entries(path: Path) -> Iterator[Entry]:
         yield from map(_molecule, reader(path))
     except OSError as error:
         raise UserError(f"data={path} cannot be read: {error.strerror or error}; give a file or a folder") from error
+
+
+def files_below(folder: Path, is_read: Callable[[Path], bool]) -> list[Path]:
+    """Files in a folder and those below it, in the order of their names; the log names those that are not read.
+
+    Hidden ones, and those in hidden folders, are nobody's data: copies in `.ipynb_checkpoints`, `._a.cif` of macOS.
+
+    Args:
+        folder: to search.
+        is_read: whether a file is wanted, by its name.
+    """
+    places = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
+    seen = [place for place in places if not any(part.startswith(".") for part in place.parts)]
+    if others := [str(place) for place in seen if not is_read(place)]:
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        named = ", ".join(others[:SHOWN]) + more
+        log.warning("%s: %d of %d files have other endings and are not read: %s", folder, len(others), len(seen), named)
+    return [folder / place for place in seen if is_read(place)]
 
 
 def _molecule(entry: Entry) -> Entry:

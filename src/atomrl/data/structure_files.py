@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from atomrl.core.records import Structures
-from atomrl.data.molecule_files import TEXT, Entry, are_elements, read_sdf, read_xyz
+from atomrl.data.molecule_files import TEXT, Entry, are_elements, files_below, read_sdf, read_xyz
 from atomrl.data.number_columns import SHOWN
 from atomrl.data.pymatgen_json import read_pymatgen_json
 from atomrl.structures.molecules import Geometry
@@ -145,7 +145,7 @@ def _of_domain(entry: Entry, crystals: bool) -> Entry:
 def _items(path: Path) -> Iterator[Entry | CifText]:
     """What stands in a file or in those of a folder."""
     if path.is_dir():
-        files = [file for file in sorted(path.rglob("*")) if _ending(file) in READERS and file.is_file()]
+        files = files_below(path, lambda file: _ending(file) in READERS)
         if not files:
             raise UserError(f"{path}: the folder holds no {', '.join(READERS)}")
         for file in files:
@@ -163,8 +163,10 @@ def _items(path: Path) -> Iterator[Entry | CifText]:
 
 
 def _checked(entry: Entry, kind: str) -> Entry:
-    """The entry, if all its atoms are of elements; what is broken says first what kind of file it stands in."""
-    if entry.reason is None and len(entry.numbers) and not are_elements(entry.numbers):
+    """The entry, if it has atoms, all of elements; what is broken says first what kind of file it stands in."""
+    if entry.reason is None and not len(entry.numbers):
+        entry = Entry.broken(entry.where, "it has no atoms")
+    if entry.reason is None and not are_elements(entry.numbers):
         entry = Entry.broken(entry.where, "it has an atom of no element, e.g. X, * or R")
     return entry if entry.reason is None else replace(entry, reason=f"{kind}: {entry.reason}")
 

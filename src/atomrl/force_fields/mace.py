@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 NAME = "MACE"
 TASKS = "atomrl.force_fields.mace_task"
 MODEL = "MACE: give a model that mace-torch saved"
-HOW = "reward.force_field={_target_: mace, python: mace/bin/python, model_file: my.model}"
+HOW = "{_target_: mace, python: mace/bin/python, model_file: my.model}"
 
 
 class MACEForceField(NetworkForceField):
@@ -107,7 +107,9 @@ def _make_crystals(settings: Mapping[str, Any], **options: Any) -> NetworkCrysta
 def _require_place(options: Mapping[str, Any]) -> None:
     """Raise UserError where interpreter or model are missing."""
     if options.get("python") is None or options.get("model_file") is None:
-        raise UserError(f"mace needs the interpreter of an environment with mace-torch, and the file of a model: {HOW}")
+        raise UserError(
+            f"mace needs the interpreter of an environment with mace-torch, and the file of a model: name it as {HOW}"
+        )
 
 
 SPEC = ForceFieldSpec(NAME, _make)

@@ -20,7 +20,7 @@ from atomrl.data.packed_crystals import SHIPPED, PackedCrystals
 from atomrl.data.reference_file import FEATURES_FILE, REFERENCE_FILE, save_features, save_reference
 from atomrl.force_fields.build import build_crystal_force_field, crystal_hull_file
 from atomrl.measures.physics import HullForceField, reference_features
-from atomrl.reference.energies import EnergyFile, energy_file, find_energies
+from atomrl.reference.energies import CHUNK, EnergyFile, energy_file, find_energies
 from atomrl.reference.hulls import closed_hull, lowest_phases, missing_elements, require_element
 from atomrl.reference.phases import Phases, joined, read_phases
 from atomrl.util.command_parser import CommandParser
@@ -45,7 +45,7 @@ def reference_command(arguments: Sequence[str]) -> None:
     output = _output(options.sources, options.output)
     known = joined([read_phases(source, workers) for source in options.sources])
     phases = joined([known, *(read_phases(source, workers) for source in options.phases)])
-    plan = Plan(output, crystal_hull_file(chosen, KEY), STEPS if options.relax else 0)
+    plan = _plan(output, crystal_hull_file(chosen, KEY), options, workers.count)
     with build_crystal_force_field(
         chosen, workers, options.device, options.batch_size, gradients=options.relax, key=KEY
     ) as force_field:
@@ -65,11 +65,13 @@ class Plan:
         folder: of the hull and of the energies so far.
         hull_file: name of the hull's file.
         relax_steps: before an energy is taken; 0: of the crystals as they are.
+        at_once: crystals between two savings.
     """
 
     folder: Path
     hull_file: str
     relax_steps: int = 0
+    at_once: int = CHUNK
 
     @property
     def hull(self) -> Path:
@@ -114,7 +116,7 @@ def build_hull(phases: Phases, force_field: HullForceField, plan: Plan, known: E
         UserError: no pure element has an energy, a file cannot be written.
     """
     started = time.monotonic()
-    energies = find_energies(phases.crystals, force_field, known, plan.relax_steps)
+    energies = find_energies(phases.crystals, force_field, known, plan.relax_steps, plan.at_once)
     entries = lowest_phases(phases.crystals, phases.ids, energies)
     version, relaxed = data_version(plan.folder.resolve().name, phases), bool(plan.relax_steps)
     key = HullKey(force_field.model_id, force_field.correction, version, relaxed)
@@ -150,6 +152,13 @@ def keep_features(output: Path, model: str, crystals: PackedCrystals) -> None:
     vae = load_crystal_backbone(model).vae
     save_features(output / FEATURES_FILE, reference_features(vae, crystals.structures()), vae, crystals)
     print(f"features of {len(crystals):,} crystals in {output / FEATURES_FILE}")
+
+
+def _plan(folder: Path, hull_file: str, options: argparse.Namespace, workers: int) -> Plan:
+    """What the words ask for. A relaxation takes up to `STEPS` evaluations, so that fewer go between two savings."""
+    if not options.relax:
+        return Plan(folder, hull_file)
+    return Plan(folder, hull_file, STEPS, min(CHUNK, 2 * workers * options.batch_size))
 
 
 def _output(sources: Sequence[str], output: Path | None) -> Path:

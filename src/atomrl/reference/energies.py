@@ -21,7 +21,7 @@ from atomrl.util.progress import bar
 from atomrl.workers.executor import may_pass
 
 CHUNK = 256
-"""Crystals between two savings."""
+"""Crystals between two savings, at most."""
 
 FMAX = 0.1
 """eV/Å, at which a relaxation ends."""
@@ -115,11 +115,11 @@ def energy_file(path: Path, force_field: HullForceField, relax_steps: int = 0, *
 
 
 def find_energies(
-    crystals: PackedCrystals, force_field: HullForceField, known: EnergyFile, relax_steps: int = 0
+    crystals: PackedCrystals, force_field: HullForceField, known: EnergyFile, relax_steps: int = 0, at_once: int = CHUNK
 ) -> Energies:
     """Energies of crystals, those that a file does not hold yet evaluated now, with a progress bar.
 
-    Crystals of like size are evaluated together, and equal ones once. What was evaluated but for the last `CHUNK` is
+    Crystals of like size are evaluated together, and equal ones once. What was evaluated but for the last `at_once` is
     in the file whenever the program ends.
 
     Args:
@@ -127,6 +127,7 @@ def find_energies(
         force_field: with forces and stress if there is something to relax.
         known: the file, of the same force field and `relax_steps`.
         relax_steps: at most so many steps of relaxation come first; 0: as they are.
+        at_once: crystals between two savings, and two steps of the progress bar.
 
     Raises:
         UserError: as the force field.
@@ -136,8 +137,8 @@ def find_energies(
     left = sorted((row for digest, row in first.items() if digest not in known), key=lambda row: crystals.sizes[row])
     done = sum(digest in known for digest in digests)
     print(f"{len(digests):,} crystals, {done:,} done, {len(digests) - done:,} to do", flush=True)
-    chunks = [left[start : start + CHUNK] for start in range(0, len(left), CHUNK)]
-    for rows in bar(chunks, f"{CHUNK} crystals each"):
+    chunks = [left[start : start + at_once] for start in range(0, len(left), at_once)]
+    for rows in bar(chunks, f"{at_once} crystals each"):
         values = _values(crystals, rows, force_field, relax_steps)
         known.add({digests[row]: value for row, value in zip(rows, values, strict=True)})
     found = [known[digest] for digest in digests]
