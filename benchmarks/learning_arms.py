@@ -100,7 +100,9 @@ def _by(objective: str, config: str, *further: str) -> tuple[str, ...]:
         further: key=value of that section.
     """
     options = load_config(config).train.nft
-    names = ("times", "max_time", "clip_advantage", "residual_limit", "reference_weight")
+    names = ["times", "max_time", "clip_advantage", "residual_limit", "reference_weight"]
+    if objective == "rejection":
+        names.remove("clip_advantage")  # which it does not read
     same = (f"{name}={getattr(options, name)}" for name in names)
     return (f"train.objective={objective}", *(f"train.{objective}.{word}" for word in (*same, *further)))
 

@@ -42,6 +42,10 @@ OLD = Path(__file__).parent / "data" / "config_of_0.1.0.yaml"
         ({"reward_normalize_fn": "mean"}, "must be one of std, norm, subtract_mean, clip or null"),
         ({"learning_rat": 1e-4}, "unknown configuration key learning_rat: did you mean learning_rate?"),
         ({"train_min_time": 0.5, "train_max_time": 0.5}, "train_min_time=0.5, train_max_time=0.5: must be times"),
+        (
+            {"objective": "rejection", "advantages": "sum", "reward_normalize_fn": None},
+            "objective=rejection keeps samples of advantages above 0, which reward_normalize_fn=null and clip do not",
+        ),
     ],
 )
 def test_one_line_from_python(given, message):

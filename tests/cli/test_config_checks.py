@@ -280,6 +280,14 @@ def test_of_a_section_that_is_not_read_the_warning_names_the_keys(tmp_path, capl
         load_config("own", ["train.awm.clip_range=0.7"], tmp_path)
 
 
+def test_a_bound_that_rejection_does_not_read_is_named_in_one_warning(caplog):
+    words = ["train.objective=rejection", "train.num_inner_batch=8", "train.rejection.kept_fraction=0.5"]
+    warn_of_unread(load_config("demo", [*words, "train.rejection.clip_advantage=2.5"]))
+    (record,) = caplog.records
+    assert "train.rejection.clip_advantage" in record.message
+    assert "kept_fraction" not in record.message
+
+
 def test_a_warm_up_longer_than_the_run_is_named_in_one_warning(caplog):
     words = ["train.warmup_steps=40", "dataloader.epoches=30"]
     warn_of_warmup(load_config("demo_fed_grpo", words))

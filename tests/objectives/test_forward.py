@@ -10,6 +10,7 @@ from crystal_models import randomized, small_policy
 
 from atomrl.core.advantages import Advantages
 from atomrl.core.iteration import IterationConfig, iterate
+from atomrl.core.objectives import nft, rejection
 from atomrl.core.objectives.awm import AWM
 from atomrl.core.objectives.base import Samples
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
@@ -486,3 +487,39 @@ def test_rejection_denoises_the_best_of_each_group() -> None:
     expected = 2 * (kept.current - kept.target).detach() * kept.mask[..., None] / elements / 0.25
     assert torch.allclose(slope[[0, 2]], expected[[0, 2]], atol=1e-12)
     assert not slope[1].any()
+
+
+def scores(groups: int = 8) -> tuple[RewardTable, torch.Tensor, torch.Tensor]:
+    """Of groups of 16 samples, two channels of one order; ids of the groups, and that all samples are usable."""
+    values = torch.randn(groups * 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    table = RewardTable({"near": values, "far": values**3}, (None,) * (groups * 16))
+    return table, torch.arange(groups * 16) // 16, torch.ones(groups * 16, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("advantages", ["channels", "ranks", "sum"])
+def test_no_bound_of_the_advantages_lets_rejection_keep_more(advantages: str) -> None:
+    """One of 16, though the best of a group are alike beyond the bound."""
+    settings = {"advantages": advantages, "group_reward_norm": True, "reward_normalize_fn": "std", "reward_eps": 1e-4}
+    options = {"kept_fraction": 1 / 16, "clip_advantage": 0.5}
+    objective = rejection.SPEC.make({**settings, "rejection": options}, {"near": 1.0, "far": 1.0}, 16)
+    table, ids, active = scores()
+    found = objective.advantages(table, ids, active)
+    best = table.channels["near"].reshape(-1, 16).argmax(1)
+    kept = found.total.reshape(-1, 16).nonzero()
+    assert kept.tolist() == [[group, row] for group, row in enumerate(best.tolist())]
+    assert found.stats["kept_fraction"] == 1 / 16
+
+
+@pytest.mark.parametrize("advantages", ["channels", "ranks", "sum"])
+def test_the_log_says_how_many_advantages_are_beyond_their_bound(advantages: str) -> None:
+    settings = {"advantages": advantages, "group_reward_norm": True, "reward_normalize_fn": None, "reward_eps": 1e-4}
+    free, bounded = (
+        nft.SPEC.make({**settings, "nft": {"clip_advantage": limit}}, {"near": 1.0, "far": 1.0}, 16).advantages(
+            *scores()
+        )
+        for limit in (1e9, 1.0)
+    )
+    assert torch.equal(bounded.total, free.total.clamp(-1, 1))
+    share = float((free.total.abs() > 1).double().mean())
+    assert 0.2 < share == bounded.stats["advantage_clip_frac"]
+    assert free.stats["advantage_clip_frac"] == 0

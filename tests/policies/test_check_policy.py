@@ -60,10 +60,10 @@ class Single(SubspaceGaussian):
         self.current.scale = torch.nn.Parameter(torch.ones(()))
 
     def step(self, latents, mask, transition, prompts):
-        return super().step(self.current.scale * latents, mask, transition, prompts)
+        return super().step(self.answering.scale * latents, mask, transition, prompts)
 
     def predict(self, latents, mask, t, prompts):
-        return super().predict(self.current.scale * latents, mask, t, prompts)
+        return super().predict(self.answering.scale * latents, mask, t, prompts)
 
 
 class Exploding(LearnedStdGaussian):
@@ -259,6 +259,28 @@ class WrongVelocity(PredictsVelocity):
         return signal * latents + level * prediction
 
 
+class AlwaysCurrent(SubspaceGaussian):
+    """Asks its current model, whoever should answer."""
+
+    @property
+    def answering(self):
+        return self.current
+
+
+class Staying(SubspaceGaussian):
+    """Its old policy stays as it was first."""
+
+    def follow(self, decay):
+        super().follow(1.0)
+
+
+class Reversed(SubspaceGaussian):
+    """Its old policy takes what it should keep."""
+
+    def follow(self, decay):
+        super().follow(1 - decay)
+
+
 @pytest.mark.parametrize("policy", [SubspaceGaussian, LearnedStdGaussian, PredictsClean, PredictsVelocity])
 def test_right_policies_pass(policy: type[SubspaceGaussian]) -> None:
     """Whatever their network predicts."""
@@ -307,6 +329,9 @@ def test_a_gradient_may_be_0_where_there_is_nothing_to_learn() -> None:
         ),
         (WrongClean, "which estimate returned, does not agree with the network's prediction"),
         (WrongVelocity, "which estimate returned, does not agree with the network's prediction"),
+        (AlwaysCurrent, r"inside reference\(\), step must answer by the model as it was at keep_reference\(\)"),
+        (Staying, r"inside old\(\), after follow\(0.0\), step must answer by the current model as it was then"),
+        (Reversed, r"inside old\(\), after follow\(1.0\), step must answer by the old model as it was before"),
     ],
 )
 def test_broken_promises_are_named(policy: type[SubspaceGaussian], said: str) -> None:

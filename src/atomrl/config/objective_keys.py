@@ -34,6 +34,9 @@ READ_BY = {
 }
 """Which objectives read a key of `train` that not all of them do; some keys are of one domain alone."""
 
+UNREAD_INSIDE = {"rejection": ("clip_advantage",)}
+"""What an objective does not read of its own section, which has the options of all of its kind."""
+
 OF_SUMS = ("group_reward_norm", "reward_normalize_fn", "reward_eps")
 """Those among them that no objective reads that normalises each channel by itself."""
 
@@ -55,10 +58,12 @@ def unread_keys(train: Options, objective: str, by_channel: bool, guarded: bool)
         value, default = getattr(train, name), type(train).model_fields[name].default
         read = objective in READ_BY[name] and not (by_channel and name in OF_SUMS)
         read = read or (name in OF_THE_GUARD and guarded)
-        if read or value == default:
+        if value == default:
             continue
         if isinstance(value, Options):
-            found |= {f"{name}.{key}": own for key, own in value if own != getattr(default, key)}
-        else:
+            unread = UNREAD_INSIDE.get(name, ()) if read else tuple(type(value).model_fields)
+            differing = [key for key in unread if getattr(value, key) != getattr(default, key)]
+            found |= {f"{name}.{key}": getattr(value, key) for key in differing}
+        elif not read:
             found[name] = value
     return found

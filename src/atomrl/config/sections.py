@@ -202,7 +202,7 @@ class TrainSection(Options):
 
     @model_validator(mode="after")
     def _check_times(self) -> Self:
-        """Transitions that are trained, and when the optimizer steps."""
+        """Transitions that are trained, when the optimizer steps, and samples that are kept."""
         if not self.train_min_time < self.train_max_time:
             raise contradiction(
                 f"{{at}}train_min_time={self.train_min_time}, {{at}}train_max_time={self.train_max_time}: "
@@ -211,6 +211,11 @@ class TrainSection(Options):
         if self.num_inner_batch is not None and self.terms_per_step is not None:
             raise contradiction(
                 "{at}num_inner_batch and {at}terms_per_step both say how many transitions a step takes: set one"
+            )
+        if self.objective == "rejection" and self.advantages == "sum" and self.reward_normalize_fn in (None, "clip"):
+            raise contradiction(
+                "{at}objective=rejection keeps samples of advantages above 0, which {at}reward_normalize_fn=null and "
+                "clip do not make their mean: set std or subtract_mean"
             )
         return self
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -64,6 +67,7 @@ def check_policy(policy: DiffusionPolicy, prompts: Prompts, num_steps: int = 20,
         _check_forward_process(policy, bucket, gradients, counts, tolerance)
     gradients.require_some()
     _check_padding(policy, trajectory, tolerance)
+    _check_copies(copy.deepcopy(policy), trajectory, tolerance)
 
 
 class _Gradients:
@@ -213,3 +217,46 @@ def _answers(
         noise, projected = policy.noise(normals, mask), policy.project(normals, mask)
     std = torch.as_tensor(step.std, dtype=step.mean.dtype, device=step.mean.device).expand_as(step.mean)
     return {"mean": step.mean, "std": std, "noise": noise, "projection": projected}
+
+
+def _check_copies(policy: DiffusionPolicy, trajectory: Trajectory, tolerance: float) -> None:
+    """The initial and the old model answer where they are asked, whatever the current one has become.
+
+    Objectives compare the current model with them; if it answered itself, nothing would hold it near them.
+
+    Args:
+        policy: whose weights are moved.
+        trajectory: of it.
+        tolerance: of its answers.
+    """
+    bucket = trajectory.buckets[-1]  # of the largest samples: one atom alone may not move
+    transition = trajectory.walk[trajectory.trained[len(trajectory.trained) // 2]]
+    latents, mask, prompts = bucket.latents[transition.index], bucket.mask, bucket.prompts
+    times = latents.new_full((len(latents),), transition.t)
+
+    def answers() -> Mapping[str, Tensor]:
+        with torch.no_grad():
+            step = policy.step(latents, mask, transition, prompts)
+            return {"step": step.mean, "predict": policy.predict(latents, mask, times, prompts)}
+
+    def check(where: str, expected: Mapping[str, Tensor], model: str) -> None:
+        for name, found in answers().items():
+            assert_close(found, expected[name], tolerance, f"{where}, {name} must answer by {model}")
+
+    policy.keep_reference()
+    policy.follow(0.0)
+    first = answers()
+    with torch.no_grad():
+        for parameter in policy.trainable().parameters():
+            if parameter.requires_grad:
+                parameter.mul_(1.05).add_(0.01)
+    moved = answers()
+    policy.follow(1.0)
+    with policy.reference():
+        check("inside reference()", first, "the model as it was at keep_reference()")
+    with policy.old():
+        check("inside old(), after follow(1.0)", first, "the old model as it was before")
+    policy.follow(0.0)
+    with policy.old():
+        check("inside old(), after follow(0.0)", moved, "the current model as it was then")
+    check("outside of reference() and old()", moved, "the current model")

@@ -10,6 +10,7 @@ random start, and those of one draw over the batch as well, whatever processes a
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from atomrl.core.advantages import Advantages
+from atomrl.core.advantages import Advantages, share
 from atomrl.core.log_prob import over_elements
 from atomrl.core.objectives.base import ObjectiveSpec, Samples, StepLoss, Term
 from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
@@ -115,8 +116,12 @@ class ForwardObjective(ABC, Generic[C]):
     def advantages(
         self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
     ) -> Advantages:
-        """See `Objective.advantages`."""
-        return self._compare(table, group_ids, active, collective)
+        """See `Objective.advantages`; bounded by `clip_advantage`, and the log says how many are beyond."""
+        found, limit = self._compare(table, group_ids, active, collective), self.options.clip_advantage
+        beyond = share(found.total.abs() > limit, collective)
+        return replace(
+            found, total=found.total.clamp(-limit, limit), stats={**found.stats, "advantage_clip_frac": beyond}
+        )
 
     def terms(self, trajectory: Trajectory, epoch: int) -> Sequence[Draw]:
         """The draws of a pass, each with times of its own."""
@@ -189,21 +194,19 @@ def forward_spec(
 
     def make(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> ForwardObjective[Any]:
         own = options.read(settings[name])
-        return kind(own, _comparison(settings, channel_weights, samples, own.clip_advantage))
+        return kind(own, _comparison(settings, channel_weights, samples))
 
     return ObjectiveSpec(make, lambda settings: settings["advantages"] == "sum" and not settings["group_reward_norm"])
 
 
-def _comparison(
-    settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int, limit: float
-) -> Compare:
-    """How `train.advantages` says that scores become advantages.
+def _comparison(settings: Mapping[str, Any], channel_weights: Mapping[str, float], samples: int) -> Compare:
+    """How `train.advantages` says that scores become advantages, of any size.
 
     `channels`: as `fed_grpo` makes them; `ranks`: the same of each channel's ranks; `sum`: as `grpo` does.
     """
     if settings["advantages"] != "sum":
         ranks = settings["advantages"] == "ranks"
-        fed = FedGRPOConfig(channel_weights=channel_weights, clip_advantage_value=limit, ranks=ranks)
+        fed = FedGRPOConfig(channel_weights=channel_weights, clip_advantage_value=math.inf, ranks=ranks)
         return FedGRPO(fed).advantages
     return GRPO(
         GRPOConfig(

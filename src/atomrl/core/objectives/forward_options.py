@@ -78,5 +78,7 @@ class AWMOptions(ForwardOptions):
 class RejectionOptions(ForwardOptions):
     """Of rejection fine-tuning."""
 
+    clip_advantage: Positive = 5.0
+    """Changes nothing: a sample is kept or not, whatever the size of its advantage."""
     kept_fraction: Annotated[Fraction, Field(gt=0.0)] = 0.25
     """Share of each group that is trained on: its best samples."""

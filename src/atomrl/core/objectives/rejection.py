@@ -27,8 +27,8 @@ class Rejection(ForwardObjective[RejectionOptions]):
     def advantages(
         self, table: RewardTable, group_ids: Tensor, active: Tensor, collective: Collective | None = None
     ) -> Advantages:
-        """`clip_advantage` for a sample that is kept, 0 for the others, (B,)."""
-        found = super().advantages(table, group_ids, active, collective)
+        """`clip_advantage` for a sample that is kept, 0 for the others, (B,); no bound makes the best ones alike."""
+        found = self._compare(table, group_ids, active, collective)
         groups = Groups.of(group_ids)
         same = groups.index[:, None] == groups.index[None, :]
         better = (same & (found.total[None, :] > found.total[:, None])).sum(1)
