@@ -275,7 +275,7 @@ def test_of_a_section_that_is_not_read_the_warning_names_the_keys(tmp_path, capl
     )
     warn_of_unread(load_config("own", folder=tmp_path))
     (record,) = caplog.records
-    assert "does not read train.awm.clip_range, train.awm.power: what" in record.message  # 8 times are the default
+    assert "does not read train.awm.clip_range, train.awm.power: these" in record.message  # 8 times are the default
     with pytest.raises(UserError, match=r"does not read train\.awm\.clip_range=0\.7; train\.objective=awm does"):
         load_config("own", ["train.awm.clip_range=0.7"], tmp_path)
 
