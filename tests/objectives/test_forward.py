@@ -346,6 +346,8 @@ def test_a_sample_where_the_policy_knows_nothing_does_not_teach() -> None:
     assert float(loose.advantages[5]) != 0 == float(strict.advantages[5])
     others = torch.arange(64) != 5
     assert torch.equal(loose.advantages[others], strict.advantages[others])
+    assert limited.loss(policy, samples, draw).counts["over_limit"].nonzero().tolist() == [[5]]
+    assert "over_limit" not in free.loss(policy, samples, draw).counts
 
 
 @pytest.mark.parametrize("objective", [NFT, AWM, Rejection])

@@ -145,6 +145,8 @@ class ForwardObjective(ABC, Generic[C]):
             distance = found.mean((found.current - found.initial).square())
             loss = loss + self.options.reference_weight * distance
             counts["reference_distance"] = distance.detach()
+        if self.options.residual_limit is not None:
+            counts["over_limit"] = (counts["residual"] > self.options.residual_limit).to(loss.dtype)
         if self.options.residual_bound is not None:
             weight = (self.options.residual_bound / counts["residual"]).clamp(max=1)
             loss, counts["bounded"] = weight * loss, (weight < 1).to(loss.dtype)
