@@ -245,7 +245,7 @@ def test_what_was_typed_and_changes_nothing_is_named(
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         assert load_config(DNG, ["seed=3", *words], folder) == plain
-    said = [record.getMessage() for record in caplog.records if "that change nothing here" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "on the command line" in record.getMessage()]
     remedies = {
         "logger=[]": "`wandb.enabled`, `log.tensorboard`, `log.csv` say where metrics go",
         "data.num_workers=4": "`reward.workers` is the number of processes that score",
