@@ -15,7 +15,7 @@ from elign.protocol import KEYS, DataProto
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "molecules.md").read_text()
-TABLE = PAGE.partition("the published names of code")[2].partition("\n\n## ")[0]
+TABLE = PAGE.partition("has the published names of classes")[2].partition("\n\n## ")[0]
 NAMES = re.findall(r"^\| `(elign[\w.]+)` \| `(atomrl[\w.]+)` \|$", TABLE, flags=re.MULTILINE)
 
 

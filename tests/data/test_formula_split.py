@@ -125,5 +125,5 @@ def test_what_is_there_stays(
     (tmp_path / "val.csv").write_text("mine")
     with pytest.raises(SystemExit):
         main(["data", "split", str(files[0]), "--output", str(tmp_path)])
-    assert f"{tmp_path / 'val.csv'}: there already" in capsys.readouterr().err
+    assert f"{tmp_path / 'val.csv'}: already there" in capsys.readouterr().err
     assert (tmp_path / "val.csv").read_text() == "mine"

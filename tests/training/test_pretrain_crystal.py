@@ -155,7 +155,7 @@ def test_a_loss_that_is_not_finite_ends_a_pre_training_before_the_weights_take_i
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(
-        r"step 2: the loss is not finite \(.*loss nan\): lower train\.lr=.* where there is none yet$", line
+        r"step 2: the loss is not finite \(.*loss nan\): lower train\.lr=.* starts anew if there is none$", line
     )
     kept = torch.load(folder / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 2

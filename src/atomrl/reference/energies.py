@@ -115,7 +115,11 @@ def energy_file(path: Path, force_field: HullForceField, relax_steps: int = 0, *
 
 
 def find_energies(
-    crystals: PackedCrystals, force_field: HullForceField, known: EnergyFile, relax_steps: int = 0, at_once: int = CHUNK
+    crystals: PackedCrystals,
+    force_field: HullForceField,
+    known: EnergyFile,
+    relax_steps: int = 0,
+    at_once: int | None = None,
 ) -> Energies:
     """Energies of crystals, those that a file does not hold yet evaluated now, with a progress bar.
 
@@ -127,11 +131,12 @@ def find_energies(
         force_field: with forces and stress if there is something to relax.
         known: the file, of the same force field and `relax_steps`.
         relax_steps: at most so many steps of relaxation come first; 0: as they are.
-        at_once: crystals between two savings, and two steps of the progress bar.
+        at_once: crystals between two savings, and two steps of the progress bar; `CHUNK` if None.
 
     Raises:
         UserError: as the force field.
     """
+    at_once = at_once or CHUNK
     digests = crystals.digests
     first = {digest: row for row, digest in reversed(list(enumerate(digests)))}
     left = sorted((row for digest, row in first.items() if digest not in known), key=lambda row: crystals.sizes[row])
