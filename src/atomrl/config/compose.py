@@ -166,7 +166,7 @@ def _require_read_by_objective(train: TrainSection, overrides: Sequence[str]) ->
     given: list[str] = []
     names: set[str] = set()
     readers = registered_names("atomrl.core.objectives")
-    unread = {name.partition(".")[0] for name in train.unread} - {str(train.objective)}  # its own section it reads
+    unread = {name.partition(".")[0] for name in train.unread} - {str(train.objective)}  # it reads its own section
     for override in overrides:
         text = override.lstrip("+~")
         section, _, key = text.partition("=")[0].partition(".")

@@ -214,8 +214,8 @@ class TrainSection(Options):
             )
         if self.objective == "rejection" and self.advantages == "sum" and self.reward_normalize_fn in (None, "clip"):
             raise contradiction(
-                "{at}objective=rejection keeps samples of advantages above 0, which {at}reward_normalize_fn=null and "
-                "clip do not make their mean: set std or subtract_mean"
+                "{at}objective=rejection keeps samples whose advantage is above 0, which with {at}reward_normalize_fn="
+                "null or clip does not mean above average: set std or subtract_mean"
             )
         return self
 
