@@ -44,7 +44,7 @@ OLD = Path(__file__).parent / "data" / "config_of_0.1.0.yaml"
         ({"train_min_time": 0.5, "train_max_time": 0.5}, "train_min_time=0.5, train_max_time=0.5: must be times"),
         (
             {"objective": "rejection", "advantages": "sum", "reward_normalize_fn": None},
-            "objective=rejection keeps samples of advantages above 0, which reward_normalize_fn=null and clip do not",
+            "objective=rejection keeps samples whose advantage is above 0, which with reward_normalize_fn=null or clip",
         ),
     ],
 )
