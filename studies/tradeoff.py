@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -28,6 +29,9 @@ from studies.studies import Evaluation, controls, settings_of
 from studies.subjects import CRYSTALS, MOLECULES
 
 BASE, CHOSEN = "base", "base best of "
+
+LETTER, LINE = 3.9, 8.0
+"""Of a label, points: about the width of a letter, and the height of a line."""
 
 
 @dataclass(frozen=True)
@@ -175,10 +179,37 @@ def draw(points: Sequence[Point], x: str, y: str, output: Path) -> None:
             colour = "grey" if point.joined else "C0"
             place = (point.x.value, point.y.value)
             axes.errorbar(*place, xerr=right, yerr=up, fmt="o", color=colour, elinewidth=0.6, markersize=4)
-            said = f"{point.label}, T = {point.time_step}" if len(steps) > 1 else point.label
-            gid = said.replace(" ", "-")
-            axes.annotate(said, place, (4, 4), textcoords="offset points", fontsize=7, gid=gid)
         axes.set(xlabel=x, ylabel=y)
+        _write_labels(axes, [(point, _said(point, len(steps) > 1)) for point in points])
+
+
+def _said(point: Point, of_several: bool) -> str:
+    """What stands beside a point: its column, and T where not all points have the same."""
+    return f"{point.label}, T = {point.time_step}" if of_several else point.label
+
+
+def _write_labels(axes: Any, labels: Sequence[tuple[Point, str]]) -> None:
+    """Labels towards the middle of the figure, from the top down; one that would cover another moves below it.
+
+    Args:
+        axes: with all points, so that their range is fixed.
+        labels: of points.
+    """
+    axes.figure.draw_without_rendering()  # ranges and layout are known only then
+    written: list[tuple[float, float, float]] = []
+    for point, said in sorted(labels, key=lambda label: -label[0].y.value):
+        place = (point.x.value, point.y.value)
+        right = bool(axes.transAxes.inverted().transform(axes.transData.transform(place))[0] > 0.5)
+        x, y = (float(value) for value in axes.transData.transform(place) * 72 / axes.figure.dpi)
+        width = LETTER * len(said)
+        start, height = x - width if right else x, y + 4
+        for other, length, lower in written:
+            if start < other + length and other < start + width:
+                height = min(height, lower - LINE)
+        written.append((start, width, height))
+        where = (-4 if right else 4, height - y)
+        style = {"fontsize": 7, "ha": "right" if right else "left", "gid": said.replace(" ", "-")}
+        axes.annotate(said, place, where, textcoords="offset points", **style)
 
 
 def _scaled(metric: MetricEntry, column: str) -> Estimate:

@@ -5,11 +5,13 @@ import os
 from pathlib import Path
 
 import pytest
+from matplotlib import figure as figures
 
 from atomrl.config import load_config, to_yaml
 from atomrl.evaluation.table_file import read_table
+from atomrl.measures.bootstrap import Estimate
 from studies.steps import StudyStep
-from studies.tradeoff import main, read_points
+from studies.tradeoff import Point, _write_labels, main, read_points
 
 
 def table(columns: dict[str, tuple[float | None, float]], profile: str = "p") -> dict[str, object]:
@@ -54,6 +56,24 @@ def test_points_in_the_units_of_the_table(folders: list[Path]) -> None:
         ("trained, two", 85.0, 1.25, False),
     ]
     assert (points[0].x.low, points[0].x.high) == pytest.approx((15.0, 35.0))
+
+
+def test_labels_stay_in_the_figure_and_apart() -> None:
+    """Those of points to the right stand left of them, and one of a point beside another below the other's."""
+    values = {"base": (0.0, 0.0), "high": (1.0, 10.0), "near": (0.99, 9.9)}
+    points = [
+        Point(name, *(Estimate(one, one, one, 1) for one in place), joined=False, time_step=50)
+        for name, place in values.items()
+    ]
+    axes = figures.Figure(figsize=(7, 5)).subplots()
+    axes.plot(*zip(*values.values(), strict=True))
+    _write_labels(axes, [(point, point.label) for point in points])
+    axes.figure.draw_without_rendering()
+    boxes = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert boxes.keys() == values.keys()
+    assert all(axes.bbox.x0 < box.x0 < box.x1 < axes.bbox.x1 for box in boxes.values())
+    assert not boxes["high"].overlaps(boxes["near"])
+    assert boxes["near"].y1 <= boxes["high"].y0
 
 
 def test_the_figure_and_its_mistakes(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
