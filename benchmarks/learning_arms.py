@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from atomrl.config import load_config
+from atomrl.config.objective_keys import UNREAD_INSIDE
 from atomrl.util.errors import UserError
 
 DIFFUSION_NFT = "DiffusionNFT"
@@ -100,10 +101,9 @@ def _by(objective: str, config: str, *further: str) -> tuple[str, ...]:
         further: key=value of that section.
     """
     options = load_config(config).train.nft
-    names = ["times", "max_time", "clip_advantage", "residual_limit", "reference_weight"]
-    if objective == "rejection":
-        names.remove("clip_advantage")  # which it does not read
-    same = (f"{name}={getattr(options, name)}" for name in names)
+    names = ("times", "max_time", "clip_advantage", "residual_limit", "reference_weight")
+    unread = UNREAD_INSIDE.get(objective, ())
+    same = (f"{name}={getattr(options, name)}" for name in names if name not in unread)
     return (f"train.objective={objective}", *(f"train.{objective}.{word}" for word in (*same, *further)))
 
 
