@@ -10,6 +10,7 @@ from crystal_models import randomized, small_policy
 
 from atomrl.core.advantages import Advantages
 from atomrl.core.iteration import IterationConfig, iterate
+from atomrl.core.log_prob import over_elements
 from atomrl.core.objectives import nft, rejection
 from atomrl.core.objectives.awm import AWM
 from atomrl.core.objectives.base import Samples
@@ -46,12 +47,15 @@ def predictions(seed: int = 0, share: list[float] | None = None) -> Predictions:
     mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.float64)
     wide = mask[..., None]
     old = normals(3, 4, 5) * wide
+    current = ((old + 0.1 * normals(3, 4, 5)) * wide).requires_grad_()
+    target = normals(3, 4, 5) * wide
     signal = torch.tensor([0.9, 0.6, 0.2], dtype=torch.float64)
     return Predictions(
-        current=((old + 0.1 * normals(3, 4, 5)) * wide).requires_grad_(),
+        current=current,
         old=old,
         initial=None,
-        target=normals(3, 4, 5) * wide,
+        target=target,
+        residual=over_elements((old - target).square(), mask, "mean"),
         mask=mask,
         advantages=torch.tensor(share or [1.0, -0.4, 0.25], dtype=torch.float64),
         signal=signal,

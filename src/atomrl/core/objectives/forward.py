@@ -65,6 +65,7 @@ class Predictions:
         old: by the old policy, (B, N, D).
         initial: by the initial one, (B, N, D), or None if it is not read.
         target: the noise that is in z_t, (B, N, D).
+        residual: mean squared error of the old policy's, (B,).
         mask: real atoms, (B, N).
         advantages: as far as they teach, between -1 and 1, (B,); 0 for a sample that takes no part.
         signal, noise: alpha_t and sigma_t, (B,).
@@ -75,6 +76,7 @@ class Predictions:
     old: Tensor
     initial: Tensor | None
     target: Tensor
+    residual: Tensor
     mask: Tensor
     advantages: Tensor
     signal: Tensor
@@ -140,15 +142,15 @@ class ForwardObjective(ABC, Generic[C]):
         answer = self.draw_loss(found)
         loss, counts = answer.loss, dict(answer.counts)
         moved = found.mean((found.current - found.old).detach().square())
-        counts |= {"moved": moved, "residual": found.mean((found.old - found.target).square())}
+        counts |= {"moved": moved, "residual": found.residual}
         if found.initial is not None:
             distance = found.mean((found.current - found.initial).square())
             loss = loss + self.options.reference_weight * distance
             counts["reference_distance"] = distance.detach()
         if self.options.residual_limit is not None:
-            counts["over_limit"] = (counts["residual"] > self.options.residual_limit).to(loss.dtype)
+            counts["over_limit"] = (found.residual > self.options.residual_limit).to(loss.dtype)
         if self.options.residual_bound is not None:
-            weight = (self.options.residual_bound / counts["residual"]).clamp(max=1)
+            weight = (self.options.residual_bound / found.residual).clamp(max=1)
             loss, counts["bounded"] = weight * loss, (weight < 1).to(loss.dtype)
         return StepLoss(torch.where(samples.active, loss, 0.0), counts, answer.largest)
 
@@ -169,12 +171,11 @@ class ForwardObjective(ABC, Generic[C]):
                     initial = policy.predict(noised, mask, times, prompts)
         signal, noise = (level.reshape(-1).to(clean.dtype) for level in policy.levels(times))
         limit = options.clip_advantage
-        share = (samples.advantages.total.clamp(-limit, limit) / limit).to(clean.dtype)
-        found = Predictions(current, old, initial, target, mask, share, signal, noise, times)
-        if options.residual_limit is None:
-            return found
-        teaches = found.mean((old - target).square()) <= options.residual_limit
-        return replace(found, advantages=torch.where(teaches, share, 0.0))
+        advantages = (samples.advantages.total.clamp(-limit, limit) / limit).to(clean.dtype)
+        residual = over_elements((old - target).square(), mask, "mean")
+        if options.residual_limit is not None:
+            advantages = torch.where(residual <= options.residual_limit, advantages, 0.0)
+        return Predictions(current, old, initial, target, residual, mask, advantages, signal, noise, times)
 
     def times(self, prompts: Prompts, term: Draw) -> Tensor:
         """Time of each sample in one draw, (B,) float64."""
