@@ -1,4 +1,4 @@
-"""Forward-process objectives: published forms, their exact expansion, what is invariant, and a closed-form oracle."""
+"""Forward-process objectives: published forms, their exact expansion, and what is invariant."""
 
 import math
 from collections.abc import Callable
@@ -7,61 +7,23 @@ from dataclasses import replace
 import pytest
 import torch
 from crystal_models import randomized, small_policy
+from forward_samples import PLAIN, gradient, nothing, predictions, samples_of, scores
 
-from atomrl.core.advantages import Advantages
-from atomrl.core.iteration import IterationConfig, iterate
-from atomrl.core.log_prob import over_elements
-from atomrl.core.objectives import nft, rejection
+from atomrl.core.objectives import nft
 from atomrl.core.objectives.awm import AWM
 from atomrl.core.objectives.base import Samples
-from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
 from atomrl.core.objectives.forward import ForwardObjective, Predictions
 from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
 from atomrl.core.objectives.nft import NFT
 from atomrl.core.objectives.rejection import Rejection
 from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import DiffusionPolicy
-from atomrl.core.records import Prompts, RewardTable, Structures, Trajectory
+from atomrl.core.records import Trajectory
 from atomrl.core.rollout import RolloutConfig, rollout
-from atomrl.core.scoring import Scorer
-from atomrl.core.update import UpdateConfig
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.crystal import CrystalPolicy
 from atomrl.policies.molecule import MoleculePolicy
 from atomrl.policies.toy import LearnedStdGaussian, SubspaceGaussian
-
-PLAIN = {"self_normalized": False, "time_weighting": "noise"}
-
-
-def nothing(*_: object) -> Advantages:
-    raise AssertionError("these tests bring advantages of their own")
-
-
-def predictions(seed: int = 0, share: list[float] | None = None) -> Predictions:
-    """Three samples of up to four atoms, without meaning, float64; only the current prediction has a gradient."""
-    rng = torch.Generator().manual_seed(seed)
-
-    def normals(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=rng, dtype=torch.float64)
-
-    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 1, 0], [1, 0, 0, 0]], dtype=torch.float64)
-    wide = mask[..., None]
-    old = normals(3, 4, 5) * wide
-    current = ((old + 0.1 * normals(3, 4, 5)) * wide).requires_grad_()
-    target = normals(3, 4, 5) * wide
-    signal = torch.tensor([0.9, 0.6, 0.2], dtype=torch.float64)
-    return Predictions(
-        current=current,
-        old=old,
-        initial=None,
-        target=target,
-        residual=over_elements((old - target).square(), mask, "mean"),
-        mask=mask,
-        advantages=torch.tensor(share or [1.0, -0.4, 0.25], dtype=torch.float64),
-        signal=signal,
-        noise=(1 - signal.square()).sqrt(),
-        times=torch.tensor([0.1, 0.4, 0.9], dtype=torch.float64),
-    )
 
 
 def inner(found: Predictions, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -138,12 +100,6 @@ OBJECTIVES = {
 }
 
 
-def gradient(objective: ForwardObjective, found: Predictions) -> torch.Tensor:
-    """Of the summed loss with respect to the current prediction, (B, N, D)."""
-    (slope,) = torch.autograd.grad(objective.draw_loss(found).loss.sum(), found.current)
-    return slope
-
-
 def at_old(found: Predictions) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Of each sample at the old policy, (B,): mean squared and mean absolute error, and sigma / alpha up to 3."""
     error = found.old - found.target
@@ -207,19 +163,6 @@ def test_the_padding_does_not_matter(name: str) -> None:
         for key, value in {name: getattr(found, name) for name in ("current", "old", "target", "mask")}.items()
     }
     assert torch.allclose(objective.draw_loss(replace(found, **wide)).loss, loss, atol=1e-12)
-
-
-def samples_of(policy: DiffusionPolicy, count: int = 64, atoms: int = 2, shift: float = 0.0) -> Samples:
-    """A rollout's samples, with a feature of their first atom as their advantage; moved in space after it."""
-    plan = PromptPlan(SizeDistribution({atoms: 1}), 1, count, seed=4)
-    trajectory = rollout(policy, plan.prompts(0), RolloutConfig(20, count, train_steps=0))
-    (bucket,) = trajectory.buckets
-    moved = bucket.clean.clone()
-    moved[..., :3] += shift * bucket.mask[..., None]
-    bucket = replace(bucket, clean=moved)
-    active = torch.ones(len(bucket), dtype=torch.bool)
-    total = bucket.clean[:, 0, 3].double()
-    return Samples(bucket, Advantages(total, {}), active, {}, 20)
 
 
 def molecule_policy() -> MoleculePolicy:
@@ -379,141 +322,6 @@ def test_a_sample_where_the_policy_knows_nothing_counts_less(objective: type) ->
     assert torch.allclose(strict.loss, shares * loose.loss, rtol=1e-12)
     assert torch.equal(strict.counts["bounded"], (shares < 1).double())
     assert "bounded" not in loose.counts
-
-
-@pytest.mark.parametrize("kind", [SubspaceGaussian, LearnedStdGaussian])
-def test_the_gradient_is_the_covariance_of_advantage_and_sample(kind: type) -> None:
-    """With the exact score of data N(m, v) the slope of A l by m has a closed form.
-
-    eps_theta - eps has the mean k (z_0 - m) over the noise, k = sigma alpha / (alpha^2 v + sigma^2), and the slope -k
-    by m; so the expected slope of NFT's loss is -2 k^2 E[A (z_0 - m)] per element, and A = z_0 - m makes it -2 k^2 var.
-    """
-    torch.manual_seed(0)
-    variance, count, place = 0.25, 20_000, 3
-    policy = kind(torch.tensor([0.0, 0, 0, 0.8]), variance).double()
-    policy.follow(0.0)
-    plan = PromptPlan(SizeDistribution({1: 1}), 1, count, seed=1)
-    trajectory = rollout(policy, plan.prompts(0), RolloutConfig(1, count, train_steps=0))
-    (bucket,) = trajectory.buckets
-    clean = torch.zeros(count, 1, 4, dtype=torch.float64)
-    clean[:, 0, place] = 0.8 + variance**0.5 * torch.randn(count, dtype=torch.float64)  # the data themselves
-    bucket = replace(bucket, clean=clean)
-    total = clean[:, 0, place] - 0.8
-    samples = Samples(bucket, Advantages(total, {}), torch.ones(count, dtype=torch.bool), {}, 1)
-    objective = NFT(NFTOptions(clip_advantage=10.0, min_time=0.2, max_time=0.6, **PLAIN), nothing)
-    (draw, *_) = objective.terms(trajectory, 0)
-    found = objective.predictions(policy, samples, draw)
-    slopes = found.noise * found.signal / (found.signal.square() * variance + found.noise.square())
-    loss = objective.loss(policy, samples, draw).loss.mean()
-    (measured,) = torch.autograd.grad(loss, policy.current.mean)
-    one = -2 * slopes * total * (found.old - found.target)[:, 0, place] / 4  # each sample's slope; 4 elements
-    expected = float((-2 * slopes.square() * variance / 4).mean())
-    assert float(measured[place]) == pytest.approx(float(one.mean()), rel=1e-9)
-    assert float(measured[place]) == pytest.approx(expected, abs=4 * float(one.std()) / count**0.5)
-    assert abs(expected) > 20 * float(one.std()) / count**0.5  # a wrong sign or factor would show
-
-
-class NearOne:
-    """Wants the last feature's mean over the atoms to be 1, where the reward is 0."""
-
-    scope = "per_sample"
-
-    def score(self, structures: Structures, prompts: Prompts) -> RewardTable:
-        x = structures.positions[..., 0].double()
-        error = ((x * structures.mask).sum(1) / structures.sizes - 1).square()
-        return RewardTable({"near": -error}, (None,) * len(structures))
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.mark.parametrize("decay", [0.0, 0.05])
-@pytest.mark.parametrize("name", ["nft", "nft, normalised", "awm"])
-def test_it_finds_the_optimum_and_stays_there(name: str, decay: float) -> None:
-    """Samples x ~ N(m, v / n): the mean of -(x - 1)^2 is largest at m = 1, whatever the variance."""
-    compare = FedGRPO(FedGRPOConfig(channel_weights={"near": 1.0})).advantages
-    common = {"times": 4, "max_time": 0.8, "old_decay_rate": decay}
-    objective = {
-        "nft": NFT(NFTOptions(clip_advantage=2.5, **PLAIN, **common), compare),
-        "nft, normalised": NFT(NFTOptions(clip_advantage=2.5, **common), compare),
-        "awm": AWM(AWMOptions(clip_advantage=2.5, clip_range=0.2, **common), compare),
-    }[name]
-    policy = LearnedStdGaussian(torch.zeros(3), 0.25)
-    plan = PromptPlan(SizeDistribution({2: 1, 3: 1}), groups=4, samples_per_group=32, seed=5)
-    optimizer = torch.optim.Adam(policy.trainable().parameters(), lr=0.03)
-    config = IterationConfig(RolloutConfig(20, 128), UpdateConfig(num_inner_batch=4))
-    scorer, means = Scorer(NearOne()), []
-    for iteration in range(40):
-        done = iterate(policy, plan.prompts(iteration), scorer, [], objective, optimizer, config)
-        means.append(float(policy.current.mean[0].detach()))
-    scorer.close()
-    assert all(not bucket.log_probs for bucket in done.trajectory.buckets)  # nothing of the walk is kept
-    assert means[9] > 0.3
-    assert all(abs(mean - 1) < 0.25 for mean in means[-10:]), means
-
-
-def test_the_old_policy_samples_and_follows() -> None:
-    """With a decay above 0 samples come from the old policy, which moves a part of the way before each rollout."""
-    compare = FedGRPO(FedGRPOConfig(channel_weights={"near": 1.0})).advantages
-    objective = NFT(NFTOptions(times=1, old_decay_rate=0.25, old_decay_max=0.5), compare)
-    policy = LearnedStdGaussian(torch.zeros(3), 0.25)
-    plan = PromptPlan(SizeDistribution({2: 1}), groups=1, samples_per_group=16, seed=5)
-    optimizer = torch.optim.SGD(policy.trainable().parameters(), lr=1.0)
-    scorer, config = Scorer(NearOne()), IterationConfig(RolloutConfig(10, 16), UpdateConfig())
-    old, drawn = torch.zeros(3), []
-    for iteration, decay in enumerate([0.0, 0.25, 0.5, 0.5]):
-        old = decay * old + (1 - decay) * policy.current.mean.detach()
-        assert objective.old_decay(iteration) == decay
-        done = iterate(policy, plan.prompts(iteration), scorer, [], objective, optimizer, config)
-        with policy.old():
-            assert torch.allclose(policy.answering.mean, old)
-        assert policy.answering is policy.current
-        alone = LearnedStdGaussian(old, 0.25)
-        again = rollout(alone, plan.prompts(iteration), RolloutConfig(10, 16, train_steps=0))
-        drawn.append((done.trajectory.buckets[0].clean, again.buckets[0].clean))
-        assert not any(parameter.requires_grad for parameter in policy.followed.parameters())
-    scorer.close()
-    assert all(torch.allclose(found, expected, atol=1e-6) for found, expected in drawn)
-    assert not torch.allclose(policy.current.mean.detach(), old)
-
-
-def test_rejection_denoises_the_best_of_each_group() -> None:
-    """The slope of the mean denoising loss of the best quarter of each group; the others have none."""
-    compare = FedGRPO(FedGRPOConfig(channel_weights={"near": 1.0})).advantages
-    objective = Rejection(RejectionOptions(kept_fraction=0.25), compare)
-    ids = torch.tensor([0] * 8 + [1] * 4 + [2] * 4)
-    rewards = torch.tensor([1.0, 8, 2, 7, 3, 6, 4, 5, 9, 1, 1, 1, 2, 2, 2, 2], dtype=torch.float64)
-    active = torch.ones(16, dtype=torch.bool)
-    active[1] = False
-    found = objective.advantages(RewardTable({"near": rewards}, (None,) * 16), ids, active)
-    assert found.total.nonzero().squeeze(1).tolist() == [3, 5, 8]  # none in a group whose samples are all alike
-    kept = predictions(share=[1.0, 0.0, 1.0])
-    slope = gradient(objective, kept)
-    elements = (kept.mask.sum(1) * 5)[:, None, None]
-    expected = 2 * (kept.current - kept.target).detach() * kept.mask[..., None] / elements / 0.25
-    assert torch.allclose(slope[[0, 2]], expected[[0, 2]], atol=1e-12)
-    assert not slope[1].any()
-
-
-def scores(groups: int = 8) -> tuple[RewardTable, torch.Tensor, torch.Tensor]:
-    """Of groups of 16 samples, two channels of one order; ids of the groups, and that all samples are usable."""
-    values = torch.randn(groups * 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    table = RewardTable({"near": values, "far": values**3}, (None,) * (groups * 16))
-    return table, torch.arange(groups * 16) // 16, torch.ones(groups * 16, dtype=torch.bool)
-
-
-@pytest.mark.parametrize("advantages", ["channels", "ranks", "sum"])
-def test_no_bound_of_the_advantages_lets_rejection_keep_more(advantages: str) -> None:
-    """One of 16, though the best of a group are alike beyond the bound."""
-    settings = {"advantages": advantages, "group_reward_norm": True, "reward_normalize_fn": "std", "reward_eps": 1e-4}
-    options = {"kept_fraction": 1 / 16, "clip_advantage": 0.5}
-    objective = rejection.SPEC.make({**settings, "rejection": options}, {"near": 1.0, "far": 1.0}, 16)
-    table, ids, active = scores()
-    found = objective.advantages(table, ids, active)
-    best = table.channels["near"].reshape(-1, 16).argmax(1)
-    kept = found.total.reshape(-1, 16).nonzero()
-    assert kept.tolist() == [[group, row] for group, row in enumerate(best.tolist())]
-    assert found.stats["kept_fraction"] == 1 / 16
 
 
 @pytest.mark.parametrize("advantages", ["channels", "ranks", "sum"])
