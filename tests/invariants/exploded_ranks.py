@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 import torch.distributed as dist
 from leave import leave
-from test_update import LIMIT, OBJECTIVE, STEPS, plan, policy, score
+from small_updates import LIMIT, OBJECTIVE, STEPS, plan, policy, score
 
 from atomrl.core.collective import current
 from atomrl.core.records import Stats

@@ -1,27 +1,27 @@
-"""Invariants of the update: ratio 1, any way of cutting the work, two processes, bad samples, the guard."""
+"""Invariants of the update: ratio 1, any way of cutting the work, steps of a pass, the guard."""
 
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from small_updates import (
+    LIMIT,
+    OBJECTIVE,
+    OBJECTIVES,
+    POLICIES,
+    STEPS,
+    Recorder,
+    assert_same,
+    gradients,
+    kept_steps,
+    policy,
+    roll,
+    score,
+)
 
 from atomrl.core.collective import Alone
-from atomrl.core.objectives.awm import AWM
-from atomrl.core.objectives.base import Objective
-from atomrl.core.objectives.fed_grpo import FedGRPO, FedGRPOConfig
-from atomrl.core.objectives.forward_options import AWMOptions, NFTOptions, RejectionOptions
-from atomrl.core.objectives.nft import NFT
-from atomrl.core.objectives.rejection import Rejection
-from atomrl.core.prompts import PromptPlan, SizeDistribution
-from atomrl.core.records import RewardTable, Trajectory
-from atomrl.core.rollout import RolloutConfig, rollout
 from atomrl.core.update import (
     Lesson,
     UpdateConfig,
@@ -33,93 +33,6 @@ from atomrl.core.update import (
     usable,
 )
 from atomrl.core.update_log import UpdateLog
-from atomrl.networks.edm import EDMConfig, EDMNetwork
-from atomrl.policies.crystal import CrystalPolicy
-from atomrl.policies.molecule import MoleculePolicy
-from atomrl.rewards.dummy import DummyReward
-from atomrl.util.errors import NonFiniteLossError, UserError
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for the processes of two_ranks.py
-from crystal_models import small_policy
-
-POLICIES = ("molecule", "crystal")
-STEPS = 20
-SMALL = EDMConfig(hidden=16, edge_hidden=8, layers=2)
-LIMIT = 1e5  # an untrained network lets latents grow to about 100
-OBJECTIVE = FedGRPO(FedGRPOConfig(kl_penalty_weight=0.1, step_weighting="balanced"))
-NFT_OBJECTIVE = NFT(NFTOptions(times=3, reference_weight=0.1), OBJECTIVE.advantages)
-AWM_OBJECTIVE = AWM(AWMOptions(times=3, old_decay_rate=0.2, time_weighting="t"), OBJECTIVE.advantages)
-REJECTION_OBJECTIVE = Rejection(RejectionOptions(times=3, kept_fraction=0.5), OBJECTIVE.advantages)
-OBJECTIVES = {"fed_grpo": OBJECTIVE, "nft": NFT_OBJECTIVE, "awm": AWM_OBJECTIVE, "rejection": REJECTION_OBJECTIVE}
-
-
-def policy(dtype: torch.dtype = torch.float64, kind: str = "molecule") -> MoleculePolicy | CrystalPolicy:
-    torch.manual_seed(0)
-    made = small_policy() if kind == "crystal" else MoleculePolicy(EDMNetwork(SMALL))
-    made.to(dtype).keep_reference()
-    made.follow(0.0)
-    return made
-
-
-def reduction(model: MoleculePolicy | CrystalPolicy) -> str:
-    """Of log-probabilities, as the shipped experiments of each domain have it."""
-    return "mean" if isinstance(model, CrystalPolicy) else "sum"
-
-
-def plan(groups: int = 4) -> PromptPlan:
-    return PromptPlan(SizeDistribution({4: 1, 5: 1, 8: 2}), groups, samples_per_group=3, seed=2)
-
-
-def roll(
-    model: MoleculePolicy | CrystalPolicy, micro_batch_size: int = 12, train_steps: int | None = None
-) -> Trajectory:
-    config = RolloutConfig(STEPS, micro_batch_size, train_steps=train_steps, log_prob_reduction=reduction(model))
-    return rollout(model, plan().prompts(0), config)
-
-
-def kept_steps(objective: Objective) -> int | None:
-    """How many transitions a rollout keeps for an objective: all or none."""
-    return None if objective.needs_walk else 0
-
-
-def score(trajectory: Trajectory) -> RewardTable:
-    reward = DummyReward()
-    return RewardTable.concatenate([reward.score(b.structures, b.prompts) for b in trajectory.buckets])
-
-
-def failing_score(trajectory: Trajectory) -> RewardTable:
-    """The same, but for each fifth sample."""
-    table, lost = score(trajectory), trajectory.sample_ids % 5 == 0
-    channels = {name: values.masked_fill(lost, math.nan) for name, values in table.channels.items()}
-    return replace(table, channels=channels, reasons=tuple("scf" if failed else None for failed in lost.tolist()))
-
-
-def gradients(
-    model: MoleculePolicy | CrystalPolicy,
-    trajectory: Trajectory,
-    config: UpdateConfig,
-    objective: Objective = OBJECTIVE,
-) -> dict[str, torch.Tensor]:
-    """Gradient of an update, by name, from a step of plain SGD."""
-    before = {name: value.detach().clone() for name, value in model.current.named_parameters()}
-    optimizer = torch.optim.SGD(model.current.parameters(), lr=1.0)
-    config = replace(config, max_grad_norm=1e9, exploded_above=LIMIT)
-    update(
-        model,
-        trajectory,
-        objective.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT)),
-        objective,
-        optimizer,
-        config,
-    )
-    return {name: before[name] - value.detach() for name, value in model.current.named_parameters()}
-
-
-def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor], tolerance: float) -> None:
-    scale = max(float(value.abs().max()) for value in left.values())
-    assert scale > 0
-    for name, value in left.items():
-        assert float((value - right[name]).abs().max()) <= tolerance * scale, name
 
 
 # In float32 another cut than the rollout's moves each mean by a few roundings (see the next test), over a std that is
@@ -197,21 +110,6 @@ def test_a_subset_of_steps_is_a_part_of_the_whole_rollout() -> None:
         assert all(torch.equal(value, bucket.latents[index]) for index, value in other.latents.items())
         for index, value in other.log_probs.items():
             assert torch.equal(value, bucket.log_probs[index])
-
-
-class Recorder:
-    """Stands where the update has an optimizer: keeps the gradient of each step, and moves nothing."""
-
-    def __init__(self, model: MoleculePolicy) -> None:
-        self.parameters = dict(model.current.named_parameters())
-        self.steps: list[dict[str, torch.Tensor]] = []
-
-    def zero_grad(self) -> None:
-        for parameter in self.parameters.values():
-            parameter.grad = None
-
-    def step(self) -> None:
-        self.steps.append({name: parameter.grad.clone() for name, parameter in self.parameters.items()})
 
 
 @pytest.mark.parametrize(("size", "shares"), [(None, [20]), (8, [8, 8, 4]), (50, [20])])
@@ -369,129 +267,6 @@ def test_a_sample_that_takes_no_part_is_in_no_number() -> None:
     values = torch.tensor([-2.0, math.nan, -1.0])
     log.add_all({"mean": values}, {"largest": values}, active)
     assert log.means(Alone()) == {"mean": -1.5, "largest": -1.0}
-
-
-def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
-    """What rank 0 of so many real processes saved."""
-    port = 29500 + (os.getpid() + 7 * len(script)) % 2000
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name(script)), str(output), *words],
-            env={
-                **os.environ,
-                "RANK": str(rank),
-                "WORLD_SIZE": str(ranks),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port + ranks),
-                "OMP_NUM_THREADS": "1",
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path]),
-            },
-        )
-        for rank in range(ranks)
-    ]
-    assert [process.wait(timeout=120) for process in processes] == [0] * ranks
-    return torch.load(output, weights_only=True)
-
-
-@pytest.mark.parametrize(
-    ("objective", "kind", "teaching", "spread"),
-    [
-        ("fed_grpo", "molecule", "all", "all"),
-        ("fed_grpo", "crystal", "unequal", "all"),
-        ("fed_grpo", "molecule", "one rank", "all"),
-        ("grpo", "molecule", "unequal", "all"),
-        ("grpo", "crystal", "one rank", "all"),
-        ("nft", "molecule", "one rank", "all"),
-        ("nft", "crystal", "all", "all"),
-        ("awm", "molecule", "unequal", "all"),
-        ("rejection", "molecule", "unequal", "all"),
-        ("fed_grpo", "molecule", "unequal", "5"),
-        ("fed_grpo", "crystal", "all", "8"),
-        ("grpo", "crystal", "unequal", "5"),
-        ("nft", "molecule", "all", "3"),
-        ("aligned", "molecule", "unequal", "5"),
-        ("aligned", "molecule", "one rank", "6"),
-    ],
-)
-def test_three_iterations_on_two_processes_equal_one(
-    objective: str, kind: str, teaching: str, spread: str, tmp_path: Path
-) -> None:
-    """Gradients and parameters, also where a filter leaves one rank fewer samples that teach, or none.
-
-    Of the twelve samples of an iteration an optimizer step takes all, or so many at a time: of these the two ranks have
-    unequal numbers, or one has none. `aligned`: each group shares a prefix, rewards are shaped and steps aligned.
-    """
-    words = (objective, kind, teaching, spread)
-    one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", *words) for ranks in (1, 2))
-    assert one.keys() == two.keys()
-    steps = 1 if spread == "all" else -(-12 // int(spread))
-    parts = sorted({name.split(".")[0] for name in one})
-    pairs = [[{n: v for n, v in saved.items() if n.startswith(f"{p}.")} for saved in (one, two)] for p in parts]
-    if objective == "aligned":  # what a group shares may run away, and then a step has nothing to learn from
-        pairs = [pair for pair in pairs if any(values.any() for saved in pair for values in saved.values())]
-        assert 1 + steps < len(pairs) <= 3 * steps + 1
-    else:
-        assert len(pairs) == 3 * steps + 1
-    for pair in pairs:
-        assert_same(*pair, 1e-8)
-
-
-def test_ranks_gather_unequal_numbers_of_rows(tmp_path: Path) -> None:
-    found = run_ranks("gather.py", 3, tmp_path / "rows.pt")
-    order = [0, 1, 1, 2, 2, 2]
-    assert found["rows"][:, 0].tolist() == order
-    assert found["channels"]["rank"].tolist() == found["potentials"]["rank"].tolist() == order
-    assert found["reasons"] == (None, "Grund ü", None, "Grund üü", "Grund üü", None)
-    assert found["fields"]["forces"].shape == (6, 3, 3)  # padded to the widest of all ranks
-    assert found["filled"]["rank"].tolist() == [False] + 5 * [True]
-    assert found["seconds"] == {"scoring": 3.0}
-
-
-def test_exploded_samples_take_no_part() -> None:
-    model, other = policy(), policy()
-    trajectory = roll(model)
-    bucket = trajectory.buckets[0]
-    last = max(bucket.latents)
-    for bad in (math.inf, math.nan, 1e7):
-        broken = bucket.latents[last].clone()
-        broken[0] = bad
-        latents = {**bucket.latents, last: broken}
-        poisoned = replace(trajectory, buckets=(replace(bucket, latents=latents), *trajectory.buckets[1:]))
-        assert (~usable(poisoned, LIMIT)).sum() == 1
-        found = gradients(other, poisoned, UpdateConfig())
-        assert all(bool(torch.isfinite(value).all()) for value in found.values())
-        other = policy()
-
-
-def test_a_rollout_without_a_usable_sample_stops() -> None:
-    model = policy()
-    trajectory = roll(model)
-    before = [p.detach().clone() for p in model.current.parameters()]
-    optimizer = torch.optim.SGD(model.current.parameters(), lr=1.0)
-    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, 0.0))
-    with pytest.raises(UserError, match=r"^all 12 samples of iteration 0 exploded.*nothing to learn from.*$"):
-        update(model, trajectory, advantages, OBJECTIVE, optimizer, UpdateConfig(exploded_above=0.0))
-    assert all(torch.equal(a, b) for a, b in zip(before, model.current.parameters(), strict=True))
-
-
-def test_ranks_agree_on_whether_there_is_anything_to_learn(tmp_path: Path) -> None:
-    found = run_ranks("exploded_ranks.py", 2, tmp_path / "found.pt")
-    assert found["masked_samples"] == [6, 6]  # half of them: all those of rank 0
-    assert found["names"][0] == found["names"][1]  # rank 0 counted nothing itself where each group had its step
-    assert found["stopped"] == [True, True]
-
-
-def test_a_nan_in_the_loss_stops_and_names_step_and_sample() -> None:
-    model = policy()
-    trajectory = roll(model)
-    advantages = OBJECTIVE.advantages(score(trajectory), trajectory.group_ids, usable(trajectory, LIMIT))
-    advantages.total[1] = math.nan
-    optimizer = torch.optim.SGD(model.current.parameters(), lr=1.0)
-    before = [p.detach().clone() for p in model.current.parameters()]
-    with pytest.raises(NonFiniteLossError, match="transition 0") as caught:
-        update(model, trajectory, advantages, OBJECTIVE, optimizer, UpdateConfig(exploded_above=LIMIT))
-    assert caught.value.reproducer["sample_id"] == int(trajectory.sample_ids[1])
-    assert all(torch.equal(a, b) for a, b in zip(before, model.current.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -9,8 +9,8 @@ import sys
 import torch
 import torch.distributed as dist
 from leave import leave
+from small_updates import LIMIT, OBJECTIVES, STEPS, Recorder, failing_score, plan, policy, reduction
 from staged import after_failures
-from test_update import LIMIT, OBJECTIVES, STEPS, Recorder, failing_score, plan, policy, reduction
 
 from atomrl.core.alignment import ForceAlignment, forces_at
 from atomrl.core.collective import current
