@@ -410,6 +410,22 @@ def test_files_that_are_no_configuration(content, message, tmp_path):
         read_config(tmp_path / "absent.yaml")
 
 
+def test_a_number_to_the_base_of_60_is_refused(tmp_path):
+    """YAML 1.1 has such numbers for times: an hour and a half would be 90 hours."""
+    path = tmp_path / "mine.yaml"
+    for text, line, read_as in (
+        ("max_time_hours: 1:30\n", 1, "90"),
+        ("train: {learning_rate: 1e-4,\n max_grad_norm: 0:30.5}\n", 2, "30.5"),
+        ("seed: &one 1\nthreads: *one\nreward: {components: [{a: -1:30}]}\n", 3, "-90"),
+    ):
+        path.write_text(text)
+        for read in (lambda: load_config("mine", folder=tmp_path), lambda: read_config(path)):
+            with pytest.raises(UserError, match=f"^{path}, line {line}: YAML reads .* as {read_as}, to the base of 60"):
+                read()
+    path.write_text('save_path: "1:30"\nmodel: {backbone: C:data}\nmax_time_hours: 1.5\n')
+    assert load_config("mine", folder=tmp_path).save_path == "1:30"
+
+
 def test_null_workers_are_the_cores_of_this_process(monkeypatch):
     monkeypatch.setattr("atomrl.workers.local.cores", lambda: 7)
     started = []

@@ -26,6 +26,7 @@ from atomrl.config.published_crystals import HUB, is_looked_up
 from atomrl.config.published_groups import Composition, composition
 from atomrl.config.sections import Config, TrainSection
 from atomrl.config.switches import each_key, require_switched_on
+from atomrl.config.yaml_numbers import require_plain_numbers
 from atomrl.util.errors import UserError, first_line
 from atomrl.util.options import Options
 from atomrl.util.registry import registered_names
@@ -216,6 +217,7 @@ def read_config(path: Path) -> Config:
         UserError: as `load_config`; or a value is to be looked up, e.g. in the environment.
     """
     try:
+        require_plain_numbers(path)
         loaded = OmegaConf.load(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
@@ -353,6 +355,7 @@ def _compose(name: str, words: list[str], folder: Path | None) -> DictConfig:
     if folder is None:
         with initialize_config_module("atomrl.conf", version_base="1.3"):
             return compose(name, words)
+    require_plain_numbers(folder / f"{name.removesuffix('.yaml')}.yaml")
     with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
         return compose(name, words)
 
