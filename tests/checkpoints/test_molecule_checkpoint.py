@@ -118,6 +118,19 @@ def test_whole_numbers_are_no_weights(folder):
     assert f"{name} holds torch.int32, the model needs torch.float32" in refusal(folder)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_compute_nothing(folder, tmp_path, value):
+    """They were sampled from, and gave molecules of NaN."""
+    weights, name = load_file(folder / "model.safetensors"), "dynamics.egnn.embedding.weight"
+    weights[name][0, 0] = value
+    save_file(weights, folder / "model.safetensors")
+    torch.save(checkpoint(state_dict={AVERAGED + key: tensor for key, tensor in weights.items()}), tmp_path / "run.pth")
+    for where in (folder, tmp_path / "run.pth"):
+        said = refusal(where)
+        assert f"{name} holds numbers that are not finite" in said
+        assert "card" not in said
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

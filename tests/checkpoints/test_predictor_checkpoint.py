@@ -131,5 +131,5 @@ def test_weights_of_a_training_that_diverged(folder):
     weights = load_file(folder / "model.safetensors")
     weights["predictor.layers.0.weight"][0, 0] = torch.nan
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(UserError, match=r"layers\.0\.weight is not finite"):
+    with pytest.raises(UserError, match=r"layers\.0\.weight holds numbers that are not finite"):
         load_predictor(folder)

@@ -222,11 +222,11 @@ def ldm(weights: dict[str, Any], **parameters: Any) -> Path:
         ({"ema.decay": torch.ones(1)}, {}, "ldm.ckpt holds a crystal LDM and also ema.decay; known are only"),
         ({"latent_std": None}, {}, "lacks latent_std in its state_dict"),
         ({"latent_std": torch.zeros(1)}, {}, "latent_std must be one positive number, got [0.0]"),
-        ({"latent_std": torch.tensor(torch.nan)}, {}, "latent_std holds numbers that are not finite"),
+        ({"latent_std": torch.tensor(torch.nan)}, {}, "latent_std must be one positive number, got nan"),
         (
             {"denoiser.x_embedder.bias": torch.full((48,), torch.inf)},
             {},
-            "denoiser.x_embedder.bias holds numbers that are not finite",
+            "x_embedder.bias holds numbers that are not finite",
         ),
         ({"denoiser.x_embedder.weight": None}, {}, "no weight denoiser.x_embedder.weight"),
         ({"denoiser.blocks.1.attn.in_proj_bias": None}, {}, "missing ['blocks.1.attn.in_proj_bias']"),

@@ -14,7 +14,7 @@ from atomrl.checkpoints.stored import AVERAGED, Stored, read_stored
 from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 from atomrl.policies.molecule import MoleculePolicy
-from atomrl.util.errors import UserError, hinted
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,7 @@ def backbone_of(stored: Stored) -> Backbone:
         )
     weights = stored.part("", AVERAGED)
     network = EDMNetwork(config_from(EDMConfig, stored.card["backbone"], stored.origin))
-    with hinted(UNLIKE_CARD):
-        fill(network, weights, stored.origin)
+    fill(network, weights, stored.origin, UNLIKE_CARD)
     conditioning = conditioning_of(stored.card, network.config.context_features, stored.origin)
     return Backbone(network, sizes_of(stored.card, stored.origin), stored.origin, conditioning)
 

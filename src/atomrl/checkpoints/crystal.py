@@ -20,7 +20,7 @@ from atomrl.networks.dit import DiT, DiTConfig
 from atomrl.networks.lora_options import LoraOptions
 from atomrl.policies.crystal import CrystalPolicy, Sampling
 from atomrl.policies.crystal_conditioning import CrystalConditioning, KnownCrystals
-from atomrl.util.errors import UserError, hinted
+from atomrl.util.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,7 @@ def crystal_backbone_of(stored: Stored) -> CrystalBackbone:
             f"{origin}: the VAE has {vae.config.latent} latent channels, the denoiser {denoiser.config.latent}"
         )
     conditions = _conditions(card, denoiser.config.hidden, origin)
-    with hinted(UNLIKE_CARD):
-        fill(_modules(vae, denoiser, conditions), _weights(stored), origin)
+    fill(_modules(vae, denoiser, conditions), _weights(stored), origin, UNLIKE_CARD)
     known = None if conditions is None else known_of(card, conditions.conditions, origin)
     sizes = sizes_of(card, origin)
     return CrystalBackbone(vae, denoiser, float(latent_std), sizes, conditions, origin, known=known)

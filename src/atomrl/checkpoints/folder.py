@@ -11,7 +11,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from atomrl.util.errors import UserError, first_line
+from atomrl.util.errors import UserError, first_line, hinted
 from atomrl.util.files import write_json, write_whole
 from atomrl.util.options import Options
 
@@ -102,14 +102,29 @@ UNLIKE_CARD = "; the card describes another network than these weights are of: t
 """What to do about weights that are not those of the card beside them."""
 
 
-def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str, hint: str = "") -> None:
     """Load weights into a module of exactly these tensors; floating types may differ.
 
+    Args:
+        module: new, with weights that are finite.
+        weights: by name.
+        origin: of these, for messages.
+        hint: what a message says of weights that do not fit.
+
     Raises:
-        UserError: a file that does not hold tensors by name, or tensors whose names, shapes or types do not fit.
+        UserError: a file that does not hold tensors by name, tensors whose names, shapes or types do not fit, or
+            numbers that are not finite where the module's are.
     """
     require_tensors(weights, origin)
-    require_fitting(module.state_dict(), weights, origin)
+    expected = module.state_dict()
+    with hinted(hint):
+        require_fitting(expected, weights, origin)
+    for name, tensor in expected.items():
+        if isinstance(tensor, Tensor) and bool(tensor.isfinite().all()) and not bool(weights[name].isfinite().all()):
+            raise UserError(
+                f"{origin}: {name} holds numbers that are not finite, so that the model computes nothing; give weights "
+                "from before the training diverged"
+            )
     module.load_state_dict(dict(weights))
 
 

@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from atomrl.checkpoints.folder import config_from, fill, read_folder, write_folder
 from atomrl.checkpoints.stored import Stored
 from atomrl.checkpoints.vae import PREFIX as VAE
@@ -61,7 +58,6 @@ def load_predictor(where: str | Path) -> CrystalPredictor:
     head = PropertyHead(config.inputs(vae.config), _targets(card["targets"], origin), config)
     own = {name.removeprefix(HEAD): tensor for name, tensor in weights.items() if name.startswith(HEAD)}
     fill(head, own, origin)
-    _require_finite(own, origin)
     return CrystalPredictor(vae, head, config)
 
 
@@ -70,9 +66,3 @@ def _targets(names: Any, origin: str) -> tuple[str, ...]:
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError(f"{origin}: targets={names!r} must be a list of names of properties")
     return tuple(names)
-
-
-def _require_finite(weights: Mapping[str, Tensor], origin: str) -> None:
-    """Raise UserError for weights of a training that diverged: their predictions would all be missing."""
-    if bad := [name for name, tensor in weights.items() if not bool(torch.isfinite(tensor).all())]:
-        raise UserError(f"{origin}: {bad[0]} is not finite: its training diverged, {HOW} with a smaller train.lr")
