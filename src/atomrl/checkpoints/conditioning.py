@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from atomrl.checkpoints.folder import finite_numbers
 from atomrl.core.conditioning import Property, PropertyConditioning
 from atomrl.util.errors import UserError
 
@@ -57,19 +57,11 @@ def _entry(found: Property) -> dict[str, Any]:
 def _property(entry: Mapping[str, Any]) -> Property:
     """One property; raises ValueError and the like for an entry that is none."""
     sizes = torch.tensor([int(size) for size in entry["sizes"]])
-    low, high = _numbers(entry["low"]), _numbers(entry["high"])
-    counts = torch.stack([_numbers(row.split()) for row in entry["counts"]])
-    mean, mad = float(entry["mean"]), float(entry["mad"])
+    low, high = finite_numbers(entry["low"]), finite_numbers(entry["high"])
+    counts = torch.stack([finite_numbers(row.split()) for row in entry["counts"]])
+    mean, mad = finite_numbers([entry["mean"], entry["mad"]]).tolist()
     if not len(sizes) == len(low) == len(high) == len(counts) or bool((sizes.diff() <= 0).any()):
         raise ValueError("a row for each size, and sizes ascending")
     if not mad > 0 or bool((counts < 0).any() or (counts.sum(1) <= 0).any() or (low > high).any()):
         raise ValueError("a deviation above 0, low below high, and a structure for each size")
     return Property(str(entry["unit"]), mean, mad, sizes, low, high, counts)
-
-
-def _numbers(values: list[Any]) -> Tensor:
-    """Finite numbers, float64."""
-    found = torch.tensor([float(value) for value in values], dtype=torch.float64)
-    if not bool(found.isfinite().all()):
-        raise ValueError("a number that is not finite")
-    return found

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from atomrl.util.errors import UserError, first_line, hinted
@@ -100,6 +101,18 @@ def config_from(kind: type[T], entries: Any, origin: str) -> T:
 
 UNLIKE_CARD = "; the card describes another network than these weights are of: take both of one model"
 """What to do about weights that are not those of the card beside them."""
+
+
+def finite_numbers(values: Iterable[Any]) -> Tensor:
+    """Numbers of a card, (N,) float64, from numbers or texts.
+
+    Raises:
+        ValueError, TypeError: one is no number, or not finite.
+    """
+    found = torch.tensor([float(value) for value in values], dtype=torch.float64)
+    if not bool(found.isfinite().all()):
+        raise ValueError("a number that is not finite")
+    return found
 
 
 def fill(module: nn.Module, weights: Mapping[str, Tensor], origin: str, hint: str = "") -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from atomrl.checkpoints.folder import finite_numbers
 from atomrl.networks.conditions import Condition
 from atomrl.policies.crystal_conditioning import KnownCrystals
 from atomrl.util.errors import UserError
@@ -42,17 +42,9 @@ def _known(entry: Mapping[str, Any], conditions: Sequence[Condition]) -> KnownCr
     """The crystals of an entry; raises ValueError and the like for one that is damaged."""
     sizes = torch.tensor([int(size) for size in entry["sizes"].split()])
     named = [condition.name for condition in conditions if not condition.of_elements]
-    numbers = {name: _numbers(entry["numbers"][name]) for name in named}
+    numbers = {name: finite_numbers(entry["numbers"][name].split()) for name in named}
     formulas = tuple(entry["formulas"].split())
     columns = [*map(len, numbers.values()), *([len(formulas)] if any(each.of_elements for each in conditions) else [])]
     if not len(sizes) or bool((sizes.diff() < 0).any()) or set(columns) - {len(sizes)}:
         raise ValueError("an entry of each column for each crystal, and sizes ascending")
     return KnownCrystals(sizes, numbers, formulas)
-
-
-def _numbers(text: str) -> Tensor:
-    """Finite numbers, float64."""
-    found = torch.tensor([float(word) for word in text.split()], dtype=torch.float64)
-    if not bool(found.isfinite().all()):
-        raise ValueError("a number that is not finite")
-    return found
