@@ -19,7 +19,7 @@ from benchmarks.learning_curves import read_chosen, read_curve
 from benchmarks.learning_plot import draw
 from benchmarks.learning_table import table
 from studies import records
-from studies.queue import Queue
+from studies.queue import Queue, StepFailedError
 from studies.steps import StudyStep, TrainedRun, threads
 from studies.studies import words_of
 
@@ -78,7 +78,8 @@ def learn(
 ) -> Iterator[str]:
     """Run the arms of a comparison, then write its plot and table; yields the lines of the table.
 
-    A report also has the other seeds of its arms that earlier commands trained in this folder.
+    A report also has the other seeds of its arms that earlier commands trained in this folder. A training that fails,
+    such as one that diverges, keeps no other from running; the report has it as far as it came.
 
     Args:
         name: of `COMPARISONS`.
@@ -91,15 +92,20 @@ def learn(
 
     Raises:
         UserError: as the queue; or no such arm.
+        StepFailedError: of the queue, after the lines of the table.
     """
     arms = named_arms(name, names) if names else COMPARISONS[name].arms[: 2 if quick else None]
     comparison = COMPARISONS[name].shrunk() if quick else COMPARISONS[name]
     folder = folder / name
     trained = {arm: _with_earlier(seeds, arm, comparison, folder) for arm in arms}
     steps = _steps(comparison, trained, folder, pace.words())
-    Queue(steps, folder, pace.jobs).run()
-    curves = [read_curve(arm, seed, comparison, folder) for arm, its in trained.items() for seed in its]
-    chosen = read_chosen(folder / "best_of.jsonl", comparison) if comparison.best_of else ()
+    failed = _run(Queue(steps, folder, pace.jobs, keep_going=True))
+    drawn = Lines(folder / "best_of.jsonl", comparison.iterations)
+    if failed and comparison.best_of and not drawn.whole():
+        raise failed
+    chosen = read_chosen(drawn.path, comparison) if comparison.best_of else ()
+    found = [read_curve(arm, seed, comparison, folder) for arm, its in trained.items() for seed in its]
+    curves = [curve for curve in found if curve is not None]
     draw(curves, chosen, comparison, docs / f"learning_{name}.svg")
     lines = table(curves, chosen, comparison)
     parts = [
@@ -112,6 +118,17 @@ def learn(
     ]
     write_whole(docs / f"learning_{name}.md", "\n".join(parts) + "\n")
     yield from lines
+    if failed:
+        raise failed
+
+
+def _run(queue: Queue) -> StepFailedError | None:
+    """Run what is not done; the error if a step failed."""
+    try:
+        queue.run()
+    except StepFailedError as error:
+        return error
+    return None
 
 
 def _with_earlier(seeds: Sequence[int], arm: Arm, comparison: Comparison, folder: Path) -> tuple[int, ...]:

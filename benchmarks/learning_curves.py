@@ -76,21 +76,28 @@ class Curve:
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """The mean of trainings of one arm by different seeds; its gradient is the largest of all."""
+    """The mean of trainings of one arm by different seeds, as long as the shortest.
+
+    Its gradient is the largest of all.
+    """
+    shortest = min(len(curve.values) for curve in curves)
     return replace(
         curves[0],
         seed=None,
-        values=np.mean([curve.values for curve in curves], axis=0),
+        values=np.mean([curve.values[:shortest] for curve in curves], axis=0),
+        scorings=curves[0].scorings[:shortest],
         shares=np.mean([curve.shares for curve in curves], axis=0),
         gradient=max(curve.gradient for curve in curves),
         minutes=sum(curve.minutes for curve in curves) / len(curves),
     )
 
 
-def read_curve(arm: Arm, seed: int, comparison: Comparison, folder: Path) -> Curve:
-    """The log of a training."""
+def read_curve(arm: Arm, seed: int, comparison: Comparison, folder: Path) -> Curve | None:
+    """The log of a training; None for one that failed in its first iteration."""
     path = folder / f"{arm.folder}-{seed}" / "metrics.jsonl"
-    rows = read_log(path)[: comparison.iterations]
+    rows = read_log(path)[: comparison.iterations] if path.is_file() else []
+    if not rows:
+        return None
     values = [nan if row.get(comparison.measure) is None else row[comparison.measure] for row in rows]
     shares = 100 * np.array([_mean(rows[-WINDOW:], key) for key in comparison.shares])
     seconds = sum(row["seconds_rollout"] + row["seconds_update"] for row in rows)

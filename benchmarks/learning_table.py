@@ -42,12 +42,19 @@ def table(curves: Sequence[Curve], chosen: Sequence[Chosen], comparison: Compari
         if len(seeds) > 1:
             cells = _cells(mean_curve(seeds), chosen, goals, comparison)
             lines.append(_row(f"{arm.name}, mean of {len(seeds)} seeds", cells))
-        lines += [_row(f"{arm.name}, seed {one.seed}", _cells(one, chosen, goals, comparison)) for one in seeds]
+        lines += [_row(_named(one, comparison), _cells(one, chosen, goals, comparison)) for one in seeds]
     empty = [""] * (1 + len(comparison.shares) + len(goals))
     for one in chosen:
         costs = (f"{one.scorings} a sample", f"{one.calls} a sample")
         lines.append(_row(one.name, [f"{one.value:.3g}", *empty, *costs, "", "", ""]))
     return lines
+
+
+def _named(curve: Curve, comparison: Comparison) -> str:
+    """Name of a training's row."""
+    done, asked = len(curve.values), comparison.iterations
+    early = f" (failed after {done} of {asked} iterations)" if done < asked else ""
+    return f"{curve.arm.name}, seed {curve.seed}{early}"
 
 
 def _cells(curve: Curve, chosen: Sequence[Chosen], goals: Sequence[Chosen], comparison: Comparison) -> list[str]:

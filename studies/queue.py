@@ -82,12 +82,13 @@ class Queue:
         steps: a step stands behind those that it needs.
         folder: for logs and records.
         jobs: steps that may run at once.
+        keep_going: when a step fails, run the others that do not need it.
     """
 
-    def __init__(self, steps: Sequence[StudyStep], folder: Path, jobs: int = 1) -> None:
+    def __init__(self, steps: Sequence[StudyStep], folder: Path, jobs: int = 1, keep_going: bool = False) -> None:
         if jobs < 1:
             raise UserError(f"--jobs {jobs}: must be at least 1")
-        self.steps, self.folder, self.jobs = tuple(steps), folder, jobs
+        self.steps, self.folder, self.jobs, self.keep_going = tuple(steps), folder, jobs, keep_going
         self.started = time.monotonic()
         self.running: list[Running] = []
 
@@ -95,7 +96,8 @@ class Queue:
         """Run what is not done.
 
         Raises:
-            StepFailedError: a step failed; the others were interrupted, so that they can continue.
+            StepFailedError: a step failed; the others were interrupted, so that they can continue, or with `keep_going`
+                have ended.
             KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP; likewise.
             UserError: the folder holds steps of other settings, or a step that is done after one that is not, or it
                 cannot be written.
@@ -111,19 +113,21 @@ class Queue:
                     pending.append(step)
             self._require_no_older(pending)
             self.started = time.monotonic()
-            spoken = self.started
+            spoken, failed = self.started, list[StepFailedError]()
             try:
                 while pending or self.running:
                     self._start(pending, lock)
                     time.sleep(POLL)
                     for one in tuple(self.running):
                         if one.process.poll() is not None:
-                            self._finish(one, pending)
+                            failed += self._finish(one, pending)
                     if time.monotonic() - spoken > REPORT:
                         spoken = time.monotonic()
                         self._report(pending)
             finally:
                 self._stop()
+            if failed:
+                raise StepFailedError("; ".join(map(str, failed)), failed[0].code)
 
     def _require_no_older(self, pending: Sequence[StudyStep]) -> None:
         """Raise UserError for a step that is done though one that it needs is not: it is of what was there before."""
@@ -167,18 +171,23 @@ class Queue:
         self.running.append(Running(step, process, time.monotonic(), step.output.share() or 0.0, record))
         self._say(step, f"{'continues' if more else 'starts'}: {step.command}  (log: {log})")
 
-    def _finish(self, one: Running, pending: Sequence[StudyStep]) -> None:
-        """Take a step that ended off the list; complain if it failed."""
+    def _finish(self, one: Running, pending: list[StudyStep]) -> list[StepFailedError]:
+        """Take a step that ended off the list; if it failed, complain, or keep going without those that need it."""
         self._leave(one)
         code, step = one.process.returncode, one.step
         if code == 0 and step.output.whole():
             self._say(step, f"done in {duration(one.seconds)}; {self._remaining(pending)}")
-            return
+            return []
         how = f"failed with exit code {code}" if code > 0 else f"was ended by signal {-code}"
         if code == 0:
             how = "ended, but its output is not whole"
         code = 128 - code if code < 0 else code or 1
-        raise StepFailedError(f"{step.name} {how}: {_last_line(self._log(step))} (log: {self._log(step)})", code)
+        log = self._log(step)
+        error = StepFailedError(f"{step.name} {how}: {_last_line(log)} (log: {log})", code)
+        if not self.keep_going:
+            raise error
+        self._say(step, f"{how}; {self._remaining(_leave_out(step, pending))}")
+        return [error]
 
     def _leave(self, one: Running) -> None:
         """Forget a step that ended, but not its time."""
@@ -265,6 +274,15 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _leave_out(step: StudyStep, pending: list[StudyStep]) -> list[StudyStep]:
+    """The list without the steps that need one, directly or through others."""
+    gone = {step.name}
+    while more := [other for other in pending if gone & set(other.after)]:
+        gone |= {other.name for other in more}
+        pending[:] = [other for other in pending if other not in more]
+    return pending
 
 
 def _last_line(log: Path) -> str:

@@ -19,9 +19,10 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import best_of_draws
 from benchmarks.learning import Lines, Pace, learn
 from benchmarks.learning_arms import COMPARISONS, Arm
-from benchmarks.learning_curves import Chosen, Curve, read_curve
+from benchmarks.learning_curves import Chosen, Curve, mean_curve, read_curve
 from benchmarks.learning_table import pays_from, table
 from benchmarks.network_calls import calls_per_sample
+from studies.queue import StepFailedError
 from studies.records import commit
 
 MOLECULES = COMPARISONS["molecules"]
@@ -95,21 +96,23 @@ def test_break_even_is_the_budget_over_the_n_that_is_as_good():
 
 
 def test_the_table_says_what_was_not_reached():
-    rows = table([curve([10, 20, 30, 40, 50])], chosen(n2=30, n4=71), MOLECULES)
+    rows = table([curve([10, 20, 30, 40, 50])], chosen(n2=30, n4=71), replace(MOLECULES, iterations=5))
     assert "scorings to best of 2 (30, %)" in rows[0]
     assert rows[2].startswith("| one, seed 0 | 30 | 30 | 90 | not logged | 500 | not reached | 500 | 30,000 | 1.5 |")
     assert [row.split("|")[1].strip() for row in rows[3:]] == ["best of 2", "best of 4"]
     assert len({row.count("|") for row in rows}) == 1
     gap = table([curve([10, math.nan, *[70] * 5, 20])], chosen(n2=30), MOLECULES)  # an iteration without a score
-    assert gap[2].startswith("| one, seed 0 | 60 | 70 | 90 |")
+    assert gap[2].startswith("| one, seed 0 (failed after 8 of 40 iterations) | 60 | 70 | 90 |")
 
 
 def test_several_seeds_of_an_arm_have_a_row_of_their_mean_curve():
     """Which reaches 30 only at the end, where one seed does earlier and the other never."""
     seeds = [curve([40] * 6, 0, (90, 50)), curve([10] * 5 + [70], 3, (70, 60), 8.0)]
-    rows = table(seeds, chosen(n2=30), MOLECULES)
+    rows = table(seeds, chosen(n2=30), replace(MOLECULES, iterations=6))
     assert [row.split("|")[1].strip() for row in rows[2:5]] == ["one, mean of 2 seeds", "one, seed 0", "one, seed 3"]
     assert rows[2].startswith("| one, mean of 2 seeds | 31 | 31 | 80 | 55 | 600 | 600 | 36,000 | 8 |")
+    shorter = mean_curve([seeds[0], curve([20] * 4, 3)])
+    assert (shorter.values.tolist(), shorter.scorings.tolist()) == ([30] * 4, [100, 200, 300, 400])
 
 
 def test_the_shares_beside_the_measure_are_means_of_the_last_five_iterations(tmp_path):
@@ -326,3 +329,20 @@ def test_a_report_lists_the_arms_that_it_was_asked_for_with_all_their_seeds(tmp_
     assert "starts" not in capsys.readouterr().out
     list(learn("ablation", tmp_path, tmp_path, (0,), Pace(1), names=(other.name,)))
     assert "\nEach arm has one seed.\n" in (tmp_path / "learning_ablation.md").read_text()
+
+
+def test_a_training_that_fails_keeps_no_other_from_the_report(tmp_path, capsys):
+    """Its row says how far it came, and one that did not come through an iteration has no row."""
+    early, never, whole = ABLATION.arms[1:4]
+    for arm in (early, never, whole):
+        done(arm, 0, tmp_path)
+    log = tmp_path / "ablation" / f"{early.folder}-0" / "metrics.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
+    (log.parents[1] / f"{never.folder}-0" / "metrics.jsonl").unlink()
+    rows = learn("ablation", tmp_path, tmp_path, (0,), Pace(1), names=(early.name, never.name, whole.name))
+    found = []
+    with pytest.raises(StepFailedError, match=f"{early.folder}-0 failed with .*; {never.folder}-0 failed with "):
+        found.extend(rows)
+    names = [row.split("|")[1].strip() for row in found[2:]]
+    assert names == [f"{early.name}, seed 0 (failed after 3 of 20 iterations)", f"{whole.name}, seed 0"]
+    assert "\n".join(found) in (tmp_path / "learning_ablation.md").read_text()

@@ -101,6 +101,17 @@ def test_a_failure_interrupts_the_other_job(tmp_path):
     assert (tmp_path / "saved").exists()
 
 
+def test_steps_that_need_none_that_failed_may_go_on(tmp_path, capsys):
+    """Those that do need it, also through another, do not start; the error says all that failed."""
+    fails = [step(tmp_path, "a", "sys.exit(3)"), step(tmp_path, "d", "sys.exit(4)")]
+    needing = [step(tmp_path, "b", after=("a",)), step(tmp_path, "c", after=("b",))]
+    with pytest.raises(StepFailedError, match=r"^a failed with exit code 3: .*; d failed with exit code 4: ") as failed:
+        Queue([fails[0], *needing, fails[1], step(tmp_path, "e")], tmp_path, keep_going=True).run()
+    assert failed.value.code == 3
+    assert order(tmp_path) == ["a", "d", "e"]
+    assert "[1/5] a failed with exit code 3; " in capsys.readouterr().out
+
+
 def test_other_settings_are_refused_once_there_is_output(tmp_path):
     Queue([step(tmp_path, "a")], tmp_path).run()
     assert read(tmp_path, step(tmp_path, "a")).seconds > 0
