@@ -1,5 +1,6 @@
 """A calculator of ASE as the force field of a reward of crystals, above a hull with its own energies."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -195,6 +196,18 @@ def test_files_that_an_option_names(
         with ASECrystalForceField("some.Calculator", options, 1) as field:
             assert ("file " in field.model_id) == read
             assert (value in field.model_id) != read
+
+
+def test_a_calculator_of_yours_is_known_by_its_code(tmp_path: Path) -> None:
+    """Wherever its file lies; after a change of the code a hull of before is one of another force field."""
+    found = []
+    for folder, code in (("a", "class Mine: pass"), ("b", "class Mine: pass"), ("b", "class Mine: more = 1")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "mine.py").write_text(code)
+        with ASECrystalForceField(f"{tmp_path / folder}/mine.py:Mine", {"sigma": 2}, 1) as field:
+            found.append(field.model_id)
+    assert re.fullmatch(r"mine\.py [0-9a-f]{12}:Mine\(sigma=2\)", found[0])
+    assert found[0] == found[1] != found[2]
 
 
 class Broken(CrystalForceField):

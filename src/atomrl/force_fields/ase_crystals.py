@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,13 @@ class ASECrystalForceField(CrystalForceField):
 
     Attributes:
         elements: all; those that the calculator does not know, it refuses itself.
-        model_id: the target and its options, e.g. `ase.calculators.lj.LennardJones(sigma=2.5)`. An option that names a
-            file to read (see `file_that_is_read`) stands there by a hash of the file's content:
-            `MyNetwork(model='file 0123456789ab')`.
+        model_id: the target and its options, e.g. `ase.calculators.lj.LennardJones(sigma=2.5)`. Files stand there by a
+            hash of their content: a target's own, `mine.py 0123456789ab:Mine()`, and those that options name to be read
+            (see `file_that_is_read`), `MyNetwork(model='file 0123456789ab')`.
         correction: `none`: the energies are taken as they come.
 
     Raises:
-        UserError: `workers` is less than 1, or a file that an option names cannot be read.
+        UserError: `workers` is less than 1, or a file of the target or of an option cannot be read.
     """
 
     elements = frozenset(range(1, 119))
@@ -62,12 +63,17 @@ class ASECrystalForceField(CrystalForceField):
     ) -> None:
         if isinstance(workers, int) and workers < 1:
             raise UserError(f"a calculator of ASE runs in worker processes, got workers={workers}: set at least 1")
-        self.model_id = (
-            f"{target}({', '.join(f'{name}={_identified(name, value)!r}' for name, value in sorted(options.items()))})"
-        )
+        given = ", ".join(f"{name}={_identified(name, value)!r}" for name, value in sorted(options.items()))
+        self.model_id = f"{_identified_target(target)}({given})"
         settings = {"target": target, "options": dict(options), "gradients": gradients, "pickled": pickled}
         settings["folder"] = folder_of(self)
         super().__init__(CrystalBatches(CrystalSinglePoints, settings, 1, workers, timeout, "cpu"))
+
+
+def _identified_target(target: str) -> str:
+    """A target, with the content of a file of the user's in the place of where it lies."""
+    place, _, name = target.rpartition(":")
+    return f"{Path(place).name} {content_hash(Path(place))}:{name}" if place.endswith(".py") else target
 
 
 def _identified(name: str, value: Any) -> Any:
