@@ -9,7 +9,7 @@ import torch
 from small_crystal_set import CRYSTALS, VALIDATION, packed
 
 from atomrl.data.batches import SizedBatches
-from atomrl.data.crystal_batches import ORIGIN, CrystalBatches, augment, fixed_batches, rotations, settle
+from atomrl.data.crystal_batches import ORIGIN, SizedCrystalBatches, augment, fixed_batches, rotations, settle
 from atomrl.data.packed_crystals import load_splits
 from atomrl.data.sized import sized_rows
 from atomrl.evaluation.reconstruction import mismatches, structures_of_batch
@@ -19,9 +19,9 @@ from atomrl.util.errors import UserError
 
 
 def test_a_batch_depends_on_seed_and_step_alone() -> None:
-    straight = list(islice(CrystalBatches(packed(), 3, seed=1), 7))
-    later = next(iter(CrystalBatches(packed(), 3, seed=1, first_step=5)))
-    other = next(iter(CrystalBatches(packed(), 3, seed=2, first_step=5)))
+    straight = list(islice(SizedCrystalBatches(packed(), 3, seed=1), 7))
+    later = next(iter(SizedCrystalBatches(packed(), 3, seed=1, first_step=5)))
+    other = next(iter(SizedCrystalBatches(packed(), 3, seed=2, first_step=5)))
     assert [batch.step for batch in straight] == list(range(7))
     assert torch.equal(later.crystals.frac_coords, straight[5].crystals.frac_coords)
     assert torch.equal(later.crystals.cell, straight[5].crystals.cell)
@@ -29,7 +29,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
 
 
 def test_crystals_of_a_batch_are_near_in_size() -> None:
-    batches = list(islice(CrystalBatches(packed(), 2, seed=0), 4))  # an epoch: 2 crystals of 5 atoms, 6 of 2
+    batches = list(islice(SizedCrystalBatches(packed(), 2, seed=0), 4))  # an epoch: 2 crystals of 5 atoms, 6 of 2
     assert all(batch.mask.bool().all() for batch in batches)
     assert sorted(batch.mask.shape[1] for batch in batches) == [2, 2, 2, 5]
 
@@ -102,4 +102,4 @@ def test_sources_that_cannot_be_are_refused(tmp_path) -> None:
     with pytest.raises(UserError, match=r"no crystals in .*nowhere: give `prototypes`, or a folder with"):
         load_splits(str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="batches of 9 out of 8 structures"):
-        next(iter(CrystalBatches(packed(), 9, seed=0)))
+        next(iter(SizedCrystalBatches(packed(), 9, seed=0)))

@@ -13,7 +13,7 @@ from small_crystal_set import CRYSTALS, packed
 from small_pretraining import SMALL
 
 from atomrl.checkpoints.crystal import CrystalBackbone, load_crystal_backbone, save_crystal_backbone
-from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches
+from atomrl.data.crystal_batches import CrystalBatch, SizedCrystalBatches
 from atomrl.diffusion.gaussian import training_loss
 from atomrl.networks.conditional_dit import ConditionalDiT
 from atomrl.networks.conditions import Condition
@@ -67,7 +67,7 @@ def run(data: Path, folder: Path, *more: str) -> CrystalBackbone:
 
 
 def batch() -> CrystalBatch:
-    made = next(iter(CrystalBatches(packed(CRYSTALS[:4]), 4, seed=0)))
+    made = next(iter(SizedCrystalBatches(packed(CRYSTALS[:4]), 4, seed=0)))
     return CrystalBatch(made.crystals, 0, {"gap": torch.tensor([0.0, 1.0, torch.nan, 3.0]).double()})
 
 

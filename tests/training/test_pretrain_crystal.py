@@ -16,7 +16,7 @@ from small_pretraining import SMALL
 from atomrl.checkpoints.crystal import load_crystal_backbone
 from atomrl.checkpoints.vae import load_vae, save_vae
 from atomrl.cli import main
-from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches, augment
+from atomrl.data.crystal_batches import CrystalBatch, SizedCrystalBatches, augment
 from atomrl.evaluation.reconstruction import match_rate, mismatches, structures_of_batch
 from atomrl.networks.crystal_vae import CrystalVAE, CrystalVAEConfig, LossWeights
 from atomrl.networks.dit import DiT, DiTConfig
@@ -187,7 +187,7 @@ def overfit(module: PretrainVAE | PretrainLDM, batch: CrystalBatch, steps: int) 
 
 def test_losses_fall_on_four_crystals() -> None:
     torch.manual_seed(0)
-    batch = next(iter(CrystalBatches(packed(CRYSTALS[:4]), 4, seed=0)))
+    batch = next(iter(SizedCrystalBatches(packed(CRYSTALS[:4]), 4, seed=0)))
     wide = CrystalVAEConfig(width=32, heads=2, feedforward=64, layers=1, latent=4)
     vae = PretrainVAE(wide, PretrainConfig(), LossWeights())
     first, last = overfit(vae, batch, 80)
@@ -199,7 +199,7 @@ def test_losses_fall_on_four_crystals() -> None:
 
 
 def test_losses_of_validation_are_the_same_each_time_and_training_ones_change_with_the_step() -> None:
-    batches = list(islice(CrystalBatches(packed(), 4, seed=0), 2))
+    batches = list(islice(SizedCrystalBatches(packed(), 4, seed=0), 2))
     module = PretrainVAE(TINY_VAE, PretrainConfig(), LossWeights(kl=1.0))
     with torch.no_grad():
         module.network.quant_conv.weight.mul_(3)
@@ -212,7 +212,7 @@ def test_losses_of_validation_are_the_same_each_time_and_training_ones_change_wi
 
 
 def test_the_denoiser_learns_scaled_means_and_leaves_the_vae_alone() -> None:
-    batch = next(iter(CrystalBatches(packed(), 4, seed=0)))
+    batch = next(iter(SizedCrystalBatches(packed(), 4, seed=0)))
     vae = CrystalVAE(TINY_VAE)
     module = PretrainLDM(DiTConfig(latent=4, hidden=16, depth=1, heads=2), PretrainConfig(), vae, 0.25)
     assert torch.allclose(encode(vae, batch.crystals, 0.25), 4 * vae.encode(batch.crystals).mean)
@@ -226,7 +226,7 @@ def test_the_denoiser_learns_scaled_means_and_leaves_the_vae_alone() -> None:
 
 
 def test_in_a_fixed_frame_augmentation_changes_nothing() -> None:
-    batch = next(iter(CrystalBatches(packed(), 4, seed=0)))
+    batch = next(iter(SizedCrystalBatches(packed(), 4, seed=0)))
     moved = replace(batch, crystals=augment(batch.crystals, seed=9, step=9))
     shape, vae = DiTConfig(latent=4, hidden=16, depth=1, heads=2), CrystalVAE(TINY_VAE)
     losses = {}

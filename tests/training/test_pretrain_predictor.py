@@ -14,7 +14,7 @@ from small_pretraining import SMALL
 from atomrl.checkpoints.predictor import load_predictor
 from atomrl.checkpoints.vae import load_vae, save_vae
 from atomrl.cli import main
-from atomrl.data.crystal_batches import CrystalBatches, augmented
+from atomrl.data.crystal_batches import SizedCrystalBatches, augmented
 from atomrl.data.packed_crystals import PackedCrystals, load_splits
 from atomrl.data.prototype_set import load_prototypes
 from atomrl.networks.predictor import CrystalPredictor, PredictorConfig, PropertyHead
@@ -247,7 +247,7 @@ def test_properties_follow_their_crystals() -> None:
     np.testing.assert_array_equal(splits.validation.properties["formation_energy_per_atom"], expected)
     assert set(splits.train.properties) == {"energy_per_atom", "formation_energy_per_atom", "e_above_hull"}
     known = replace(packed(), properties={"volume": np.abs(np.linalg.det(packed().lattices)).astype(float)})
-    for batch in (next(iter(CrystalBatches(known, 4, seed=3))), augmented(known.draw(5, seed=1), 0, 0)):
+    for batch in (next(iter(SizedCrystalBatches(known, 4, seed=3))), augmented(known.draw(5, seed=1), 0, 0)):
         moved = batch.to(torch.device("cpu"))
         volumes = torch.linalg.det(moved.crystals.cell).abs()
         torch.testing.assert_close(moved.properties["volume"], volumes, check_dtype=False)

@@ -99,7 +99,7 @@ def augmented(crystals: PackedCrystals, seed: int, step: int) -> CrystalBatch:
     return CrystalBatch(augment(crystals.padded(), seed, step), step, properties)
 
 
-class CrystalBatches(IterableDataset[CrystalBatch]):
+class SizedCrystalBatches(IterableDataset[CrystalBatch]):
     """Endless stream of augmented batches, from any step on; see `sized_rows`.
 
     Args:
@@ -126,5 +126,5 @@ def fixed_batches(crystals: PackedCrystals, batch_size: int, seed: int, count: i
         seed: of order and augmentation.
         count: of batches.
     """
-    stream = iter(CrystalBatches(crystals, min(batch_size, len(crystals)), seed))
+    stream = iter(SizedCrystalBatches(crystals, min(batch_size, len(crystals)), seed))
     return [next(stream) for _ in range(count)]

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
-from atomrl.data.crystal_batches import CrystalBatch, CrystalBatches, fixed_batches
+from atomrl.data.crystal_batches import CrystalBatch, SizedCrystalBatches, fixed_batches
 from atomrl.data.packed_crystals import SHIPPED, CrystalSplits
 from atomrl.networks.crystal_vae import CrystalVAEConfig
 from atomrl.pretraining.base import StreamData
@@ -44,7 +44,7 @@ def crystal_stream(splits: CrystalSplits, options: CrystalSession) -> StreamData
     """Training stream and validation batches, both augmented."""
     size, seed = options.train.batch_size, options.train.seed
     validation = fixed_batches(splits.validation, size, seed, options.val_batches)
-    return StreamData(partial(CrystalBatches, splits.train, size, seed), validation)
+    return StreamData(partial(SizedCrystalBatches, splits.train, size, seed), validation)
 
 
 def rounded(network: M, dtype: torch.dtype) -> M:
