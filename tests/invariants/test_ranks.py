@@ -29,41 +29,50 @@ def run_ranks(script: str, ranks: int, output: Path, *words: str) -> Any:
         )
         for rank in range(ranks)
     ]
-    assert [process.wait(timeout=120) for process in processes] == [0] * ranks
+    assert [process.wait(timeout=240) for process in processes] == [0] * ranks
     return torch.load(output, weights_only=True)
 
 
-@pytest.mark.parametrize(
-    ("objective", "kind", "teaching", "spread"),
-    [
-        ("fed_grpo", "molecule", "all", "all"),
-        ("fed_grpo", "crystal", "unequal", "all"),
-        ("fed_grpo", "molecule", "one rank", "all"),
-        ("grpo", "molecule", "unequal", "all"),
-        ("grpo", "crystal", "one rank", "all"),
-        ("nft", "molecule", "one rank", "all"),
-        ("nft", "crystal", "all", "all"),
-        ("awm", "molecule", "unequal", "all"),
-        ("rejection", "molecule", "unequal", "all"),
-        ("fed_grpo", "molecule", "unequal", "5"),
-        ("fed_grpo", "crystal", "all", "8"),
-        ("grpo", "crystal", "unequal", "5"),
-        ("nft", "molecule", "all", "3"),
-        ("aligned", "molecule", "unequal", "5"),
-        ("aligned", "molecule", "one rank", "6"),
-    ],
+CASES = (
+    ("fed_grpo", "molecule", "all", "all"),
+    ("fed_grpo", "crystal", "unequal", "all"),
+    ("fed_grpo", "molecule", "one rank", "all"),
+    ("grpo", "molecule", "unequal", "all"),
+    ("grpo", "crystal", "one rank", "all"),
+    ("nft", "molecule", "one rank", "all"),
+    ("nft", "crystal", "all", "all"),
+    ("awm", "molecule", "unequal", "all"),
+    ("rejection", "molecule", "unequal", "all"),
+    ("fed_grpo", "molecule", "unequal", "5"),
+    ("fed_grpo", "crystal", "all", "8"),
+    ("grpo", "crystal", "unequal", "5"),
+    ("nft", "molecule", "all", "3"),
+    ("aligned", "molecule", "unequal", "5"),
+    ("aligned", "molecule", "one rank", "6"),
 )
-def test_three_iterations_on_two_processes_equal_one(
-    objective: str, kind: str, teaching: str, spread: str, tmp_path: Path
-) -> None:
+"""Objective, policy, which samples teach, and how many an optimizer step takes."""
+
+Runs = tuple[dict[str, dict[str, torch.Tensor]], ...]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """What one process saved of all cases, and what two did: starting them takes longer than a case."""
+    folder, words = tmp_path_factory.mktemp("ranks"), [",".join(case) for case in CASES]
+    one, two = (run_ranks("two_ranks.py", ranks, folder / f"{ranks}.pt", *words) for ranks in (1, 2))
+    return one, two
+
+
+@pytest.mark.parametrize("case", CASES, ids=",".join)
+def test_three_iterations_on_two_processes_equal_one(case: tuple[str, ...], runs: Runs) -> None:
     """Gradients and parameters, also where a filter leaves one rank fewer samples that teach, or none.
 
     Of the twelve samples of an iteration an optimizer step takes all, or so many at a time: of these the two ranks have
     unequal numbers, or one has none. `aligned`: each group shares a prefix, rewards are shaped and steps aligned.
     """
-    words = (objective, kind, teaching, spread)
-    one, two = (run_ranks("two_ranks.py", ranks, tmp_path / f"{ranks}.pt", *words) for ranks in (1, 2))
+    one, two = (run[",".join(case)] for run in runs)
     assert one.keys() == two.keys()
+    objective, _, _, spread = case
     steps = 1 if spread == "all" else -(-12 // int(spread))
     parts = sorted({name.split(".")[0] for name in one})
     pairs = [[{n: v for n, v in saved.items() if n.startswith(f"{p}.")} for saved in (one, two)] for p in parts]

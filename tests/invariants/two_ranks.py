@@ -1,10 +1,11 @@
-"""One rank of a data-parallel run of three iterations: output, objective, policy, which samples teach, spread.
+"""One rank of data-parallel runs of three iterations.
 
-`spread` says how many samples an optimizer step takes, of all ranks, or `all`. Rank 0 saves the parameters, and the
-gradient of each step.
+Its words are the output, then one for each run: `objective,kind,teaching,spread`. `spread` says how many samples an
+optimizer step takes, of all ranks, or `all`. Rank 0 saves of each run the parameters, and the gradient of each step.
 """
 
 import sys
+from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -49,18 +50,32 @@ class Inward(DummyReward):
         return RewardTable(table.channels, table.reasons, fields={"forces": -structures.positions.double()})
 
 
+class Case(NamedTuple):
+    """A run."""
+
+    objective: str
+    kind: str
+    teaching: str
+    spread: str
+
+
 class Teaching:
     """A stage, which lets some samples teach."""
 
+    def __init__(self, which: str) -> None:
+        self.which = which
+
     def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
-        teach = TEACHING[sys.argv[4]](samples.prompts.group_ids, samples.prompts.sample_ids)
+        teach = TEACHING[self.which](samples.prompts.group_ids, samples.prompts.sample_ids)
         return withhold(table, ~teach, "duplicate")
 
 
-def shaped(model: DiffusionPolicy, prompts: Prompts, config: UpdateConfig) -> tuple[Trajectory, Advantages]:
+def shaped(
+    model: DiffusionPolicy, prompts: Prompts, config: UpdateConfig, teaching: str
+) -> tuple[Trajectory, Advantages]:
     """A rollout with a shared prefix, and what its transitions are worth."""
     sampling = RolloutConfig(STEPS, 12, True, PREFIX, estimate_at=SCORED, mean_at=ALIGNED)
-    scorer, stages = Scorer(Inward(), forces_at=ALIGNED), [Teaching(), FailedScores(), ShapedRewards(STEPS)]
+    scorer, stages = Scorer(Inward(), forces_at=ALIGNED), [Teaching(teaching), FailedScores(), ShapedRewards(STEPS)]
     trajectory = sample_and_score(model, prompts, scorer, ALIGNED_OBJECTIVE, sampling)
     scores = scorer.finish(trajectory, current())
     _, advantages = compare(trajectory, scores, stages, ALIGNED_OBJECTIVE, config, current())
@@ -70,13 +85,15 @@ def shaped(model: DiffusionPolicy, prompts: Prompts, config: UpdateConfig) -> tu
     return trajectory, advantages
 
 
-def unshaped(model: DiffusionPolicy, prompts: Prompts, objective: Objective) -> tuple[Trajectory, Advantages]:
+def unshaped(
+    model: DiffusionPolicy, prompts: Prompts, objective: Objective, case: Case
+) -> tuple[Trajectory, Advantages]:
     """A rollout, and what its samples are worth, of which some failed."""
     trajectory = sample_for(objective, model, prompts, RolloutConfig(STEPS, 12, log_prob_reduction=reduction(model)))
     active = usable(trajectory, LIMIT)
-    over_batch = sys.argv[2] == "grpo"
+    over_batch = case.objective == "grpo"
     scores = after_failures(failing_score(trajectory), trajectory.group_ids, "worst", over_batch, active, current())
-    teach = TEACHING[sys.argv[4]](trajectory.group_ids, trajectory.sample_ids)
+    teach = TEACHING[case.teaching](trajectory.group_ids, trajectory.sample_ids)
     scores = withhold(scores, ~teach, "duplicate")
     return trajectory, objective.advantages(scores, trajectory.group_ids, active, current())
 
@@ -91,25 +108,31 @@ class Recorded(Recorder):
                 parameter.sub_(0.01 * parameter.grad)
 
 
-def main() -> None:
-    dist.init_process_group("gloo")
-    name, kind, spread = sys.argv[2], sys.argv[3], sys.argv[5]
-    objective = {**OBJECTIVES, "grpo": GRPO_OBJECTIVE, "aligned": ALIGNED_OBJECTIVE}[name]
-    model = policy(kind=kind)
+def run(case: Case) -> dict[str, torch.Tensor]:
+    """Gradients of the steps, and the parameters after them."""
+    objective = {**OBJECTIVES, "grpo": GRPO_OBJECTIVE, "aligned": ALIGNED_OBJECTIVE}[case.objective]
+    model = policy(kind=case.kind)
     optimizer = Recorded(model)
-    config = UpdateConfig(exploded_above=LIMIT, samples_per_step=None if spread == "all" else int(spread))
+    samples_per_step = None if case.spread == "all" else int(case.spread)
+    config = UpdateConfig(exploded_above=LIMIT, samples_per_step=samples_per_step)
     for iteration in range(3):
         prompts = plan().share(plan().prompts(iteration), dist.get_rank(), dist.get_world_size())
-        if name == "aligned":
-            trajectory, advantages = shaped(model, prompts, config)
+        if case.objective == "aligned":
+            trajectory, advantages = shaped(model, prompts, config, case.teaching)
         else:
-            trajectory, advantages = unshaped(model, prompts, objective)
+            trajectory, advantages = unshaped(model, prompts, objective, case)
         update(model, trajectory, advantages, objective, optimizer, config, current())
+    gradients = enumerate(optimizer.steps)
+    saved = {f"gradient {number}.{name}": values for number, step in gradients for name, values in step.items()}
+    return saved | {f"parameter.{name}": value.detach() for name, value in model.current.named_parameters()}
+
+
+def main() -> None:
+    dist.init_process_group("gloo")
+    output, *words = sys.argv[1:]
+    saved = {word: run(Case(*word.split(","))) for word in words}
     if dist.get_rank() == 0:
-        gradients = enumerate(optimizer.steps)
-        saved = {f"gradient {number}.{name}": values for number, step in gradients for name, values in step.items()}
-        saved |= {f"parameter.{name}": value.detach() for name, value in model.current.named_parameters()}
-        torch.save(saved, sys.argv[1])
+        torch.save(saved, output)
     leave()
 
 
