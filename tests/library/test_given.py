@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -175,6 +176,31 @@ def test_mistakes_in_words_are_user_errors(tmp_path: Path) -> None:
         atomrl.Run(tmp_path)
     with pytest.raises(UserError, match="no backbone at"):
         atomrl.load("nothing_here")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        partial(atomrl.load_config, "demo"),
+        partial(atomrl.train, "demo"),
+        partial(atomrl.resume, "nowhere"),
+        partial(atomrl.load, "edm_qm9_small"),
+        lambda overrides: atomrl.sample("edm_qm9_small", 1, overrides=overrides),
+        lambda overrides: atomrl.evaluate("edm_qm9_small", overrides=overrides),
+        lambda overrides: atomrl.evaluate_structures("nothing.xyz", "table", overrides=overrides),
+    ],
+)
+def test_overrides_are_a_list(call: Callable[[object], object]) -> None:
+    """What can be read once only would be read by the first who looks, and change nothing."""
+    for wrong in ((word for word in ["seed=5"]), "seed=5", {"seed": 5}, ["seed=5", 3]):
+        with pytest.raises(UserError, match=r"overrides must be a list of key=value, e\.g\. \['seed=1'"):
+            call(wrong)
+
+
+def test_what_is_no_configuration() -> None:
+    for wrong in (Path("mine.yaml"), {"seed": 1}):
+        with pytest.raises(UserError, match="config must be the name of a YAML"):
+            atomrl.train(wrong)
 
 
 def test_a_calculator_of_a_notebook_goes_to_the_workers() -> None:

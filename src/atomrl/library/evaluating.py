@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.named import named_model
+from atomrl.config.naming import listed_words
 from atomrl.evaluation.evaluate import Report
 from atomrl.library.given import Given
 from atomrl.library.loading import EVALUATED, SEED
@@ -80,6 +81,7 @@ def evaluate(
         UserError: as `load`; the folder holds an evaluation; code that is not trusted, or an object of the run that is
             not given: `atomrl.evaluate(atomrl.Run(folder, reward=f))`.
     """
+    overrides = listed_words(overrides)
     command = _call(
         model,
         base=base,
@@ -93,7 +95,7 @@ def evaluate(
         reject=reject,
         known=known,
         context=None if context is None else dict(context),
-        overrides=list(overrides),
+        overrides=overrides,
         output=output,
         keep=keep,
         device=device,

@@ -9,7 +9,7 @@ from typing import Any
 
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, as_trained, with_overrides
-from atomrl.config.naming import key_of
+from atomrl.config.naming import key_of, listed_words
 from atomrl.config.outputs import EvaluationSection
 from atomrl.config.switches import refuse_of_training, require_switched_on
 from atomrl.core.protocols import Model
@@ -71,6 +71,7 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Model:
 
 def loaded(source: Source, overrides: Sequence[str] = ()) -> Loaded:
     """What `load` loads, and what goes with it; arguments and errors as of `load`."""
+    overrides = listed_words(overrides)
     if isinstance(source, Run):
         with source.given.handed_over():
             return from_stored(read_stored(str(source.folder)), overrides)

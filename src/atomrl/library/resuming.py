@@ -12,7 +12,7 @@ from atomrl.checkpoints.hub import pins
 from atomrl.checkpoints.named import EVALUATION, LATEST
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, with_further, with_overrides
-from atomrl.config.naming import is_named
+from atomrl.config.naming import is_named, listed_words
 from atomrl.config.switches import require_switched_on
 from atomrl.evaluation.evaluate import TABLES
 from atomrl.library.given import Given
@@ -65,11 +65,12 @@ def resume(
         UserError: no run there; code that is not trusted; objects that are not given, or others than the run's; words
             that would make another run of it; or as `train`.
     """
+    overrides = listed_words(overrides)
     given = Given.of(reward=reward, policy=policy, objective=objective, force_field=force_field)
     if isinstance(run, Run):
         given, trust_code = given if given.values else run.given, trust_code or run.trust_code
         run = run.folder
-    words = [repr(str(run)), *([repr(list(overrides))] if overrides else [])]
+    words = [repr(str(run)), *([repr(overrides)] if overrides else [])]
     command = f"atomrl.resume({', '.join([*words, *(f'{name}={said}' for name, said in given.said.items())])})"
     with own_launch() as launch:
         place = Continuation(Path(run), overrides, trust_code, "trust_code=True", given).train(command, launch)
