@@ -1,6 +1,7 @@
 """Rewards that live in the user's own files."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from atomrl.config.molecules import MoleculeReward
 from atomrl.domains.molecule_reward import own_components
+from atomrl.library.given import Given
 from atomrl.rewards.base import unique_names
 from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores
 from atomrl.rewards.reinforce import ReinforceReward
@@ -168,6 +170,23 @@ def words(structures: list) -> list:
 
 def test_a_file_is_read_once(file: Path) -> None:
     assert load_object(f"{file}:AtomCount") is load_object(f"{file}:AtomCount")
+
+
+def test_a_corrected_file_is_read_anew_by_the_next_call(file: Path) -> None:
+    """Not in between: a training goes on with the code that it began with."""
+    own, kept = file.with_name("corrected.py"), f"{file}:AtomCount"
+    own.write_text("value = 1\n")
+    with Given().handed_over():
+        assert load_object(f"{own}:value") == 1
+        other = load_object(kept)
+        own.write_text("value = 'corrected'\n")
+        os.utime(own, ns=(0, 0))
+        assert load_object(f"{own}:value") == 1
+    with Given().handed_over():
+        assert (load_object(f"{own}:value"), load_object(kept)) == ("corrected", other)
+    own.unlink()
+    with Given().handed_over(), pytest.raises(UserError, match="no file"):
+        load_object(f"{own}:value")
 
 
 @pytest.mark.parametrize("code", ["raise KeyboardInterrupt", "raise OSError('no data')", "def count(:"])

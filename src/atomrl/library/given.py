@@ -18,6 +18,7 @@ from atomrl.config.naming import key_of
 from atomrl.config.sections import TARGET
 from atomrl.core.protocols import DiffusionPolicy
 from atomrl.user_code.given import Names, handed_over, importable_name, label_of
+from atomrl.user_code.load import forget_changed_files
 from atomrl.util.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,7 +80,8 @@ class Given:
         return cls(values, names.objects, said)
 
     def handed_over(self) -> AbstractContextManager[None]:
-        """While entered, the names stand for the objects."""
+        """While entered, the names stand for the objects; files of the user's are read anew if they were changed."""
+        forget_changed_files()
         return handed_over(self.objects)
 
     def put_into(self, tree: dict[str, Any], overrides: Sequence[str] = ()) -> Mapping[str, Any]:
