@@ -97,6 +97,35 @@ def test_components_with_weights_and_options() -> None:
     assert components({"_target_": heavy, "above": 6})[0][0]["above"] == 6
 
 
+def scaled(molecules: "list[Atoms]", eps: float = 1.0) -> list[float]:
+    return [eps for _ in molecules]
+
+
+def test_a_partial_keeps_its_arguments() -> None:
+    """Those of a function that are called like a component's options; and a class of a notebook has options too."""
+
+    class Wanted(RewardComponent):
+        def __init__(self, target: float, **options) -> None:
+            super().__init__(**options)
+            self.target = target
+
+        def compute(self, gen_structures, **kwargs):
+            return torch.full((len(gen_structures),), self.target)
+
+    entries, given = components([partial(scaled, eps=5.0), partial(Wanted, target=2.0, weight=3.0)])
+    assert entries[0] == {"_target_": "<python>:scaled"}
+    with given.handed_over():
+        reward = ReinforceReward(build_components(entries), listing=MOLECULES, totals=False)
+    structures, prompts = example_molecules()
+    channels = reward.score(structures, prompts).channels
+    assert (set(channels["scaled"].tolist()), set(channels["wanted"].tolist())) == ({5.0}, {2.0})
+    assert reward.weights["wanted"] == 3
+    with pytest.raises(UserError, match=r"arguments of this partial, .*: give an object, Wanted\(\.\.\.\)"):
+        components(partial(Wanted, 2.0))
+    with handed_over({"mine:scaled": scaled}), pytest.raises(UserError, match="has a parameter eps of its own"):
+        build_components([{"_target_": "mine:scaled", "eps": 5.0}])
+
+
 @pytest.mark.parametrize("way", [list, lambda things: {things[1]: 2.0}, lambda things: things[1]])
 def test_the_call_that_goes_on_gives_all_that_the_run_was_given(way) -> None:
     """Weights and names beside an object are not lost: what is printed can be typed."""

@@ -17,6 +17,8 @@ from atomrl.config.molecules import BUILT_IN, MoleculeReward
 from atomrl.config.naming import key_of
 from atomrl.config.sections import TARGET
 from atomrl.core.protocols import DiffusionPolicy
+from atomrl.rewards.base import SCALING, RewardComponent
+from atomrl.user_code.arguments import takes
 from atomrl.user_code.given import Names, handed_over, importable_name, label_of
 from atomrl.user_code.load import forget_changed_files
 from atomrl.util.errors import UserError
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from atomrl.core.objectives.base import Objective
     from atomrl.core.protocols import ForceField, Model, Reward
     from atomrl.library.run import Run
-    from atomrl.rewards.base import RewardComponent
 
     Component: TypeAlias = str | Mapping[str, Any] | Callable[..., Any] | RewardComponent | Reward
     RewardLike: TypeAlias = Component | Sequence[Component] | Mapping[Any, float]
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 PLAIN = (str, int, float, bool, type(None))
 """Arguments that a configuration can hold."""
 
-COMPONENTS, MOLECULES = "reward.components", "molecules"
+REWARD, COMPONENTS, MOLECULES = "reward", "reward.components", "molecules"
 
 CHANNELS = ("force", "energy", "stability")
 """Of the built-in rewards of molecules; `train.<channel>_adv_weight` is the weight of each."""
@@ -170,7 +171,7 @@ def _with_weight(item: Any, weight: Any, names: Names) -> dict[str, Any]:
 def _component(item: Any, names: Names) -> dict[str, Any]:
     """A component as a configuration has it."""
     wanted = "a function of structures, a reward component, a Reward, a name, or a list or {component: weight} of these"
-    return dict(_entry("reward", item, names, ("compute", "score"), wanted))
+    return dict(_entry(REWARD, item, names, ("compute", "score"), wanted))
 
 
 def _named(argument: str, value: Any, names: Names, method: str, wanted: str) -> Any:
@@ -189,11 +190,29 @@ def _entry(argument: str, value: Any, names: Names, methods: Sequence[str], want
     if isinstance(value, Mapping):
         inside = _entry(argument, value.get(TARGET), names, methods, wanted)
         return {**inside, **{str(name): option for name, option in value.items() if name != TARGET}}
-    if isinstance(value, partial) and not value.args and _plain(value.keywords) and importable_name(value.func):
+    if isinstance(value, partial) and _says_its_options(argument, value):
         return {TARGET: names.of(value.func), **value.keywords}
+    if isinstance(value, partial) and isinstance(value.func, type) and argument == REWARD:
+        raise UserError(
+            f"reward={_shown(value)}: a configuration cannot hold the arguments of this partial, or takes them for "
+            f"those of every component ({', '.join(SCALING)}): give an object, {_shown(value)}(...)"
+        )
     if callable(value) or isinstance(value, BaseCalculator) or any(hasattr(value, method) for method in methods):
         return {TARGET: names.of(value)}
     raise UserError(f"{argument}={value!r}: give {wanted}")
+
+
+def _says_its_options(argument: str, value: partial[Any]) -> bool:
+    """Whether a configuration can say a partial: a class or importable function, and its keywords.
+
+    Not of a reward's whose keyword would be taken for an option of every component, as `eps`.
+    """
+    kind = value.func
+    if value.args or not _plain(value.keywords) or not (isinstance(kind, type) or importable_name(kind)):
+        return False
+    if argument != REWARD or (isinstance(kind, type) and issubclass(kind, RewardComponent)):
+        return True
+    return not any(name in SCALING and takes(kind, name) for name in value.keywords)
 
 
 def _policy(policy: Any, names: Names) -> str:
