@@ -167,6 +167,19 @@ def test_a_given_reward_takes_the_place_of_the_configurations() -> None:
     assert load_config("demo", further=Given.of(reward="dummy").put_into).reward.built_in == "dummy"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"reward": heavy}, "reward.components.0.weight=2"),
+        ({"objective": "grpo"}, "+train.objective._target_=mine.py:Mine"),
+        ({"reward": "ase", "force_field": LennardJones}, "reward.force_field.sigma=2"),
+    ],
+)
+def test_a_word_about_what_is_given_would_change_nothing(arguments: dict, word: str) -> None:
+    with pytest.raises(UserError, match="is given twice, as an override and as an argument"):
+        load_config("demo", [word], further=Given.of(**arguments).put_into)
+
+
 def test_an_objective_and_a_policy_by_name() -> None:
     given = Given.of(objective="fed_grpo", policy="edm_qm9_alpha")
     config = load_config("fed_grpo_config", further=given.put_into)
@@ -194,6 +207,17 @@ def test_what_cannot_be_given(arguments: dict, message: str) -> None:
         atomrl.train("demo", **arguments)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
+    (tmp_path / "mine" / "metrics.jsonl").write_text('{"iteration": 0}\n')
+    monkeypatch.chdir(tmp_path)
+    run = atomrl.Run("mine")
+    assert (run.folder, run.iterations) == (Path("mine"), 1)
+    monkeypatch.chdir(tmp_path.parent)
+    assert (run.folder, run.iterations) == (tmp_path / "mine", 1)
 
 
 def test_mistakes_in_words_are_user_errors(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ class Given:
         """
         typed = {key_of(override) for override in overrides}
         said = {*self.values, *(["reward.type"] if COMPONENTS in self.values else [])}
-        if twice := sorted(typed & said):
+        if twice := sorted(word for word in typed for key in said if f"{word}.".startswith(f"{key}.")):
             raise UserError(f"{twice[0]} is given twice, as an override and as an argument: leave out one")
         for key, value in self.values.items():
             section, _, name = key.partition(".")
