@@ -164,6 +164,24 @@ def test_a_number_that_is_too_large() -> None:
         as_scores([10**400], "mine")
 
 
+def test_a_list_of_a_networks_answers() -> None:
+    answers = torch.nn.Linear(1, 1)(torch.ones(2, 1))[:, 0]
+    found = as_scores(list(answers), "mine")
+    assert isinstance(found, torch.Tensor)
+    assert found.tolist() == answers.tolist()
+
+
+def test_a_list_of_lists_of_different_lengths() -> None:
+    with pytest.raises(UserError, match=r"mine: got list, which is not an array of numbers \(setting an array element"):
+        as_scores([[1.0], [1.0, 2.0]], "mine")
+
+
+@pytest.mark.parametrize("reasons", [None, "bad", (None, ValueError("x")), [None, ""], (False, True)])
+def test_a_reason_is_a_text(reasons: object) -> None:
+    with pytest.raises(UserError, match="mine: reasons must be a text or None for each sample, got"):
+        as_scores(Scores(torch.tensor([1.0, float("nan")]), reasons), "mine")
+
+
 def words(structures: list) -> list:
     return ["high" for _ in structures]
 
