@@ -19,13 +19,14 @@ from atomrl.config.objects import call_with_objects
 from atomrl.core.objectives.fed_grpo import FedGRPO
 from atomrl.force_fields.build import build_force_field
 from atomrl.library.given import Given
+from atomrl.library.model_evaluation import ModelEvaluation
 from atomrl.rewards.base import RewardComponent
 from atomrl.rewards.build import build_components
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.rewards.whole import whole_reward
 from atomrl.structures.examples import example_molecules
 from atomrl.structures.listing import MOLECULES
-from atomrl.user_code.given import handed_over, importable_name
+from atomrl.user_code.given import handed, handed_over, importable_name
 from atomrl.user_code.load import load_object
 from atomrl.user_code.trust import require_trust
 from atomrl.util.errors import UserError
@@ -248,6 +249,34 @@ def test_overrides_are_a_list(call: Callable[[object], object]) -> None:
     for wrong in ((word for word in ["seed=5"]), "seed=5", {"seed": 5}, ["seed=5", 3]):
         with pytest.raises(UserError, match=r"overrides must be a list of key=value, e\.g\. \['seed=1'"):
             call(wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"count": 1e3}, r"-n 1000\.0: must be a whole number"),
+        ({"time_step": 50.0}, r"--time-step 50\.0: must be a whole number"),
+        ({"seed": "one"}, "--seed 'one': must be a whole number"),
+        ({"sizes": 9}, "sizes=9: give a list of numbers of atoms"),
+        ({"sizes": (size for size in [9])}, "sizes=<generator .*: give a list of numbers of atoms"),
+        ({"sizes": [9.5]}, r"sizes=\[9\.5\]: give a list of numbers of atoms"),
+    ],
+)
+def test_numbers_of_samples_are_whole(options: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        atomrl.sample("edm_qm9_small", **options)
+
+
+def test_what_is_compared_may_be_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its objects are handed over too; the command says its folder."""
+    (tmp_path / "config.yaml").touch()
+    seen = []
+    monkeypatch.setattr(ModelEvaluation, "report", lambda asked, *_: seen.append((asked.base, {**handed()})))
+    atomrl.evaluate("edm_qm9_small", base=atomrl.Run(tmp_path, reward=heavy))
+    [(base, objects)] = seen
+    assert (base, list(objects.values())) == (tmp_path, [heavy])
+    with pytest.raises(UserError, match=r"int is loaded already: give atomrl\.evaluate a Run"):
+        atomrl.evaluate("edm_qm9_small", base=5)
 
 
 def test_what_is_no_configuration() -> None:

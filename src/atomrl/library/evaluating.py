@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ REMEDY = "trust_code=True"
 def evaluate(
     model: str | Path | Run,
     *,
-    base: str | Path | None = None,
+    base: str | Path | Run | None = None,
     samples: int = EVALUATED,
     time_step: int | None = None,
     seed: int = SEED,
@@ -52,7 +53,7 @@ def evaluate(
 
     Args:
         model: a run, by its directory, its checkpoint or as a `Run`; or another model, by its name or path.
-        base: what it is compared with; None: what the run started from.
+        base: what it is compared with, as `model`; None: what the run started from.
         samples: of each column.
         time_step: T of the walk; 100 for molecules and 50 for crystals if None.
         seed: of sizes and noise.
@@ -82,6 +83,13 @@ def evaluate(
             not given: `atomrl.evaluate(atomrl.Run(folder, reward=f))`.
     """
     overrides = listed_words(overrides)
+    for named in (model, model if base is None else base):
+        if not isinstance(named, str | Path | Run):
+            raise UserError(
+                f"{type(named).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path"
+            )
+    handed = [run.given for run in (base, model) if isinstance(run, Run)]
+    base = base.folder if isinstance(base, Run) else base
     command = _call(
         model,
         base=base,
@@ -101,11 +109,11 @@ def evaluate(
         device=device,
         trust_code=trust_code,
     )
-    if not isinstance(model, str | Path | Run):
-        raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")
-    place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
+    place = model.folder if isinstance(model, Run) else model
     trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
-    with given.handed_over():
+    with ExitStack() as handing:
+        for given in handed or [Given()]:
+            handing.enter_context(given.handed_over())
         alone = base is None and named_model(place).described is None
         asked = ModelEvaluation(
             str(place) if alone else base,
