@@ -83,15 +83,10 @@ def evaluate(
             not given: `atomrl.evaluate(atomrl.Run(folder, reward=f))`.
     """
     overrides = listed_words(overrides)
-    for named in (model, model if base is None else base):
-        if not isinstance(named, str | Path | Run):
-            raise UserError(
-                f"{type(named).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path"
-            )
     handed = [run.given for run in (base, model) if isinstance(run, Run)]
-    base = base.folder if isinstance(base, Run) else base
+    place, base = _place(model), None if base is None else _place(base)
     command = _call(
-        model,
+        place,
         base=base,
         samples=samples,
         time_step=time_step,
@@ -109,7 +104,6 @@ def evaluate(
         device=device,
         trust_code=trust_code,
     )
-    place = model.folder if isinstance(model, Run) else model
     trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
     with ExitStack() as handing:
         for given in handed or [Given()]:
@@ -134,10 +128,20 @@ def evaluate(
         return asked.report(command, trust_code, REMEDY)
 
 
-def _call(model: str | Path | Run, **arguments: Any) -> str:
+def _place(model: str | Path | Run) -> str | Path:
+    """Where a model is that was named, or given as a run.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(model, str | Path | Run):
+        raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")
+    return model.folder if isinstance(model, Run) else model
+
+
+def _call(place: str | Path, **arguments: Any) -> str:
     """The call that makes the same tables: with what is not as it is by default."""
     usual = {name: given.default for name, given in signature(evaluate).parameters.items()} | {"overrides": []}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
     words = [f"{name}={value!r}" for name, value in plain.items() if value != usual[name]]
-    place = model.folder if isinstance(model, Run) else model
     return f"atomrl.evaluate({', '.join([repr(str(place)), *words])})"

@@ -86,11 +86,7 @@ def train(
         NonFiniteLossError: the loss stopped being finite; a reproducer was saved.
     """
     overrides = listed_words(overrides)
-    if not isinstance(config, str | Config):
-        raise UserError(
-            f"config must be the name of a YAML (config_dir=... says in which folder of yours), or what "
-            f"atomrl.load_config gave; got {type(config).__name__} {config!r}"
-        )
+    _require_configuration(config)
     given = Given.of(reward=reward, policy=policy, objective=objective, force_field=force_field)
     words = [repr(config) if isinstance(config, str) else "load_config(...)", repr(overrides)]
     words += [] if config_dir is None else [f"config_dir={str(config_dir)!r}"]
@@ -106,6 +102,15 @@ def train(
                 given.require_read(whole)
                 place = train_and_evaluate(whole, whole.domain, command, crew)
     return Run.trained(place, given)
+
+
+def _require_configuration(config: object) -> None:
+    """Raise UserError for what is neither a YAML's name nor a configuration."""
+    if not isinstance(config, str | Config):
+        raise UserError(
+            "config must be the name of a YAML (config_dir=... says in which folder of yours), or what "
+            f"atomrl.load_config gave; got {type(config).__name__} {config!r}"
+        )
 
 
 def train_by_words(
