@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 
 import atomrl
-from atomrl.config import load_config
+from atomrl.config import load_config, to_yaml
 from atomrl.config.objects import call_with_objects
 from atomrl.core.objectives.fed_grpo import FedGRPO
 from atomrl.force_fields.build import build_force_field
@@ -277,6 +277,20 @@ def test_what_is_compared_may_be_a_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert (base, list(objects.values())) == (tmp_path, [heavy])
     with pytest.raises(UserError, match=r"int is loaded already: give atomrl\.evaluate a Run"):
         atomrl.evaluate("edm_qm9_small", base=5)
+
+
+def test_a_run_is_evaluated_with_what_it_was_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward that is given and is another one would not be asked, and the best be chosen by the run's."""
+    (tmp_path / "config.yaml").write_text(to_yaml(load_config("demo", further=Given.of(reward=heavy).put_into)))
+    (tmp_path / "checkpoint_latest.pth").touch()
+    seen = []
+    monkeypatch.setattr(ModelEvaluation, "report", lambda *_: seen.append(_))
+    for other in ("xtb", scaled, {heavy: 2.0}):
+        with pytest.raises(UserError, match=r"trained with, but something else was given: reward\."):
+            atomrl.evaluate(atomrl.Run(tmp_path, reward=other))
+    atomrl.evaluate(atomrl.Run(tmp_path, reward=heavy))
+    atomrl.evaluate(atomrl.Run(tmp_path))
+    assert len(seen) == 2
 
 
 def test_what_is_no_configuration() -> None:

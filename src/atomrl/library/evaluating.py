@@ -80,7 +80,7 @@ def evaluate(
 
     Raises:
         UserError: as `load`; the folder holds an evaluation; code that is not trusted, or an object of the run that is
-            not given: `atomrl.evaluate(atomrl.Run(folder, reward=f))`.
+            not given, `atomrl.evaluate(atomrl.Run(folder, reward=f))`, or another one than the run was trained with.
     """
     overrides = listed_words(overrides)
     handed = [run.given for run in (base, model) if isinstance(run, Run)]
@@ -108,6 +108,8 @@ def evaluate(
     with ExitStack() as handing:
         for given in handed or [Given()]:
             handing.enter_context(given.handed_over())
+        if isinstance(model, Run):
+            model.given.require_same(model.folder, model.config)
         alone = base is None and named_model(place).described is None
         asked = ModelEvaluation(
             str(place) if alone else base,

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ase.calculators.calculator import BaseCalculator
 
-from atomrl.config import Config, MoleculeConfig
+from atomrl.checkpoints.hub import pins
+from atomrl.config import Config, MoleculeConfig, with_further
 from atomrl.config.crystals import CrystalReward
 from atomrl.config.molecules import BUILT_IN, MoleculeReward
-from atomrl.config.naming import key_of
+from atomrl.config.naming import is_named, key_of
 from atomrl.config.sections import TARGET
 from atomrl.core.protocols import DiffusionPolicy
 from atomrl.rewards.base import SCALING, RewardComponent
+from atomrl.training.changed_settings import changes
 from atomrl.user_code.arguments import takes
 from atomrl.user_code.given import Names, handed_over, importable_name, label_of
 from atomrl.user_code.load import forget_changed_files
@@ -128,6 +130,26 @@ class Given:
                 f"force_field={self.said['force_field']}: no part of the reward asks a force field; add 'ase', which "
                 "does, reward=['ase', ...], or leave it out"
             )
+
+    def require_same(self, place: Path, described: Config) -> None:
+        """Refuse something else than a run was trained with.
+
+        Args:
+            place: the run directory.
+            described: what its config.yaml says.
+
+        Raises:
+            UserError: it was given.
+        """
+        changed = changes(described, with_further(described, self.put_into))
+        differing = {
+            key: (old, new)
+            for key, (old, new) in changed.items()
+            if is_named(key, [f"{given}=" for given in self.values]) and not pins(old, new)
+        }
+        if differing:
+            words = "; ".join(f"{key}={new}, the run has {old}" for key, (old, new) in differing.items())
+            raise UserError(f"{place} has what it was trained with, but something else was given: {words}")
 
 
 def _absent_channels(reward: Mapping[str, Any]) -> list[str]:
