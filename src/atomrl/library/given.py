@@ -225,12 +225,13 @@ def _entry(argument: str, value: Any, names: Names, methods: Sequence[str], want
 
 
 def _says_its_options(argument: str, value: partial[Any]) -> bool:
-    """Whether a configuration can say a partial: a class or importable function, and its keywords.
+    """Whether a configuration can say a partial: something importable, or the class of a reward, and its keywords.
 
     Not of a reward's whose keyword would be taken for an option of every component, as `eps`.
     """
     kind = value.func
-    if value.args or not _plain(value.keywords) or not (isinstance(kind, type) or importable_name(kind)):
+    named = importable_name(kind) is not None or (argument == REWARD and isinstance(kind, type))
+    if value.args or not _plain(value.keywords) or not named:
         return False
     if argument != REWARD or (isinstance(kind, type) and issubclass(kind, RewardComponent)):
         return True
