@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,18 +14,19 @@ from ase import Atoms
 from ase.calculators.lj import LennardJones
 
 import atomrl
-from atomrl.config import load_config
+from atomrl.config import load_config, to_yaml
 from atomrl.config.objects import call_with_objects
 from atomrl.core.objectives.fed_grpo import FedGRPO
 from atomrl.force_fields.build import build_force_field
 from atomrl.library.given import Given
+from atomrl.library.model_evaluation import ModelEvaluation
 from atomrl.rewards.base import RewardComponent
 from atomrl.rewards.build import build_components
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.rewards.whole import whole_reward
 from atomrl.structures.examples import example_molecules
 from atomrl.structures.listing import MOLECULES
-from atomrl.user_code.given import handed_over, importable_name
+from atomrl.user_code.given import handed, handed_over, importable_name
 from atomrl.user_code.load import load_object
 from atomrl.user_code.trust import require_trust
 from atomrl.util.errors import UserError
@@ -96,6 +98,35 @@ def test_components_with_weights_and_options() -> None:
     assert components({"_target_": heavy, "above": 6})[0][0]["above"] == 6
 
 
+def scaled(molecules: "list[Atoms]", eps: float = 1.0) -> list[float]:
+    return [eps for _ in molecules]
+
+
+def test_a_partial_keeps_its_arguments() -> None:
+    """Those of a function that are called like a component's options; and a class of a notebook has options too."""
+
+    class Wanted(RewardComponent):
+        def __init__(self, target: float, **options) -> None:
+            super().__init__(**options)
+            self.target = target
+
+        def compute(self, gen_structures, **kwargs):
+            return torch.full((len(gen_structures),), self.target)
+
+    entries, given = components([partial(scaled, eps=5.0), partial(Wanted, target=2.0, weight=3.0)])
+    assert entries[0] == {"_target_": "<python>:scaled"}
+    with given.handed_over():
+        reward = ReinforceReward(build_components(entries), listing=MOLECULES, totals=False)
+    structures, prompts = example_molecules()
+    channels = reward.score(structures, prompts).channels
+    assert (set(channels["scaled"].tolist()), set(channels["wanted"].tolist())) == ({5.0}, {2.0})
+    assert reward.weights["wanted"] == 3
+    with pytest.raises(UserError, match=r"arguments of this partial, .*: give an object, Wanted\(\.\.\.\)"):
+        components(partial(Wanted, 2.0))
+    with handed_over({"mine:scaled": scaled}), pytest.raises(UserError, match="has a parameter eps of its own"):
+        build_components([{"_target_": "mine:scaled", "eps": 5.0}])
+
+
 @pytest.mark.parametrize("way", [list, lambda things: {things[1]: 2.0}, lambda things: things[1]])
 def test_the_call_that_goes_on_gives_all_that_the_run_was_given(way) -> None:
     """Weights and names beside an object are not lost: what is printed can be typed."""
@@ -137,6 +168,19 @@ def test_a_given_reward_takes_the_place_of_the_configurations() -> None:
     assert load_config("demo", further=Given.of(reward="dummy").put_into).reward.built_in == "dummy"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"reward": heavy}, "reward.components.0.weight=2"),
+        ({"objective": "grpo"}, "+train.objective._target_=mine.py:Mine"),
+        ({"reward": "ase", "force_field": LennardJones}, "reward.force_field.sigma=2"),
+    ],
+)
+def test_a_word_about_what_is_given_would_change_nothing(arguments: dict, word: str) -> None:
+    with pytest.raises(UserError, match="is given twice, as an override and as an argument"):
+        load_config("demo", [word], further=Given.of(**arguments).put_into)
+
+
 def test_an_objective_and_a_policy_by_name() -> None:
     given = Given.of(objective="fed_grpo", policy="edm_qm9_alpha")
     config = load_config("fed_grpo_config", further=given.put_into)
@@ -166,6 +210,17 @@ def test_what_cannot_be_given(arguments: dict, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_run_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
+    (tmp_path / "mine" / "metrics.jsonl").write_text('{"iteration": 0}\n')
+    monkeypatch.chdir(tmp_path)
+    run = atomrl.Run("mine")
+    assert (run.folder, run.iterations) == (Path("mine"), 1)
+    monkeypatch.chdir(tmp_path.parent)
+    assert (run.folder, run.iterations) == (tmp_path / "mine", 1)
+
+
 def test_mistakes_in_words_are_user_errors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unknown configuration key train\.learning_rat: did you mean learning_rate"):
         atomrl.train("demo", ["train.learning_rat=1"], reward=heavy)
@@ -175,6 +230,73 @@ def test_mistakes_in_words_are_user_errors(tmp_path: Path) -> None:
         atomrl.Run(tmp_path)
     with pytest.raises(UserError, match="no backbone at"):
         atomrl.load("nothing_here")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        partial(atomrl.load_config, "demo"),
+        partial(atomrl.train, "demo"),
+        partial(atomrl.resume, "nowhere"),
+        partial(atomrl.load, "edm_qm9_small"),
+        lambda overrides: atomrl.sample("edm_qm9_small", 1, overrides=overrides),
+        lambda overrides: atomrl.evaluate("edm_qm9_small", overrides=overrides),
+        lambda overrides: atomrl.evaluate_structures("nothing.xyz", "table", overrides=overrides),
+    ],
+)
+def test_overrides_are_a_list(call: Callable[[object], object]) -> None:
+    """What can be read once only would be read by the first who looks, and change nothing."""
+    for wrong in ((word for word in ["seed=5"]), "seed=5", {"seed": 5}, ["seed=5", 3]):
+        with pytest.raises(UserError, match=r"overrides must be a list of key=value, e\.g\. \['seed=1'"):
+            call(wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"count": 1e3}, r"-n 1000\.0: must be a whole number"),
+        ({"time_step": 50.0}, r"--time-step 50\.0: must be a whole number"),
+        ({"seed": "one"}, "--seed 'one': must be a whole number"),
+        ({"sizes": 9}, "sizes=9: give a list of numbers of atoms"),
+        ({"sizes": (size for size in [9])}, "sizes=<generator .*: give a list of numbers of atoms"),
+        ({"sizes": [9.5]}, r"sizes=\[9\.5\]: give a list of numbers of atoms"),
+    ],
+)
+def test_numbers_of_samples_are_whole(options: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        atomrl.sample("edm_qm9_small", **options)
+
+
+def test_what_is_compared_may_be_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its objects are handed over too; the command says its folder."""
+    (tmp_path / "config.yaml").touch()
+    seen = []
+    monkeypatch.setattr(ModelEvaluation, "report", lambda asked, *_: seen.append((asked.base, {**handed()})))
+    atomrl.evaluate("edm_qm9_small", base=atomrl.Run(tmp_path, reward=heavy))
+    [(base, objects)] = seen
+    assert (base, list(objects.values())) == (tmp_path, [heavy])
+    with pytest.raises(UserError, match=r"int is loaded already: give atomrl\.evaluate a Run"):
+        atomrl.evaluate("edm_qm9_small", base=5)
+
+
+def test_a_run_is_evaluated_with_what_it_was_trained_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reward that is given and is another one would not be asked, and the best be chosen by the run's."""
+    (tmp_path / "config.yaml").write_text(to_yaml(load_config("demo", further=Given.of(reward=heavy).put_into)))
+    (tmp_path / "checkpoint_latest.pth").touch()
+    seen = []
+    monkeypatch.setattr(ModelEvaluation, "report", lambda *_: seen.append(_))
+    for other in ("xtb", scaled, {heavy: 2.0}):
+        with pytest.raises(UserError, match=r"trained with, but something else was given: reward\."):
+            atomrl.evaluate(atomrl.Run(tmp_path, reward=other))
+    atomrl.evaluate(atomrl.Run(tmp_path, reward=heavy))
+    atomrl.evaluate(atomrl.Run(tmp_path))
+    assert len(seen) == 2
+
+
+def test_what_is_no_configuration() -> None:
+    for wrong in (Path("mine.yaml"), {"seed": 1}):
+        with pytest.raises(UserError, match="config must be the name of a YAML"):
+            atomrl.train(wrong)
 
 
 def test_a_calculator_of_a_notebook_goes_to_the_workers() -> None:

@@ -1,6 +1,7 @@
 """Rewards that live in the user's own files."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from atomrl.config.molecules import MoleculeReward
 from atomrl.domains.molecule_reward import own_components
+from atomrl.library.given import Given
 from atomrl.rewards.base import unique_names
 from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores
 from atomrl.rewards.reinforce import ReinforceReward
@@ -162,12 +164,47 @@ def test_a_number_that_is_too_large() -> None:
         as_scores([10**400], "mine")
 
 
+def test_a_list_of_a_networks_answers() -> None:
+    answers = torch.nn.Linear(1, 1)(torch.ones(2, 1))[:, 0]
+    found = as_scores(list(answers), "mine")
+    assert isinstance(found, torch.Tensor)
+    assert found.tolist() == answers.tolist()
+
+
+def test_a_list_of_lists_of_different_lengths() -> None:
+    with pytest.raises(UserError, match=r"mine: got list, which is not an array of numbers \(setting an array element"):
+        as_scores([[1.0], [1.0, 2.0]], "mine")
+
+
+@pytest.mark.parametrize("reasons", [None, "bad", (None, ValueError("x")), [None, ""], (False, True)])
+def test_a_reason_is_a_text(reasons: object) -> None:
+    with pytest.raises(UserError, match="mine: reasons must be a text or None for each sample, got"):
+        as_scores(Scores(torch.tensor([1.0, float("nan")]), reasons), "mine")
+
+
 def words(structures: list) -> list:
     return ["high" for _ in structures]
 
 
 def test_a_file_is_read_once(file: Path) -> None:
     assert load_object(f"{file}:AtomCount") is load_object(f"{file}:AtomCount")
+
+
+def test_a_corrected_file_is_read_anew_by_the_next_call(file: Path) -> None:
+    """Not in between: a training goes on with the code that it began with."""
+    own, kept = file.with_name("corrected.py"), f"{file}:AtomCount"
+    own.write_text("value = 1\n")
+    with Given().handed_over():
+        assert load_object(f"{own}:value") == 1
+        other = load_object(kept)
+        own.write_text("value = 'corrected'\n")
+        os.utime(own, ns=(0, 0))
+        assert load_object(f"{own}:value") == 1
+    with Given().handed_over():
+        assert (load_object(f"{own}:value"), load_object(kept)) == ("corrected", other)
+    own.unlink()
+    with Given().handed_over(), pytest.raises(UserError, match="no file"):
+        load_object(f"{own}:value")
 
 
 @pytest.mark.parametrize("code", ["raise KeyboardInterrupt", "raise OSError('no data')", "def count(:"])

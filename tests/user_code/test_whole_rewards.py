@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from atomrl.config import CrystalConfig
 from atomrl.config.crystals import CrystalReward
 from atomrl.core.records import Prompts, RewardTable, Structures
+from atomrl.domains import crystals as domain
 from atomrl.domains.crystals import CrystalDomain
 from atomrl.rewards.check import report
 from atomrl.rewards.whole import RememberingReward, WholeReward, whole_reward
@@ -190,3 +192,16 @@ def test_what_only_components_read_is_said_to_change_nothing(caplog: pytest.LogC
     with handed_over({"<python>:mine": Oxygen(table)}):
         assert isinstance(CrystalDomain().reward(config, model), WholeReward)
     assert "reward.combine=product and reward.pure_elements=true change nothing" in caplog.text
+
+
+@pytest.mark.parametrize("mine", [Oxygen(table), lambda crystals: [1.0 for _ in crystals]], ids=["whole", "component"])
+def test_a_force_field_that_no_part_of_a_crystal_reward_asks(
+    mine: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    components = [{"_target_": "<python>:mine"}]
+    config = CrystalConfig(reward=CrystalReward(components=components, force_field="mace"))
+    model: Any = SimpleNamespace(conditioning=None)
+    monkeypatch.setattr(domain, "_vae", lambda _: None)
+    with handed_over({"<python>:mine": mine}):
+        CrystalDomain().reward(config, model)
+    assert "reward.force_field changes nothing: no component of the reward reads an energy" in caplog.text

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from atomrl.config.as_typed import as_typed
 from atomrl.config.crystals import CrystalConfig, without_unsaid
 from atomrl.config.molecules import MoleculeConfig, MoleculeReward
-from atomrl.config.naming import key_of, named_yaml
+from atomrl.config.naming import key_of, listed_words, named_yaml
 from atomrl.config.objective_keys import FORWARD, OF_SUMS, READ_BY
 from atomrl.config.published import UNSET_IF_NULL, renamed, renamed_overrides
 from atomrl.config.published_crystals import HUB, is_looked_up
@@ -68,8 +68,10 @@ def load_config(
 
     Raises:
         UserError: unknown or contradictory keys, values of the wrong type, no such file, or a file that is not YAML; or
-            an override of a key that the chosen objective does not read, or of what is switched off.
+            an override of a key that the chosen objective does not read, or of what is switched off; or no list of
+            overrides.
     """
+    overrides = listed_words(overrides)
     _require_pairs(overrides)
     if folder is None:
         name, overrides = named_yaml(overrides, name)

@@ -15,6 +15,19 @@ REWARDS = {"rl_dng": "mp_20/rl_dng", "rl_bandgap": "mp_20/rl_bandgap", "custom_r
 GROUPS = ("experiment", "custom_reward")
 
 
+def listed_words(overrides: object) -> list[str]:
+    """Overrides of a call as a list, which can be read more than once.
+
+    Raises:
+        UserError: they are no list of words: one text, a mapping, something that is read once, as a generator.
+    """
+    words = list(overrides) if isinstance(overrides, Sequence) and not isinstance(overrides, str | bytes) else None
+    if words is None or not all(isinstance(word, str) for word in words):
+        got = f"{type(overrides).__name__} {overrides!r}" if words is None else repr(words)
+        raise UserError(f"overrides must be a list of key=value, e.g. ['seed=1', 'threads=2']; got {got}")
+    return words
+
+
 def named_yaml(words: Sequence[str], name: str | None = None, folder: Path | None = None) -> tuple[str, list[str]]:
     """The YAML's name and the other words; `experiment=prototypes/rl_dng` names `experiment/prototypes/rl_dng`.
 

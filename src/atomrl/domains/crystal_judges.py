@@ -142,6 +142,11 @@ class CrystalJudges:
         return map(self.reference.crystals.crystal, range(len(self.reference.crystals)))
 
 
+def asks_force_field(metric: str) -> bool:
+    """Whether a metric is measured by the reward's force field and hull."""
+    return metric in HullProvider.names or _is_relaxed(metric)
+
+
 def _is_relaxed(name: str) -> bool:
     """Whether a metric is an energy after some steps of relaxation."""
     return name.startswith(RELAXED) and name[len(RELAXED) :].isdigit()

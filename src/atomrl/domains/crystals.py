@@ -22,7 +22,7 @@ from atomrl.core.protocols import Model, Reward
 from atomrl.core.records import RewardTable, Structures
 from atomrl.core.stages import SampleContext, Stage
 from atomrl.domains.base import Domain
-from atomrl.domains.crystal_judges import CrystalJudges
+from atomrl.domains.crystal_judges import CrystalJudges, asks_force_field
 from atomrl.domains.crystal_panel import CrystalPanel
 from atomrl.evaluation.crystal_monitor import CrystalMonitor
 from atomrl.evaluation.wanted import WantedJudge, wanted_metric
@@ -191,10 +191,12 @@ class CrystalDomain(Domain[CrystalBackbone | GivenModel, CrystalConfig]):
                     config.reward.combine,
                     str(config.reward.pure_elements).lower(),
                 )
+            _warn_of_unread_force_field(config, ())
             return whole
         components = build_components(config.reward.components)
         if not any(component.weight for component in components):
             raise UserError("reward.components: the weight of each is 0, and nothing would be learned; raise one")
+        _warn_of_unread_force_field(config, components)
         judges = CrystalJudges(config.reward, _vae(model), config.device, workers)
         reward = _summed(config, components, judges, model.conditioning, learned=True)
         require_asked(reward, model)
@@ -324,6 +326,13 @@ def _summed(
     if reward.missing_metrics:
         reward.provide(*judges.providers(reward.missing_metrics))
     return reward
+
+
+def _warn_of_unread_force_field(config: CrystalConfig, components: Sequence[RewardComponent]) -> None:
+    """Warn of a force field that none of these components asks."""
+    read = {name for component in components for name in component.metrics}
+    if config.reward.force_field is not None and not any(asks_force_field(name) for name in read):
+        log.warning("reward.force_field changes nothing: no component of the reward reads an energy or the hull")
 
 
 def _paid(component: RewardComponent) -> set[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.named import named_model
+from atomrl.config.naming import listed_words
 from atomrl.evaluation.evaluate import Report
 from atomrl.library.given import Given
 from atomrl.library.loading import EVALUATED, SEED
@@ -25,7 +27,7 @@ REMEDY = "trust_code=True"
 def evaluate(
     model: str | Path | Run,
     *,
-    base: str | Path | None = None,
+    base: str | Path | Run | None = None,
     samples: int = EVALUATED,
     time_step: int | None = None,
     seed: int = SEED,
@@ -51,7 +53,7 @@ def evaluate(
 
     Args:
         model: a run, by its directory, its checkpoint or as a `Run`; or another model, by its name or path.
-        base: what it is compared with; None: what the run started from.
+        base: what it is compared with, as `model`; None: what the run started from.
         samples: of each column.
         time_step: T of the walk; 100 for molecules and 50 for crystals if None.
         seed: of sizes and noise.
@@ -78,10 +80,13 @@ def evaluate(
 
     Raises:
         UserError: as `load`; the folder holds an evaluation; code that is not trusted, or an object of the run that is
-            not given: `atomrl.evaluate(atomrl.Run(folder, reward=f))`.
+            not given, `atomrl.evaluate(atomrl.Run(folder, reward=f))`, or another one than the run was trained with.
     """
+    overrides = listed_words(overrides)
+    handed = [run.given for run in (base, model) if isinstance(run, Run)]
+    place, base = _place(model), None if base is None else _place(base)
     command = _call(
-        model,
+        place,
         base=base,
         samples=samples,
         time_step=time_step,
@@ -93,17 +98,18 @@ def evaluate(
         reject=reject,
         known=known,
         context=None if context is None else dict(context),
-        overrides=list(overrides),
+        overrides=overrides,
         output=output,
         keep=keep,
         device=device,
         trust_code=trust_code,
     )
-    if not isinstance(model, str | Path | Run):
-        raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")
-    place, given = (model.folder, model.given) if isinstance(model, Run) else (model, Given())
     trust_code = trust_code or (isinstance(model, Run) and model.trust_code)
-    with given.handed_over():
+    with ExitStack() as handing:
+        for given in handed or [Given()]:
+            handing.enter_context(given.handed_over())
+        if isinstance(model, Run):
+            model.given.require_same(model.folder, model.config)
         alone = base is None and named_model(place).described is None
         asked = ModelEvaluation(
             str(place) if alone else base,
@@ -124,10 +130,20 @@ def evaluate(
         return asked.report(command, trust_code, REMEDY)
 
 
-def _call(model: str | Path | Run, **arguments: Any) -> str:
+def _place(model: str | Path | Run) -> str | Path:
+    """Where a model is that was named, or given as a run.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(model, str | Path | Run):
+        raise UserError(f"{type(model).__name__} is loaded already: give atomrl.evaluate a Run, or its name or path")
+    return model.folder if isinstance(model, Run) else model
+
+
+def _call(place: str | Path, **arguments: Any) -> str:
     """The call that makes the same tables: with what is not as it is by default."""
     usual = {name: given.default for name, given in signature(evaluate).parameters.items()} | {"overrides": []}
     plain = {name: str(value) if isinstance(value, Path) else value for name, value in arguments.items()}
     words = [f"{name}={value!r}" for name, value in plain.items() if value != usual[name]]
-    place = model.folder if isinstance(model, Run) else model
     return f"atomrl.evaluate({', '.join([repr(str(place)), *words])})"

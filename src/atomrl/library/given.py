@@ -11,20 +11,24 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ase.calculators.calculator import BaseCalculator
 
-from atomrl.config import Config, MoleculeConfig
+from atomrl.checkpoints.hub import pins
+from atomrl.config import Config, MoleculeConfig, with_further
 from atomrl.config.crystals import CrystalReward
 from atomrl.config.molecules import BUILT_IN, MoleculeReward
-from atomrl.config.naming import key_of
+from atomrl.config.naming import is_named, key_of
 from atomrl.config.sections import TARGET
 from atomrl.core.protocols import DiffusionPolicy
+from atomrl.rewards.base import SCALING, RewardComponent
+from atomrl.training.changed_settings import changes
+from atomrl.user_code.arguments import takes
 from atomrl.user_code.given import Names, handed_over, importable_name, label_of
+from atomrl.user_code.load import forget_changed_files
 from atomrl.util.errors import UserError
 
 if TYPE_CHECKING:
     from atomrl.core.objectives.base import Objective
     from atomrl.core.protocols import ForceField, Model, Reward
     from atomrl.library.run import Run
-    from atomrl.rewards.base import RewardComponent
 
     Component: TypeAlias = str | Mapping[str, Any] | Callable[..., Any] | RewardComponent | Reward
     RewardLike: TypeAlias = Component | Sequence[Component] | Mapping[Any, float]
@@ -35,7 +39,7 @@ if TYPE_CHECKING:
 PLAIN = (str, int, float, bool, type(None))
 """Arguments that a configuration can hold."""
 
-COMPONENTS, MOLECULES = "reward.components", "molecules"
+REWARD, COMPONENTS, MOLECULES = "reward", "reward.components", "molecules"
 
 CHANNELS = ("force", "energy", "stability")
 """Of the built-in rewards of molecules; `train.<channel>_adv_weight` is the weight of each."""
@@ -79,7 +83,8 @@ class Given:
         return cls(values, names.objects, said)
 
     def handed_over(self) -> AbstractContextManager[None]:
-        """While entered, the names stand for the objects."""
+        """While entered, the names stand for the objects; files of the user's are read anew if they were changed."""
+        forget_changed_files()
         return handed_over(self.objects)
 
     def put_into(self, tree: dict[str, Any], overrides: Sequence[str] = ()) -> Mapping[str, Any]:
@@ -92,7 +97,7 @@ class Given:
         """
         typed = {key_of(override) for override in overrides}
         said = {*self.values, *(["reward.type"] if COMPONENTS in self.values else [])}
-        if twice := sorted(typed & said):
+        if twice := sorted(word for word in typed for key in said if f"{word}.".startswith(f"{key}.")):
             raise UserError(f"{twice[0]} is given twice, as an override and as an argument: leave out one")
         for key, value in self.values.items():
             section, _, name = key.partition(".")
@@ -125,6 +130,26 @@ class Given:
                 f"force_field={self.said['force_field']}: no part of the reward asks a force field; add 'ase', which "
                 "does, reward=['ase', ...], or leave it out"
             )
+
+    def require_same(self, place: Path, described: Config) -> None:
+        """Refuse something else than a run was trained with.
+
+        Args:
+            place: the run directory.
+            described: what its config.yaml says.
+
+        Raises:
+            UserError: it was given.
+        """
+        changed = changes(described, with_further(described, self.put_into))
+        differing = {
+            key: (old, new)
+            for key, (old, new) in changed.items()
+            if is_named(key, [f"{given}=" for given in self.values]) and not pins(old, new)
+        }
+        if differing:
+            words = "; ".join(f"{key}={new}, the run has {old}" for key, (old, new) in differing.items())
+            raise UserError(f"{place} has what it was trained with, but something else was given: {words}")
 
 
 def _absent_channels(reward: Mapping[str, Any]) -> list[str]:
@@ -168,7 +193,7 @@ def _with_weight(item: Any, weight: Any, names: Names) -> dict[str, Any]:
 def _component(item: Any, names: Names) -> dict[str, Any]:
     """A component as a configuration has it."""
     wanted = "a function of structures, a reward component, a Reward, a name, or a list or {component: weight} of these"
-    return dict(_entry("reward", item, names, ("compute", "score"), wanted))
+    return dict(_entry(REWARD, item, names, ("compute", "score"), wanted))
 
 
 def _named(argument: str, value: Any, names: Names, method: str, wanted: str) -> Any:
@@ -187,11 +212,30 @@ def _entry(argument: str, value: Any, names: Names, methods: Sequence[str], want
     if isinstance(value, Mapping):
         inside = _entry(argument, value.get(TARGET), names, methods, wanted)
         return {**inside, **{str(name): option for name, option in value.items() if name != TARGET}}
-    if isinstance(value, partial) and not value.args and _plain(value.keywords) and importable_name(value.func):
+    if isinstance(value, partial) and _says_its_options(argument, value):
         return {TARGET: names.of(value.func), **value.keywords}
+    if isinstance(value, partial) and isinstance(value.func, type) and argument == REWARD:
+        raise UserError(
+            f"reward={_shown(value)}: a configuration cannot hold the arguments of this partial, or takes them for "
+            f"those of every component ({', '.join(SCALING)}): give an object, {_shown(value)}(...)"
+        )
     if callable(value) or isinstance(value, BaseCalculator) or any(hasattr(value, method) for method in methods):
         return {TARGET: names.of(value)}
     raise UserError(f"{argument}={value!r}: give {wanted}")
+
+
+def _says_its_options(argument: str, value: partial[Any]) -> bool:
+    """Whether a configuration can say a partial: something importable, or the class of a reward, and its keywords.
+
+    Not of a reward's whose keyword would be taken for an option of every component, as `eps`.
+    """
+    kind = value.func
+    named = importable_name(kind) is not None or (argument == REWARD and isinstance(kind, type))
+    if value.args or not _plain(value.keywords) or not named:
+        return False
+    if argument != REWARD or (isinstance(kind, type) and issubclass(kind, RewardComponent)):
+        return True
+    return not any(name in SCALING and takes(kind, name) for name in value.keywords)
 
 
 def _policy(policy: Any, names: Names) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from atomrl.checkpoints.stored import read_stored
 from atomrl.config import Config, as_trained
+from atomrl.config.naming import listed_words
 from atomrl.core.protocols import Model
 from atomrl.core.records import Structures
 from atomrl.data.structure_files import (
@@ -81,7 +82,7 @@ def evaluate_structures(
             neither a file nor structures; a base for molecules; as `require_new_table` and `overridden`; a judge is not
             there, e.g. a hull is of another force field.
     """
-    output = Path(output)
+    output, overrides = Path(output), listed_words(overrides)
     require_new_table(output, known)
     _require_sources(sources)
     named = sources if isinstance(sources, Mapping) else _headings(sources)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, as_trained, with_overrides
-from atomrl.config.naming import key_of
+from atomrl.config.naming import key_of, listed_words
 from atomrl.config.outputs import EvaluationSection
 from atomrl.config.switches import refuse_of_training, require_switched_on
 from atomrl.core.protocols import Model
@@ -71,6 +72,7 @@ def load(source: Source, overrides: Sequence[str] = ()) -> Model:
 
 def loaded(source: Source, overrides: Sequence[str] = ()) -> Loaded:
     """What `load` loads, and what goes with it; arguments and errors as of `load`."""
+    overrides = listed_words(overrides)
     if isinstance(source, Run):
         with source.given.handed_over():
             return from_stored(read_stored(str(source.folder)), overrides)
@@ -118,18 +120,23 @@ def sample_plan(
     """
     count = usual if count is None else count
     time_step = domain.time_step if time_step is None else time_step
+    for name, number in (("-n", count), ("--time-step", time_step), ("--seed", seed)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+            raise UserError(f"{name} {number!r}: must be a whole number, of the type int")
     for name, number in (("-n", count), ("--time-step", time_step)):
         if number < 1:
             raise UserError(f"{name} {number}: must be at least 1")
-    return SamplePlan(count, time_step, SEED if seed is None else seed)
+    return SamplePlan(int(count), int(time_step), SEED if seed is None else int(seed))
 
 
 def asking(plan: SamplePlan, sizes: Sequence[int], context: Mapping[str, str | float]) -> SamplePlan:
     """The same for samples of some sizes, and what a conditional model is asked for.
 
     Raises:
-        UserError: a size twice or below 1.
+        UserError: a size twice or below 1, or no list of whole numbers.
     """
+    if not isinstance(sizes, Collection) or not all(isinstance(size, Integral) for size in sizes):
+        raise UserError(f"sizes={sizes!r}: give a list of numbers of atoms, e.g. [9, 12]")
     if min(sizes, default=1) < 1 or len(set(sizes)) < len(sizes):
         raise UserError(f"--sizes {' '.join(map(str, sizes))}: numbers of atoms, 1 or more, each once")
-    return replace(plan, sizes=tuple(sizes), asked=dict(context))
+    return replace(plan, sizes=tuple(map(int, sizes)), asked=dict(context))

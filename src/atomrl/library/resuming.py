@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomrl.checkpoints.folder import CONFIG
-from atomrl.checkpoints.hub import pins
 from atomrl.checkpoints.named import EVALUATION, LATEST
 from atomrl.checkpoints.stored import read_stored
-from atomrl.config import Config, with_further, with_overrides
-from atomrl.config.naming import is_named
+from atomrl.config import Config, with_overrides
+from atomrl.config.naming import listed_words
 from atomrl.config.switches import require_switched_on
 from atomrl.evaluation.evaluate import TABLES
 from atomrl.library.given import Given
 from atomrl.library.run import Run
-from atomrl.training.changed_settings import changes, require_lengthening
+from atomrl.training.changed_settings import require_lengthening
 from atomrl.training.crew import Crew
 from atomrl.training.run import train_and_evaluate
 from atomrl.training.run_directory import described_run, find_run, how_to_resume, iterations_done
@@ -65,11 +64,12 @@ def resume(
         UserError: no run there; code that is not trusted; objects that are not given, or others than the run's; words
             that would make another run of it; or as `train`.
     """
+    overrides = listed_words(overrides)
     given = Given.of(reward=reward, policy=policy, objective=objective, force_field=force_field)
     if isinstance(run, Run):
         given, trust_code = given if given.values else run.given, trust_code or run.trust_code
         run = run.folder
-    words = [repr(str(run)), *([repr(list(overrides))] if overrides else [])]
+    words = [repr(str(run)), *([repr(overrides)] if overrides else [])]
     command = f"atomrl.resume({', '.join([*words, *(f'{name}={said}' for name, said in given.said.items())])})"
     with own_launch() as launch:
         place = Continuation(Path(run), overrides, trust_code, "trust_code=True", given).train(command, launch)
@@ -108,7 +108,7 @@ class Continuation:
             require_lengthening(self.overrides)
             place = _run(self.where)
             described = described_run(place / CONFIG, self.trust_code, self.remedy)
-            self._require_same(place, described)
+            self.given.require_same(place, described)
             config = with_overrides(described, self.overrides).changed(save_path=str(place), resume=True)
             require_switched_on(config, self.overrides)
             again = any(word.lstrip("+~").startswith("evaluation") for word in self.overrides)
@@ -117,22 +117,6 @@ class Continuation:
                     print(said)
                 return place
             return train_and_evaluate(config, place.name, command, crew)
-
-    def _require_same(self, place: Path, described: Config) -> None:
-        """Refuse to go on with something else than the run was trained with.
-
-        Raises:
-            UserError: it was given.
-        """
-        changed = changes(described, with_further(described, self.given.put_into))
-        differing = {
-            key: (old, new)
-            for key, (old, new) in changed.items()
-            if is_named(key, [f"{given}=" for given in self.given.values]) and not pins(old, new)
-        }
-        if differing:
-            words = "; ".join(f"{key}={new}, the run has {old}" for key, (old, new) in differing.items())
-            raise UserError(f"{place} continues with what it was trained with, but something else was given: {words}")
 
 
 def _run(where: Path) -> Path:

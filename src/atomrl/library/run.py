@@ -45,9 +45,6 @@ class Run:
         force_field: likewise.
         trust_code: the code that its config.yaml names may run.
 
-    Attributes:
-        folder: the run directory.
-
     Raises:
         UserError: there is no run, or something of another type is given.
     """
@@ -62,7 +59,7 @@ class Run:
         force_field: ForceFieldLike | None = None,
         trust_code: bool = False,
     ) -> None:
-        self.folder, self.trust_code = Path(folder), trust_code
+        self._folder, self._place, self.trust_code = Path(folder), Path(folder).absolute(), trust_code
         if not (self.folder / CONFIG).is_file():
             raise UserError(f"no run in {folder}: it has no {CONFIG}; a model without its run is for atomrl.load")
         self.given = Given.of(reward=reward, policy=policy, objective=objective, force_field=force_field)
@@ -73,6 +70,11 @@ class Run:
         run = cls(folder, trust_code=True)
         run.given = given
         return run
+
+    @property
+    def folder(self) -> Path:
+        """The run directory: as it was given, or its whole path once the program is in another folder than then."""
+        return self._folder if self._folder.absolute() == self._place else self._place
 
     @property
     def config(self) -> Config:

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomrl.config import Config, load_config, require_read, with_further, with_overrides
-from atomrl.config.naming import DEFAULT, named_yaml
+from atomrl.config.naming import DEFAULT, listed_words, named_yaml
 from atomrl.library.given import Given
 from atomrl.library.run import Run
 from atomrl.training.crew import Crew
 from atomrl.training.run import train_and_evaluate
 from atomrl.training.run_directory import refuse_forgotten
+from atomrl.util.errors import UserError
 from atomrl.util.glibc_malloc import freed_memory_kept
 from atomrl.util.processes import Launch, own_launch
 
@@ -84,8 +85,10 @@ def train(
         UserError: what is given or set cannot be; one line.
         NonFiniteLossError: the loss stopped being finite; a reproducer was saved.
     """
+    overrides = listed_words(overrides)
+    _require_configuration(config)
     given = Given.of(reward=reward, policy=policy, objective=objective, force_field=force_field)
-    words = [repr(config) if isinstance(config, str) else "load_config(...)", repr(list(overrides))]
+    words = [repr(config) if isinstance(config, str) else "load_config(...)", repr(overrides)]
     words += [] if config_dir is None else [f"config_dir={str(config_dir)!r}"]
     command = f"atomrl.train({', '.join([*words, *(f'{name}={said}' for name, said in given.said.items())])})"
     folder = None if config_dir is None else Path(config_dir)
@@ -99,6 +102,15 @@ def train(
                 given.require_read(whole)
                 place = train_and_evaluate(whole, whole.domain, command, crew)
     return Run.trained(place, given)
+
+
+def _require_configuration(config: object) -> None:
+    """Raise UserError for what is neither a YAML's name nor a configuration."""
+    if not isinstance(config, str | Config):
+        raise UserError(
+            "config must be the name of a YAML (config_dir=... says in which folder of yours), or what "
+            f"atomrl.load_config gave; got {type(config).__name__} {config!r}"
+        )
 
 
 def train_by_words(

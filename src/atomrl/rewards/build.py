@@ -9,7 +9,7 @@ from typing import Any
 from atomrl.core.normalize import require_number
 from atomrl.rewards.base import SCALING, RewardComponent, check_component
 from atomrl.rewards.components import CustomReward, is_custom
-from atomrl.user_code.arguments import require_arguments
+from atomrl.user_code.arguments import require_arguments, takes
 from atomrl.user_code.load import load_object
 from atomrl.user_code.targets import made, target_of
 from atomrl.user_code.trust import REWARD_TYPES, TARGET
@@ -91,6 +91,11 @@ def _named(entry: Any) -> tuple[Any, str, dict[str, Any]]:
         require_arguments(found, arguments, label)
     elif is_custom(found):
         own = {key: value for key, value in arguments.items() if key not in SCALING}
+        if shadowed := [key for key in arguments if key in SCALING and takes(found, key)]:
+            raise UserError(
+                f"{label} has a parameter {shadowed[0]} of its own, and {shadowed[0]} is an option of every component, "
+                "which it would not get: rename the parameter"
+            )
         require_arguments(found, own, label, 0 if isinstance(found, type) else 1, SCALING)
     for value in arguments.values():
         if _is_target(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,25 +30,34 @@ def as_scores(answer: Any, name: str) -> Tensor | Scores:
     """What `compute` of the component `name` returned: a tensor or Scores as it is, an array or a list as a tensor.
 
     Raises:
-        UserError: it is none of these, or holds complex numbers.
+        UserError: it is none of these, or holds complex numbers; or a reason is no text.
     """
     if isinstance(answer, Scores):
-        return Scores(_as_tensor(answer.values, name), answer.reasons)
+        return Scores(_as_tensor(answer.values, name), _as_reasons(answer.reasons, name))
     return _as_tensor(answer, name)
 
 
+def _as_reasons(reasons: Any, name: str) -> tuple[str | None, ...]:
+    """Texts, and None where there is a value, as a tuple."""
+    found = tuple(reasons) if isinstance(reasons, Iterable) and not isinstance(reasons, str) else None
+    if found is None or not all(one is None or (isinstance(one, str) and one) for one in found):
+        raise UserError(f"reward component {name}: reasons must be a text or None for each sample, got {reasons!r}")
+    return found
+
+
 def _as_tensor(answer: Any, name: str) -> Tensor:
-    """Real numbers as a tensor."""
+    """Real numbers as a tensor; a list may hold a network's answers, one by one."""
     if answer is None:
         raise UserError(
             f"reward component {name}: got None, as from a function without `return`; return one number per structure"
         )
-    if answer.is_complex() if isinstance(answer, Tensor) else np.iscomplexobj(answer):
-        raise UserError(f"reward component {name}: got complex numbers; return real ones")
-    if isinstance(answer, Tensor):
-        return answer
+    numbers = answer
+    if isinstance(answer, list | tuple):
+        numbers = [one.detach().cpu() if isinstance(one, Tensor) else one for one in answer]
     try:
-        return torch.from_numpy(np.array(answer, dtype=np.float64))
+        if numbers.is_complex() if isinstance(numbers, Tensor) else np.iscomplexobj(numbers):
+            raise UserError(f"reward component {name}: got complex numbers; return real ones")
+        return numbers if isinstance(numbers, Tensor) else torch.from_numpy(np.array(numbers, dtype=np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"reward component {name}: got {type(answer).__name__}, which is not an array of numbers ({error}); "

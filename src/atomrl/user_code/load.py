@@ -18,6 +18,9 @@ from atomrl.util.own_frames import own_frame
 
 FORMS = "path/to/file.py:name or package.module.name"
 
+_READ: dict[str, tuple[Path, int]] = {}
+"""Modules that were read from files of the user's, by name: the file, and when it had been changed, in ns."""
+
 
 def load_object(source: str) -> Any:
     """The class or function that a text names.
@@ -41,6 +44,17 @@ def load_object(source: str) -> Any:
     if name not in vars(module):
         raise UserError(f"{place} holds no {name}; {_instead(module, name)}")
     return vars(module)[name]
+
+
+def forget_changed_files() -> None:
+    """Have files that were changed since they were read, or are gone, read anew when they are next named.
+
+    For the beginning of a call: until its end a training goes on with the code that it began with.
+    """
+    for name, (path, read) in list(_READ.items()):
+        if not path.is_file() or path.stat().st_mtime_ns != read:
+            del _READ[name]
+            sys.modules.pop(name, None)
 
 
 def file_of(source: str) -> Path | None:
@@ -73,7 +87,7 @@ def _instead(module: Any, name: str) -> str:
 
 
 def _from_file(path: Path, source: str) -> Any:
-    """The module in a file; read once, however often it is named."""
+    """The module in a file; read once, however often it is named, see `forget_changed_files`."""
     if not path.is_file():
         raise UserError(f"no file {path} (from {Path.cwd()}); code of your own is named {FORMS}")
     name = f"_atomrl_user_{path.stem}_{abs(hash(path.resolve())):x}"
@@ -82,6 +96,7 @@ def _from_file(path: Path, source: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
+    changed = path.stat().st_mtime_ns
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up there
     with ExitStack() as failure:
@@ -89,6 +104,7 @@ def _from_file(path: Path, source: str) -> Any:
         with _importing(str(path), source):
             spec.loader.exec_module(module)
         failure.pop_all()
+    _READ[name] = path.resolve(), changed
     return module
 
 
