@@ -18,7 +18,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from atomrl.config import read_config
-from atomrl.evaluation.table_file import MetricEntry, TableFile, read_table
+from atomrl.evaluation.table_file import ColumnEntry, MetricEntry, TableFile, read_table
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.command_parser import CommandParser
 from atomrl.util.errors import UserError
@@ -117,6 +117,8 @@ def _made(options: argparse.Namespace) -> list[Path]:
 def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[Point], list[str]]:
     """The sampled columns of evaluations that have both metrics; one that several have, e.g. the base, comes once.
 
+    Of plain samples of one model with the same T, those of the evaluation with most samples come.
+
     Returns:
         Them; and a line about each sampled column that has no place in a figure: without a value, or with an infinite
         one, such as the median force where most samples failed.
@@ -125,6 +127,10 @@ def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[
         UserError: an evaluation lacks a metric, or is of another profile than the first; or no column has values.
     """
     first = next(iter(tables.values()))
+    most: dict[tuple[str, str, int | None], int] = {}
+    for name, column in (item for table in tables.values() for item in table.columns.items()):
+        if (plain := _plain(name, column)) is not None:
+            most[plain] = max(column.samples, most.get(plain, 0))
     points: dict[tuple[str, float, float], Point] = {}
     undrawn: dict[str, None] = {}
     for folder, table in tables.items():
@@ -135,6 +141,8 @@ def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[
         for name, column in table.columns.items():
             if column.time_step is None:
                 continue  # a known set: nothing sampled it
+            if (plain := _plain(name, column)) is not None and column.samples < most[plain]:
+                continue
             found = {key: _scaled(table.metrics[key], name) for key in (x, y)}
             joined = name == BASE or name.startswith(CHOSEN)
             run = folder.parent.name if folder.name == "evaluation" else folder.name
@@ -147,6 +155,13 @@ def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[
     if not points:
         raise UserError(f"no sampled column has a finite value of both {x} and {y}: give more evaluations, or others")
     return list(points.values()), list(undrawn)
+
+
+def _plain(name: str, column: ColumnEntry) -> tuple[str, str, int | None] | None:
+    """What plain samples are of: the column's name, the model's weights and T; None if something chose among them."""
+    if column.model is None or column.drawn != column.samples:
+        return None
+    return name, column.model.weights, column.time_step
 
 
 def _why(estimate: Estimate, title: str) -> str:

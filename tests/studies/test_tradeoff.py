@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from matplotlib import figure as figures
@@ -14,7 +15,7 @@ from studies.steps import StudyStep
 from studies.tradeoff import Point, _write_labels, main, read_points
 
 
-def table(columns: dict[str, tuple[float | None, float]], profile: str = "p") -> dict[str, object]:
+def table(columns: dict[str, tuple[float | None, float]], profile: str = "p") -> dict[str, Any]:
     def metric(place: int, label: str, unit: str) -> dict[str, object]:
         estimates = {}
         for name, values in columns.items():
@@ -56,6 +57,23 @@ def test_points_in_the_units_of_the_table(folders: list[Path]) -> None:
         ("trained, two", 85.0, 1.25, False),
     ]
     assert (points[0].x.low, points[0].x.high) == pytest.approx((15.0, 35.0))
+
+
+def test_the_larger_of_two_evaluations_of_one_model_is_drawn(tmp_path: Path) -> None:
+    tables = {}
+    for name, values, samples in (("few", (0.3, 1.6), 10), ("many", (0.25, 1.5), 20)):
+        content = table({"base": values, "base best of 4": values})
+        for column, drawn in zip(content["columns"].values(), (samples, 4 * samples), strict=True):
+            column |= {"samples": samples, "drawn": drawn, "model": {"origin": "m", "weights": "w"}}
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "evaluation.json").write_text(json.dumps(content))
+        tables[tmp_path / name] = read_table(tmp_path / name / "evaluation.json")
+    points, _ = read_points(tables, "stable", "force")
+    assert [(point.label, point.y.value) for point in points] == [
+        ("base best of 4", 1.6),
+        ("base", 1.5),
+        ("base best of 4", 1.5),
+    ]
 
 
 def test_labels_stay_in_the_figure_and_apart() -> None:

@@ -45,11 +45,19 @@ NumberOfAtoms = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]
 """A key of JSON."""
 
 
+class ModelEntry(BaseModel):
+    """What made the samples."""
+
+    origin: str
+    weights: str
+
+
 class ColumnEntry(BaseModel):
     """A set of samples."""
 
     samples: int
     command: str
+    model: ModelEntry | None = None
     seeds: list[int] = []
     drawn: int | None = None
     scorings: int | None = None
