@@ -105,3 +105,16 @@ def test_what_is_left_out_of_a_free_mapping_has_changed(tmp_path: Path) -> None:
         UserError, match=r"which you did not ask to change: dataloader\.context\.alpha=60\.0 \(here None\)"
     ):
         require_typed(tmp_path, asked, drawn, [])
+
+
+def test_what_the_objective_does_not_read_has_not_changed(tmp_path: Path) -> None:
+    """The demo has options of `nft`; another YAML for the same run with `awm` need not."""
+    awm = ["train.objective=awm"]
+    old = load_config("demo", awm)
+    new = old.model_copy(update={"train": old.train.model_copy(update={"nft": type(old.train.nft)()})})
+    assert "train.nft.times" in changes(old, new)
+    require_typed(tmp_path, old, new, [])
+    with pytest.raises(UserError, match=r"to change: train\.awm\.times=8 \(here 4\);"):
+        require_typed(tmp_path, old, load_config("demo", [*awm, "train.awm.times=4"]), [])
+    with pytest.raises(UserError, match=r"to change: train\.nft\.times=8 \(here 16\)"):  # which is read now
+        require_typed(tmp_path, new, load_config("demo"), ["train.objective=nft"])

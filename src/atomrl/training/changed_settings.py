@@ -59,7 +59,7 @@ def said_of(old: Config, new: Config) -> str:
 
 
 def require_typed(place: Path, old: Config, new: Config, overrides: Sequence[str]) -> None:
-    """Refuse to change what nobody typed.
+    """Refuse to change what nobody typed, but for options that the run's objective does not read.
 
     Args:
         place: the run directory.
@@ -70,7 +70,8 @@ def require_typed(place: Path, old: Config, new: Config, overrides: Sequence[str
     Raises:
         UserError: with each such key.
     """
-    left_out = {key: values for key, values in changes(old, new).items() if not is_named(key, overrides)}
+    unread = _unread(old, new)
+    left_out = {key: at for key, at in changes(old, new).items() if key not in unread and not is_named(key, overrides)}
     if not left_out or old.domain != new.domain:
         return
     words = ", ".join(f"{key}={before} (here {after})" for key, (before, after) in left_out.items())
@@ -78,6 +79,14 @@ def require_typed(place: Path, old: Config, new: Config, overrides: Sequence[str
         f"resume=true, but the run in {place} has other settings, which you did not ask to change: {words}; "
         f"`atomrl resume {place}` continues it as it is; to change a setting, give it on the command line"
     )
+
+
+def _unread(old: Config, new: Config) -> set[str]:
+    """Keys of `train` that the objective reads neither before nor now."""
+    ways = [(train.objective, train.by_channel, train.max_behaviour_kl is None) for train in (old.train, new.train)]
+    if ways[0] != ways[1]:
+        return set()
+    return {f"train.{name}" for config in (old, new) for name in config.train.unread}
 
 
 def require_lengthening(overrides: Sequence[str]) -> None:
