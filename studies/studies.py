@@ -168,6 +168,7 @@ STUDIES = {
             *("crystals_demo_no_diversity", "experiment/prototypes/rl_dng_no_diversity", CRYSTALS),
             beside="crystals_demo",
         ),
+        Study("crystals_awm", "experiment/prototypes/rl_awm", CRYSTALS, beside="crystals_demo"),
         Study("crystals_demo_grpo", "experiment/prototypes/rl_dng_grpo", CRYSTALS),
         Study(
             *("crystals_demo_grpo_no_diversity", "experiment/prototypes/rl_no_diversity", CRYSTALS),

@@ -62,6 +62,16 @@ def test_the_ablation_lacks_the_diversity_components_and_nothing_else(whole, abl
     assert ablated == long | {"reward": long["reward"] | {"components": kept}}
 
 
+def test_the_longer_run_by_matching_is_the_demo_of_crystals_but_for_its_objective_and_length():
+    demo, longer = load("rl_dng"), load("rl_awm")
+    options = demo["train"].pop("nft")
+    of_nft = {name: options.pop(name) for name in ("self_normalized", "time_weighting")}
+    assert (demo["train"].pop("objective"), of_nft) == ("nft", {"self_normalized": False, "time_weighting": "noise"})
+    assert longer["train"].pop("awm") == options | {"clip_range": 0.05}
+    assert longer["train"].pop("objective") == "awm"
+    assert longer == demo | {"dataloader": demo["dataloader"] | {"epoches": 160}}
+
+
 @pytest.mark.parametrize("name", ["crystals_demo", "crystals_demo_grpo"])
 def test_the_ablations_of_the_demos_differ_from_them_in_the_diversity_components_alone(name):
     configs = [load_config(study.config, study.overrides) for study in (STUDIES[name], STUDIES[f"{name}_no_diversity"])]
