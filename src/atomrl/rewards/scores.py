@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atomrl.core.table_check import unusual
 from atomrl.util.errors import UserError
 
 
@@ -30,7 +31,7 @@ def as_scores(answer: Any, name: str) -> Tensor | Scores:
     """What `compute` of the component `name` returned: a tensor or Scores as it is, an array or a list as a tensor.
 
     Raises:
-        UserError: it is none of these, or holds complex numbers; or a reason is no text.
+        UserError: it is none of these, holds complex numbers or is no plain tensor; or a reason is no text.
     """
     if isinstance(answer, Scores):
         return Scores(_as_tensor(answer.values, name), _as_reasons(answer.reasons, name))
@@ -57,7 +58,11 @@ def _as_tensor(answer: Any, name: str) -> Tensor:
     try:
         if numbers.is_complex() if isinstance(numbers, Tensor) else np.iscomplexobj(numbers):
             raise UserError(f"reward component {name}: got complex numbers; return real ones")
-        return numbers if isinstance(numbers, Tensor) else torch.from_numpy(np.array(numbers, dtype=np.float64))
+        if isinstance(numbers, Tensor):
+            if kind := unusual(numbers):
+                raise UserError(f"reward component {name}: got {kind}; return a dense one")
+            return numbers
+        return torch.from_numpy(np.array(numbers, dtype=np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"reward component {name}: got {type(answer).__name__}, which is not an array of numbers ({error}); "
