@@ -164,6 +164,18 @@ def test_complex_numbers(answer: object) -> None:
             as_scores(given, "mine")
 
 
+@pytest.mark.parametrize("numbers", [[3.0, 1.0], [3, 1], [True, True]])
+def test_what_a_masked_array_hides_is_no_score(numbers: list) -> None:
+    """The hidden number was paid."""
+    for mask, said in (([True, False], ("masked", None)), (False, (None, None)), (True, ("masked", "masked"))):
+        found = as_scores(np.ma.array(numbers, mask=mask), "mine")
+        assert isinstance(found, Scores)
+        assert found.reasons == said
+        assert found.values.isnan().tolist() == [reason is not None for reason in said]
+    found = as_scores(Scores(np.ma.array([3.0, 1.0], mask=[True, False]), ("odd", None)), "mine")
+    assert (found.values.isnan().tolist(), found.reasons) == ([True, False], ("odd", None))
+
+
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
