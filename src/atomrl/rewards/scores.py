@@ -23,7 +23,8 @@ class Scores:
 
     Attributes:
         values: (B,); NaN where there is none.
-        reasons: why, one entry per sample, None where there is a value.
+        reasons: why, one entry per sample, None where there is a value. A sample with a reason has failed: a number
+            beside it counts as NaN.
     """
 
     values: Tensor
