@@ -45,6 +45,13 @@ NumberOfAtoms = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]
 """A key of JSON."""
 
 
+class ModelEntry(BaseModel):
+    """Which model drew samples, see `DrawnBy`."""
+
+    origin: str
+    weights: str
+
+
 class ColumnEntry(BaseModel):
     """A set of samples."""
 
@@ -53,6 +60,7 @@ class ColumnEntry(BaseModel):
     seeds: list[int] = []
     drawn: int | None = None
     scorings: int | None = None
+    model: ModelEntry | None = None
     time_step: int | None = None
     asked: dict[str, int | float | str] = {}
     sizes: dict[NumberOfAtoms, int] = {}
