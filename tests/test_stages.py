@@ -7,7 +7,16 @@ import torch
 
 from atomrl.core.collective import Alone
 from atomrl.core.records import GATED, Prompts, RewardTable, Structures
-from atomrl.core.stages import FailedScores, Gate, Penalties, SampleContext, Total, apply_stages, total_reward
+from atomrl.core.stages import (
+    FailedScores,
+    FailedTotal,
+    Gate,
+    Penalties,
+    SampleContext,
+    Total,
+    apply_stages,
+    total_reward,
+)
 from atomrl.rewards.dummy import DummyReward
 from atomrl.training.score_log import summarise
 from atomrl.util.errors import UserError
@@ -87,6 +96,16 @@ def test_the_log_shows_no_score_that_a_rule_gave() -> None:
     filled = FailedScores()(given, context([0, 0, 0]))
     assert summarise(filled) == summarise(given)
     assert summarise(filled)["a_reward_mean"] == 2.0
+
+
+def test_a_sample_without_a_total_counts_as_the_worst_of_the_batch() -> None:
+    samples, stage = context([0, 0, 1]), FailedTotal("raw_reward")
+    given = RewardTable({}, (None, "scf", None), diagnostics={"raw_reward": tensor([3.0, NAN, -1.0])})
+    assert stage(given, samples).diagnostics["raw_reward"].tolist() == [3, -1, -1]
+    nothing = RewardTable({}, ("scf",) * 3, diagnostics={"raw_reward": tensor([NAN] * 3)})
+    assert stage(nothing, samples).diagnostics["raw_reward"].isnan().all()
+    without = table(a=[1.0, 2.0, 3.0])
+    assert stage(without, samples) is without
 
 
 def test_the_log_counts_all_failures_of_a_kind() -> None:

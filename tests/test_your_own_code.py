@@ -175,6 +175,15 @@ def test_calculators_are_told_charge_and_spin(tmp_path: Path, monkeypatch: pytes
         assert SinglePoint("spin.py:Spin", {}, str(tmp_path))(geometry)[0] == spin
 
 
+def test_forces_of_another_shape(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A traceback once it came to a reward; of three atoms, (3, N) was read as (N, 3)."""
+    monkeypatch.chdir(tmp_path)
+    Path("turned.py").write_text(SPIN.replace("0 * atoms.positions", "0 * atoms.positions.T"))
+    geometry = Geometry(np.array([6, 1, 1, 1]), np.arange(12.0).reshape(-1, 3))
+    with pytest.raises(ValueError, match=r"gives forces of shape \(3, 4\), not \(4, 3\)"):
+        SinglePoint("turned.py:Spin", {}, str(tmp_path))(geometry)
+
+
 SLOW = """
 import time
 from ase.calculators.lj import LennardJones

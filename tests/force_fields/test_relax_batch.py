@@ -124,6 +124,9 @@ def test_time_ends_what_still_moves() -> None:
     assert found.reasons == (None, "slow")
     assert np.isnan(found.energies[1])
     assert found.energies[0] == pytest.approx(0.0)
+    done = relax_batch(Springs(), from_pymatgen([single(0.5)]), 0, max_seconds=0.0)  # has taken all its steps
+    assert (done.reasons, done.converged.tolist()) == ((None,), [False])
+    assert done.energies[0] == pytest.approx(0.125)
 
 
 class NoStress(Springs):

@@ -149,11 +149,15 @@ class Sizes:
 
     def __init__(self) -> None:
         self.open, self.seen = True, 0
+        self.known: list[list[float]] = [[], []]
 
     def score(self, structures, prompts):
         self.seen += len(structures)
-        small = -structures.sizes.double()
-        return RewardTable({"small": small, "light": -structures.numbers.sum(1).double()}, (None,) * len(small))
+        first = prompts.sample_ids % 6 == 0
+        small = torch.where(first, torch.nan, -structures.sizes.double())
+        light = -structures.numbers.sum(1).double()
+        self.known[prompts.iteration] += (small + 0.5 * light)[~first].tolist()
+        return RewardTable({"small": small, "light": light}, tuple("odd" if one else None for one in first.tolist()))
 
     def close(self):
         self.open = False
@@ -162,9 +166,9 @@ class Sizes:
 def test_a_whole_reward_stands_alone(words: list[str]) -> None:
     mine = Sizes()
     run = atomrl.train("demo", [*words, "save_path=run"], reward=mine)
-    for row in run.log:
-        assert row["raw_reward"] == pytest.approx(row["raw_small"] + 0.5 * row["raw_light"])
-        assert row["reward"] == row["raw_reward"]
+    for row, known in zip(run.log, mine.known, strict=True):  # the first sample failed
+        assert row["raw_reward"] == pytest.approx((sum(known) + min(known)) / 6)
+        assert (row["reward"], row["failed"]) == (pytest.approx(sum(known) / 5), 1)
     assert mine.open
     assert mine.seen == 2 * 6
     with pytest.raises(atomrl.UserError, match="Sizes is a whole reward, with channels of its own"):

@@ -3,6 +3,9 @@
 import importlib
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
+from operator import methodcaller
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +18,10 @@ from atomrl.library.given import Given
 from atomrl.rewards.base import unique_names
 from atomrl.rewards.components import CustomReward, RewardComponent, Scores, as_scores
 from atomrl.rewards.reinforce import ReinforceReward
+from atomrl.structures.examples import example_molecules
+from atomrl.structures.listing import MOLECULES
 from atomrl.user_code.load import load_object
-from atomrl.util.errors import UserError
+from atomrl.util.errors import UserCodeError, UserError
 
 FILE = """
 import torch
@@ -157,6 +162,47 @@ def test_complex_numbers(answer: object) -> None:
     for given in (answer, Scores(answer, (None,))):
         with pytest.raises(UserError, match="mine: got complex numbers"):
             as_scores(given, "mine")
+
+
+@pytest.mark.parametrize("numbers", [[3.0, 1.0], [3, 1], [True, True]])
+def test_what_a_masked_array_hides_is_no_score(numbers: list) -> None:
+    """The hidden number was paid."""
+    for mask, said in (([True, False], ("masked", None)), (False, (None, None)), (True, ("masked", "masked"))):
+        found = as_scores(np.ma.array(numbers, mask=mask), "mine")
+        assert isinstance(found, Scores)
+        assert found.reasons == said
+        assert found.values.isnan().tolist() == [reason is not None for reason in said]
+    found = as_scores(Scores(np.ma.array([3.0, 1.0], mask=[True, False]), ("odd", None)), "mine")
+    assert (found.values.isnan().tolist(), found.reasons) == ([True, False], ("odd", None))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (torch.ones(2).to_sparse(), "a sparse tensor"),
+        (torch.ones(2, device="meta"), "a tensor without data"),
+    ],
+)
+def test_a_tensor_that_is_not_dense(answer: torch.Tensor, said: str) -> None:
+    for given in (answer, Scores(answer, (None, None))):
+        with pytest.raises(UserError, match=f"mine: got {said}; return a dense one"):
+            as_scores(given, "mine")
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (np.frompyfunc(lambda molecule: 1.0, 1, 1), "raised ValueError: setting an array element with a sequence"),
+        (str.count, "count, called on 16 samples, raised TypeError: descriptor 'count'"),
+        (partial(str.count), "count, called on 16 samples, raised TypeError: descriptor 'count'"),
+        (methodcaller("get_volume"), "methodcaller, .* raised AttributeError: 'list' object has no attribute"),
+    ],
+)
+def test_a_function_in_c_that_takes_something_else(function: Callable, said: str) -> None:
+    reward = ReinforceReward([CustomReward(function)], listing=MOLECULES)
+    with pytest.raises(UserCodeError, match=said) as caught:
+        reward.score(*example_molecules())
+    assert "\n" not in str(caught.value)
 
 
 def test_a_number_that_is_too_large() -> None:

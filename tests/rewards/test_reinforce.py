@@ -240,6 +240,18 @@ def test_nan_with_a_reason_is_fine(batch: tuple[Structures, Prompts]) -> None:
     assert table.channels["mine"].isnan().tolist() == [True] + [False] * 15
 
 
+def test_a_number_with_a_reason_is_no_score(batch: tuple[Structures, Prompts]) -> None:
+    """It was paid, and counted as failed."""
+
+    class Mine(RewardComponent):
+        def compute(self, gen_structures: list, **kwargs: object) -> Scores:
+            return Scores(torch.ones(len(gen_structures)), ("no_gap",) + (None,) * (len(gen_structures) - 1))
+
+    table = ReinforceReward([Mine()]).score(*batch)
+    assert table.channels["mine"].isnan().tolist() == [reason == "no_gap" for reason in table.reasons]
+    assert table.channels["mine"].isnan().sum() == 1
+
+
 def test_a_metric_that_nobody_provides(batch: tuple[Structures, Prompts]) -> None:
     reward = ReinforceReward([CustomReward(density), EnergyReward()])
     assert reward.missing_metrics == ("e_above_hull",)

@@ -157,6 +157,8 @@ def test_an_evaluation_leaves_the_files_that_a_study_waits_for(tmp_path):
         assert [column.estimates["unique"].value for column in (result.base, *result.trained)] == [0.25, 0.75]
         assert result.rewarded == {"msun"}
     assert SeedResult.read({0: output.path}, ()).base.estimates["unique"].value == 0.5
+    compare({"base": judged(2, [])}, set(), NoFiles(), SamplePlan(9, 50, 7), "command", tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("evaluation*.json")) == ["evaluation.json"]  # of these samples
 
 
 def test_report_of_crystals(runs):

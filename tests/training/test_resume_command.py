@@ -17,8 +17,12 @@ from refusals import refused
 from small_backbone import TINY, write
 
 from atomrl.checkpoints.backbone import save_backbone
+from atomrl.checkpoints.stored import read_stored
 from atomrl.cli import main
 from atomrl.config import load_config, read_config
+from atomrl.domains import model_of
+from atomrl.evaluation.evaluate import drawn_by
+from atomrl.library.resuming import _finished
 from atomrl.networks.edm import EDMConfig, EDMNetwork
 
 NOT_THE_DEFAULTS = ["train.learning_rate=2e-3", "seed=5", "train.ema_decay=0.5", "dataloader.each_prompt_sample=4"]
@@ -113,6 +117,22 @@ def test_a_finished_run_gets_its_table(words: list[str], tmp_path: Path, capsys:
     main(["resume", str(run)])
     assert "nothing is left to do" in capsys.readouterr().out
     assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_a_table_of_earlier_weights_is_not_that_of_the_run(words: list[str], tmp_path: Path) -> None:
+    """A run that went on, and was stopped in its second evaluation, said that nothing was left to do."""
+    run = tmp_path / "run"
+    main(["train", *words, "dataloader.epoches=1", f"save_path={run}"])
+    config = read_config(run / "config.yaml").changed(evaluation={"samples": 2})
+    weights = drawn_by(model_of(read_stored(str(run)), config)).weights
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "evaluation.md").touch()
+    for of_table, left in ((weights, False), ("of iteration 0", True), (None, False)):
+        model = {"model": {"origin": "run", "weights": of_table}} if of_table else {}
+        columns = {"trained": {"samples": 2, "command": "atomrl train", **model}}
+        table = {"profile": "", "evaluator": "", "conditions": {}, "metrics": {}, "columns": columns}
+        (run / "evaluation" / "evaluation.json").write_text(json.dumps(table))
+        assert (_finished(run, config) is None) is left
 
 
 def test_what_would_be_another_run(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

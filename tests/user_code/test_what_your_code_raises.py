@@ -382,6 +382,14 @@ def test_a_force_field_of_a_class_of_the_users(folder: Path) -> None:
         ([replace(one, energy=np.zeros(1)) for one in good], r"structure 0 the energy is of shape \(1,\); return one"),
         ([replace(one, energy=None) for one in good], "structure 0 the energy is None; return one number, eV"),
         ([replace(one, forces=torch.from_numpy(one.forces)) for one in good], "the forces are Tensor; return a NumPy"),
+        (
+            [replace(one, forces=one.forces.astype(complex)) for one in good],
+            "the forces are of NumPy's type complex",
+        ),
+        ([replace(one, forces=one.forces.astype(object)) for one in good], "the forces are of NumPy's type object"),
+        ([replace(one, reason="") for one in good], "the reason of structure 0 is ''; give None where there is a"),
+        ([replace(one, reason=False) for one in good], "the reason of structure 0 is False; give None"),
+        ([replace(one, reason=ValueError("x")) for one in good], r"the reason of structure 0 is ValueError\('x'\)"),
     ):
         with pytest.raises(UserError, match=said):
             OwnForceField(field.inner.__class__(answer), "mine.py:Field").evaluate(structures)

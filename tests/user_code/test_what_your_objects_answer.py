@@ -25,6 +25,7 @@ from atomrl.rewards.force_energy import ForceEnergyConfig, ForceEnergyReward
 from atomrl.rewards.reinforce import ReinforceReward
 from atomrl.structures.examples import example_molecules
 from atomrl.structures.listing import MOLECULES
+from atomrl.testing import check_force_field
 from atomrl.training.own_objective import OwnObjective
 from atomrl.util.errors import UserCodeError, UserError
 
@@ -78,6 +79,13 @@ def test_a_failed_result_of_the_users_needs_no_numbers_and_nan_is_no_result() ->
     ):
         with pytest.raises(UserError, match=said):
             ForceEnergyReward(OwnForceField(Answers([answer]), "mine"), config).score(structures[:1], prompts[:1])
+
+
+def test_a_check_of_a_force_field_without_forces() -> None:
+    """It was a traceback."""
+    answers = [Evaluation(float("nan"), None, "scf"), Evaluation(-1.0, None, None)]
+    with pytest.raises(AssertionError, match="structure 1: its result has no forces"):
+        check_force_field(OwnForceField(Answers(answers), "mine"), example_molecules()[0][:2])
 
 
 def test_energies_of_crystals_that_have_no_forces_are_kept(tmp_path: Path) -> None:

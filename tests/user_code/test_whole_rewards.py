@@ -54,6 +54,10 @@ MISSHAPEN = [
     (lambda values: table(values.tolist()), r"channel oxygen is list, and must be a tensor of real numbers, \(16,\)"),
     (lambda values: table(values[:, None]), r"channel oxygen has shape \(16, 1\), and must be a tensor of real"),
     (lambda values: table(1j * values), "channel oxygen holds complex numbers, and must be"),
+    (
+        lambda values: table(values.to_sparse()),
+        "channel oxygen is a sparse tensor, and must be a tensor of real numbers",
+    ),
     (lambda values: table(values, [None] * 16), "reasons must be a tuple with a text or None for each sample"),
     (lambda values: table(values, ("",) * 16), "reasons must be a tuple with a text or None for each sample"),
     (lambda values: table(values, diagnostics={"x": 1.0}), "diagnostic x is float, and must be a tensor"),

@@ -198,6 +198,28 @@ class FailedScores:
         return replace(table, channels=channels, filled=filled)
 
 
+@dataclass(frozen=True)
+class FailedTotal:
+    """Lets a sample without a total count as the worst of the batch of all processes, so that failing does not pay.
+
+    Nothing learns from a total: the log shows its mean, and the best iteration may be chosen by it.
+
+    Attributes:
+        name: of the diagnostic that holds totals, if the reward gives it.
+    """
+
+    name: str
+
+    def __call__(self, table: RewardTable, samples: SampleContext) -> RewardTable:
+        """NaN stays where no sample has a total."""
+        if self.name not in table.diagnostics:
+            return table
+        values = table.diagnostics[self.name]
+        worst = Groups.whole(values, samples.collective).worst(values, values.isfinite())
+        filled = torch.where(values.isfinite(), values, worst)
+        return replace(table, diagnostics={**table.diagnostics, self.name: filled})
+
+
 def weighted_sum(columns: Mapping[str, Tensor], weights: Mapping[str, float] | None = None) -> Tensor:
     """Sum of columns (B,) times their weights, (B,); NaN where one that counts is NaN.
 

@@ -48,12 +48,25 @@ def unexplained(table: RewardTable) -> str | None:
     return None
 
 
+def unusual(values: Tensor) -> str | None:
+    """What a tensor is instead of a plain one, whose numbers can be read one by one; None: it is plain."""
+    if values.is_nested:
+        return "a nested tensor"
+    if values.is_meta:
+        return "a tensor without data"
+    if values.is_quantized:
+        return "a quantized tensor"
+    return None if values.layout == torch.strided else "a sparse tensor"
+
+
 def _no_column(values: Any, axes: tuple[int, ...], exact: bool) -> str | None:
     """What keeps a value from being numbers of samples, as the end of a sentence; `exact`: it has no further axes."""
     axes_said = ", ".join(map(str, axes)) + ("," if len(axes) == 1 else "")
     wanted = f"must be a tensor of real numbers, ({axes_said})" if exact else f"must be a tensor, ({axes_said}, ...)"
     if not isinstance(values, Tensor):
         return f"is {type(values).__name__}, and {wanted}"
+    if kind := unusual(values):
+        return f"is {kind}, and {wanted}"
     if values.is_complex():
         return f"holds complex numbers, and {wanted}"
     shape = tuple(values.shape)

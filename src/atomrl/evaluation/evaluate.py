@@ -283,7 +283,8 @@ def compare(
         panel: that judged; writes the samples.
         plan: of the samples; None: no model drew any of them.
         command: what a reader types to get the same table.
-        folder: is made if it is not there.
+        folder: is made if it is not there. Tables of an earlier evaluation in it are removed: those of a run that went
+            on are of other weights.
     """
     seeds, time_step = ((), None) if plan is None else ((plan.seed,), plan.time_step)
 
@@ -309,6 +310,9 @@ def compare(
         for title in dict.fromkeys(title for verdict in judged.values() for title in verdict.further)
     }
     report = Report(main, further)
+    if (folder / JSON).is_file():
+        for path in (folder / TABLES, *folder.glob(FURTHER.format("*"))):
+            path.unlink(missing_ok=True)
     for label, verdict in judged.items():
         panel.write(folder, in_file_name(label), verdict)
     panel.draw(folder, judged)

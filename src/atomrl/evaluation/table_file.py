@@ -46,7 +46,7 @@ NumberOfAtoms = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]
 
 
 class ModelEntry(BaseModel):
-    """What made the samples."""
+    """Which model drew samples, see `DrawnBy`."""
 
     origin: str
     weights: str
@@ -57,10 +57,10 @@ class ColumnEntry(BaseModel):
 
     samples: int
     command: str
-    model: ModelEntry | None = None
     seeds: list[int] = []
     drawn: int | None = None
     scorings: int | None = None
+    model: ModelEntry | None = None
     time_step: int | None = None
     asked: dict[str, int | float | str] = {}
     sizes: dict[NumberOfAtoms, int] = {}

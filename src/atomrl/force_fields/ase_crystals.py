@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from atomrl.force_fields.ase_calculator import folder_of
-from atomrl.force_fields.ase_task import calculator
+from atomrl.force_fields.ase_task import calculator, forces_of
 from atomrl.force_fields.batches import periodic
 from atomrl.force_fields.crystals import (
     CrystalBatches,
@@ -117,7 +115,7 @@ class CrystalSinglePoints:
             atoms.calc = self._calculator
             energy = float(atoms.get_potential_energy())
             if self._gradients:
-                results.append(checked(energy, np.asarray(atoms.get_forces()), atoms.get_stress(voigt=False)))
+                results.append(checked(energy, forces_of(atoms), atoms.get_stress(voigt=False)))
             else:
                 results.append(checked(energy, unknown_gradients(len(atoms))))
         return results

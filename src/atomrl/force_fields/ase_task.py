@@ -39,13 +39,26 @@ class SinglePoint:
 
         Raises:
             Failure: `nonfinite_result`: the calculator answers NaN or infinity.
+            ValueError: see `forces_of`.
         """
         atoms: Any = Atoms(*geometry, info=neutral_info(geometry))
         atoms.calc = self._calculator
-        energy, forces = float(atoms.get_potential_energy()), np.asarray(atoms.get_forces(), dtype=np.float64)
+        energy, forces = float(atoms.get_potential_energy()), forces_of(atoms)
         if not (np.isfinite(energy) and np.isfinite(forces).all()):
             raise Failure(NONFINITE)
         return energy, forces
+
+
+def forces_of(atoms: Any) -> NDArray[np.float64]:
+    """Forces by the calculator of ASE's atoms, eV/Å, (N, 3).
+
+    Raises:
+        ValueError: the calculator gives them in another shape.
+    """
+    forces = np.asarray(atoms.get_forces(), dtype=np.float64)
+    if forces.shape != (len(atoms), 3):
+        raise ValueError(f"the calculator gives forces of shape {forces.shape}, not ({len(atoms)}, 3)")
+    return forces
 
 
 def calculator(target: str, options: Mapping[str, Any], folder: str, pickled: bytes | None = None) -> Any:

@@ -77,6 +77,11 @@ class OwnForceField:
                     f"the force field {self.name}: the result of structure {row}, {type(result).__name__}, has no "
                     f"{' and no '.join(lacking)}: return atomrl.force_fields.base.Evaluation"
                 )
+            if not (result.reason is None or (isinstance(result.reason, str) and result.reason)):
+                raise UserError(
+                    f"the force field {self.name}: the reason of structure {row} is {result.reason!r}; give None where "
+                    "there is a result, or a text"
+                )
             if result.reason is None and (wrong := _no_numbers(result, atoms)):
                 raise UserError(f"the force field {self.name}: of structure {row} {wrong}")
 
@@ -91,6 +96,8 @@ def _no_numbers(result: Any, atoms: int) -> str | None:
         return f"the forces are {type(forces).__name__}; return a NumPy array, eV/Å: `.detach().cpu().numpy()`"
     if forces is not None and np.shape(forces) != (atoms, 3):
         return f"the forces have the shape {np.shape(forces)}; return ({atoms}, 3), eV/Å"
+    if forces is not None and (kind := np.asarray(forces).dtype).kind not in "fiu":
+        return f"the forces are of NumPy's type {kind}; return real numbers, eV/Å"
     return None
 
 

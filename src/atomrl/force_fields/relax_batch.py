@@ -99,12 +99,13 @@ def relax_batch(
         still = torch.linalg.vector_norm(forces, dim=2).amax(1) > fmax
         converged[rows[~still].numpy()] = True
         rows, moving, forces = rows[still], moving[still], forces[still]
+        if step == max_steps:  # they have taken all their steps, however long these took
+            break
         if time.monotonic() - started > max_seconds:
             for row in rows.tolist():
                 energies[row], reasons[row] = np.nan, SLOW
             break
-        if step < max_steps:
-            moving = _moved(moving, start[rows], fire.step(rows, forces))
+        moving = _moved(moving, start[rows], fire.step(rows, forces))
     return RelaxedBatch(structures, energies, tuple(reasons), converged, steps)
 
 

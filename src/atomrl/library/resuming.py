@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from atomrl.checkpoints.folder import CONFIG
 from atomrl.checkpoints.named import EVALUATION, LATEST
-from atomrl.checkpoints.stored import read_stored
+from atomrl.checkpoints.stored import Stored, read_stored
 from atomrl.config import Config, with_overrides
 from atomrl.config.naming import listed_words
 from atomrl.config.switches import require_switched_on
-from atomrl.evaluation.evaluate import TABLES
+from atomrl.domains import model_of
+from atomrl.evaluation.evaluate import JSON, TABLES, drawn_by
+from atomrl.evaluation.table_file import read_table
 from atomrl.library.given import Given
 from atomrl.library.run import Run
 from atomrl.training.changed_settings import require_lengthening
@@ -136,10 +138,21 @@ def _run(where: Path) -> Path:
 
 def _finished(place: Path, config: Config) -> str | None:
     """What to say of a run that is done and judged; None: there is something left to do."""
-    if config.evaluation.samples and not (place / EVALUATION / TABLES).is_file():
-        return None
-    done = iterations_done(read_stored(str(place / LATEST)), place / LATEST)
-    if done != config.dataloader.epoches:
+    stored = read_stored(str(place / LATEST))
+    done = iterations_done(stored, place / LATEST)
+    if done != config.dataloader.epoches or (config.evaluation.samples and not _is_judged(place, config, stored)):
         return None
     longer = how_to_resume(place, config, f"dataloader.epoches={2 * done}")
     return f"{place} has completed its {done} iterations: nothing is left to do; for more: {longer}"
+
+
+def _is_judged(place: Path, config: Config, stored: Stored) -> bool:
+    """Whether the table of a run is of these weights: an evaluation after more iterations may have been stopped.
+
+    One that does not say which weights it judged, as in earlier versions, counts as theirs.
+    """
+    folder = place / EVALUATION
+    if not (folder / TABLES).is_file():
+        return False
+    known = [column.model for column in read_table(folder / JSON).columns.values() if column.model is not None]
+    return not known or drawn_by(model_of(stored, config)).weights in [model.weights for model in known]

@@ -95,8 +95,8 @@ def _same(evaluations: Sequence[Evaluation], members: Sequence[int], place: int,
 
 
 def _identity(evaluation: Evaluation, label: str) -> tuple[object, ...]:
-    """What two columns share that are of the same samples; the command is its run's own."""
+    """What two columns share that are of the same samples; command, and place of the model, are its run's own."""
     main = evaluation.main
     numbers = {name: row.columns[label] for name, row in main.metrics.items() if label in row.columns}
-    column = main.columns[label].model_copy(update={"command": ""})
+    column = main.columns[label].model_copy(update={"command": "", "model": None})
     return main.profile, main.evaluator, main.conditions, numbers, column

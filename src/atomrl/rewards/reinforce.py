@@ -369,7 +369,8 @@ class ReinforceReward:
                     f"reward component {name}: {number} for sample {int(prompts.sample_ids[row])} ({formula}); "
                     "return a finite number, or Scores with a reason for NaN"
                 )
-        return Metric(torch.where(values.isfinite(), values, torch.nan), reasons)
+        silent = torch.tensor([reason is None for reason in reasons])
+        return Metric(torch.where(values.isfinite() & silent, values, torch.nan), reasons)
 
 
 def _crystals() -> Listing:

@@ -10,7 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atomrl.core.table_check import unusual
 from atomrl.util.errors import UserError
+
+MASKED = "masked"
+"""Reason of an entry that a masked array hides."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,8 @@ class Scores:
 
     Attributes:
         values: (B,); NaN where there is none.
-        reasons: why, one entry per sample, None where there is a value.
+        reasons: why, one entry per sample, None where there is a value. A sample with a reason has failed: a number
+            beside it counts as NaN.
     """
 
     values: Tensor
@@ -29,11 +34,16 @@ class Scores:
 def as_scores(answer: Any, name: str) -> Tensor | Scores:
     """What `compute` of the component `name` returned: a tensor or Scores as it is, an array or a list as a tensor.
 
+    A masked array without Scores becomes these: NaN where it is masked, with the reason `masked`.
+
     Raises:
-        UserError: it is none of these, or holds complex numbers; or a reason is no text.
+        UserError: it is none of these, holds complex numbers or is no plain tensor; or a reason is no text.
     """
     if isinstance(answer, Scores):
         return Scores(_as_tensor(answer.values, name), _as_reasons(answer.reasons, name))
+    if isinstance(answer, np.ma.MaskedArray):
+        masked = np.ma.getmaskarray(answer).ravel().tolist()
+        return Scores(_as_tensor(answer, name), tuple(MASKED if gone else None for gone in masked))
     return _as_tensor(answer, name)
 
 
@@ -57,7 +67,13 @@ def _as_tensor(answer: Any, name: str) -> Tensor:
     try:
         if numbers.is_complex() if isinstance(numbers, Tensor) else np.iscomplexobj(numbers):
             raise UserError(f"reward component {name}: got complex numbers; return real ones")
-        return numbers if isinstance(numbers, Tensor) else torch.from_numpy(np.array(numbers, dtype=np.float64))
+        if isinstance(numbers, Tensor):
+            if kind := unusual(numbers):
+                raise UserError(f"reward component {name}: got {kind}; return a dense one")
+            return numbers
+        if isinstance(numbers, np.ma.MaskedArray):
+            numbers = np.ma.filled(numbers.astype(np.float64), np.nan)
+        return torch.from_numpy(np.array(numbers, dtype=np.float64))
     except (TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"reward component {name}: got {type(answer).__name__}, which is not an array of numbers ({error}); "

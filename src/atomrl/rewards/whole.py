@@ -30,7 +30,8 @@ class WholeReward:
     """A reward of the user's as a run asks it; implements `protocols.Reward`.
 
     The table gets a diagnostic `raw_<channel>` for each channel, which an evaluation shows, and the weighed sum as
-    `reward` and `raw_reward`, unless the reward gives these itself.
+    `reward` and `raw_reward`, unless the reward gives these itself. A training lets a sample without a sum count as the
+    worst of its iteration in `raw_reward`, see `stages.FailedTotal`.
 
     Args:
         reward: implements `protocols.Reward`, and has `weights`, {channel: weight in the objective}.

@@ -32,6 +32,8 @@ def check_force_field(
     known = [row for row, result in enumerate(results) if result.reason is None]
     assert known, f"no structure has a result: {results[0].reason if results else 'there is none'}"
     found = [results[row] for row in known]
+    for row, result in zip(known, found, strict=True):
+        assert result.forces is not None, f"structure {row}: its result has no forces, eV/Å"
     sound = structures[torch.tensor(known, device=structures.numbers.device)]
     _check_slopes(force_field, sound, found, step, tolerance)
     for row in range(len(sound)):

@@ -16,7 +16,7 @@ from atomrl.core.prompts import PromptPlan, SizeDistribution
 from atomrl.core.protocols import Collective, Model
 from atomrl.core.records import Transition
 from atomrl.core.rollout import RolloutConfig, trainable_steps
-from atomrl.core.stages import FailedScores
+from atomrl.core.stages import TOTAL, FailedScores, FailedTotal
 from atomrl.core.update import UpdateConfig
 from atomrl.domains import base_model, domain_of
 from atomrl.policies.own import asked_policy
@@ -64,7 +64,8 @@ def build_parts(
     on_the_way = build_on_the_way(config, walk, domain.may_give_forces(reward))
     weights = domain.channel_weights(config, reward)
     objective = build_objective(config, weights, on_the_way.alignment)
-    scored, rule = tuple(domain.stages(config, reward)), build_rule_for_failures(config.train)
+    scored = (*domain.stages(config, reward), FailedTotal(f"raw_{TOTAL}"))
+    rule = build_rule_for_failures(config.train)
     plan, sampling = build_plan(config, model.sizes, model.conditioning), build_sampling(config, on_the_way)
     parts = Parts(
         policy=policy,

@@ -7,7 +7,7 @@ numbers are named `val/...`:
 
 | name | what |
 |---|---|
-| `val/reward` | mean of the weighed sum of raw values (`raw_reward`) where the reward has one, else of `reward` |
+| `val/reward` | mean of the weighed sum of raw values (`raw_reward`) where the reward gives one, else of `reward` |
 | `val/<component>` | mean of what a component computed, before it is normalised; of another channel, of its scores |
 | `val/<diagnostic>` | mean of what else the reward says of a sample, such as `e_above_hull` |
 | `val/failed` | samples without a full score |

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from traceback import FrameSummary, format_exception_only
 
 from atomrl.util.errors import NonFiniteLossError, RankError, UserCodeError, UserError
-from atomrl.util.own_frames import definition, from_here, is_ours, own_frame, place
+from atomrl.util.own_frames import definition, from_here, in_c, is_ours, own_frame, place
 
 
 @contextmanager
@@ -67,6 +67,6 @@ def _place(error: Exception, code: object) -> str | None:
         text = "".join(format_exception_only(error)[:-1]).rstrip()
         return text.replace(error.filename, from_here(error.filename), 1)
     frame = own_frame(error, code)
-    if frame is None and not (isinstance(error, TypeError) and not is_ours(code)):
+    if frame is None and (is_ours(code) or not (isinstance(error, TypeError) or in_c(code))):
         return None
     return place(frame or definition(code))  # without a frame: it does not take what it is called with

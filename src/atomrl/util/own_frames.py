@@ -10,6 +10,7 @@ import sysconfig
 import traceback
 from pathlib import Path
 from traceback import FrameSummary, StackSummary
+from types import FunctionType, MethodType
 from typing import Any
 
 PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
@@ -70,6 +71,14 @@ def is_ours(code: object) -> bool:
     return _top(code) == __name__.partition(".")[0]
 
 
+def in_c(code: object) -> bool:
+    """Whether a function or object runs no Python when it is called: an exception of it comes through no frame."""
+    code = _called(code)
+    if not callable(code) or isinstance(code, type | FunctionType | MethodType):
+        return False
+    return not isinstance(type(code).__call__, FunctionType)
+
+
 def from_here(file: str) -> str:
     """A file by its path from the current folder, if it lies below."""
     return os.path.relpath(file) if Path(file).is_absolute() and Path.cwd() in Path(file).parents else file
@@ -77,14 +86,21 @@ def from_here(file: str) -> str:
 
 def _defined(code: object) -> Any:
     """The class or function itself: what a partial calls, and of an object its class."""
-    while isinstance(code, functools.partial):
-        code = code.func
+    code = _called(code)
     return code if inspect.isclass(code) or inspect.isroutine(code) else type(code)
 
 
+def _called(code: object) -> object:
+    """What a partial calls; anything else as it is."""
+    while isinstance(code, functools.partial):
+        code = code.func
+    return code
+
+
 def _top(code: object) -> str:
-    """The first part of the name of the module that something is from."""
-    return str(_defined(code).__module__).partition(".")[0]
+    """The first part of the name of the module that something is from; a method in C, as `str.count`, has none."""
+    found = _defined(code)
+    return str(found.__module__).partition(".")[0] if hasattr(found, "__module__") else ""
 
 
 def _home(code: object) -> str | None:
