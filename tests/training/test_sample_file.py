@@ -167,3 +167,15 @@ def test_the_last_line_counts_what_the_file_holds(
     for name, count in (("some.cif", 0), ("some.extxyz", 2)):
         sample("--backbone", net, "-n", "2", "--output", str(tmp_path / name))
         assert capsys.readouterr().out.splitlines()[-1] == f"{count} crystals -> {tmp_path / name}"
+
+
+def test_what_fails_between_two_parts_is_not_told_as_a_full_disk(tmp_path: Path) -> None:
+    def fail() -> None:
+        with growing(tmp_path / "file", {"seed": 1}) as file:
+            file.append("a", {})
+            raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        fail()
+    with growing(tmp_path / "file", {"seed": 1}) as file:
+        assert file.parts == 1

@@ -52,14 +52,15 @@ class GrowingFile:
         Raises:
             UserError: it cannot be written.
         """
-        self._file.write(text.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self.parts += 1
-        self.counts.update(counts)
-        size = self._file.tell()
-        notes = {"settings": self._settings, "parts": self.parts, "counts": self.counts, "bytes": size}
-        write_json(self._notes, {"format": FORMAT, **notes})
+        with _written(self._notes.with_suffix("")):
+            self._file.write(text.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self.parts += 1
+            self.counts.update(counts)
+            size = self._file.tell()
+            notes = {"settings": self._settings, "parts": self.parts, "counts": self.counts, "bytes": size}
+            write_json(self._notes, {"format": FORMAT, **notes})
 
     def discard(self) -> None:
         """Nobody wants the file: at the end it is deleted, and what has its name stays."""
@@ -80,24 +81,34 @@ def growing(path: Path, settings: Settings) -> Iterator[GrowingFile]:
     """
     partial = path.with_name(f"{path.name}.unfinished")
     notes = path.with_name(f"{partial.name}.json")
-    try:
+    with _written(partial):
         if not partial.exists():
             notes.unlink(missing_ok=True)  # of a process that was killed while it ended
-        with partial.open("a+b") as file:
+        opened = partial.open("a+b")
+    with opened as file:
+        with _written(partial):
             _take(file, partial)
             grown = _continued(file, notes, settings)
-            whole = False
-            try:
-                yield grown
-                whole = True
-            finally:
-                if not whole and not grown.parts:
-                    partial.unlink()
+        whole = False
+        try:
+            yield grown
+            whole = True
+        finally:
+            if not whole and not grown.parts:
+                partial.unlink()
+        with _written(partial):
             if grown.unwanted:
                 partial.unlink()
             else:
                 partial.replace(path)
             notes.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written(partial: Path) -> Iterator[None]:
+    """Tell of what the disk refuses, and of nothing that fails between two parts."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"cannot write {partial}: {error.strerror or error}; choose a folder that is writable and has room"
