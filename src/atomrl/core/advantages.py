@@ -54,6 +54,11 @@ class Groups:
         lowest = self.smallest(torch.where(eligible & values.isfinite(), values, torch.inf))
         return torch.where(lowest.isfinite(), lowest, torch.nan)[self.index]
 
+    def filled(self, values: Tensor) -> Tensor:
+        """Values (B,) with the worst finite one of their group in place of what is not finite; NaN without one."""
+        known = values.isfinite()
+        return torch.where(known, values, self.worst(values, known))
+
     def best(self, values: Tensor) -> Tensor:
         """Row of the largest of (B,) values in each group, (groups,) int64: the first among equals; NaN is worst."""
         ordered = torch.where(values.isnan(), -torch.inf, values)

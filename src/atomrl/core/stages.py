@@ -215,8 +215,7 @@ class FailedTotal:
         if self.name not in table.diagnostics:
             return table
         values = table.diagnostics[self.name]
-        worst = Groups.whole(values, samples.collective).worst(values, values.isfinite())
-        filled = torch.where(values.isfinite(), values, worst)
+        filled = Groups.whole(values, samples.collective).filled(values)
         return replace(table, diagnostics={**table.diagnostics, self.name: filled})
 
 

@@ -162,7 +162,7 @@ def _walk(policy: DiffusionPolicy, prompts: Prompts, config: SteeringConfig, sco
 
 def _resampled(worth: Tensor, groups: Groups, temperature: float, prompts: Prompts, index: int) -> Tensor:
     """For each particle the row of its group that takes its place, (B,) int64."""
-    filled = torch.where(worth.isfinite(), worth, groups.worst(worth, worth.isfinite()))
+    filled = groups.filled(worth)
     filled = torch.where(filled.isfinite(), filled, 0.0)
     if temperature == 0:
         return groups.best(filled)[groups.index]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, ValidationError
 
-from atomrl.evaluation.definition import Definition
+from atomrl.evaluation.definition import Definition, DrawnBy
 from atomrl.measures.bootstrap import Estimate
 from atomrl.util.errors import UserError
 
@@ -45,13 +45,6 @@ NumberOfAtoms = Annotated[str, Field(pattern=r"^[0-9]{1,4}$")]
 """A key of JSON."""
 
 
-class ModelEntry(BaseModel):
-    """Which model drew samples, see `DrawnBy`."""
-
-    origin: str
-    weights: str
-
-
 class ColumnEntry(BaseModel):
     """A set of samples."""
 
@@ -60,7 +53,7 @@ class ColumnEntry(BaseModel):
     seeds: list[int] = []
     drawn: int | None = None
     scorings: int | None = None
-    model: ModelEntry | None = None
+    model: DrawnBy | None = None
     time_step: int | None = None
     asked: dict[str, int | float | str] = {}
     sizes: dict[NumberOfAtoms, int] = {}

@@ -92,11 +92,13 @@ def _no_numbers(result: Any, atoms: int) -> str | None:
     if np.shape(energy) != () or not hasattr(energy, "__float__"):
         got = f"of shape {np.shape(energy)}" if np.shape(energy) else repr(energy)
         return f"the energy is {got}; return one number, eV, or NaN with a reason"
-    if forces is not None and not isinstance(forces, np.ndarray | list | tuple):
+    if forces is None:
+        return None
+    if not isinstance(forces, np.ndarray | list | tuple):
         return f"the forces are {type(forces).__name__}; return a NumPy array, eV/Å: `.detach().cpu().numpy()`"
-    if forces is not None and np.shape(forces) != (atoms, 3):
+    if np.shape(forces) != (atoms, 3):
         return f"the forces have the shape {np.shape(forces)}; return ({atoms}, 3), eV/Å"
-    if forces is not None and (kind := np.asarray(forces).dtype).kind not in "fiu":
+    if (kind := np.asarray(forces).dtype).kind not in "fiu":
         return f"the forces are of NumPy's type {kind}; return real numbers, eV/Å"
     return None
 

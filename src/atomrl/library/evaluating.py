@@ -23,6 +23,7 @@ REMEDY = "trust_code=True"
 """How a call says that a run's code may run."""
 
 
+# A keyword for each option of `atomrl evaluate`, so that an editor completes them; half of the lines describe them.
 @freed_memory_kept()
 def evaluate(
     model: str | Path | Run,

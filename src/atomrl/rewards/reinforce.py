@@ -394,5 +394,4 @@ def _scaled(name: str, component: RewardComponent, raw: Tensor) -> Tensor:
 
 def _worst_filled(values: Tensor) -> Tensor:
     """Values (B,) with the smallest in place of NaN; all NaN if there is none."""
-    known = values[values.isfinite()]
-    return values.nan_to_num(nan=float(known.min())) if len(known) else values
+    return Groups.whole(values).filled(values)
