@@ -117,7 +117,7 @@ def _made(options: argparse.Namespace) -> list[Path]:
 def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[Point], list[str]]:
     """The sampled columns of evaluations that have both metrics; one that several have, e.g. the base, comes once.
 
-    Of plain samples of one model with the same T, those of the evaluation with most samples come.
+    Of plain samples of one model with the same T, asked for the same, those of the evaluation with most samples come.
 
     Returns:
         Them; and a line about each sampled column that has no place in a figure: without a value, or with an infinite
@@ -127,7 +127,7 @@ def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[
         UserError: an evaluation lacks a metric, or is of another profile than the first; or no column has values.
     """
     first = next(iter(tables.values()))
-    most: dict[tuple[str, str, int | None], int] = {}
+    most: dict[tuple[object, ...], int] = {}
     for name, column in (item for table in tables.values() for item in table.columns.items()):
         if (plain := _plain(name, column)) is not None:
             most[plain] = max(column.samples, most.get(plain, 0))
@@ -157,11 +157,11 @@ def read_points(tables: Mapping[Path, TableFile], x: str, y: str) -> tuple[list[
     return list(points.values()), list(undrawn)
 
 
-def _plain(name: str, column: ColumnEntry) -> tuple[str, str, int | None] | None:
-    """What plain samples are of: the column's name, the model's weights and T; None if something chose among them."""
+def _plain(name: str, column: ColumnEntry) -> tuple[object, ...] | None:
+    """What plain samples are of: column, weights, T and what was asked for; None if something chose among them."""
     if column.model is None or column.drawn != column.samples:
         return None
-    return name, column.model.weights, column.time_step
+    return name, column.model.weights, column.time_step, *sorted(column.asked.items())
 
 
 def _why(estimate: Estimate, title: str) -> str:

@@ -61,10 +61,14 @@ def test_points_in_the_units_of_the_table(folders: list[Path]) -> None:
 
 def test_the_larger_of_two_evaluations_of_one_model_is_drawn(tmp_path: Path) -> None:
     tables = {}
-    for name, values, samples in (("few", (0.3, 1.6), 10), ("many", (0.25, 1.5), 20)):
+    for name, values, samples, asked in (
+        ("few", (0.3, 1.6), 10, {}),
+        ("many", (0.25, 1.5), 20, {}),
+        ("other", (0.2, 1.4), 5, {"alpha": 60.0}),
+    ):
         content = table({"base": values, "base best of 4": values})
         for column, drawn in zip(content["columns"].values(), (samples, 4 * samples), strict=True):
-            column |= {"samples": samples, "drawn": drawn, "model": {"origin": "m", "weights": "w"}}
+            column |= {"samples": samples, "drawn": drawn, "model": {"origin": "m", "weights": "w"}, "asked": asked}
         (tmp_path / name).mkdir()
         (tmp_path / name / "evaluation.json").write_text(json.dumps(content))
         tables[tmp_path / name] = read_table(tmp_path / name / "evaluation.json")
@@ -73,6 +77,8 @@ def test_the_larger_of_two_evaluations_of_one_model_is_drawn(tmp_path: Path) -> 
         ("base best of 4", 1.6),
         ("base", 1.5),
         ("base best of 4", 1.5),
+        ("base", 1.4),
+        ("base best of 4", 1.4),
     ]
 
 
